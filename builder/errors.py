@@ -1,0 +1,101 @@
+"""The one rule: every fault a user can meet is a BuilderError that says what, where and what to do next.
+
+The class decides the exit code; nothing outside `builder.cli` exits.
+"""
+
+from __future__ import annotations
+
+
+class BuilderError(Exception):
+    """A fault with a message for people.
+
+    Args:
+        brief: one line: what happened, and to what.
+        details: where and why; may have several lines (program output, the offending line).
+        hint: what to do next, one or two lines, without a "hint:" in front.
+    """
+
+    exit_code = 1
+    kind = "error"
+
+    def __init__(self, brief: str, details: str = "", hint: str = "") -> None:
+        super().__init__(brief)
+        self.brief = brief
+        self.details = details
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, object]:
+        """The same fault for programs (`--json`, verdict.json)."""
+        return {
+            "kind": self.kind,
+            "exit_code": self.exit_code,
+            "brief": self.brief,
+            "details": self.details,
+            "hint": self.hint,
+        }
+
+
+class RecipeError(BuilderError):
+    """Bad recipe, kickstart or command line: exit 2, nothing was started."""
+
+    exit_code = 2
+    kind = "recipe"
+
+
+class HostError(BuilderError):
+    """The host cannot do it (no libvirt, no qemu-img, no space, no access): exit 3."""
+
+    exit_code = 3
+    kind = "host"
+
+
+class MediumError(BuilderError):
+    """The install medium is missing, broken or not what was asked for: exit 4."""
+
+    exit_code = 4
+    kind = "medium"
+
+
+class InstallError(BuilderError):
+    """The unattended install failed: exit 5, evidence is kept."""
+
+    exit_code = 5
+    kind = "install"
+
+
+class VerifyError(BuilderError):
+    """The image was built but did not prove itself; nothing is published: exit 6."""
+
+    exit_code = 6
+    kind = "verify"
+
+
+class PublishError(BuilderError):
+    """The catalogue or the store refused: exit 7."""
+
+    exit_code = 7
+    kind = "publish"
+
+
+class UnreachableError(BuilderError):
+    """A running guest did not let us in: exit 8."""
+
+    exit_code = 8
+    kind = "unreachable"
+
+
+class KvmError(BuilderError):
+    """KVM was required and this host has none: exit 9."""
+
+    exit_code = 9
+    kind = "kvm"
+
+
+class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, no `except Exception` may swallow it
+    """INT, TERM or HUP, turned into one exception so that every context manager undoes its work: exit 130."""
+
+    exit_code = 130
+
+    def __init__(self, signal_name: str = "SIGINT") -> None:
+        super().__init__(signal_name)
+        self.signal_name = signal_name

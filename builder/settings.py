@@ -1,0 +1,58 @@
+"""The one rule: settings say WHERE and HOW FAST, never WHAT; nothing here may enter a digest."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Accel = Literal["auto", "kvm", "tcg"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where one call of builder works, and with what patience.
+
+    Args:
+        artifacts: everything builder makes lives below this folder.
+        recipes: folders searched for recipes, first match wins.
+        templates: folders searched for kickstart templates, first match wins.
+        connect: libvirt URI; None means qemu:///system for root, qemu:///session for everyone else.
+        accel: `auto` takes KVM only where it can be trusted.
+        require_kvm: end with exit 9 instead of falling back to TCG.
+        keep_failed: leave the machine and the working directory of a failed stage for inspection.
+        root_password_file: file holding the root password; None lets builder make one.
+    """
+
+    artifacts: Path
+    recipes: tuple[Path, ...]
+    templates: tuple[Path, ...]
+    connect: str | None = None
+    accel: Accel = "auto"
+    require_kvm: bool = False
+    keep_failed: bool = False
+    keep_intermediates: bool = False
+    root_password_file: Path | None = None
+
+    @property
+    def store(self) -> Path:
+        """The content store (`builder.store.Store`)."""
+        return self.artifacts / ".store"
+
+    @property
+    def images(self) -> Path:
+        """The catalogue of golden images (`builder.images`)."""
+        return self.artifacts / "images"
+
+    @property
+    def runs(self) -> Path:
+        """One folder a run, with its record and its evidence."""
+        return self.artifacts / "runs"
+
+    @property
+    def uri(self) -> str:
+        """The libvirt URI to use."""
+        if self.connect is not None:
+            return self.connect
+        return "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
