@@ -91,8 +91,11 @@ class KvmError(BuilderError):
     kind = "kvm"
 
 
-class Interrupted(BaseException):  # noqa: N818 - like KeyboardInterrupt, no `except Exception` may swallow it
-    """INT, TERM or HUP, turned into one exception so that every context manager undoes its work: exit 130."""
+class Interrupted(BaseException):
+    """INT, TERM or HUP as one exception, so that every context manager undoes its work: exit 130.
+
+    Like KeyboardInterrupt it is no Exception: no `except Exception` may swallow it.
+    """
 
     exit_code = 130
 

@@ -22,6 +22,6 @@ def until(ask: Callable[[], T | None], *, within: float, every: float = 0.05) ->
         retry=tenacity.retry_if_result(lambda answer: answer is None),
         stop=tenacity.stop_after_delay(within),
         wait=tenacity.wait_fixed(every),
-        retry_error_callback=lambda state: None,
+        retry_error_callback=lambda _: None,
     )
     return asking(ask)
