@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -142,3 +142,50 @@ def digest(stage: Stage, inputs: Inputs, needs: Mapping[str, str]) -> str:
         "needs": {name: needs[name] for name in stage.needs},
     }
     return hashlib.sha256(canonical(whole)).hexdigest()
+
+
+Action = Literal["run", "reuse", "not needed"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a plan: what will happen to one stage, and why.
+
+    Args:
+        reason: for people; never empty (`kickstart.vars changed: hostname`, `first run`, `finished object found`).
+    """
+
+    stage: Stage
+    inputs: Inputs
+    digest: str
+    action: Action
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole order as steps, in pipeline order; what `builder plan` prints and `builder run` executes."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is left to do."""
+        return all(step.action != "run" for step in self.steps)
+
+
+class Observer(Progress, Protocol):
+    """What a run tells whoever watches; `builder.console` has one for terminals, one for pipes, one for programs."""
+
+    def planned(self, plan: Plan, run_id: str) -> None:
+        """The run begins."""
+
+    def started(self, step: Step) -> None:
+        """A step with action `run` begins."""
+
+    def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
+        """The step is done and its object stands."""
+
+    def failed(self, step: Step, seconds: float, error: BaseException) -> None:
+        """The step ended with an error (or an interrupt)."""
