@@ -1,0 +1,186 @@
+#!/bin/sh
+# Gives a copy of this image its identity from builder.conf on a seed CD labelled "cidata".
+#
+# The one rule: the seed is data. Its lines are split at "=" and checked, never sourced or evaluated.
+# Only tools of a minimal EL7 are used. Nothing here may keep a machine from booting: faults are reported
+# on the console and on ttyS1, and the boot goes on.
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+state=/var/lib/builder/instance-id
+conf=/run/builder.conf
+
+report() {
+    (echo "BUILDER $*" > /dev/ttyS1) 2> /dev/null
+}
+
+complain() {
+    echo "builder: $*"
+    (echo "builder: $*" > /dev/console) 2> /dev/null
+    report "WARNING $*"
+}
+
+has_cd_drive() {
+    for type in /sys/bus/scsi/devices/*/type; do
+        [ -r "$type" ] && [ "$(cat "$type")" = 5 ] && return 0
+    done
+    [ -e /dev/sr0 ]
+}
+
+# A drive that the kernel already knows may take a moment to become a device; an absent one is not waited for.
+find_seed() {
+    tries=0
+    while has_cd_drive && [ "$tries" -lt 50 ]; do
+        for drive in /dev/sr*; do
+            [ -b "$drive" ] || continue
+            [ "$(blkid -p -o value -s LABEL "$drive" 2> /dev/null)" = cidata ] && echo "$drive" && return 0
+        done
+        [ -b /dev/sr0 ] && [ "$tries" -ge 10 ] && return 1
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+    return 1
+}
+
+value() {
+    sed -n "s/^$1=//p" "$conf" | head -n 1
+}
+
+set_hostname() {
+    case $1 in
+        '' | -* | *[!A-Za-z0-9.-]*) complain "hostname '$1' refused"; return ;;
+    esac
+    echo "$1" > /etc/hostname
+    restorecon /etc/hostname
+    hostname "$1"
+}
+
+set_keys() {
+    grep -q '^ssh-key=' "$conf" || return
+    mkdir -p /root/.ssh
+    chmod 0700 /root/.ssh
+    sed -n 's/^ssh-key=//p' "$conf" > /root/.ssh/authorized_keys
+    chmod 0600 /root/.ssh/authorized_keys
+    restorecon -R /root/.ssh
+}
+
+is_address() {
+    case $1 in
+        '' | *[!0-9.]*) return 1 ;;
+        *.*.*.*) return 0 ;;
+    esac
+    return 1
+}
+
+# One interface: the first one, which net.ifnames=0 calls eth0. The file is sourced by the network scripts of EL7,
+# so nothing may come into it that is not an address.
+set_address() {
+    address=$(value address)
+    [ -n "$address" ] || return
+    gateway=$(value gateway)
+    servers=$(value dns | tr ',' ' ')
+    prefix=${address#*/}
+    case $prefix in
+        '' | *[!0-9]*) complain "address '$address' refused"; return ;;
+    esac
+    for one in ${address%/*} $gateway $servers; do
+        is_address "$one" || { complain "address '$one' refused"; return; }
+    done
+    file=/etc/sysconfig/network-scripts/ifcfg-eth0
+    {
+        echo "TYPE=Ethernet"
+        echo "DEVICE=eth0"
+        echo "NAME=eth0"
+        echo "ONBOOT=yes"
+        echo "BOOTPROTO=none"
+        echo "IPADDR=${address%/*}"
+        echo "PREFIX=$prefix"
+        [ -n "$gateway" ] && echo "GATEWAY=$gateway"
+        number=1
+        for server in $servers; do
+            echo "DNS$number=$server"
+            number=$((number + 1))
+        done
+    } > "$file"
+    restorecon "$file"
+}
+
+# Root is the last partition; when the disk has room behind it, take that room.
+grow_root() {
+    root=$(findmnt -n -o SOURCE /) || return
+    part=${root##*/}
+    number=$(cat "/sys/class/block/$part/partition" 2> /dev/null) || return
+    disk=$(readlink -f "/sys/class/block/$part/..")
+    disk=${disk##*/}
+    start=$(cat "/sys/class/block/$part/start")
+    size=$(cat "/sys/class/block/$part/size")
+    whole=$(cat "/sys/class/block/$disk/size")
+    # 4096 sectors, 2 MiB: what alignment and a backup GPT may leave unused at the end.
+    [ $((whole - start - size)) -gt 4096 ] || return
+    case $(blkid -p -o value -s PTTYPE "/dev/$disk") in
+        dos) echo ',+' | sfdisk --force --no-reread -N "$number" "/dev/$disk" > /dev/null 2>&1 ;;
+        # A grown disk has its backup GPT in the wrong place: Fix. The partition is in use: Yes.
+        gpt) printf 'Fix\n' | parted ---pretend-input-tty "/dev/$disk" print > /dev/null 2>&1
+             printf 'Yes\n100%%\n' | parted ---pretend-input-tty "/dev/$disk" resizepart "$number" > /dev/null 2>&1 ;;
+    esac
+    partx -u --nr "$number" "/dev/$disk"
+    case $(findmnt -n -o FSTYPE /) in
+        xfs) xfs_growfs / > /dev/null ;;
+        ext4) resize2fs "$root" > /dev/null 2>&1 ;;
+    esac
+    [ "$(cat "/sys/class/block/$part/size")" -gt "$size" ] || complain "root partition /dev/$part did not grow"
+}
+
+# The copy of a machine that was booted before: its host keys belong to that one.
+forget_host_keys() {
+    [ -s "$state" ] && rm -f /etc/ssh/ssh_host_*
+}
+
+warn_of_unknown() {
+    sed -n 's/^\([^=#]*\)=.*/\1/p' "$conf" | while read -r key; do
+        case $key in
+            instance-id | hostname | ssh-key | address | gateway | dns) ;;
+            *) complain "seed: key '$key' is not known and was ignored" ;;
+        esac
+    done
+}
+
+# One key, so that the fingerprint below can be told before sshd starts; sshd-keygen adds the other types.
+make_host_key() {
+    key=/etc/ssh/ssh_host_ed25519_key
+    [ -s "$key" ] || ssh-keygen -q -t ed25519 -f "$key" -N '' -C ''
+    restorecon "$key" "$key.pub"
+}
+
+tell_fingerprints() {
+    for public in /etc/ssh/ssh_host_*_key.pub; do
+        [ -s "$public" ] || continue
+        # "256 SHA256:… comment (ED25519)": the second word and the last
+        report "HOSTKEY $(ssh-keygen -l -f "$public" | sed 's/^[0-9]* \([^ ]*\) .*(\(.*\))$/\1 \2/')"
+    done
+}
+
+instance=
+if seed=$(find_seed); then
+    mkdir -p /run/builder-seed
+    if mount -o ro "$seed" /run/builder-seed; then
+        [ -f /run/builder-seed/builder.conf ] && tr -d '\r' < /run/builder-seed/builder.conf > "$conf"
+        umount /run/builder-seed
+    fi
+    rmdir /run/builder-seed
+fi
+if [ -s "$conf" ]; then
+    instance=$(value instance-id)
+    if [ -n "$instance" ] && [ "$instance" != "$(cat "$state" 2> /dev/null)" ]; then
+        forget_host_keys
+        set_hostname "$(value hostname)"
+        set_keys
+        set_address
+        warn_of_unknown
+        echo "$instance" > "$state"
+        restorecon "$state"
+    fi
+fi
+grow_root
+make_host_key
+tell_fingerprints
+report "READY ${instance:-none}"
+exit 0
