@@ -11,6 +11,21 @@ Accel = Literal["auto", "kvm", "tcg"]
 
 
 @dataclass(frozen=True)
+class Patience:
+    """Limits in seconds, meant for a host with KVM; under TCG they are stretched.
+
+    Args:
+        install: the whole installation.
+        quiet: no sign of life from the installer.
+        boot: until an installed system lets root in.
+    """
+
+    install: float = 3600
+    quiet: float = 600
+    boot: float = 300
+
+
+@dataclass(frozen=True)
 class Settings:
     """Where one call of builder works, and with what patience.
 
@@ -23,6 +38,9 @@ class Settings:
         require_kvm: end with exit 9 instead of falling back to TCG.
         keep_failed: leave the machine and the working directory of a failed stage for inspection.
         root_password_file: file holding the root password; None lets builder make one.
+        medium_file: take the install medium from this file.
+        medium_urls: mirrors to download the install medium from, in order.
+        patience: how long to wait for guests.
     """
 
     artifacts: Path
@@ -34,6 +52,9 @@ class Settings:
     keep_failed: bool = False
     keep_intermediates: bool = False
     root_password_file: Path | None = None
+    medium_file: Path | None = None
+    medium_urls: tuple[str, ...] = ()
+    patience: Patience = Patience()
 
     @property
     def store(self) -> Path:

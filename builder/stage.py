@@ -81,6 +81,7 @@ class Job:
         needs: finished directories of the needed stages, by stage name. Read only.
         digests: digests of the needed stages, by stage name.
         out: an empty directory; what is here when `run` returns becomes the object.
+        scratch: an empty directory on the same file system for what is thrown away when `run` is over.
         evidence: the run's folder; logs are written here as they grow, and kept when the run fails.
         ledger: where time and bytes are booked.
     """
@@ -91,6 +92,7 @@ class Job:
     needs: Mapping[str, Path]
     digests: Mapping[str, str]
     out: Path
+    scratch: Path
     evidence: Path
     settings: Settings
     secrets: Secrets
