@@ -1,0 +1,56 @@
+# `make run` and `make test` set up what they need; nothing has to be installed by hand but make itself.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+IMAGE  ?= centos7-minimal
+
+.PHONY: run test check e2e bench clean packages lock
+
+run: $(READY)
+	$(BIN)/builder run $(IMAGE) --media rehearsal
+
+test: check
+	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal
+	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -n 2 tests/unit
+
+e2e: $(READY)
+	$(BIN)/pytest -m "e2e or slow" tests
+
+bench: $(READY)
+	$(BIN)/python -m tests.bench
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find builder tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment: everything pinned by hash in constraints.txt, then builder itself in place.
+$(READY): constraints.txt pyproject.toml | packages
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+packages:
+	@missing=$$(sed 's/#.*//' debian-packages.txt | xargs -n 1 | while read -r name; do \
+		dpkg-query -W -f '$${Status}' "$$name" 2>/dev/null | grep -q 'ok installed' || printf '%s ' "$$name"; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ]; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
+	else \
+		echo "Missing packages; run as root: apt-get install --no-install-recommends $$missing" >&2; exit 3; \
+	fi
+
+# Written anew after a change of the dependencies in pyproject.toml.
+lock:
+	$(PYTHON) -m venv $(VENV)-lock && $(VENV)-lock/bin/pip install --quiet pip-tools
+	$(VENV)-lock/bin/pip-compile --quiet --generate-hashes --extra dev --allow-unsafe --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links --no-header --strip-extras -o constraints.txt pyproject.toml
+	rm -rf $(VENV)-lock
