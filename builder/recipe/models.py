@@ -1,0 +1,295 @@
+"""The one rule: a recipe says WHAT to build; a model that exists is right in every value.
+
+Every check that one value or one section needs is made here, so that no later code has to look again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from builder.recipe.variables import Variable, check_variable
+
+MIB = 1 << 20
+GIB = 1 << 30
+UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": GIB, "TiB": 1 << 40}
+SIZE = r"([0-9]{1,15}) ?(B|KiB|MiB|GiB|TiB)?"
+DURATION = r"(?=[0-9])(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,8})s?)?"
+# Recipes name directories, images and libvirt domains.
+NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+TEMPLATE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}"
+# The catalogue keeps rehearsals apart under this ending.
+REHEARSAL = "-rehearsal"
+
+
+# Places relative to a section, and what is wrong there.
+Fault = tuple[tuple[tuple[str | int, ...], ...], str]
+
+
+class SectionError(ValueError):
+    """Several faults of one section: places relative to it, and what is wrong there.
+
+    The first place is where the fault is reported, unless a later one was given by `--set`.
+    """
+
+    def __init__(self, items: Iterable[Fault]) -> None:
+        self.items = tuple(items)
+        super().__init__("; ".join(text for _, text in self.items))
+
+
+def size(value: object) -> int:
+    """Bytes from `2GiB`, `512MiB` or a plain number of bytes.
+
+    Raises:
+        ValueError: it is no size; the message shows how to write one.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = re.fullmatch(SIZE, value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"{value!r} is no size: write 2GiB, 512MiB or a number of bytes")
+    return int(found[1]) * UNITS[found[2] or ""]
+
+
+def duration(value: object) -> int:
+    """Seconds from `60m`, `90s`, `1h30m` or a plain number of seconds.
+
+    Raises:
+        ValueError: it is no duration; the message shows how to write one.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    found = re.fullmatch(DURATION, value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"{value!r} is no duration: write 60m, 90s, 1h30m or a number of seconds")
+    hours, minutes, seconds = (int(part or 0) for part in found.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _text(pattern: str, what: str, clean: Callable[[str], str] = str) -> tuple[BeforeValidator, WithJsonSchema]:
+    """A check that a value is text of one pattern; `what` ends the sentence "'x' is no …"."""
+
+    def check(value: object) -> str:
+        if isinstance(value, str) and re.fullmatch(pattern, cleaned := clean(value)):
+            return cleaned
+        quote = "" if isinstance(value, str) else " (put it in quotes)"
+        raise ValueError(f"{value!r} is no {what}{quote}")
+
+    return BeforeValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+
+
+def _amount(pattern: str, parse: Callable[[object], int]) -> tuple[BeforeValidator, WithJsonSchema]:
+    written = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{pattern}$"}]}
+    return BeforeValidator(parse), WithJsonSchema(written)
+
+
+Size = Annotated[int, *_amount(SIZE, size)]
+Duration = Annotated[int, *_amount(DURATION, duration)]
+Name = Annotated[str, *_text(NAME, "name: use a-z, 0-9, '.', '_', '-', at most 63, a letter or digit first")]
+Sha256 = Annotated[str, *_text(r"[0-9a-f]{64}", "sha256: 64 hex digits", str.lower)]
+Fingerprint = Annotated[
+    str, *_text(r"[0-9A-F]{40}", "key fingerprint: 40 hex digits", lambda text: text.replace(" ", "").upper())
+]
+# No user:password@ part: what a URL holds ends up in logs.
+Url = Annotated[str, *_text(r"https?://(?![^/]*@)[!-~]+", "http or https URL without a password")]
+Template = Annotated[str, *_text(TEMPLATE, "template: the name of a file in kickstarts/, without a folder")]
+Title = Annotated[str, *_text(r"[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,99}", "title: one line of at most 100 characters")]
+Command = Annotated[str, *_text(r"[^\x00]*\S[^\x00]*", "shell command")]
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: frozen, nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(Section):
+    """One install ISO that the recipe accepts, and where it can be had."""
+
+    sha256: Sha256
+    urls: tuple[Url, ...] = Field(min_length=1)
+
+
+class Media(Section):
+    """The install media; the first source is the preferred one.
+
+    Args:
+        signed_by: fingerprint of the key that signs the vendor's checksum file.
+        delivery: how the kickstart reaches the installer: in a rewritten ISO, or on a second CD beside it.
+    """
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    signed_by: Fingerprint | None = None
+    delivery: Literal["remaster", "seed"] = "remaster"
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> Media:
+        seen: set[str] = set()
+        faults = []
+        for index, source in enumerate(self.sources):
+            if source.sha256 in seen:
+                faults.append(((("sources", index, "sha256"),), "the same medium is listed before: join their urls"))
+            seen.add(source.sha256)
+        if faults:
+            raise SectionError(faults)
+        return self
+
+
+class Kickstart(Section):
+    """A template of kickstarts/ and the values it is filled with (`builder.recipe.variables` says which are safe)."""
+
+    template: Template
+    vars: dict[str, Variable] = Field(default_factory=dict)
+
+    @field_validator("vars", mode="before")
+    @classmethod
+    def _safe(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        faults = [(((name,),), text) for name, value in given.items() if (text := check_variable(name, value))]
+        if faults:
+            raise SectionError(faults)
+        return given
+
+
+class Machine(Section):
+    """The virtual hardware, for the install and for the proof alike.
+
+    Args:
+        memory: bytes.
+        devices: `virtio` is paravirtual; `emulated` is SATA and e1000 with q35, IDE and e1000 with pc.
+    """
+
+    vcpus: StrictInt = Field(default=2, ge=1, le=255)
+    memory: Size = 2 * GIB
+    firmware: Literal["bios", "uefi"] = "bios"
+    devices: Literal["virtio", "emulated"] = "virtio"
+    machine: Literal["q35", "pc"] = "q35"
+
+    @field_validator("memory")
+    @classmethod
+    def _whole(cls, value: int) -> int:
+        return _whole_mib(value, least=64)
+
+
+class Disk(Section):
+    """The one disk that is installed to; `size` in bytes."""
+
+    size: Size = 8 * GIB
+
+    @field_validator("size")
+    @classmethod
+    def _whole(cls, value: int) -> int:
+        return _whole_mib(value, least=1)
+
+
+class Network(Section):
+    """How the machine is wired while it is built and proved."""
+
+    mode: Literal["user", "nat", "bridge"] = "user"
+
+
+class Limits(Section):
+    """Patience in seconds on a host with KVM; without KVM they are scaled.
+
+    Args:
+        install: the whole installation.
+        quiet: no sign of life from the installer.
+        boot: until the installed system lets root in.
+    """
+
+    install: Duration = 3600
+    quiet: Duration = 600
+    boot: Duration = 300
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Limits:
+        faults: list[Fault] = [(((name,),), "must be at least 1s") for name, value in self if value < 1]
+        if self.quiet > self.install:
+            text = f"quiet ({self.quiet} s) is longer than install ({self.install} s)"
+            faults.append(((("quiet",), ("install",)), text))
+        if faults:
+            raise SectionError(faults)
+        return self
+
+
+class Check(Section):
+    """A shell command that must exit 0 in both machines of the proof."""
+
+    name: Title
+    run: Command
+
+
+class Verify(Section):
+    """What the finished image must show besides letting root in."""
+
+    checks: tuple[Check, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Verify:
+        names = [check.name for check in self.checks]
+        faults = [
+            ((("checks", index, "name"),), f"a second check named {name!r}")
+            for index, name in enumerate(names)
+            if name in names[:index]
+        ]
+        if faults:
+            raise SectionError(faults)
+        return self
+
+
+class Publish(Section):
+    """How the image enters the catalogue; `keep` is the number of versions that stay."""
+
+    compression: Literal["zstd", "zlib"] = "zstd"
+    keep: StrictInt = Field(default=7, ge=1)
+
+
+class Recipe(Section):
+    """One pipeline: everything that decides what the golden image is."""
+
+    name: Name
+    media: Media
+    kickstart: Kickstart
+    machine: Machine = Machine()
+    disk: Disk = Disk()
+    network: Network = Network()
+    limits: Limits = Limits()
+    verify: Verify = Verify()
+    publish: Publish = Publish()
+
+    @field_validator("name")
+    @classmethod
+    def _not_a_rehearsal(cls, value: str) -> str:
+        if value.endswith(REHEARSAL):
+            raise ValueError(f"{value!r} ends with {REHEARSAL}, which is kept for rehearsals of other pipelines")
+        return value
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of a recipe file, for editors."""
+    whole = Recipe.model_json_schema()
+    for part in whole["$defs"].values():
+        part["description"] = part["description"].partition("\n\n")[0]
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "builder recipe"}
+    return {**head, **{key: value for key, value in whole.items() if key != "title"}}
+
+
+def _whole_mib(value: int, least: int) -> int:
+    if value < least * MIB:
+        raise ValueError(f"{value} bytes are too few: at least {least}MiB (a number without a unit is bytes)")
+    if value % MIB:
+        raise ValueError(f"{value} bytes are no whole number of MiB")
+    return value
