@@ -1,0 +1,47 @@
+"""The one rule: what a machine is called and how long it may take follow from the run, its role and the host alone."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.settings import Patience
+
+# Limits are written for KVM; a guest whose every instruction is translated gets this much more.
+TCG_FACTOR = 4.0
+_NAMESPACE = uuid.UUID("6f7f9f5e-6a3f-5f0e-9d0c-7d3b0c6a1e55")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Names of one machine of a run; the same run and role always give the same ones."""
+
+    name: str
+    uuid: uuid.UUID
+    mac: str
+
+
+def identity(run_id: str, role: str) -> Identity:
+    """Domain name, UUID and MAC address (in QEMU's 52:54:00 range) of one machine."""
+    spoken = f"{run_id}/{role}"
+    tail = hashlib.sha256(spoken.encode()).hexdigest()[:6]
+    mac = ":".join(("52", "54", "00", tail[:2], tail[2:4], tail[4:]))
+    return Identity(f"builder-{run_id}-{role}", uuid.uuid5(_NAMESPACE, spoken), mac)
+
+
+def patience(given: Patience, accel: str) -> Patience:
+    """The limits for this accelerator."""
+    factor = TCG_FACTOR if accel == "tcg" else 1.0
+    return Patience(given.install * factor, given.quiet * factor, given.boot * factor)
+
+
+def tail(path: Path, lines: int = 8) -> str:
+    """The last lines of a log, for an error message; empty when there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 8192))
+        text = file.read().decode("utf-8", "replace")
+    return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
