@@ -1,0 +1,30 @@
+"""The one rule: progress goes to standard error; standard output holds the result alone."""
+
+from builder.console.text import (
+    clean,
+    colourful,
+    error_lines,
+    size_text,
+    table,
+    time_text,
+    times_lines,
+)
+from builder.console.watch import JsonLines, Lines, Spent, Terminal, Watcher, plan_rows, times, watcher
+
+__all__ = [
+    "JsonLines",
+    "Lines",
+    "Spent",
+    "Terminal",
+    "Watcher",
+    "clean",
+    "colourful",
+    "error_lines",
+    "plan_rows",
+    "size_text",
+    "table",
+    "time_text",
+    "times",
+    "times_lines",
+    "watcher",
+]

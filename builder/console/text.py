@@ -1,0 +1,103 @@
+"""The one rule: what is printed for people fits 80 columns and cannot steer their terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from builder.errors import BuilderError, Interrupted
+
+KINDS = {"guest": "in the guest", "copy": "copying", "convert": "converting", "hash": "hashing"}
+
+
+def size_text(count: int) -> str:
+    """Bytes for people: `0 B`, `7.0 KiB`, `2.0 GiB`."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1023.95:
+            return f"{count} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def time_text(seconds: float) -> str:
+    """Seconds for people: `0.3 s`, `12 s`, `1 m 05 s`, `2 h 03 m`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} m"
+
+
+def clean(text: str) -> str:
+    """One line that cannot steer a terminal: a guest's console may print anything."""
+    return "".join(char if char.isprintable() else " " for char in text.rstrip())
+
+
+def colourful(stream: TextIO) -> bool:
+    """Whether colours make sense there (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def times_lines(took: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    lines = [f"took     {time_text(took['total'])}"]
+    for kind, seconds in took["kinds"].items():
+        moved = took["moved"].get(kind)
+        lines.append(
+            f"{'':9}{time_text(seconds):>9} {KINDS.get(kind, kind)}{f', {size_text(moved)}' if moved else ''}"
+        )
+    if took["kinds"]:
+        lines.append(f"{'':9}{time_text(took['rest']):>9} all else")
+    if took["stages"]:
+        stages = ", ".join(
+            f"{name} {time_text(spent['seconds'])}".replace(" ", "\u00a0") for name, spent in took["stages"].items()
+        )
+        lines += textwrap.wrap(stages, 79, initial_indent="stages   ", subsequent_indent=" " * 9)
+    return [line.replace("\u00a0", " ") for line in lines]
+
+
+def error_lines(
+    error: BuilderError | Interrupted | KeyboardInterrupt, evidence: str = "", *, colour: bool
+) -> list[str]:
+    """An error for people: what happened, indented where and why, what to do, where the evidence is."""
+    red, bold, plain = ("\033[1;31m", "\033[1m", "\033[0m") if colour else ("", "", "")
+    if not isinstance(error, BuilderError):
+        lines = [f"{red}interrupted{plain}" + (f" by {error}" if str(error) else "")]
+    else:
+        lines = [f"{red}error:{plain} {bold}{clean(error.brief)}{plain}"]
+        lines += [f"  {clean(line)}".rstrip() for line in error.details.expandtabs().splitlines()]
+        lines += [f"{bold}hint:{plain} {clean(line)}" for line in error.hint.splitlines()[:1]]
+        lines += [f"      {clean(line)}" for line in error.hint.splitlines()[1:]]
+    if evidence:
+        lines.append(f"{bold}evidence:{plain} {evidence}")
+    return lines
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """A table for people, as wide as the terminal; the last column is the one that wraps.
+
+    Args:
+        right: indexes of columns whose text is aligned to the right.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for index, head in enumerate(heads):
+        last = index == len(heads) - 1
+        drawn.add_column(head, no_wrap=not last, overflow="fold", justify="right" if index in right else "left")
+    for row in rows:
+        drawn.add_row(*(clean(cell) for cell in row))
+    # In a pipe a line stays a line, so that programs for text can use it.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
+    console = Console(width=width, color_system=None, markup=False, emoji=False, highlight=False)
+    with console.capture() as captured:
+        console.print(drawn)
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())

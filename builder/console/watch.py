@@ -1,0 +1,318 @@
+"""The one rule: what a run says on the way goes to standard error, and no reader that went away can fail the run.
+
+Three watchers tell the same story: `Terminal` redraws a few lines in place, `Lines` writes plain lines for a pipe or
+a log, `JsonLines` writes one JSON object a line for programs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from builder.console.text import clean, time_text
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+    from builder.stage import Ledger, Plan, Step
+
+BEAT_EVERY = 30.0  # seconds between two beats in a log
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one stage took: seconds by the clock, and its ledger."""
+
+    stage: str
+    seconds: float
+    ledger: Ledger
+
+
+class Watcher:
+    """Base of the three watchers: remembers what the summary needs. Used as a context manager around a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.began = time.monotonic()
+        self.plan: Plan | None = None
+        self.run_id = ""
+        self.active = ""
+        self.failure: tuple[str, float, BaseException] | None = None
+        self.spent: list[Spent] = []
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+    def planned(self, plan: Plan, run_id: str) -> None:
+        """The run begins."""
+        self.plan, self.run_id = plan, run_id
+
+    def started(self, step: Step) -> None:
+        """A step with action `run` begins."""
+        self.active = step.stage.name
+
+    def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
+        """The step is done and its object stands."""
+        self.active = ""
+        self.spent.append(Spent(step.stage.name, seconds, ledger))
+
+    def failed(self, step: Step, seconds: float, error: BaseException) -> None:
+        """The step ended with an error (or an interrupt)."""
+        self.active = ""
+        self.failure = (step.stage.name, seconds, error)
+
+    def note(self, text: str) -> None:
+        """A fact worth keeping on screen, one line."""
+
+    def beat(self, text: str) -> None:
+        """What is going on right now; replaces the last beat."""
+
+    def say(self, text: str) -> None:
+        """One line to the stream, at once."""
+        with suppress(OSError, ValueError):
+            self.stream.write(f"{text}\n")
+            self.stream.flush()
+
+
+class Lines(Watcher):
+    """Plain lines, each with the time since the start; beats at most each `every` seconds."""
+
+    def __init__(self, stream: TextIO, every: float = BEAT_EVERY) -> None:
+        super().__init__(stream)
+        self.every = every
+        self.last_beat = self.began
+
+    def planned(self, plan: Plan, run_id: str) -> None:
+        super().planned(plan, run_id)
+        self.say(f"{plan.name}: run {run_id}")
+        for step in plan.steps:
+            self.say(f"  {step.stage.name:<10} {step.action:<11} {step.reason}".rstrip())
+
+    def started(self, step: Step) -> None:
+        super().started(step)
+        self.last_beat = time.monotonic()
+        self._stamped(f"{step.stage.name}: {step.stage.title}")
+
+    def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
+        super().ended(step, seconds, ledger)
+        self._stamped(f"{step.stage.name}: done in {time_text(seconds)}")
+
+    def failed(self, step: Step, seconds: float, error: BaseException) -> None:
+        super().failed(step, seconds, error)
+        self._stamped(f"{step.stage.name}: {_ending(error)} after {time_text(seconds)}")
+
+    def note(self, text: str) -> None:
+        self._stamped(clean(text))
+
+    def beat(self, text: str) -> None:
+        now = time.monotonic()
+        if now - self.last_beat >= self.every:
+            self.last_beat = now
+            self._stamped(f"{self.active}: {clean(text)}")
+
+    def _stamped(self, text: str) -> None:
+        since = int(time.monotonic() - self.began)
+        self.say(f"{since // 3600:02}:{since // 60 % 60:02}:{since % 60:02} {text}")
+
+
+class JsonLines(Watcher):
+    """One JSON object a line; `at` is seconds since the start."""
+
+    def planned(self, plan: Plan, run_id: str) -> None:
+        super().planned(plan, run_id)
+        self._event("planned", name=plan.name, run=run_id, stages=plan_rows(plan))
+
+    def started(self, step: Step) -> None:
+        super().started(step)
+        self._event("started", stage=step.stage.name)
+
+    def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
+        super().ended(step, seconds, ledger)
+        self._event("ended", stage=step.stage.name, **_spent(self.spent[-1]))
+
+    def failed(self, step: Step, seconds: float, error: BaseException) -> None:
+        super().failed(step, seconds, error)
+        self._event("failed", stage=step.stage.name, seconds=round(seconds, 3), error=str(error))
+
+    def note(self, text: str) -> None:
+        self._event("note", stage=self.active, text=clean(text))
+
+    def beat(self, text: str) -> None:
+        self._event("beat", stage=self.active, text=clean(text))
+
+    def _event(self, event: str, **more: object) -> None:
+        whole = {"event": event, "at": round(time.monotonic() - self.began, 3), **more}
+        self.say(json.dumps(whole, ensure_ascii=False))
+
+
+@dataclass
+class _Row:
+    """One stage on the screen."""
+
+    step: Step
+    state: str
+    seconds: float = 0.0
+    began: float = 0.0
+
+
+# Mark, mark where the terminal has no UTF-8, colour.
+_MARKS = {
+    "wait": ("·", ".", "dim"),
+    "run": ("▸", ">", "bold cyan"),
+    "done": ("✓", "+", "green"),
+    "reuse": ("✓", "=", "dim green"),
+    "not needed": ("-", "-", "dim"),
+    "failed": ("✗", "x", "bold red"),
+}
+
+
+class Terminal(Watcher):
+    """A line a stage, redrawn in place; notes scroll by above, and the last picture stays as the transcript."""
+
+    def __init__(self, stream: TextIO) -> None:
+        # Drawing tools are dear to import and of no use elsewhere.
+        from rich.console import Console
+        from rich.live import Live
+
+        super().__init__(stream)
+        self.rows: dict[str, _Row] = {}
+        self.last_beat = ""
+        self.ascii = not (stream.encoding or "").lower().startswith("utf")
+        self.console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self.live = Live(
+            console=self.console,
+            get_renderable=self._picture,
+            refresh_per_second=4,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self.last_beat = ""
+        with suppress(OSError, ValueError):
+            self.live.stop()
+
+    def planned(self, plan: Plan, run_id: str) -> None:
+        super().planned(plan, run_id)
+        self.rows = {
+            step.stage.name: _Row(step, "wait" if step.action == "run" else step.action) for step in plan.steps
+        }
+        self.note(f"{plan.name}: run {run_id}")
+        with suppress(OSError, ValueError):
+            self.live.start(refresh=True)
+
+    def started(self, step: Step) -> None:
+        super().started(step)
+        self.last_beat = ""
+        row = self.rows[step.stage.name]
+        row.state, row.began = "run", time.monotonic()
+
+    def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
+        super().ended(step, seconds, ledger)
+        self._settle(step, "done", seconds)
+
+    def failed(self, step: Step, seconds: float, error: BaseException) -> None:
+        super().failed(step, seconds, error)
+        self._settle(step, "failed", seconds)
+
+    def note(self, text: str) -> None:
+        with suppress(OSError, ValueError):
+            self.console.print(clean(text), soft_wrap=True)
+
+    def beat(self, text: str) -> None:
+        self.last_beat = clean(text).strip()
+
+    def _settle(self, step: Step, state: str, seconds: float) -> None:
+        self.last_beat = ""
+        row = self.rows[step.stage.name]
+        row.state, row.seconds = state, seconds
+
+    def _picture(self) -> RenderableType:
+        from rich.console import Group
+
+        lines: list[Text] = []
+        for row in list(self.rows.values()):
+            lines.append(self._line(row))
+            if row.state == "run" and self.last_beat:
+                lines.append(_cut(f"{'':15}{self.last_beat}", "dim"))
+        return Group(*lines)
+
+    def _line(self, row: _Row) -> Text:
+        mark, plain, style = _MARKS[row.state]
+        seconds = time.monotonic() - row.began if row.state == "run" else row.seconds
+        took = time_text(seconds) if row.state in ("run", "done", "failed") else ""
+        said = {
+            "wait": row.step.reason,
+            "run": row.step.stage.title,
+            "done": row.step.stage.title,
+            "failed": row.step.stage.title,
+        }.get(row.state, f"{row.step.action}: {row.step.reason}")
+        line = _cut(f" {plain if self.ascii else mark} ", style)
+        line.append(f"{row.step.stage.name:<10}", "bold" if row.state == "run" else "")
+        line.append(f"{took:>10}  ")
+        line.append(clean(said), "dim" if row.state in ("wait", "reuse", "not needed") else "")
+        return line
+
+
+def _cut(text: str, style: str) -> Text:
+    from rich.text import Text
+
+    line = Text(no_wrap=True, overflow="ellipsis")
+    return line.append(text, style)
+
+
+def watcher(*, as_json: bool, stream: TextIO | None = None) -> Watcher:
+    """The watcher that fits: for programs when asked for, for people at a terminal, else plain lines."""
+    out = sys.stderr if stream is None else stream
+    if as_json:
+        return JsonLines(out)
+    if out.isatty() and os.environ.get("TERM", "dumb") != "dumb":
+        return Terminal(out)
+    return Lines(out)
+
+
+def plan_rows(plan: Plan) -> list[dict[str, str]]:
+    """A plan for programs."""
+    return [
+        {"stage": step.stage.name, "action": step.action, "reason": step.reason, "digest": step.digest}
+        for step in plan.steps
+    ]
+
+
+def times(watched: Watcher, total: float) -> dict[str, Any]:
+    """Where the seconds went, for programs: by stage, by kind, bytes moved, and the rest (builder's own share)."""
+    seconds: dict[str, float] = {}
+    moved: dict[str, int] = {}
+    for spent in watched.spent:
+        for kind, amount in spent.ledger.seconds.items():
+            seconds[kind] = seconds.get(kind, 0.0) + amount
+        for kind, count in spent.ledger.moved.items():
+            moved[kind] = moved.get(kind, 0) + count
+    return {
+        "total": round(total, 3),
+        "kinds": {kind: round(amount, 3) for kind, amount in seconds.items()},
+        "rest": round(max(0.0, total - sum(seconds.values())), 3),
+        "moved": moved,
+        "stages": {spent.stage: _spent(spent) for spent in watched.spent},
+    }
+
+
+def _spent(spent: Spent) -> dict[str, Any]:
+    return {
+        "seconds": round(spent.seconds, 3),
+        "kinds": {kind: round(amount, 3) for kind, amount in spent.ledger.seconds.items()},
+        "moved": dict(spent.ledger.moved),
+    }
+
+
+def _ending(error: BaseException) -> str:
+    return "failed" if isinstance(error, Exception) else "interrupted"
