@@ -1,0 +1,52 @@
+"""The one rule: a file under its final name is whole; until then it has another, and vanishes on any fault."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from builder.errors import HostError
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file to write, which takes the name `path` when the block ends well: flushed to disk, then one rename.
+
+    Args:
+        path: its folder must exist. A file that stands there keeps standing until the rename.
+        mode: permissions of the finished file.
+
+    Raises:
+        HostError: the folder cannot be written to, or the disk is full.
+    """
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as fault:
+        raise HostError(f"cannot write {path}: {fault.strerror}") from fault
+    part = Path(name)
+    try:
+        with os.fdopen(handle, "w+b", buffering=0) as file:
+            yield file
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        part.rename(path)
+    except OSError as fault:
+        part.unlink(missing_ok=True)
+        raise HostError(f"cannot write {path}: {fault.strerror or fault}") from fault
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's entries, so that a rename in it survives a power cut."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,154 @@
+"""The one rule: a remastered medium is the vendor's, but for a kickstart and the boot menus that use it.
+
+The vendor's file is only read. The new one appears under its name when it is complete and on disk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from builder.adapters import boot_config, boot_records, efi_fat
+from builder.adapters.atomic_file import replacing
+from builder.adapters.boot_config import Menu
+from builder.adapters.implant_md5 import APPLICATION_USE, APPLICATION_USE_SIZE, Implant, parse
+from builder.adapters.iso_burn import burn
+from builder.adapters.iso_image import Iso, open_iso
+from builder.adapters.iso_plan import SYSTEM_AREA
+from builder.errors import MediumError
+
+KICKSTART = "/ks.cfg"
+ISOLINUX = "/isolinux/isolinux.cfg"
+GRUB = "/EFI/BOOT/grub.cfg"
+EFI_IMAGE = "/images/efiboot.img"
+# Where no date is given and the medium has none.
+_NO_DATE = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class RemasterReport:
+    """What was made.
+
+    Args:
+        size: bytes of the new file.
+        volume_id: the vendor's, unchanged: `LABEL=` arguments and grub's search depend on it.
+        md5: the implanted media checksum; None where the application use of the medium holds something else.
+        changed: paths whose content is new.
+        boots: platforms in the El Torito catalogue (`bios`, `uefi`).
+        hybrid: it also boots from a disk or stick.
+    """
+
+    output: Path
+    size: int
+    volume_id: str
+    md5: str | None
+    changed: tuple[str, ...]
+    boots: tuple[str, ...]
+    hybrid: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self) | {"output": str(self.output)}
+
+
+def remaster(
+    source: Path,
+    output: Path,
+    *,
+    kickstart: bytes,
+    kernel_args: Sequence[str],
+    menu: Menu = "unattended",
+    when: datetime | None = None,
+) -> RemasterReport:
+    """Write a copy of an install medium that installs by the given kickstart.
+
+    Args:
+        source: the vendor's ISO.
+        output: the new ISO; replaced only when the new one is complete.
+        kickstart: becomes /ks.cfg.
+        kernel_args: words for the kernel's command line, such as `inst.ks=hd:LABEL=…:/ks.cfg`; a space inside a
+            label is spelled `\\x20`.
+        menu: `unattended` boots straight into the kickstart; `safe` boots from the local disk unless it is chosen.
+        when: date of what is new; by default the medium's own. Same arguments, same bytes.
+
+    Raises:
+        MediumError: no install medium, a damaged one, or one that cannot be rewritten.
+        HostError: no space, or mtools or dosfstools is missing.
+    """
+    with ExitStack() as stack:
+        iso = stack.enter_context(open_iso(source))
+        work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="builder-remaster-")))
+        date = when or iso.volume.written or _NO_DATE
+        changes = _changes(iso, kernel_args, menu, date, work)
+        before = [entry.sector for entry in iso.boot_entries()]
+        plan = iso.plan({**changes, KICKSTART: kickstart}, date, stack)
+        after = [entry.sector for entry in iso.boot_entries()]
+
+        with source.open("rb") as file:
+            area = file.read(SYSTEM_AREA)
+        moved = dict(zip(before, after, strict=True))
+        records = boot_records.rebuild(area, moved, source.stat().st_size, iso.volume.size, plan.size)
+        volume_size = plan.size
+        plan.put(0, records.area)
+        plan.size = max(plan.size, records.size)
+        if records.backup:
+            plan.put(plan.size - len(records.backup), records.backup)
+
+        implant = None
+        if _may_implant(iso.volume.application_use):
+            plan.put(APPLICATION_USE, b" " * APPLICATION_USE_SIZE)
+            implant = Implant(volume_size)
+        with replacing(output) as file:
+            burn(plan, file, implant)
+        return RemasterReport(
+            output,
+            plan.size,
+            iso.volume.volume_id,
+            implant.md5 if implant else None,
+            (*changes, KICKSTART),
+            tuple(dict.fromkeys(entry.platform for entry in iso.boot_entries())),
+            any(records.area[510:512]),
+        )
+
+
+def _may_implant(application_use: bytes) -> bool:
+    """Blank, or it holds an implanted sum: not if somebody keeps something else there."""
+    return not application_use.strip(b" \0") or parse(application_use) is not None
+
+
+def _changes(iso: Iso, kernel_args: Sequence[str], menu: Menu, when: datetime, work: Path) -> dict[str, bytes | Path]:
+    """New content for each boot configuration that the medium has."""
+    changes: dict[str, bytes | Path] = {}
+    if (path := iso.find(ISOLINUX)) is not None:
+        changes[path] = _text(boot_config.edit_isolinux(_read_text(iso, path), kernel_args, menu))
+    if (path := iso.find(GRUB)) is not None:
+        changes[path] = _text(boot_config.edit_grub(_read_text(iso, path), kernel_args, menu))
+    if (path := iso.find(EFI_IMAGE)) is not None:
+        image = work / "efiboot.img"
+        iso.copy_out(path, image)
+        inside = efi_fat.read(image, GRUB)
+        if inside is not None:
+            edited = boot_config.edit_grub(inside.decode("utf-8", "surrogateescape"), kernel_args, menu)
+            efi_fat.replace(image, GRUB, _text(edited), when)
+            changes[path] = image
+    if not changes:
+        raise MediumError(
+            f"{iso.name} has no boot menu that could be edited",
+            details=f"looked for {ISOLINUX}, {GRUB} and the same inside {EFI_IMAGE}",
+            hint="give an install ISO of CentOS 7 or of its kin",
+        )
+    return changes
+
+
+def _read_text(iso: Iso, path: str) -> str:
+    with iso.file(path) as opened:
+        data: bytes = opened.read()
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _text(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,208 @@
+"""The one rule: a look at a medium reads its tables, not its contents, unless more is asked for."""
+
+from __future__ import annotations
+
+import configparser
+import gzip
+import importlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from builder.adapters import boot_records, implant_md5
+from builder.adapters.implant_md5 import Verdict
+from builder.adapters.iso_image import BootEntry, Iso, open_iso
+from builder.errors import MediumError
+
+# `builder.rehearsal` writes it into the application id of the media that it makes.
+REHEARSAL_MARK = "BUILDER REHEARSAL"
+_SMALL = 64 << 20
+
+
+@dataclass(frozen=True)
+class MediumFacts:
+    """What a medium is.
+
+    Args:
+        product, family, version, arch: from `.treeinfo`; empty where it has none.
+        volume_size: bytes, as the volume descriptor says.
+        file_size: bytes; more than the volume where isohybrid padded it.
+        names: where file names come from: `rock ridge`, `joliet` or `iso9660`.
+        boot: the El Torito catalogue.
+        mbr, isohybrid: there is a boot sector; and it starts isolinux.
+        gpt: both copies of the GPT are there with right checksums; None where there is none.
+        md5: the implanted sum, None where there is none.
+        md5_verdict: whether it holds; None when that was not asked.
+        packages: package names, sorted; None when that was not asked or the medium has no repodata.
+        groups: ids of package groups and environments, likewise.
+        is_rehearsal: builder made it from the host's own packages.
+    """
+
+    volume_id: str
+    application_id: str
+    product: str
+    family: str
+    version: str
+    arch: str
+    volume_size: int
+    file_size: int
+    files: int
+    names: str
+    boot: tuple[BootEntry, ...]
+    mbr: bool
+    isohybrid: bool
+    gpt: bool | None
+    md5: str | None
+    md5_verdict: Verdict | None
+    packages: tuple[str, ...] | None
+    groups: tuple[str, ...] | None
+    is_rehearsal: bool
+
+    @property
+    def truncated(self) -> bool:
+        """The file is shorter than the volume in it."""
+        return self.file_size < self.volume_size
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumFacts:
+    """What the medium is and whether it is whole.
+
+    Args:
+        md5: read all of it and compare with the implanted sum.
+        packages: read the names of packages and groups out of its repodata.
+
+    Raises:
+        MediumError: missing, truncated, damaged, or no ISO 9660 image.
+    """
+    with open_iso(path) as iso:
+        volume = iso.volume
+        tree = _treeinfo(iso)
+        records = boot_records.read(path)
+        found = implant_md5.parse(volume.application_use)
+        names, groups = _contents(iso) if packages else (None, None)
+        return MediumFacts(
+            volume_id=volume.volume_id,
+            application_id=volume.application_id,
+            product=tree.get("name", ""),
+            family=tree.get("family", ""),
+            version=tree.get("version", ""),
+            arch=tree.get("arch", ""),
+            volume_size=volume.size,
+            file_size=path.stat().st_size,
+            files=len(iso.paths),
+            names=iso.names,
+            boot=tuple(iso.boot_entries()),
+            mbr=records.mbr,
+            isohybrid=records.isohybrid,
+            gpt=_gpt_holds(records),
+            md5=found.md5 if found else None,
+            md5_verdict=implant_md5.verdict(path) if md5 else None,
+            packages=names,
+            groups=groups,
+            is_rehearsal=volume.application_id.startswith(REHEARSAL_MARK),
+        )
+
+
+def read_file(path: Path, iso_path: str) -> bytes:
+    """A small file of a medium.
+
+    Args:
+        iso_path: as Rock Ridge (else Joliet) names it, from the root: `/.treeinfo`.
+
+    Raises:
+        MediumError: no such medium, no such file, or one of more than 64 MiB.
+    """
+    with open_iso(path) as iso, iso.file(iso_path) as opened:
+        data: bytes = opened.read(_SMALL + 1)
+    if len(data) > _SMALL:
+        raise MediumError(f"{iso_path} in {path} is too large to be read into memory")
+    return data
+
+
+def extract(path: Path, files: Mapping[str, Path]) -> None:
+    """Copy files out of a medium.
+
+    Args:
+        files: the new file by path on the medium.
+
+    Raises:
+        MediumError: no such medium or no such file.
+    """
+    with open_iso(path) as iso:
+        for iso_path, target in files.items():
+            iso.copy_out(iso_path, target)
+
+
+def _gpt_holds(records: boot_records.BootRecords) -> bool | None:
+    if records.primary is None:
+        return None
+    return records.primary.valid and records.backup is not None and records.backup.valid
+
+
+def _treeinfo(iso: Iso) -> dict[str, str]:
+    path = iso.find("/.treeinfo")
+    if path is None:
+        return {}
+    with iso.file(path) as opened:
+        text = opened.read(1 << 20).decode("utf-8", "replace")
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    try:
+        parser.read_string(text)
+    except configparser.Error as fault:
+        raise MediumError(f"{iso.name}: its .treeinfo is damaged", details=str(fault)) from None
+    return dict(parser["general"]) if parser.has_section("general") else {}
+
+
+def _contents(iso: Iso) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Names of packages, and ids of groups and environments."""
+    if iso.find("/repodata/repomd.xml") is None:
+        return None, None
+    repository = _repository_library()
+    with tempfile.TemporaryDirectory(prefix="builder-repodata-") as folder:
+        copies = {}
+        for path in iso.paths:
+            if path.startswith("/repodata/"):
+                copies[path.removeprefix("/")] = Path(folder) / Path(path).name
+                iso.copy_out(path, copies[path.removeprefix("/")])
+        try:
+            index = repository.Repomd(str(copies["repodata/repomd.xml"]))
+            records = {record.type: copies[record.location_href] for record in index.records}
+            names: set[str] = set()
+            repository.xml_parse_primary(
+                str(records["primary"]), pkgcb=lambda package: names.add(package.name), do_files=False
+            )
+        except (repository.CreaterepoCError, OSError, KeyError) as fault:
+            raise MediumError(f"{iso.name}: its repodata is damaged", details=str(fault)) from fault
+        groups = records.get("group") or records.get("group_gz")
+        return tuple(sorted(names)), _groups(groups) if groups else ()
+
+
+def _groups(path: Path) -> tuple[str, ...]:
+    """Ids out of comps.xml, which may be compressed."""
+    data = path.read_bytes()
+    root = ElementTree.fromstring(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
+    ids = [entry.findtext("id") for kind in ("group", "environment") for entry in root.iter(kind)]
+    return tuple(sorted({name for name in ids if name}))
+
+
+def _repository_library() -> Any:
+    """createrepo_c, loaded late (it is large) and without its complaint about hosts that have no rpm."""
+    with tempfile.TemporaryDirectory(prefix="builder-rpm-") as folder:
+        before = os.environ.get("RPM_CONFIGDIR")
+        (Path(folder) / "rpmrc").touch()
+        os.environ["RPM_CONFIGDIR"] = folder
+        try:
+            return importlib.import_module("createrepo_c")
+        finally:
+            if before is None:
+                del os.environ["RPM_CONFIGDIR"]
+            else:
+                os.environ["RPM_CONFIGDIR"] = before
