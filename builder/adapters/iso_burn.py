@@ -13,10 +13,11 @@ from typing import BinaryIO
 
 from builder.adapters.implant_md5 import APPLICATION_USE, Implant
 from builder.adapters.iso_plan import CHUNK, Plan
+from builder.errors import HostError
 
-_BUFFERS = 4
+_BUFFERS = 8
 # Writing is the faster side: it uses its spare time to send what it has to the disk, so that little is left to do.
-_FLUSH_EVERY = 32
+_FLUSH_EVERY = 128
 
 
 def burn(plan: Plan, output: BinaryIO, implant: Implant | None) -> None:
@@ -28,11 +29,12 @@ def burn(plan: Plan, output: BinaryIO, implant: Implant | None) -> None:
 
     Raises:
         MediumError: a source of the plan ended early.
-        OSError: no space, or a disk that fails.
+        HostError: no space.
+        OSError: the disk failed.
     """
     buffers = [memoryview(bytearray(min(CHUNK, plan.size))) for _ in range(_BUFFERS)]
     handle = output.fileno()
-    os.posix_fallocate(handle, 0, plan.size)
+    _room(handle, plan.size)
     with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing:
         under_way: deque[tuple[Future[None], ...]] = deque()
         for index, (offset, chunk) in enumerate(plan.chunks(buffers)):
@@ -46,6 +48,14 @@ def burn(plan: Plan, output: BinaryIO, implant: Implant | None) -> None:
             _finish(under_way)
     if implant is not None:
         _write(handle, APPLICATION_USE, memoryview(implant.application_use()), False)
+
+
+def _room(handle: int, size: int) -> None:
+    """Better now than after half the work. (Reserving the space makes writing slower: measured on ext4.)"""
+    disk = os.fstatvfs(handle)
+    free = disk.f_bavail * disk.f_frsize
+    if free < size:
+        raise HostError(f"no space for the new medium: it takes {size >> 20} MiB, {free >> 20} MiB are free")
 
 
 def _finish(under_way: deque[tuple[Future[None], ...]]) -> None:

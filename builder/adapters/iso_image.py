@@ -220,6 +220,8 @@ class Iso:
             for source in deferred:
                 source.deferred = False
         plan = Plan(recorder.size, recorder.pieces)
+        for offset, date in _modification_dates(self._image):
+            plan.put(offset, date)
         plan.check()
         return plan
 
@@ -282,7 +284,14 @@ def author(label: str, files: Mapping[str, bytes], when: datetime) -> bytes:
     if not 0 < len(label.encode()) <= 16:
         raise ValueError(f"volume label {label!r} is not 1 to 16 bytes long")
     image: Any = pycdlib.PyCdlib()
-    image.new(interchange_level=3, vol_ident=label, sys_ident="LINUX", joliet=3, rock_ridge="1.09")
+    image.new(
+        interchange_level=3,
+        vol_ident=label,
+        sys_ident="LINUX",
+        app_ident_str="BUILDER SEED",
+        joliet=3,
+        rock_ridge="1.09",
+    )
     try:
         for name, content in sorted(files.items()):
             if "/" in name or not name or len(name) > 64:
@@ -292,6 +301,9 @@ def author(label: str, files: Mapping[str, bytes], when: datetime) -> bytes:
         _stamp_volume(image, when)
         written = io.BytesIO()
         image.write_fp(written)
+        for offset, date in _modification_dates(image):
+            written.seek(offset)
+            written.write(date)
     finally:
         image.close()
     return written.getvalue()
@@ -328,6 +340,17 @@ def _record_date(when: datetime) -> Any:
     date = dates.DirectoryRecordDate()
     date.parse(bytes([moment.year - 1900, moment.month, moment.day, moment.hour, moment.minute, moment.second, 0]))
     return date
+
+
+def _modification_dates(image: Any) -> list[tuple[int, bytes]]:
+    """Where the modification date of each volume descriptor stands, and what it should be.
+
+    pycdlib writes the current time there, whatever the descriptor says.
+    """
+    return [
+        (descriptor.extent_location() * SECTOR + 830, descriptor.volume_modification_date.record())
+        for descriptor in (*image.pvds, *image.svds)
+    ]
 
 
 def _stamp_volume(image: Any, when: datetime) -> None:
