@@ -166,10 +166,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole order as steps, in pipeline order; what `builder plan` prints and `builder run` executes."""
+    """The whole order as steps, in pipeline order; what `builder plan` prints and `builder run` executes.
+
+    Args:
+        end: the stage whose object is wanted; empty for the last one.
+        fresh: stages to run even if their objects stand.
+    """
 
     name: str
     steps: tuple[Step, ...]
+    end: str = ""
+    fresh: frozenset[str] = frozenset()
 
     @property
     def idle(self) -> bool:

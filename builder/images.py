@@ -1,0 +1,256 @@
+"""The one rule: a version in the catalogue never changes, and `latest` moves to a whole one by one rename.
+
+`images/<name>/<version>/` holds the disk `<name>.qcow2`, what belongs to it, `SHA256SUMS` and `manifest.json`; the
+version is the beginning of the disk's SHA-256.
+"""
+
+from __future__ import annotations
+
+import difflib
+import errno
+import json
+import os
+import re
+import secrets as randomness
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from builder import locks
+from builder.adapters import process
+from builder.adapters.atomic_file import sync_folder
+from builder.errors import PublishError
+from builder.hashing import sha256_file
+from builder.objects import remove, sync_file
+
+MANIFEST = "manifest.json"
+SUMS = "SHA256SUMS"
+LATEST = "latest"
+VERSION_DIGITS = 12
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+# Reasons why a file cannot get a second name: other file system, no hard links there, not ours, too many names.
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS}
+
+
+@dataclass(frozen=True)
+class Image:
+    """One version of a golden image.
+
+    Args:
+        manifest: what `manifest.json` says: `name`, `version`, `created`, `files` and what the publisher added.
+        latest: `latest` points here.
+    """
+
+    name: str
+    version: str
+    path: Path
+    manifest: Mapping[str, Any]
+    latest: bool
+
+    @property
+    def disk(self) -> Path:
+        """The disk; the base of every clone, never to be written to."""
+        return self.path / f"{self.name}.qcow2"
+
+    @property
+    def sha256(self) -> str:
+        """The disk's SHA-256 as it was published."""
+        return str(self.manifest["files"][self.disk.name]["sha256"])
+
+
+def publish(
+    catalogue: Path,
+    name: str,
+    sources: Mapping[str, Path],
+    manifest: Mapping[str, Any],
+    expected: Mapping[str, str] | None = None,
+) -> Image:
+    """Put a version into the catalogue and make it the latest; does nothing that was done before.
+
+    Args:
+        sources: files of the version, by their name in it; `<name>.qcow2` is the disk. They are linked, not copied,
+            where the file system allows it.
+        manifest: facts to add to `manifest.json`.
+        expected: SHA-256 of sources as they were finished, by name.
+
+    Raises:
+        PublishError: a source has rotted, the version is there with other contents, or the catalogue cannot be
+            written to. Whatever was published before stands as it stood.
+    """
+    if not _NAME.fullmatch(name):
+        raise PublishError(f"an image cannot be named {name!r}", hint="letters, digits, dots, dashes and underscores")
+    folder = catalogue / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locks.held(folder / ".lock", holder=f"process {os.getpid()}"):
+            # With the lock held nobody else builds here: these are left from a process that was killed.
+            for torn in folder.glob(".new-*"):
+                remove(torn)
+            facts = {file: _facts(file, path, (expected or {}).get(file)) for file, path in sorted(sources.items())}
+            version = facts[f"{name}.qcow2"]["sha256"][:VERSION_DIGITS]
+            if (folder / version).exists():
+                _check_same(folder / version, facts)
+            else:
+                created = datetime.now(UTC).isoformat(timespec="seconds")
+                head = {**manifest, "name": name, "version": version, "created": created, "files": facts}
+                _write_version(folder, version, sources, head)
+            _point(folder, version)
+    except OSError as fault:
+        raise PublishError(f"{name} cannot be published: {fault.strerror or fault}", str(fault)) from fault
+    return load_image(catalogue, f"{name}@{version}")
+
+
+def roll_back(catalogue: Path, image: Image) -> Image:
+    """Make this version the latest of its name."""
+    folder = catalogue / image.name
+    try:
+        with locks.held(folder / ".lock", holder=f"process {os.getpid()}"):
+            _point(folder, image.version)
+    except OSError as fault:
+        raise PublishError(f"{folder} cannot be written to: {fault.strerror or fault}", str(fault)) from fault
+    return load_image(catalogue, f"{image.name}@{image.version}")
+
+
+def list_images(catalogue: Path, name: str | None = None) -> list[Image]:
+    """All versions of one image or of all, by name, the newest first."""
+    names = [name] if name is not None else _folders(catalogue)
+    found = []
+    for one in names:
+        folder = catalogue / one
+        images = [_read(folder, version) for version in _folders(folder)]
+        found += sorted(
+            (image for image in images if image is not None),
+            key=lambda image: (str(image.manifest["created"]), image.version),
+            reverse=True,
+        )
+    return found
+
+
+def load_image(catalogue: Path, spec: str) -> Image:
+    """The image `name` (its latest version) or `name@version`; the beginning of a version is enough.
+
+    Raises:
+        PublishError: there is no such image; the message names those with similar names.
+    """
+    name, at, version = spec.partition("@")
+    names = _folders(catalogue)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "builder images list"
+        raise PublishError(f"there is no image {name}", f"images in {catalogue}: {', '.join(names) or 'none'}", hint)
+    images = list_images(catalogue, name)
+    if at:
+        matches = [image for image in images if version and image.version.startswith(version)]
+    else:
+        matches = [image for image in images if image.latest]
+    if len(matches) != 1:
+        known = ", ".join(image.version for image in images) or "none"
+        if at:
+            count = "several versions" if matches else "no version"
+            raise PublishError(
+                f"image {name} has {count} {version}", f"versions: {known}", f"builder images show {name}"
+            )
+        raise PublishError(
+            f"image {name} has no latest version", f"versions: {known}", f"builder images rollback {name} VERSION"
+        )
+    return matches[0]
+
+
+def _folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and path.name[0] != "."
+    )
+
+
+def _read(folder: Path, version: str) -> Image | None:
+    path = folder / version
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        latest = (folder / LATEST).is_symlink() and (folder / LATEST).readlink() == Path(version)
+        image = Image(folder.name, version, path, manifest, latest)
+        return image if image.sha256 and manifest["created"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _facts(name: str, path: Path, expected: str | None) -> dict[str, Any]:
+    if not _NAME.fullmatch(name):
+        raise PublishError(f"a file of an image cannot be named {name!r}")
+    found = sha256_file(path)
+    if expected not in (None, found):
+        raise PublishError(
+            f"{path} has changed since it was finished",
+            f"sha256 expected {expected}\nsha256 found    {found}",
+            "builder run … --fresh seal",
+        )
+    return {"size": path.stat().st_size, "sha256": found}
+
+
+def _check_same(path: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """The version is there: its disk must be the one that is to be published, byte for byte."""
+    disk = f"{path.parent.name}.qcow2"
+    try:
+        found = sha256_file(path / disk)
+    except FileNotFoundError:
+        found = "no such file"
+    if found != facts[disk]["sha256"] or _read(path.parent, path.name) is None:
+        raise PublishError(
+            f"{path} is in the catalogue already, but damaged",
+            f"sha256 of {disk} expected {facts[disk]['sha256']}\nsha256 found {found}",
+            f"if no clone is based on it, move it away: mv {path} /var/tmp",
+        )
+
+
+def _write_version(folder: Path, version: str, sources: Mapping[str, Path], manifest: Mapping[str, Any]) -> None:
+    """Build the version beside its place, flush it, and give it its name with one rename."""
+    with _new(folder) as new:
+        new.mkdir()
+        for name, source in sources.items():
+            _link(source, new / name, manifest["files"][name]["sha256"])
+        lines = "".join(f"{manifest['files'][name]['sha256']}  {name}\n" for name in sorted(sources))
+        (new / SUMS).write_text(lines, encoding="utf-8")
+        (new / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for path in new.iterdir():
+            path.chmod(path.stat().st_mode & 0o444)
+            sync_file(path)
+        sync_folder(new)
+        new.rename(folder / version)
+    sync_folder(folder)
+
+
+def _link(source: Path, target: Path, sha256: str) -> None:
+    """A second name for the same file; else a copy that shares its blocks; else a copy."""
+    try:
+        target.hardlink_to(source)
+    except OSError as fault:
+        if fault.errno not in _NO_LINK:
+            raise
+        words = ("cp", "--reflink=auto", "--sparse=always", "--preserve=mode,timestamps", source, target)
+        process.run(words, error=PublishError)
+        if sha256_file(target) != sha256:
+            raise PublishError(f"{target} is not what was copied from {source}") from None
+
+
+def _point(folder: Path, version: str) -> None:
+    if (folder / LATEST).is_symlink() and (folder / LATEST).readlink() == Path(version):
+        return
+    with _new(folder) as new:
+        new.symlink_to(version)
+        new.replace(folder / LATEST)
+    sync_folder(folder)
+
+
+@contextmanager
+def _new(folder: Path) -> Iterator[Path]:
+    """A hidden name in the folder; what still bears it when the block ends is removed."""
+    new = folder / f".new-{randomness.token_hex(4)}"
+    try:
+        yield new
+    finally:
+        remove(new)

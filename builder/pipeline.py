@@ -1,0 +1,263 @@
+"""The one rule: what is executed is what the plan says, and the plan is made again before every step.
+
+In between another run may have finished, dropped or damaged something; so nothing is decided ahead.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from builder import cleaning, runs
+from builder.errors import HostError, PublishError
+from builder.objects import Record
+from builder.planning import ASKED, closure, decide, fault, needs_of, plan
+from builder.settings import Settings
+from builder.stage import Action, Job, Ledger, Observer, Plan, Secrets, Stage, Step
+from builder.store import Build, Store
+
+__all__ = ["KEEPER", "STAGES", "Outcome", "execute", "plan"]
+
+STAGES: tuple[Stage, ...] = ()
+
+# When this stage stands, nobody will ask for the large and secret-bearing objects that came before it.
+KEEPER = "seal"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that came to its end.
+
+    Args:
+        folder: of the run, with its record and evidence.
+        plan: as it looked at the start.
+        built: names of the stages that were run, in order.
+        object: the finished directory of the wanted end.
+    """
+
+    run_id: str
+    folder: Path
+    plan: Plan
+    built: tuple[str, ...]
+    object: Path
+
+
+def execute(
+    given: Plan,
+    store: Store,
+    settings: Settings,
+    secrets: Secrets,
+    observer: Observer,
+    *,
+    argv: Sequence[str] = (),
+    clean: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Run what has to be run, and keep a record of it in the run's folder.
+
+    Call it inside `builder.interrupt.one_interrupt`.
+
+    Args:
+        argv: the command line, for the record; what looks like a secret is blotted out.
+        clean: removes what a dead run left outside the store (its machines), by run id.
+
+    Raises:
+        BuilderError: of the stage that failed; evidence is in the run's folder, nothing half-made is in the store.
+        Interrupted: the same holds.
+    """
+    run_id = runs.new_id()
+    claims = {step.digest for step in given.steps}
+    with (
+        _open_umask(),
+        runs.register(store, run_id, claims),
+        runs.recording(store, settings.runs, run_id, given.name, argv) as record,
+        _plain_os_errors(store),
+    ):
+        swept = cleaning.sweep(store, settings.runs, clean)
+        for dead, why in swept.stuck.items():
+            observer.note(f"remains of run {dead} could not be removed: {why}")
+        run = _Run(run_id, given, store, settings, secrets, observer, record)
+        start = decide(given, store, settings, run.forced)
+        observer.planned(start, run_id)
+        built = run.all_steps()
+        end = next(step for step in given.steps if step.stage.name == given.end)
+        return Outcome(run_id, settings.runs / run_id, start, built, store.path(end.digest))
+
+
+class _Run:
+    """One run at work: what all its steps share."""
+
+    def __init__(
+        self,
+        run_id: str,
+        given: Plan,
+        store: Store,
+        settings: Settings,
+        secrets: Secrets,
+        observer: Observer,
+        record: runs.RunRecord,
+    ) -> None:
+        self.run_id, self.given, self.store, self.settings = run_id, given, store, settings
+        self.secrets, self.observer, self.record = secrets, observer, record
+        self.folder = settings.runs / run_id
+        self.by_name = {step.stage.name: step for step in given.steps}
+        self.inside = closure(given)
+        # Stages to run whatever stands; those that were passed or run; those that were run; those still claimed.
+        self.forced = dict.fromkeys(given.fresh, ASKED)
+        self.seen: set[str] = set()
+        self.built: list[str] = []
+        self.claimed = set(self.by_name)
+        self.sealed = False
+
+    def all_steps(self) -> tuple[str, ...]:
+        """Do the first step that has to be done, look again, until none is left; names of those that were run."""
+        while True:
+            now = decide(self.given, self.store, self.settings, self.forced)
+            step = next((step for step in now.steps if step.action == "run"), None)
+            for passed in now.steps:
+                if step is not None and passed.stage.name == step.stage.name:
+                    break
+                if passed.stage.name not in self.seen:
+                    self._pass(passed)
+            if step is None:
+                return tuple(self.built)
+            self._build(step)
+
+    def _pass(self, step: Step) -> None:
+        """A step that needs no work is noted; its object is marked as used."""
+        found = self.store.load(step.digest) if step.action == "reuse" else None
+        if found is not None:
+            self.store.touch(step.digest)
+        self._done(step, step.action, step.reason, found)
+
+    def _build(self, step: Step) -> None:
+        """Run one stage, unless another run did it while we waited for it."""
+        name = step.stage.name
+        needs = needs_of(step, self.by_name)
+        before = self.store.load(step.digest) or self.store.recall(self.given.name, name)
+
+        def look_again() -> str | None:
+            return self.forced.get(name) or fault(step, self.by_name, self.store, self.settings)
+
+        def waiting(holder: str) -> None:
+            self.observer.note(f"{name}: waiting for {holder or 'another run'}")
+
+        building = self.store.building(
+            step, self.run_id, needs, fault=look_again, keep=self.settings.keep_failed, on_wait=waiting
+        )
+        with building as build:
+            if build.found is not None:
+                self._done(step, "reuse", f"built meanwhile by run {build.found.run_id}", build.found)
+                return
+            if not all(self.store.path(one).exists() for one in needs.values()):
+                # Somebody took a needed object away by hand; the next look at the plan brings it back.
+                return
+            record = self._run_stage(step, build, needs)
+        left = fault(step, self.by_name, self.store, self.settings)
+        if left is not None:
+            raise PublishError(f"{name} was built, but does not stand: {left}")
+        same = before is not None and before.digest == step.digest and before.content == record.content
+        if self.forced.pop(name, None) is not None and not same:
+            for reader in self.given.steps:
+                if name in reader.stage.needs and reader.stage.name in self.inside:
+                    self.forced.setdefault(reader.stage.name, f"{name} was built anew")
+        self.built.append(name)
+        self._done(step, "run", step.reason, record)
+
+    def _run_stage(self, step: Step, build: Build, needs: Mapping[str, str]) -> Record:
+        start = time.monotonic()
+        ledger = Ledger()
+        self.observer.started(step)
+        try:
+            with _plain_os_errors(self.store):
+                step.stage.run(self._job(step, build, needs, ledger))
+                record = build.finish(ledger, time.monotonic() - start)
+        except BaseException as error:
+            seconds = time.monotonic() - start
+            self.record.steps.append(_step_record(step, "failed", step.reason, seconds, asdict(ledger)))
+            self.observer.failed(step, seconds, error)
+            if self.settings.keep_failed:
+                self.observer.note(f"kept for inspection: {build.out} and {build.scratch}")
+            raise
+        self.observer.ended(step, time.monotonic() - start, ledger)
+        return record
+
+    def _job(self, step: Step, build: Build, needs: Mapping[str, str], ledger: Ledger) -> Job:
+        return Job(
+            run_id=self.run_id,
+            digest=step.digest,
+            inputs=step.inputs,
+            needs={name: self.store.path(one) for name, one in needs.items()},
+            digests=needs,
+            out=build.out,
+            scratch=build.scratch,
+            evidence=self.folder,
+            settings=self.settings,
+            secrets=self.secrets,
+            progress=self.observer,
+            ledger=ledger,
+        )
+
+    def _done(self, step: Step, action: Action, reason: str, found: Record | None) -> None:
+        """Into the run's record, and into the memory of what was built last for this name."""
+        self.seen.add(step.stage.name)
+        if found is not None:
+            self.store.remember(self.given.name, found)
+        seconds, ledger = (found.seconds, found.ledger) if found else (0.0, {})
+        self.record.steps.append(_step_record(step, action, reason, seconds, ledger))
+        runs.save(self.settings.runs, self.record)
+        if step.stage.name == KEEPER and action != "not needed":
+            self.sealed = True
+        if self.sealed and not self.settings.keep_intermediates:
+            self._drop_intermediates()
+
+    def _drop_intermediates(self) -> None:
+        """What no stage will read any more goes, unless another live run needs it: then that one does it."""
+        for step in self.given.steps:
+            name = step.stage.name
+            readers = {one.stage.name for one in self.given.steps if name in one.stage.needs}
+            if step.stage.drop and name in self.claimed and readers & self.inside <= self.seen:
+                self.claimed.discard(name)
+                runs.release(self.store, self.run_id, step.digest)
+                cleaning.drop(self.store, step.digest)
+
+
+def _step_record(
+    step: Step, action: Action | Literal["failed"], reason: str, seconds: float, ledger: dict[str, dict[str, float]]
+) -> runs.StepRecord:
+    return runs.StepRecord(
+        stage=step.stage.name,
+        digest=step.digest,
+        action=action,
+        reason=reason,
+        seconds=round(seconds, 3),
+        ledger=ledger,
+    )
+
+
+@contextmanager
+def _plain_os_errors(store: Store) -> Iterator[None]:
+    """A full or read-only disk is no bug of ours."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        hint = "builder gc frees space" if fault.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        where = fault.filename or store.root
+        raise HostError(f"{os.strerror(fault.errno)}: {where}", str(fault), hint) from fault
+
+
+@contextmanager
+def _open_umask() -> Iterator[None]:
+    """Finished files are for all to read unless their stage made them stricter, whatever the caller's umask is."""
+    before = os.umask(0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,0 +1,1 @@
+"""Tests of store, plan, runs and catalogue with real processes and toy stages."""
