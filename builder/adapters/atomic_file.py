@@ -29,8 +29,9 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         raise HostError(f"cannot write {path}: {fault.strerror}") from fault
     part = Path(name)
     try:
-        with os.fdopen(handle, "w+b", buffering=0) as file:
+        with os.fdopen(handle, "w+b") as file:
             yield file
+            file.flush()
             os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         part.rename(path)

@@ -24,7 +24,7 @@ def burn(plan: Plan, output: BinaryIO, implant: Implant | None) -> None:
     """Write the planned image.
 
     Args:
-        output: an empty file, opened unbuffered.
+        output: an empty file; written to below its buffer.
         implant: hashes the volume on the way, and its result is written into the image at the end.
 
     Raises:

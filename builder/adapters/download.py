@@ -1,0 +1,347 @@
+"""The one rule: a file under its final name has the sha256 that was asked for; until then it is called `.part`.
+
+Whatever a server says about ranges, lengths and versions saves time only; what counts is the digest. A part that was
+put together from several answers and turns out wrong is fetched once more in one piece before its mirror is blamed.
+
+Sources of the facts: RFC 9110, sections 13.1.5 (If-Range), 14 (ranges) and 15.5.17 (416).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import requests
+import tenacity
+
+from builder.adapters.atomic_file import replacing, sync_folder
+from builder.errors import HostError, MediumError
+from builder.stage import Progress
+
+_CHUNK = 1 << 20
+_BEAT_EVERY = 0.5
+_CONNECT_TIMEOUT = 10.0
+_READ_TIMEOUT = 60.0
+# Besides server errors: a time-out on the server's side, too early, too many requests.
+_PASSING = (408, 425, 429)
+# ioctl(2) request FICLONE: share all blocks of another file.
+_FICLONE = 0x40049409
+
+
+class _PassingFaultError(Exception):
+    """May heal by itself: worth another try on the same mirror."""
+
+
+class _MirrorError(Exception):
+    """This mirror will not do."""
+
+
+def fetch(
+    urls: Sequence[str],
+    sha256: str,
+    out: Path,
+    *,
+    progress: Progress,
+    pause: float = 1.0,
+    tries: int = 5,
+) -> None:
+    """Download a file from the first mirror that has it.
+
+    Args:
+        urls: mirrors, in the order in which they are tried; http or https.
+        sha256: what the file must have, 64 hex digits.
+        out: its folder must exist. Beside it `.part` stays behind when a download breaks off, and is resumed.
+        progress: gets a beat twice a second.
+        pause: seconds before the first retry; each further one waits twice as long, up to 30 times as long.
+        tries: on one mirror, without a byte more than before.
+
+    Raises:
+        MediumError: no mirror has it; the details name the fault of each.
+        HostError: no space, or the folder cannot be written to.
+    """
+    wanted = sha256.lower()
+    faults = []
+    try:
+        with _Part(out.with_name(out.name + ".part"), progress) as part:
+            for url in urls:
+                try:
+                    _from_mirror(url, wanted, part, pause, tries)
+                except _MirrorError as fault:
+                    faults.append(f"{_shown(url)}: {fault}")
+                else:
+                    part.publish(out)
+                    return
+    except OSError as fault:
+        raise HostError(f"cannot write {out}: {fault.strerror or fault}") from fault
+    raise MediumError(
+        f"no mirror has the install medium {out.name}",
+        details="\n".join(faults) or "the recipe names no mirror",
+        hint="give a copy with --media FILE, or add a mirror to media.sources of the recipe",
+    )
+
+
+def _from_mirror(url: str, wanted: str, part: _Part, pause: float, tries: int) -> None:
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise _MirrorError("only http and https are accepted")
+    part.validator = None
+    fruitless = 0
+    best = part.size
+
+    def no_headway(_: tenacity.RetryCallState) -> bool:
+        nonlocal fruitless, best
+        fruitless = 0 if part.size > best else fruitless + 1
+        best = max(best, part.size)
+        return fruitless >= tries
+
+    asking = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(_PassingFaultError),
+        stop=no_headway,
+        wait=tenacity.wait_exponential(multiplier=pause, max=30 * pause),
+        reraise=True,
+    )
+    try:
+        with requests.Session() as session:
+            asking(_attempt, session, url, part)
+            if part.digest() != wanted and part.pieced:
+                part.restart()
+                asking(_attempt, session, url, part)
+    except _PassingFaultError as fault:
+        raise _MirrorError(f"{fault} ({tries} tries)") from None
+    found = part.digest()
+    if found != wanted:
+        part.restart()
+        raise _MirrorError(f"sha256 is {found}, expected {wanted}")
+
+
+def _attempt(session: requests.Session, url: str, part: _Part) -> None:
+    """One request; returns when the server says that this was all."""
+    headers = {"Accept-Encoding": "identity"}
+    if part.size:
+        headers["Range"] = f"bytes={part.size}-"
+        if part.validator:
+            headers["If-Range"] = part.validator
+    try:
+        with session.get(url, headers=headers, stream=True, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT)) as answer:
+            if _accept(answer, part):
+                part.take(answer.iter_content(_CHUNK), _total(answer, part.size), urlsplit(url).hostname or "")
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as fault:
+        raise _PassingFaultError(_brief(fault)) from None
+    except requests.RequestException as fault:
+        raise _MirrorError(_brief(fault)) from None
+
+
+def _accept(answer: requests.Response, part: _Part) -> bool:
+    """Look at the status and set the part to where the answer's bytes belong; False when there is nothing to read."""
+    status = answer.status_code
+    if status >= 500 or status in _PASSING:
+        raise _PassingFaultError(f"HTTP {status} {answer.reason}")
+    if status == 416 and part.size:
+        # Complete already, or longer than what the server has: the digest tells.
+        if _range_total(answer) == part.size:
+            return False
+        part.restart()
+        raise _PassingFaultError("the file is shorter than what was there of it")
+    if status not in (200, 206):
+        raise _MirrorError(f"HTTP {status} {answer.reason}")
+    if status == 206 and _range_start(answer) != part.size:
+        part.restart()
+        raise _PassingFaultError("the server answered with another range than was asked for")
+    if status == 200:
+        # The whole file: ranges are not supported, or it changed since.
+        part.restart()
+    elif part.size:
+        part.pieced = True
+    strong = answer.headers.get("ETag", "")
+    part.validator = (strong if strong.startswith('"') else None) or answer.headers.get("Last-Modified")
+    return True
+
+
+def _range_start(answer: requests.Response) -> int | None:
+    found = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    return int(found[1]) if found else None
+
+
+def _range_total(answer: requests.Response) -> int | None:
+    found = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
+    return int(found[1]) if found else None
+
+
+def _total(answer: requests.Response, already: int) -> int | None:
+    length = answer.headers.get("Content-Length", "")
+    return already + int(length) if length.isdigit() else None
+
+
+class _Part:
+    """The file that grows: locked, hashed as it is written.
+
+    Attributes:
+        validator: ETag or date of the version that the bytes so far came from; None when that is not known.
+        pieced: the bytes come from more than one answer.
+    """
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self.path = path
+        self.validator: str | None = None
+        self.pieced = False
+        self.size = 0
+        self._progress = progress
+        self._sha256 = hashlib.sha256()
+        self._file: BinaryIO
+
+    def __enter__(self) -> _Part:
+        self._file = self.path.open("ab+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise HostError(f"{self.path} is being downloaded by another builder", hint="wait for it") from None
+        self._file.seek(0)
+        while data := self._file.read(_CHUNK):
+            self._sha256.update(data)
+            self.size += len(data)
+        self.pieced = self.size > 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.size == 0:
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+
+    def digest(self) -> str:
+        return self._sha256.hexdigest()
+
+    def restart(self) -> None:
+        """Drop what is there."""
+        self._file.truncate(0)
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+        self.pieced = False
+        self.validator = None
+
+    def take(self, chunks: Iterator[bytes], total: int | None, host: str) -> None:
+        """Append what comes.
+
+        Args:
+            total: size of the whole file, None where the server does not say.
+        """
+        if total is not None:
+            self._room(total - self.size)
+        beat = _Beat(self._progress, self.size, total, host)
+        for data in chunks:
+            self._file.write(data)
+            self._sha256.update(data)
+            self.size += len(data)
+            beat.at(self.size)
+
+    def _room(self, size: int) -> None:
+        disk = os.fstatvfs(self._file.fileno())
+        free = disk.f_bavail * disk.f_frsize
+        if free < size:
+            raise HostError(f"no space for {self.path.name}: {size >> 20} MiB to come, {free >> 20} MiB are free")
+
+    def publish(self, out: Path) -> None:
+        """Give it its final name."""
+        self._file.flush()
+        os.fchmod(self._file.fileno(), 0o644)
+        os.fsync(self._file.fileno())
+        self.path.rename(out)
+        sync_folder(out.parent)
+
+
+class _Beat:
+    """Says how far a download is, at most twice a second."""
+
+    def __init__(self, progress: Progress, start: int, total: int | None, host: str) -> None:
+        self._progress = progress
+        self._start = start
+        self._total = total
+        self._host = host
+        self._began = self._last = time.monotonic()
+
+    def at(self, size: int) -> None:
+        now = time.monotonic()
+        if now - self._last < _BEAT_EVERY and size != self._total:
+            return
+        self._last = now
+        rate = (size - self._start) / max(now - self._began, 0.001)
+        text = f"{size >> 20} MiB, {rate / (1 << 20):.1f} MiB/s from {self._host}"
+        if self._total:
+            left = (self._total - size) / max(rate, 1.0)
+            text = f"{100 * size // self._total} % of {self._total >> 20} MiB, {text}, {_clock(left)} left"
+        self._progress.beat(text)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _shown(url: str) -> str:
+    """The address without a password that may stand in it."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _brief(fault: requests.RequestException) -> str:
+    """The innermost reason, one line, without object addresses."""
+    inner: object = fault.args[0] if fault.args else fault
+    inner = getattr(inner, "reason", None) or inner
+    text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?", "", str(inner)) or type(fault).__name__
+    return re.sub(r"^\w+\((.*)\)$", r"\1", text.splitlines()[0]).strip("'\" ")
+
+
+def take(file: Path, out: Path, *, link: bool = False) -> str:
+    """Give a local file a second name: blocks shared where the file system can, else copied.
+
+    Args:
+        link: prefer a hard link. It is the same file: whoever writes to one writes to both.
+
+    Returns:
+        sha256 of the bytes, 64 hex digits.
+
+    Raises:
+        MediumError: the file cannot be read.
+        HostError: `out` cannot be written.
+    """
+    try:
+        source = file.open("rb", buffering=0)
+    except OSError as fault:
+        raise MediumError(f"cannot read {file}: {fault.strerror}") from fault
+    with source:
+        if link and _linked(file, out):
+            return hashlib.file_digest(source, "sha256").hexdigest()
+        sha256 = hashlib.sha256()
+        with replacing(out) as copy:
+            shared = _reflinked(source, copy)
+            while data := source.read(_CHUNK):
+                sha256.update(data)
+                if not shared:
+                    copy.write(data)
+        return sha256.hexdigest()
+
+
+def _linked(file: Path, out: Path) -> bool:
+    """Fails on another file system, and on files of somebody else where the kernel protects those."""
+    try:
+        out.hardlink_to(file.resolve())
+    except OSError as fault:
+        if fault.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            return False
+        raise HostError(f"cannot write {out}: {fault.strerror}") from fault
+    return True
+
+
+def _reflinked(source: BinaryIO, copy: BinaryIO) -> bool:
+    try:
+        fcntl.ioctl(copy, _FICLONE, source.fileno())
+    except OSError:
+        return False
+    return True
