@@ -81,7 +81,7 @@ def error_lines(
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """A table for people, as wide as the terminal; the last column is the one that wraps.
+    """A table for people, as wide as the terminal; the last column is the one that wraps, no other is ever cut.
 
     Args:
         right: indexes of columns whose text is aligned to the right.
@@ -89,15 +89,20 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequenc
     from rich.console import Console
     from rich.table import Table
 
+    cells = [[clean(cell) for cell in row] for row in rows]
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    needed = 20  # columns at the least for the last one
     for index, head in enumerate(heads):
         last = index == len(heads) - 1
-        drawn.add_column(head, no_wrap=not last, overflow="fold", justify="right" if index in right else "left")
-    for row in rows:
-        drawn.add_row(*(clean(cell) for cell in row))
+        width = max(len(row[index]) for row in [list(heads), *cells])
+        needed += 0 if last else width + 2
+        drawn.add_column(head, min_width=None if last else width, justify="right" if index in right else "left")
+    for row in cells:
+        drawn.add_row(*row)
     # In a pipe a line stays a line, so that programs for text can use it.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 10_000
-    console = Console(width=width, color_system=None, markup=False, emoji=False, highlight=False)
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    console = Console(color_system=None, markup=False, emoji=False, highlight=False)
+    console.width = 10_000 if piped else max(console.width, needed)
     with console.capture() as captured:
         console.print(drawn)
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())

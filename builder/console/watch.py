@@ -46,6 +46,11 @@ class Watcher:
         self.failure: tuple[str, float, BaseException] | None = None
         self.spent: list[Spent] = []
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the watcher was made."""
+        return time.monotonic() - self.began
+
     def __enter__(self) -> Watcher:
         return self
 

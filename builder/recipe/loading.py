@@ -6,6 +6,7 @@ A place is a line of the file, or the `--set` option that brought the value.
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +119,7 @@ def load(name_or_path: str, sets: Mapping[str, str], search: tuple[Path, ...]) -
 def _locate(name_or_path: str, search: tuple[Path, ...]) -> Path:
     if "/" in name_or_path or name_or_path.endswith((SUFFIX, ".yml")):
         path = Path(name_or_path)
-        if path.suffix != SUFFIX or not path.is_file():
+        if path.suffix != SUFFIX or not os.path.isfile(path):  # noqa: PTH113 (a name that is too long is no file either)
             raise RecipeError(f"no recipe at {path}", "a recipe is a file whose name ends with .yaml")
         return path
     known = find_all(search)

@@ -258,3 +258,8 @@ def test_a_table_fits_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[2].startswith("            word")
     assert lines[-1] == "b     70 B  x"
     assert not any(line.endswith(" ") for line in lines)
+
+
+def test_a_table_never_cuts_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert console.table(["NAME", "WHY"], [["n" * 60, "because"]]).splitlines()[1] == f"{'n' * 60}  because"

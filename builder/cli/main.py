@@ -1,0 +1,117 @@
+"""The one rule: errors end here and nowhere else; each becomes one message and one exit code.
+
+0 done · 1 builder broke · 2 bad recipe or usage · 3 host · 4 medium · 5 install · 6 verification · 7 publishing ·
+8 guest unreachable · 9 KVM required and absent · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from builder import __version__
+from builder.cli import catalogue, housekeeping, recipes, run
+from builder.cli.output import document, lines, mute
+from builder.cli.state import State, short
+from builder.errors import BuilderError, Interrupted
+from builder.interrupt import one_interrupt
+
+# Without markup mode typer prints help without rich, whose import alone would take half the time that --help has.
+app = typer.Typer(
+    name="builder",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for part in (run, recipes, catalogue, housekeeping):
+    part.add_to(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        lines([f"builder {__version__}"])
+        raise typer.Exit
+
+
+@app.callback()
+def builder(
+    ctx: typer.Context,
+    artifacts: Annotated[
+        Path,
+        typer.Option(envvar="BUILDER_ARTIFACTS", metavar="DIR", help="Where images, runs and the store are kept."),
+    ] = Path("artifacts"),
+    version: Annotated[  # noqa: ARG001 (its callback does it)
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Build golden VM images from an install ISO and a kickstart, and prove that they work."""
+    ctx.ensure_object(State).artifacts = artifacts
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    state = State()
+    try:
+        with one_interrupt():
+            app(prog_name="builder", obj=state)
+        return 0
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else int(done.code is not None)
+    except (BuilderError, Interrupted, KeyboardInterrupt) as error:
+        return _report(error, state)
+    except Exception as error:
+        return _report(_broken(error, state), state)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                mute(stream.fileno())
+
+
+def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State) -> int:
+    """Say what happened, on standard error, and in the JSON document if one is wanted."""
+    from builder import console
+
+    evidence = state.evidence if state.evidence is not None and state.evidence.is_dir() else None
+    shown = str(short(evidence)) if evidence else ""
+    if state.as_json:
+        document(
+            {"error": {**_as_dict(error), "stage": state.stage, "evidence": str(evidence) if evidence else None}}
+        )
+    else:
+        colour = console.colourful(sys.stderr)
+        try:
+            sys.stderr.write("\n".join(console.error_lines(error, shown, colour=colour)) + "\n")
+        except OSError:
+            mute(sys.stderr.fileno())
+    return getattr(error, "exit_code", Interrupted.exit_code)
+
+
+def _as_dict(error: BuilderError | Interrupted | KeyboardInterrupt) -> dict[str, object]:
+    if isinstance(error, BuilderError):
+        return error.as_dict()
+    code = Interrupted.exit_code
+    return {"kind": "interrupted", "exit_code": code, "brief": "interrupted", "details": str(error), "hint": ""}
+
+
+def _broken(error: Exception, state: State) -> BuilderError:
+    """An error that nobody foresaw, with the file that holds its traceback."""
+    text = "".join(traceback.format_exception(error))
+    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
+    for folder in (state.artifacts, Path(tempfile.gettempdir())):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / name).open("x", encoding="utf-8") as file:
+                file.write(text)
+        except OSError:
+            continue
+        return BuilderError(f"builder broke: {type(error).__name__}", str(error), f"see {short(folder / name)}")
+    return BuilderError(f"builder broke: {type(error).__name__}", text)

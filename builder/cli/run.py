@@ -1,0 +1,166 @@
+"""The one rule: `plan` shows what `run` would do, for both ask the same question in the same words."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from builder.cli.choices import Fresh, Media, Pipeline, Sets, local, pairs
+from builder.cli.output import document, lines, write
+from builder.cli.state import PASSWORD_FILE, Json, State, short
+from builder.errors import RecipeError
+from builder.settings import Accel, Settings
+
+if TYPE_CHECKING:
+    from builder.images import Image
+    from builder.pipeline import Outcome
+    from builder.secrets import Secrets
+    from builder.stage import Plan
+    from builder.store import Store
+
+Connect = Annotated[str | None, typer.Option("--connect", metavar="URI", help="qemu:///session or qemu:///system.")]
+Accelerator = Annotated[Accel, typer.Option("--accel", help="KVM where it can be trusted, or one of the two.")]
+RequireKvm = Annotated[bool, typer.Option("--require-kvm", help="End with exit 9 rather than run without KVM.")]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", envvar=PASSWORD_FILE, help="Holds the root password; without it one is made."),
+]
+KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Leave machine and files of a failed stage.")]
+KeepIntermediates = Annotated[
+    bool, typer.Option("--keep-intermediates", help="Keep the remastered ISO and the raw disk.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("run")(run)
+    app.command("plan")(plan)
+
+
+def run(
+    ctx: typer.Context,
+    pipeline: Pipeline,
+    media: Media = None,
+    sets: Sets = None,
+    fresh: Fresh = None,
+    keep_failed: KeepFailed = False,
+    keep_intermediates: KeepIntermediates = False,
+    require_kvm: RequireKvm = False,
+    accel: Accelerator = "auto",
+    connect: Connect = None,
+    root_password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Build the golden image of a pipeline, prove it and publish it."""
+    from builder import console
+
+    state = ctx.ensure_object(State)
+    if require_kvm and accel == "tcg":
+        raise RecipeError("--require-kvm and --accel tcg exclude each other", hint="leave out one of them")
+    settings = state.settings(
+        connect=local(connect),
+        accel=accel,
+        require_kvm=require_kvm,
+        keep_failed=keep_failed,
+        keep_intermediates=keep_intermediates,
+        root_password_file=root_password_file,
+    )
+    with console.watcher(as_json=as_json) as watched:
+        decided, store, settings, secrets = _ask(pipeline, media, sets, fresh, settings)
+        from builder.pipeline import execute
+
+        try:
+            outcome = execute(decided, store, settings, secrets, watched, argv=sys.argv)
+        finally:
+            if watched.run_id:
+                state.evidence = settings.runs / watched.run_id
+            state.stage = watched.failure[0] if watched.failure else None
+    took = console.times(watched, watched.elapsed)
+    image = _published(settings, outcome)
+    if as_json:
+        document(_as_document(outcome, image, took))
+    else:
+        lines(_as_lines(outcome, image, secrets, took))
+
+
+def plan(
+    ctx: typer.Context,
+    pipeline: Pipeline,
+    media: Media = None,
+    sets: Sets = None,
+    fresh: Fresh = None,
+    root_password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a run would do, and why; nothing is changed."""
+    from builder import console
+
+    settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
+    decided, *_ = _ask(pipeline, media, sets, fresh, settings)
+    if as_json:
+        document({"name": decided.name, "idle": decided.idle, "stages": console.plan_rows(decided)})
+        return
+    rows = [[row["stage"], row["action"], row["reason"]] for row in console.plan_rows(decided)]
+    write(console.table(["STAGE", "ACTION", "WHY"], rows))
+
+
+def _ask(
+    pipeline: str, media: str | None, sets: list[str] | None, fresh: list[str] | None, settings: Settings
+) -> tuple[Plan, Store, Settings, Secrets]:
+    """From the words of the command line to a plan; nothing is started."""
+    from builder import recipe
+
+    chosen = recipe.load(pipeline, pairs(sets), settings.recipes)
+    # Only now: a fault of the recipe is reported without waiting for the libraries that a run needs.
+    from builder.pipeline import STAGES
+    from builder.pipeline import plan as decide
+    from builder.resolve import resolve
+    from builder.store import Store
+
+    store = Store(settings.store)
+    order, settings, secrets = resolve(chosen, media, store, settings)
+    return decide(STAGES, order, store, settings, fresh=frozenset(fresh or ())), store, settings, secrets
+
+
+def _published(settings: Settings, outcome: Outcome) -> Image:
+    from builder.images import load_image
+
+    return load_image(settings.images, outcome.plan.name)
+
+
+def _as_document(outcome: Outcome, image: Image, took: dict[str, Any]) -> dict[str, Any]:
+    from builder import console
+
+    return {
+        "name": outcome.plan.name,
+        "run": outcome.run_id,
+        "folder": str(outcome.folder),
+        "built": list(outcome.built),
+        "image": {
+            "version": image.version,
+            "disk": str(image.disk),
+            "size": image.disk.stat().st_size,
+            "sha256": image.sha256,
+        },
+        "stages": console.plan_rows(outcome.plan),
+        "times": took,
+    }
+
+
+def _as_lines(outcome: Outcome, image: Image, secrets: Secrets, took: dict[str, Any]) -> list[str]:
+    from builder import console
+
+    head = [] if outcome.built else ["nothing had to be done"]
+    return [
+        *head,
+        f"image    {short(image.disk)}",
+        f"version  {image.version}",
+        f"size     {console.size_text(image.disk.stat().st_size)}",
+        f"sha256   {image.sha256}",
+        f"root     the password is in {short(secrets.path)}",
+        f"record   {short(outcome.folder)}",
+        *console.times_lines(took),
+    ]

@@ -1,0 +1,84 @@
+"""The one rule: a command gets its settings from here, and from nowhere else.
+
+An option wins over its environment variable, and that over the default.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import builder
+from builder.settings import Accel, Settings
+
+PASSWORD_FILE = "BUILDER_ROOT_PASSWORD_FILE"
+
+
+@dataclass
+class State:
+    """What one call of builder knows before its command runs, and what its error edge needs afterwards.
+
+    Args:
+        artifacts: folder for everything that builder makes.
+        as_json: one JSON document is wanted on standard output.
+        evidence: folder of the run that is under way.
+        stage: name of the stage that failed.
+    """
+
+    artifacts: Path = field(default_factory=lambda: Path("artifacts"))
+    as_json: bool = False
+    evidence: Path | None = None
+    stage: str | None = None
+
+    def settings(
+        self,
+        *,
+        connect: str | None = None,
+        accel: Accel = "auto",
+        require_kvm: bool = False,
+        keep_failed: bool = False,
+        keep_intermediates: bool = False,
+        root_password_file: Path | None = None,
+    ) -> Settings:
+        """Settings of this call; see `builder.settings.Settings` for the arguments."""
+        given = os.environ.get(PASSWORD_FILE)
+        return Settings(
+            artifacts=self.artifacts.absolute(),
+            recipes=search_path("pipelines"),
+            templates=search_path("kickstarts"),
+            connect=connect,
+            accel=accel,
+            require_kvm=require_kvm,
+            keep_failed=keep_failed,
+            keep_intermediates=keep_intermediates,
+            root_password_file=root_password_file or (Path(given) if given else None),
+        )
+
+
+def search_path(kind: str) -> tuple[Path, ...]:
+    """Folders of recipes (`pipelines`) or templates (`kickstarts`): here, the user's own, those that came along."""
+    import platformdirs
+
+    package = Path(builder.__file__).parent
+    packaged = package / "share" / kind
+    # In a checkout the folders stand beside the package.
+    came_along = packaged if packaged.is_dir() else package.parent / kind
+    return tuple(dict.fromkeys((Path.cwd() / kind, platformdirs.user_config_path("builder") / kind, came_along)))
+
+
+def short(path: Path) -> Path:
+    """The path as people know it: from here, if it is below the working directory."""
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+
+
+def _want_json(ctx: typer.Context, value: bool) -> bool:
+    ctx.ensure_object(State).as_json = value
+    return value
+
+
+Json = Annotated[bool, typer.Option("--json", callback=_want_json, help="One JSON document on standard output.")]
