@@ -45,13 +45,15 @@ def local(uri: str | None) -> str | None:
     Raises:
         RecipeError: it leads to another host.
     """
+    if uri is None:
+        return None
     from urllib.parse import urlsplit
 
-    parts = urlsplit(uri or "qemu:///system")
-    if parts.scheme != "qemu" or parts.netloc or parts.path not in ("/system", "/session"):
-        raise RecipeError(
-            f"--connect {uri}: builder works on the hypervisor itself",
-            "local addresses are qemu:///system and qemu:///session",
-            "run builder on that host",
-        )
-    return uri
+    parts = urlsplit(uri)
+    if parts.scheme in ("qemu", "qemu+unix") and not parts.netloc and parts.path in ("/system", "/session"):
+        return uri
+    raise RecipeError(
+        f"--connect {uri}: builder works on the hypervisor itself",
+        "addresses of this host are qemu:///system and qemu:///session",
+        "run builder on that host, or let `builder nightly --scheduler` hand out the work",
+    )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +17,7 @@ from builder.errors import RecipeError
 from builder.settings import Accel, Settings
 
 if TYPE_CHECKING:
+    from builder.console import Watcher
     from builder.images import Image
     from builder.pipeline import Outcome
     from builder.secrets import Secrets
@@ -72,8 +75,10 @@ def run(
         decided, store, settings, secrets = _ask(pipeline, media, sets, fresh, settings)
         from builder.pipeline import execute
 
+        if not decided.idle:
+            _look_at_host(settings, watched)
         try:
-            outcome = execute(decided, store, settings, secrets, watched, argv=sys.argv)
+            outcome = execute(decided, store, settings, secrets, watched, argv=sys.argv, clean=_cleaner(settings))
         finally:
             if watched.run_id:
                 state.evidence = settings.runs / watched.run_id
@@ -125,10 +130,34 @@ def _ask(
     return decide(STAGES, order, store, settings, fresh=frozenset(fresh or ())), store, settings, secrets
 
 
-def _published(settings: Settings, outcome: Outcome) -> Image:
-    from builder.images import load_image
+def _look_at_host(settings: Settings, watched: Watcher) -> None:
+    """Say first how machines will run; a host that cannot run any is found out before hours of work."""
+    from builder.adapters import hypervisor
 
-    return load_image(settings.images, outcome.plan.name)
+    with hypervisor.connect(settings.uri) as host:
+        accel = host.choose_accel(settings.accel, settings.require_kvm)
+    watched.note(f"machines run with {accel.name.upper()} on {settings.uri}: {accel.why}")
+
+
+def _cleaner(settings: Settings) -> Callable[[str], None]:
+    """What removes the machines of a dead run."""
+
+    def clean(run_id: str) -> None:
+        from builder.adapters import hypervisor
+
+        with hypervisor.connect(settings.uri) as host:
+            host.sweep(run_id)
+
+    return clean
+
+
+def _published(settings: Settings, outcome: Outcome) -> Image:
+    """The very version that the run ended with: `latest` may be another one meanwhile."""
+    from builder.images import load_image
+    from builder.stages import publish
+
+    record = json.loads((outcome.object / publish.FILE).read_text(encoding="utf-8"))
+    return load_image(settings.images, f"{record['name']}@{record['version']}")
 
 
 def _as_document(outcome: Outcome, image: Image, took: dict[str, Any]) -> dict[str, Any]:
