@@ -1,0 +1,338 @@
+"""The one rule: every machine is found again by its UUID and is gone when its block ends, whatever happened.
+
+The only module that talks to libvirt. Machines are transient and started with AUTODESTROY: when builder is killed,
+libvirt's daemon ends them. That flag lives in the daemon's memory, so after a lost connection they are destroyed by
+UUID over a new one, and if no daemon comes back, by QEMU's pidfd.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from xml.etree import ElementTree as ET
+
+import libvirt
+import libvirt_qemu  # type: ignore[import-untyped]
+
+from builder import settings
+from builder.adapters import daemon, domain_xml, host_facts
+from builder.adapters.domain_xml import MachineSpec, UserNet
+from builder.adapters.host_facts import Accel
+from builder.adapters.machine import Console, Machine, QemuProcess, Signals
+from builder.errors import HostError, RecipeError
+
+# virDomainEventStoppedDetailType, in the words of `machine.How`.
+STOPPED = {
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: "shutdown",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: "destroyed",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "failed",
+}
+# The domain is not there (any more), or no longer runs: what a destroy wants.
+GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
+FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\b")
+HINTS = (
+    (libvirt.VIR_ERR_AUTH_UNAVAILABLE, "run as root, or leave --connect out to use qemu:///session"),
+    (libvirt.VIR_ERR_AUTH_FAILED, "run as root, join the group libvirt, or use --connect qemu:///session"),
+    (libvirt.VIR_ERR_SYSTEM_ERROR, "is libvirt installed and running? apt-get install libvirt-daemon-system"),
+    (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "apt-get install qemu-system-x86 ovmf"),
+)
+
+
+@contextmanager
+def connect(uri: str) -> Iterator[Hypervisor]:
+    """Open libvirt on this host, starting its daemon where nothing else does.
+
+    Args:
+        uri: `qemu:///system` or `qemu:///session`; `?socket=` is allowed.
+
+    Raises:
+        RecipeError: the address is not of this host.
+        HostError: libvirt does not answer.
+    """
+    _refuse_remote(uri)
+    daemon.ensure(uri)
+    _event_loop()
+    hypervisor = Hypervisor(uri)
+    try:
+        yield hypervisor
+    finally:
+        hypervisor.close()
+
+
+class Hypervisor:
+    """A connection to libvirt on this host."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._machines: dict[str, Signals] = {}
+        self._connection = _open(uri)
+        try:
+            lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+            self._lifecycle = self._connection.domainEventRegisterAny(None, lifecycle, self._on_lifecycle, None)
+            self._shutdown = libvirt_qemu.qemuMonitorEventRegister(
+                self._connection, None, "SHUTDOWN", self._on_shutdown, None, 0
+            )
+            self._connection.registerCloseCallback(self._on_close, None)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connection; machines that were not started to be kept end with it."""
+        with suppress(libvirt.libvirtError):
+            self._connection.unregisterCloseCallback()
+        with suppress(libvirt.libvirtError):
+            self._connection.domainEventDeregisterAny(self._lifecycle)
+        with suppress(libvirt.libvirtError):
+            libvirt_qemu.qemuMonitorEventDeregister(self._connection, self._shutdown)
+        with suppress(libvirt.libvirtError):
+            self._connection.close()
+
+    def choose_accel(self, wanted: settings.Accel, require_kvm: bool) -> Accel:
+        """The accelerator for machines on this host, see `host_facts.choose_accel`.
+
+        Raises:
+            KvmError: KVM was asked for and is not there.
+        """
+        arch = self._capabilities().find("guest/arch[@name='x86_64']")
+        offered = [] if arch is None else [str(domain.get("type")) for domain in arch.iter("domain")]
+        return host_facts.choose_accel(wanted, require_kvm, offered)
+
+    @contextmanager
+    def boot(self, spec: MachineSpec, console: Path, *, keep: bool = False) -> Iterator[Machine]:
+        """Start a machine; it is gone when the block ends.
+
+        It starts paused and is let go when its console is being read, so that no byte of it is lost.
+
+        Args:
+            console: every byte of ttyS0 is appended to this file.
+            keep: leave the machine running when the block ends with an error (an interrupt is none).
+
+        Raises:
+            HostError: QEMU's user cannot reach the files, or libvirt refuses the machine.
+        """
+        daemon.ensure(self.uri)
+        self._require_reach(spec)
+        uuid = str(spec.uuid)
+        with ExitStack() as undo:
+            if spec.nvram:
+                undo.callback(spec.nvram.unlink, missing_ok=True)
+            signals = Signals()
+            undo.callback(signals.close)
+            self._machines[uuid] = signals
+            undo.callback(self._machines.pop, uuid)
+            held: list[QemuProcess] = []
+            reading: list[Console] = []
+            undo.callback(self._end, uuid, held, reading)
+            try:
+                yield self._start(spec, console, signals, held, reading, keep)
+            except Exception:
+                if keep and held:
+                    undo.pop_all()
+                raise
+
+    def sweep(self, run_id: str) -> list[str]:
+        """Destroy every machine that carries this run id, and return their names.
+
+        Raises:
+            HostError: libvirt refuses.
+        """
+        swept = []
+        with _told("libvirt could not sweep its machines"):
+            for domain in self._connection.listAllDomains(0):
+                if _run_of(domain) == run_id:
+                    swept.append(domain.name())
+                    _destroy(domain)
+        return swept
+
+    def machines(self) -> dict[str, str]:
+        """Names of all machines that builder started and that still run, each with its run id."""
+        with _told("libvirt could not list its machines"):
+            found = {domain.name(): _run_of(domain) for domain in self._connection.listAllDomains(0)}
+        return {name: run for name, run in found.items() if run is not None}
+
+    def _start(
+        self,
+        spec: MachineSpec,
+        log: Path,
+        signals: Signals,
+        held: list[QemuProcess],
+        reading: list[Console],
+        keep: bool,
+    ) -> Machine:
+        flags = libvirt.VIR_DOMAIN_START_PAUSED | (0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY)
+        with _told(f"libvirt could not start {spec.name}"):
+            domain = self._connection.createXML(domain_xml.render(spec), flags)
+            held.append(QemuProcess.find(str(spec.uuid)))
+            stream = self._connection.newStream(0)
+            domain.openConsole(None, stream, 0)
+            handle = _DomainHandle(self._connection, domain, stream)
+            console = Console(log, handle.receive, handle.send)
+            console.start()
+            reading.append(console)
+            port = _forwarded_port(domain) if isinstance(spec.network, UserNet) else None
+            domain.resume()
+        return Machine(spec, console, signals, held[0], handle, port)
+
+    def _end(self, uuid: str, held: list[QemuProcess], reading: list[Console]) -> None:
+        try:
+            try:
+                self._destroy_by_uuid(uuid)
+            finally:
+                for qemu in held:
+                    if not qemu.gone():
+                        qemu.kill()
+        finally:
+            for console in reading:
+                console.join(within=5)
+            for qemu in held:
+                qemu.close()
+
+    def _destroy_by_uuid(self, uuid: str) -> None:
+        """Over this connection; when that one is dead, over a new one, starting the daemon if need be."""
+        try:
+            _destroy(self._connection.lookupByUUIDString(uuid))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in GONE:
+                return
+            with suppress(libvirt.libvirtError, HostError):
+                daemon.ensure(self.uri)
+                connection = libvirt.open(self.uri)
+                try:
+                    _destroy(connection.lookupByUUIDString(uuid))
+                finally:
+                    connection.close()
+
+    def _capabilities(self) -> ET.Element:
+        with _told("libvirt does not tell its capabilities"):
+            return ET.fromstring(self._connection.getCapabilities())
+
+    def _require_reach(self, spec: MachineSpec) -> None:
+        label = self._capabilities().find("host/secmodel[model='dac']/baselabel[@type='qemu']")
+        if label is None or label.text is None:
+            return
+        uid, gid = (int(part.lstrip("+")) for part in label.text.split(":"))
+        read, own = domain_xml.files(spec)
+        host_facts.require_reach(uid, gid, read, own)
+
+    def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
+        signals = self._machines.get(domain.UUIDString())
+        if signals and event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            signals.tell(stopped=STOPPED.get(detail, "failed"))
+
+    def _on_shutdown(
+        self, _connection: Any, domain: Any, _event: str, _s: int, _us: int, details: str, _opaque: Any
+    ) -> None:
+        signals = self._machines.get(domain.UUIDString())
+        if signals:
+            signals.tell(cause=json.loads(details or "{}").get("reason"))
+
+    def _on_close(self, _connection: Any, _reason: int, _opaque: Any) -> None:
+        for signals in list(self._machines.values()):
+            signals.tell(lost=True)
+
+
+class _DomainHandle:
+    """A domain and its console stream, as `machine.Machine` needs them."""
+
+    def __init__(self, connection: Any, domain: Any, stream: Any) -> None:
+        self._connection = connection
+        self._domain = domain
+        self._stream = stream
+
+    def receive(self, limit: int) -> bytes:
+        try:
+            return bytes(self._stream.recv(limit))
+        except libvirt.libvirtError:
+            return b""
+
+    def send(self, data: bytes) -> int:
+        with _told("the console is gone"):
+            return int(self._stream.send(data))
+
+    def press_power(self) -> None:
+        with _told("the power button could not be pressed"):
+            self._domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+    def screenshot(self, path: Path) -> Path:
+        with _told("no screenshot could be taken"):
+            stream = self._connection.newStream(0)
+            kind = self._domain.screenshot(stream, 0, 0)
+            picture = bytearray()
+            while data := stream.recv(256 * 1024):
+                picture += data
+            stream.finish()
+        target = path if kind == "image/png" else path.with_suffix(".ppm")
+        target.write_bytes(picture)
+        return target
+
+
+def _open(uri: str) -> Any:
+    with _told(f"libvirt does not answer at {uri}"):
+        return libvirt.open(uri)
+
+
+def _destroy(domain: Any) -> None:
+    try:
+        domain.destroy()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in GONE:
+            raise
+
+
+def _run_of(domain: Any) -> str | None:
+    try:
+        text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.METADATA_NS)
+    except libvirt.libvirtError:
+        return None
+    return ET.fromstring(text).get("run")
+
+
+def _forwarded_port(domain: Any) -> int:
+    told = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+    found = FORWARD.search(told)
+    if not found:
+        raise HostError("QEMU does not tell the port that leads to the guest", details=told)
+    return int(found[1])
+
+
+def _refuse_remote(uri: str) -> None:
+    parts = urlsplit(uri)
+    if parts.scheme in ("qemu", "qemu+unix") and not parts.netloc and parts.path in ("/system", "/session"):
+        return
+    raise RecipeError(
+        f"{uri} is not a libvirt of this host",
+        hint="builder runs on the hypervisor: use qemu:///system or qemu:///session there, "
+        "or hand the work to other hosts with `builder nightly --scheduler`",
+    )
+
+
+@functools.cache
+def _event_loop() -> None:
+    """Once a process: libvirt's events come in a thread of their own, and it prints nothing by itself."""
+    libvirt.registerErrorHandler(lambda *_: None, None)
+    libvirt.virEventRegisterDefaultImpl()
+
+    def run() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    threading.Thread(target=run, name="libvirt events", daemon=True).start()
+
+
+@contextmanager
+def _told(brief: str) -> Iterator[None]:
+    """Turn what libvirt raises into a fault for people."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        hint = dict(HINTS).get(error.get_error_code(), "")
+        raise HostError(brief, details=str(error), hint=hint) from error

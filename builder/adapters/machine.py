@@ -1,0 +1,343 @@
+"""The one rule: a machine's end is an event that says how it ended; silence and disappearance are never success.
+
+`Machine` is what `builder.adapters.hypervisor.Hypervisor.boot` hands out. Nothing here knows libvirt: the few calls
+that need it come in through `Handle`. That QEMU is gone is learnt from the kernel (a pidfd), at once and also when
+libvirt itself has died.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Condition, Lock, Thread
+from typing import Literal, Protocol, get_args
+
+from builder.adapters import screen
+from builder.adapters.domain_xml import MachineSpec
+from builder.errors import HostError
+
+How = Literal["shutdown", "reset", "crashed", "destroyed", "failed", "time limit", "watch"]
+
+# QMP's ShutdownCause (qapi/run-state.json), in our words. A guest that resets itself ends too with on_reboot=destroy.
+CAUSES: dict[str, How] = {
+    "guest-shutdown": "shutdown",
+    "guest-reset": "reset",
+    "guest-panic": "crashed",
+    "host-qmp-quit": "destroyed",
+    "host-signal": "destroyed",
+    "host-ui": "destroyed",
+    "host-error": "failed",
+}
+TAIL = 256 * 1024  # bytes of the console kept in memory
+AFTERMATH = 5.0  # seconds that libvirt has to say why a QEMU is gone
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a machine ended.
+
+    Args:
+        how: `shutdown` by the guest itself; `reset` by the guest (reboot, triple fault); `crashed` (kernel panic told
+            through pvpanic); `destroyed` by somebody on the host; `failed` (QEMU died); `time limit`; `watch`.
+        seconds: since the waiting began.
+        reason: one line for people; for `watch`, what the watcher said.
+    """
+
+    how: How
+    seconds: float
+    reason: str
+
+
+class Handle(Protocol):
+    """What a machine asks of libvirt."""
+
+    def screenshot(self, path: Path) -> Path:
+        """Write what the screen shows."""
+
+    def press_power(self) -> None:
+        """Press the ACPI power button."""
+
+
+class Signals:
+    """What libvirt said about one machine, with a descriptor that becomes readable when it says something."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._cause: How | None = None
+        self._stopped: How | None = None
+        self._lost = False
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def close(self) -> None:
+        """Give the descriptor back; whatever is said afterwards is dropped."""
+        with self._lock:
+            os.close(self.wake)
+            self.wake = -1
+
+    def tell(self, *, cause: str | None = None, stopped: str | None = None, lost: bool = False) -> None:
+        """Called from libvirt's event thread.
+
+        Args:
+            cause: QMP's word for why the guest stopped.
+            stopped: one of `How`, libvirt's word for how the domain stopped.
+            lost: the connection to libvirt is gone.
+        """
+        with self._lock:
+            if cause is not None and self._cause is None:
+                self._cause = CAUSES.get(cause)
+            if stopped in get_args(How):
+                self._stopped = stopped  # type: ignore[assignment]
+            self._lost = self._lost or lost
+            if self.wake >= 0:
+                os.eventfd_write(self.wake, 1)
+
+    def read(self) -> tuple[How | None, bool]:
+        """How it ended as far as known, and whether the connection is lost."""
+        with self._lock:
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.wake)
+            return self._cause or self._stopped, self._lost
+
+
+class QemuProcess:
+    """The QEMU of one machine, held by a pidfd: it can be waited for and killed, and is never another process."""
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+
+    @classmethod
+    def find(cls, machine_uuid: str) -> QemuProcess:
+        """The process whose command line carries this UUID.
+
+        Raises:
+            HostError: there is none.
+        """
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdecimal() or not _is_qemu(entry, machine_uuid):
+                continue
+            try:
+                pidfd = os.pidfd_open(int(entry.name))
+            except ProcessLookupError:
+                continue
+            # Looked at again: the number may have passed to another process in between.
+            if _is_qemu(entry, machine_uuid):
+                return cls(int(entry.name), pidfd)
+            os.close(pidfd)
+        raise HostError(f"the QEMU process of {machine_uuid} is not there", hint="see its log below libvirt/qemu/")
+
+    def gone(self, within: float = 0.0) -> bool:
+        """It has ended, at once or within so many seconds."""
+        return bool(select.select([self.pidfd], [], [], within)[0])
+
+    def kill(self) -> None:
+        """End it, and wait until it has."""
+        try:
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self.gone(within=AFTERMATH)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self.pidfd)
+
+
+class Console:
+    """ttyS0: every byte goes to a file and, the latest of them, into memory; bytes can be typed.
+
+    One reader at a time reads from where it stopped the last time.
+    """
+
+    def __init__(self, log: Path, receive: Callable[[int], bytes], send: Callable[[bytes], int]) -> None:
+        self._log = log
+        self._receive = receive
+        self._send = send
+        self._changed = Condition()
+        self._kept = bytearray()
+        self._total = 0
+        self._read = 0
+        self._ended = False
+        self._thread = Thread(target=self._copy, name=f"console {log.name}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to copy; `receive` blocks until there is something and gives b"" at the end."""
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log.touch()
+        self._thread.start()
+
+    def join(self, within: float) -> None:
+        """Wait until the last byte is in the file."""
+        if self._thread.ident is not None:
+            self._thread.join(within)
+
+    @property
+    def total(self) -> int:
+        """Bytes the guest has written so far; unchanged means quiet."""
+        with self._changed:
+            return self._total
+
+    @property
+    def tail(self) -> bytes:
+        """The latest bytes, at most 256 KiB."""
+        with self._changed:
+            return bytes(self._kept)
+
+    def read(self, within: float) -> bytes | None:
+        """What came since the last read, waiting up to `within` seconds for something.
+
+        Returns:
+            b"" when nothing came, None when nothing can come any more.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self._total > self._read, within)
+            if self._total == self._read:
+                return None if self._ended else b""
+            new = bytes(self._kept[-min(self._total - self._read, len(self._kept)) :])
+            self._read = self._total
+            return new
+
+    def write(self, data: bytes) -> None:
+        """Type something.
+
+        Raises:
+            HostError: the machine is gone.
+        """
+        while data:
+            data = data[self._send(data) :]
+
+    def _copy(self) -> None:
+        with self._log.open("ab", buffering=0) as file:
+            while data := self._receive(64 * 1024):
+                file.write(data)
+                with self._changed:
+                    self._kept += data
+                    del self._kept[:-TAIL]
+                    self._total += len(data)
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+class Machine:
+    """A running machine.
+
+    Args:
+        ssh_port: port on 127.0.0.1 that leads to the guest's port 22; None without user-mode networking.
+    """
+
+    def __init__(
+        self,
+        spec: MachineSpec,
+        console: Console,
+        signals: Signals,
+        qemu: QemuProcess,
+        handle: Handle,
+        ssh_port: int | None,
+    ) -> None:
+        self.spec = spec
+        self.console = console
+        self.ssh_port = ssh_port
+        self._signals = signals
+        self._qemu = qemu
+        self._handle = handle
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._qemu.pid
+
+    def disk_bytes(self) -> int:
+        """Bytes the first disk takes on the host."""
+        return self.spec.disks[0].path.stat().st_blocks * 512 if self.spec.disks else 0
+
+    def screenshot(self, path: Path) -> Path:
+        """Write what the screen shows and return the file: a PNG (a PPM of that name with QEMU before 7.1).
+
+        Raises:
+            HostError: the machine is gone.
+        """
+        return self._handle.screenshot(path)
+
+    def press_power(self) -> None:
+        """Press the ACPI power button; `wait_off` tells whether the guest obeyed.
+
+        Raises:
+            HostError: the machine is gone.
+        """
+        self._handle.press_power()
+
+    def wait_off(
+        self,
+        limit_s: float,
+        beat: Callable[[str], None],
+        every: float = 2.0,
+        watch: Callable[[], str | None] | None = None,
+    ) -> Ending:
+        """Wait until the machine has ended and QEMU has closed its files; returns within a tenth of a second.
+
+        Args:
+            limit_s: seconds until `time limit`; the machine still runs then.
+            beat: told every `every` seconds how it goes: time, size of the disk, last line of the console.
+            watch: asked every `every` seconds; a reason to give up ends the waiting, the machine still runs then.
+
+        Raises:
+            HostError: libvirt went away.
+        """
+        start = time.monotonic()
+        due = start + every
+        while True:
+            now = time.monotonic()
+            how, lost = self._signals.read()
+            if self._qemu.gone():
+                return self._ended(start)
+            if lost:
+                raise HostError(
+                    f"the connection to libvirt was lost while {self.spec.name} was running",
+                    hint="look why libvirtd ended (journalctl -u libvirtd, dmesg), then run again",
+                )
+            if now - start >= limit_s:
+                return Ending("time limit", now - start, f"still running after {limit_s:g} s")
+            if now >= due and how is None:
+                due = now + every
+                beat(self._pulse(now - start))
+                reason = watch() if watch else None
+                if reason:
+                    return Ending("watch", time.monotonic() - start, reason)
+            until = min(due if how is None else now + every, start + limit_s)
+            select.select([self._signals.wake, self._qemu.pidfd], [], [], max(0.0, until - time.monotonic()))
+
+    def _ended(self, start: float) -> Ending:
+        deadline = time.monotonic() + AFTERMATH
+        how, lost = self._signals.read()
+        while how is None and not lost and (left := deadline - time.monotonic()) > 0:
+            select.select([self._signals.wake], [], [], left)
+            how, lost = self._signals.read()
+        how = how or "failed"
+        reasons = {
+            "shutdown": "the guest powered itself off",
+            "reset": "the guest reset itself",
+            "crashed": "the guest's kernel panicked",
+            "destroyed": "the machine was ended from outside",
+        }
+        return Ending(how, time.monotonic() - start, reasons.get(how, "QEMU ended unexpectedly"))
+
+    def _pulse(self, elapsed: float) -> str:
+        minutes, seconds = divmod(int(elapsed), 60)
+        parts = [f"{minutes}:{seconds:02d}", f"disk {self.disk_bytes() / 2**20:.0f} MiB"]
+        line = screen.last_line(self.console.tail[-8192:])
+        return " · ".join([*parts, line] if line else parts)
+
+
+def _is_qemu(entry: Path, machine_uuid: str) -> bool:
+    try:
+        return f"\0-uuid\0{machine_uuid}\0".encode() in (entry / "cmdline").read_bytes()
+    except OSError:
+        return False
