@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
-from builder import images, runs
+from builder import errors, images, runs
+from builder.cli import main
 from builder.errors import InstallError
 from builder.store import Store
 
@@ -67,12 +69,19 @@ def odd(tmp_path: Path) -> Run:
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_help_fits_80_columns(builder: Run, words: list[str]) -> None:
-    done = builder(*words, "--help")
-    assert done.returncode == 0
+def test_help_fits_80_columns(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    done = CliRunner().invoke(main.app, [*words, "--help"], prog_name="builder")
+    assert done.exit_code == 0
     assert done.stdout.startswith("Usage: builder")
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "..." not in done.stdout.partition("Commands:")[2]
+
+
+def test_help_as_a_program(builder: Run) -> None:
+    done = builder("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_the_start_needs_none_of_the_heavy_libraries() -> None:
@@ -228,11 +237,11 @@ def test_runs_are_listed_and_shown(builder: Run, tmp_path: Path) -> None:
     assert builder("runs", "show", "1999").returncode == 7
 
 
-@pytest.mark.parametrize("words", [["images", "list"], ["runs", "list"], ["gc", "--dry-run"], ["gc"]], ids=" ".join)
-def test_looking_around_leaves_no_files(builder: Run, tmp_path: Path, words: list[str]) -> None:
-    done = builder(*words)
+@pytest.mark.parametrize("words", ["images list", "runs list", "gc --dry-run", "gc"])
+def test_looking_around_leaves_no_files(builder: Run, tmp_path: Path, words: str) -> None:
+    done = builder(*words.split(), "--json")
     assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(builder(*words, "--json").stdout) in ([], {"dry_run": "--dry-run" in words, "bytes": 0})
+    assert json.loads(done.stdout) in ([], {"dry_run": "--dry-run" in words, "bytes": 0})
     assert not (tmp_path / "artifacts").exists()
 
 
@@ -251,14 +260,13 @@ def test_gc_removes_what_its_dry_run_says(builder: Run, tmp_path: Path) -> None:
     assert not thing.exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "code"),
-    [
-        *[("BuilderError", 1), ("RecipeError", 2), ("HostError", 3), ("MediumError", 4), ("InstallError", 5)],
-        *[("VerifyError", 6), ("PublishError", 7), ("UnreachableError", 8), ("KvmError", 9)],
-    ],
-)
-def test_each_error_has_its_exit_code(odd: Run, name: str, code: int) -> None:
+def test_each_kind_of_error_has_an_exit_code_of_its_own() -> None:
+    kinds = errors.BuilderError.__subclasses__()
+    assert sorted(kind.exit_code for kind in kinds) == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
+@pytest.mark.parametrize(("name", "code"), [("BuilderError", 1), ("RecipeError", 2), ("KvmError", 9)])
+def test_an_error_is_shown_and_becomes_the_exit_code(odd: Run, name: str, code: int) -> None:
     done = odd("fail", name)
     assert done.returncode == code
     assert done.stdout == ""
