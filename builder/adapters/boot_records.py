@@ -150,7 +150,7 @@ def rebuild(area: bytes, moved: Mapping[int, int], old_size: int, old_volume: in
     size = -(-new_volume // cylinder) * cylinder if old_size % cylinder == 0 else new_volume
     if gpt and size - new_volume < _BACKUP_BLOCKS * BLOCK:
         size += cylinder
-    here = _Moves(moved, old_size // BLOCK, old_volume // BLOCK, size // BLOCK, new_volume // BLOCK)
+    here = _Moves(moved, old_volume // BLOCK, size // BLOCK, new_volume // BLOCK)
     new = bytearray(area)
     address = int.from_bytes(area[_ISOLINUX_ADDRESS : _ISOLINUX_ADDRESS + 4], "little")
     if address % _PER_SECTOR == 0 and address // _PER_SECTOR in moved:
@@ -178,7 +178,6 @@ class _Moves:
     """Where things were and are; all sizes in blocks."""
 
     moved: Mapping[int, int]
-    old_size: int
     old_volume: int
     new_size: int
     new_volume: int
@@ -187,10 +186,11 @@ class _Moves:
         """New start and length of a partition."""
         if start % _PER_SECTOR == 0 and start // _PER_SECTOR in self.moved:
             return self.moved[start // _PER_SECTOR] * _PER_SECTOR, length
-        if start + length == self.old_size:
-            return start, self.new_size - start
         if start + length == self.old_volume:
             return start, self.new_volume - start
+        if start + length > self.old_volume:
+            # All of it, with the padding to a full cylinder.
+            return start, self.new_size - start
         raise _refused(f"{what} (block {start}, {length} long) is neither the image nor one of its boot files")
 
 
