@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from builder.console.text import clean, time_text
@@ -54,7 +54,7 @@ class Watcher:
     def __enter__(self) -> Watcher:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         return
 
     def planned(self, plan: Plan, run_id: str) -> None:
@@ -201,8 +201,15 @@ class Terminal(Watcher):
             redirect_stderr=False,
         )
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.last_beat = ""
+        for row in self.rows.values():
+            # The run ended well without it: what came before gave the same result as the last time.
+            if kind is None and row.state == "wait":
+                row.state, row.step = (
+                    "reuse",
+                    replace(row.step, action="reuse", reason="the same after all"),
+                )
         with suppress(OSError, ValueError):
             self.live.stop()
 

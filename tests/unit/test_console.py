@@ -132,6 +132,20 @@ def test_a_terminal_shows_a_line_a_stage_and_keeps_a_clean_transcript(
     assert lines[4] == " ✓ install     1 m 32 s  install at work"
 
 
+def test_a_step_that_was_not_needed_after_all_does_not_seem_to_wait(
+    terminal: Callable[[Callable[[io.TextIOWrapper], None]], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def write(stream: io.TextIOWrapper) -> None:
+        with console.Terminal(stream) as watched:
+            watched.planned(PLAN, "id")
+
+    lines = terminal(write)
+    assert lines[2] == " ✓ answers               reuse: the same after all"
+
+
 def test_the_active_stage_shows_its_last_beat_on_one_line(
     terminal: Callable[[Callable[[io.TextIOWrapper], None]], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
