@@ -3,12 +3,13 @@
 The sum that `implantisomd5` leaves stands in the 512 bytes of application use of the primary volume descriptor. It
 covers the volume without its last 15 sectors (burned CDs read badly there), with those 512 bytes taken as blanks.
 Sums of the parts read so far let a check fail early: with n of them the volume is cut into n + 1 fragments, and the
-checker, reading 32 KiB at a time, compares after the first read that begins in a new fragment. Where a fragment
-begins is reckoned as `offset * (n + 1) // total` up to isomd5sum 1.2.0 (CentOS 7 has 1.0.10), and as
-`offset // (total // (n + 1))` since. For nearly all sizes both give the same; where they do not, fewer fragments
-are implanted.
+checker, reading 32 KiB at a time, compares after the first read that begins in a new fragment. (Up to isomd5sum 1.2.0
+a fragment is reckoned as `offset * (n + 1) // total`, since then as `offset // (total // (n + 1))`: for whole sectors
+that is the same.) In a volume so small that a read would skip a fragment the programs themselves implant sums that
+they refuse later; here such a volume gets fewer fragments.
 
-Source of the facts: isomd5sum, libcheckisomd5.c and libimplantisomd5.c, versions 1.0.10 and 1.2.3.
+Source of the facts: isomd5sum, libcheckisomd5.c and libimplantisomd5.c, versions 1.0.10 (the one of CentOS 7) and
+1.2.3.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ APPLICATION_USE_SIZE = 512
 SKIPPED_SECTORS = 15
 _STRIDE = 16 * SECTOR
 _SUMS_SIZE = 60
+# Divisors of 60: each part sum gets the same number of digits.
 _SIXTIETHS = (20, 15, 12, 10, 6, 5, 4)
 
 Verdict = Literal["good", "bad", "none"]
@@ -38,14 +40,12 @@ class Implant:
     The application use of what passes by must be blank.
     """
 
-    def __init__(self, volume_size: int, fragments: int | None = None) -> None:
+    def __init__(self, volume_size: int) -> None:
         """Args:
         volume_size: bytes, as the primary volume descriptor says.
-        fragments: how many part sums; by default as many as all checkers agree on.
         """
         self.total = max(0, volume_size - SKIPPED_SECTORS * SECTOR)
-        self.fragments = _agreed(self.total) if fragments is None else fragments
-        self._stops = _stops(self.total, self.fragments)
+        self.fragments, self._stops = _fragments(self.total)
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._seen = 0
         self._sums = ""
@@ -67,11 +67,6 @@ class Implant:
     def md5(self) -> str:
         """The sum over what has passed, 32 hex digits."""
         return self._md5.hexdigest()
-
-    @property
-    def sums(self) -> str:
-        """The part sums, a few hex digits each."""
-        return self._sums
 
     def application_use(self) -> bytes:
         """The 512 bytes to write at APPLICATION_USE."""
@@ -132,23 +127,11 @@ def _md5_of(file: BinaryIO, total: int) -> str:
     return md5.hexdigest()
 
 
-def _stops(total: int, fragments: int, *, old: bool = False) -> list[int]:
-    """Where the part sums are taken, one per fragment; empty where a fragment would be missed."""
-    if fragments == 0:
-        return []
-    stops = []
-    for fragment in range(1, fragments + 1):
-        begin = -(-fragment * total // (fragments + 1)) if old else fragment * (total // (fragments + 1))
-        stop = -(-begin // _STRIDE) * _STRIDE
-        stops.append(min(stop + _STRIDE, total))
-        if stop >= total:
-            return []
-    return stops if len(set(stops)) == fragments else []
-
-
-def _agreed(total: int) -> int:
-    for fragments in _SIXTIETHS:
-        stops = _stops(total, fragments)
-        if stops and stops == _stops(total, fragments, old=True):
-            return fragments
-    return 0
+def _fragments(total: int) -> tuple[int, list[int]]:
+    """How many part sums there will be, and after how many bytes each is taken."""
+    for count in _SIXTIETHS:
+        begins = [number * (total // (count + 1)) for number in range(1, count + 1)]
+        stops = [-(-begin // _STRIDE) * _STRIDE + _STRIDE for begin in begins]
+        if len(set(stops)) == count and stops[-1] - _STRIDE < total:
+            return count, [min(stop, total) for stop in stops]
+    return 0, []

@@ -92,8 +92,8 @@ def test_both_partition_tables_have_right_checksums(medium: Path, remaster: Rema
         spoilt[at] ^= 1
         bad = made.with_name("spoilt.iso")
         bad.write_bytes(spoilt)
-        # It would be noticed.
-        assert readers.complaints(bad) != []
+        # It would be noticed: xorriso takes a table whose header is wrong for none at all.
+        assert readers.complaints(bad) or "GPT" not in readers.numbers(bad, "System area summary")
 
 
 def test_efi_image_is_edited_and_sound(medium: Path, remaster: Remaster, tmp_path: Path) -> None:

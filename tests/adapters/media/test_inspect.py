@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from builder.adapters import iso_inspect
+from builder.adapters.process import run
+from builder.errors import MediumError
+from tests.adapters.media import vendor
+from tests.adapters.media.conftest import Press, Remaster
+
+PRIMARY = """<?xml version="1.0" encoding="UTF-8"?>
+<metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="2">
+{packages}
+</metadata>
+"""
+PACKAGE = """<package type="rpm"><name>{name}</name><arch>x86_64</arch><version epoch="0" ver="1" rel="2"/>
+<checksum type="sha256" pkgid="YES">{sha}</checksum><summary>s</summary><description>d</description>
+<packager/><url/><time file="1" build="1"/><size package="1" installed="1" archive="1"/>
+<location href="Packages/{name}.rpm"/><format></format></package>"""
+COMPS = """<?xml version="1.0" encoding="UTF-8"?>
+<comps><group><id>core</id><name>Core</name></group>
+<environment><id>minimal</id><name>Minimal Install</name><grouplist><groupid>core</groupid></grouplist></environment>
+</comps>
+"""
+REPOMD = """<?xml version="1.0" encoding="UTF-8"?>
+<repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>1</revision>
+<data type="primary"><checksum type="sha256">{primary}</checksum><location href="repodata/primary.xml"/></data>
+<data type="group"><checksum type="sha256">{group}</checksum><location href="repodata/comps.xml"/></data>
+</repomd>
+"""
+
+
+def test_facts_of_the_vendors_medium(medium: Path) -> None:
+    facts = iso_inspect.inspect(medium, md5=True)
+    assert (facts.product, facts.family, facts.version, facts.arch) == ("CentOS-7", "CentOS", "7", "x86_64")
+    assert facts.volume_id == vendor.LABEL
+    assert facts.file_size == medium.stat().st_size > facts.volume_size
+    assert [(entry.platform, entry.load_sectors, entry.path) for entry in facts.boot] == [
+        ("bios", 4, "/isolinux/isolinux.bin"),
+        ("uefi", vendor.Shape().efi_size // 512, "/images/efiboot.img"),
+    ]
+    assert (facts.mbr, facts.isohybrid, facts.gpt) == (True, True, True)
+    assert facts.names == "rock ridge"
+    assert facts.md5 is not None
+    assert facts.md5_verdict == "good"
+    assert not facts.is_rehearsal
+    assert not facts.truncated
+    assert json.loads(json.dumps(facts.as_dict()))["version"] == "7"
+
+
+def test_facts_of_a_remastered_medium(medium: Path, remaster: Remaster) -> None:
+    made = remaster(medium)
+    facts = iso_inspect.inspect(made.output, md5=True)
+    assert (facts.gpt, facts.md5, facts.md5_verdict) == (True, made.md5, "good")
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "product"),
+    [
+        (vendor.Shape(rock_ridge=False, translations=False), "joliet", "CentOS-7"),
+        (vendor.Shape(rock_ridge=False, joliet=False, translations=False), "iso9660", ""),
+    ],
+)
+def test_names_come_from_the_best_source(press: Press, shape: vendor.Shape, names: str, product: str) -> None:
+    facts = iso_inspect.inspect(press(shape))
+    assert (facts.names, facts.product) == (names, product)
+
+
+def test_a_rehearsal_medium_is_known(press: Press) -> None:
+    assert iso_inspect.inspect(press(vendor.Shape(application="BUILDER REHEARSAL 1"))).is_rehearsal
+
+
+def test_damage_is_found(medium: Path, tmp_path: Path) -> None:
+    data = bytearray(medium.read_bytes())
+    data[-500 * 2048] ^= 1
+    data[1024 + 60] ^= 1
+    (tmp_path / "bad.iso").write_bytes(data)
+    facts = iso_inspect.inspect(tmp_path / "bad.iso", md5=True)
+    assert (facts.gpt, facts.md5_verdict) == (False, "bad")
+
+
+@pytest.mark.parametrize("size", [0, 1000, 40_000, 500_000])
+def test_truncated_media_are_refused(medium: Path, tmp_path: Path, size: int) -> None:
+    (tmp_path / "cut.iso").write_bytes(medium.read_bytes()[:size])
+    with pytest.raises(MediumError, match="truncated: " if size > 40_000 - 1 else "not an ISO"):
+        iso_inspect.inspect(tmp_path / "cut.iso")
+
+
+def test_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MediumError, match="cannot read"):
+        iso_inspect.inspect(tmp_path / "none.iso")
+
+
+def test_packages_and_groups(tmp_path: Path, medium: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    repodata = tmp_path / "tree/repodata"
+    repodata.mkdir(parents=True)
+    names = ("openssh-server", "bash")
+    packages = "".join(PACKAGE.format(name=name, sha=hashlib.sha256(name.encode()).hexdigest()) for name in names)
+    (repodata / "primary.xml").write_text(PRIMARY.format(packages=packages))
+    (repodata / "comps.xml").write_text(COMPS)
+    sums = {
+        kind: hashlib.sha256((repodata / name).read_bytes()).hexdigest()
+        for kind, name in (("primary", "primary.xml"), ("group", "comps.xml"))
+    }
+    (repodata / "repomd.xml").write_text(REPOMD.format(**sums))
+    run(["genisoimage", "-quiet", "-R", "-o", tmp_path / "a.iso", tmp_path / "tree"])
+    facts = iso_inspect.inspect(tmp_path / "a.iso", packages=True)
+    assert facts.packages == ("bash", "openssh-server")
+    assert facts.groups == ("core", "minimal")
+    assert iso_inspect.inspect(medium, packages=True).packages is None
+    assert capfd.readouterr() == ("", "")
+
+
+def test_read_and_extract(medium: Path, tmp_path: Path) -> None:
+    assert iso_inspect.read_file(medium, "/.treeinfo").decode() == vendor.TREEINFO
+    kernel, initrd = tmp_path / "vmlinuz", tmp_path / "initrd.img"
+    iso_inspect.extract(medium, {"/images/pxeboot/vmlinuz": kernel, "/images/pxeboot/initrd.img": initrd})
+    assert (kernel.stat().st_size, initrd.read_bytes()) == (66_000, b"\x02" * 130_001)
+    with pytest.raises(MediumError, match=r"has no /ks\.cfg"):
+        iso_inspect.read_file(medium, "/ks.cfg")
