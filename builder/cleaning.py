@@ -13,6 +13,9 @@ from builder.errors import BuilderError
 from builder.objects import remove
 from builder.store import Store, kept_mark
 
+# Seconds within which any small file is written: an older temporary one has no writer any more.
+WRITTEN_WITHIN = 3600.0
+
 
 @dataclass(frozen=True)
 class Swept:
@@ -75,7 +78,7 @@ def gc(store: Store, keep: Collection[str], older_than: float) -> int:
     with runs.gate(store):
         spared = {*keep, *runs.claimed(store)}
         for path in list(store.objects.iterdir()):
-            if path.name not in spared and path.stat().st_mtime < limit:
+            if path.name not in spared and _older(path, limit):
                 freed += _take_away(store, path.name)
         freed += _stale_tmp(store, limit)
         _stale_index(store, limit)
@@ -117,6 +120,14 @@ def _clear(store: Store, owners: Collection[str]) -> None:
             remove(path)
 
 
+def _older(path: Path, limit: float) -> bool:
+    """Whether it is there and was used last before this time (seconds since the epoch)."""
+    try:
+        return path.stat().st_mtime < limit
+    except FileNotFoundError:
+        return False
+
+
 def _owner(path: Path) -> str:
     """Whose directory of `tmp/` this is: a run id, or a word for what belongs to no run."""
     return path.name.partition(".")[0]
@@ -126,12 +137,13 @@ def _stale_tmp(store: Store, limit: float) -> int:
     """Kept directories that nobody looked after for long, and torn files of writers that were killed."""
     freed = 0
     alive = runs.live(store)
+    torn = min(limit, time.time() - WRITTEN_WITHIN)
     for path in list(store.tmp.iterdir()):
-        if _owner(path) not in alive and path.stat().st_mtime < limit:
+        if _owner(path) not in alive and _older(path, limit):
             freed += remove(path)
     for folder in (store.secrets, store.index, *(path for path in store.index.iterdir() if path.is_dir())):
         for path in folder.glob(".*.tmp"):
-            if path.stat().st_mtime < limit:
+            if _older(path, torn):
                 freed += remove(path)
     return freed
 
@@ -142,5 +154,5 @@ def _stale_index(store: Store, limit: float) -> None:
         for path in folder.glob("*.json"):
             record = store.recall(folder.name, path.stem)
             gone = record is None or not store.path(record.digest).exists()
-            if gone and path.stat().st_mtime < limit:
+            if gone and _older(path, limit):
                 path.unlink(missing_ok=True)

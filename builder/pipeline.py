@@ -112,7 +112,6 @@ class _Run:
         self.seen: set[str] = set()
         self.built: list[str] = []
         self.claimed = set(self.by_name)
-        self.sealed = False
 
     def all_steps(self) -> tuple[str, ...]:
         """Do the first step that has to be done, look again, until none is left; names of those that were run."""
@@ -150,17 +149,20 @@ class _Run:
         building = self.store.building(
             step, self.run_id, needs, fault=look_again, keep=self.settings.keep_failed, on_wait=waiting
         )
+        # What follows an object is done when its locks are given back: `_done` may want to drop what we read.
         with building as build:
-            if build.found is not None:
-                self._done(step, "reuse", f"built meanwhile by run {build.found.run_id}", build.found)
-                return
-            if not all(self.store.path(one).exists() for one in needs.values()):
-                # Somebody took a needed object away by hand; the next look at the plan brings it back.
-                return
-            record = self._run_stage(step, build, needs)
-        left = fault(step, self.by_name, self.store, self.settings)
-        if left is not None:
-            raise PublishError(f"{name} was built, but does not stand: {left}")
+            found = build.found
+            if found is None:
+                if not all(self.store.path(one).exists() for one in needs.values()):
+                    # Somebody took a needed object away by hand; the next look at the plan brings it back.
+                    return
+                record = self._run_stage(step, build, needs)
+                left = fault(step, self.by_name, self.store, self.settings)
+                if left is not None:
+                    raise PublishError(f"{name} was built, but does not stand: {left}")
+        if found is not None:
+            self._done(step, "reuse", f"built meanwhile by run {found.run_id}", found)
+            return
         same = before is not None and before.digest == step.digest and before.content == record.content
         if self.forced.pop(name, None) is not None and not same:
             for reader in self.given.steps:
@@ -211,9 +213,8 @@ class _Run:
         seconds, ledger = (found.seconds, found.ledger) if found else (0.0, {})
         self.record.steps.append(_step_record(step, action, reason, seconds, ledger))
         runs.save(self.settings.runs, self.record)
-        if step.stage.name == KEEPER and action != "not needed":
-            self.sealed = True
-        if self.sealed and not self.settings.keep_intermediates:
+        # Also when it is passed over: then something later stands that was made from it.
+        if KEEPER in self.seen & self.inside and not self.settings.keep_intermediates:
             self._drop_intermediates()
 
     def _drop_intermediates(self) -> None:

@@ -131,7 +131,11 @@ def fault(step: Step, by_name: Mapping[str, Step], store: Store, settings: Setti
     """Why the step's finished object is not good enough; None when it is."""
     reason = store.fault(step.digest, needs_of(step, by_name))
     if reason is None and step.stage.stands is not None:
-        reason = step.stage.stands(store.path(step.digest), settings)
+        try:
+            reason = step.stage.stands(store.path(step.digest), settings)
+        except FileNotFoundError:
+            # Another run replaces or drops it at this moment.
+            reason = ABSENT
     return reason
 
 

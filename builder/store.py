@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets as randomness
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -19,8 +19,10 @@ from builder import locks
 from builder.adapters.atomic_file import replacing, sync_folder
 from builder.errors import HostError
 from builder.hashing import DigestCache
-from builder.objects import RECORD, Record, damage, describe, flush, read, remove
+from builder.objects import RECORD, Record, damage, describe, flush, read, recorded, remove
 from builder.stage import Ledger, Step, canonical
+
+__all__ = ["ABSENT", "KEY_BYTES", "RECORD", "Build", "Record", "Store", "kept_mark", "recorded"]
 
 ABSENT = "finished object is not in the store"
 KEY_BYTES = 32
@@ -140,13 +142,27 @@ class Store:
         Args:
             needs: digest of each needed stage, by name.
         """
-        path = self.path(digest)
-        if not path.exists():
-            return ABSENT
+        while (folder := self._inode(digest)) is not None:
+            try:
+                found = self._fault(digest, needs)
+            except FileNotFoundError:
+                continue
+            # Another run may have put a new object here while we looked: then we saw half of each.
+            if self._inode(digest) == folder:
+                return found
+        return ABSENT
+
+    def _inode(self, digest: str) -> int | None:
+        try:
+            return self.path(digest).stat().st_ino
+        except FileNotFoundError:
+            return None
+
+    def _fault(self, digest: str, needs: Mapping[str, str]) -> str | None:
         record = self.load(digest)
         if record is None:
             return f"finished object damaged: {RECORD} cannot be read"
-        change = damage(path, record)
+        change = damage(self.path(digest), record)
         if change is not None:
             return f"finished object damaged: {change}"
         for name, found in _loaded(self, needs):
@@ -156,7 +172,8 @@ class Store:
 
     def touch(self, digest: str) -> None:
         """Note that the object is in use, for `gc`."""
-        os.utime(self.path(digest))
+        with suppress(FileNotFoundError):
+            os.utime(self.path(digest))
 
     @contextmanager
     def building(
