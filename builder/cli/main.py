@@ -19,7 +19,7 @@ from builder import __version__
 from builder.cli import catalogue, housekeeping, recipes, run
 from builder.cli.output import document, lines, mute
 from builder.cli.state import State, short
-from builder.errors import BuilderError, Interrupted
+from builder.errors import BuilderError, HostError, Interrupted
 from builder.interrupt import one_interrupt
 
 # Without markup mode typer prints help without rich, whose import alone would take half the time that --help has.
@@ -52,6 +52,10 @@ def builder(
     ] = False,
 ) -> None:
     """Build golden VM images from an install ISO and a kickstart, and prove that they work."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise HostError(f"the working directory cannot be used: {error.strerror}", hint="cd to another one") from None
     ctx.ensure_object(State).artifacts = artifacts
 
 

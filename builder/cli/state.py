@@ -72,8 +72,12 @@ def search_path(kind: str) -> tuple[Path, ...]:
 
 def short(path: Path) -> Path:
     """The path as people know it: from here, if it is below the working directory."""
-    absolute = path.absolute()
-    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute
+    try:
+        here = Path.cwd()
+    except OSError:
+        return path
+    absolute = here / path
+    return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
 
 
 def _want_json(ctx: typer.Context, value: bool) -> bool:

@@ -329,3 +329,12 @@ def test_a_full_disk_under_the_result_is_an_error() -> None:
         )
     assert done.returncode == 3
     assert done.stderr == "error: cannot write the result: No space left on device\n"
+
+
+def test_a_working_directory_that_is_gone_is_no_crash(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = f'rmdir "$PWD" && exec {sys.executable} -m builder images list'
+    done = subprocess.run(["sh", "-c", words], cwd=gone, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: the working directory cannot be used")
