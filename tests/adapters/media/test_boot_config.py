@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import pytest
+
+from builder.adapters.boot_config import edit_grub, edit_isolinux
+from builder.errors import MediumError
+from tests.adapters.media.vendor import ESCAPED, GRUB_CFG, ISOLINUX_CFG
+
+ARGUMENTS = [rf"inst.ks=hd:LABEL={ESCAPED}:/ks.cfg", "console=ttyS0,115200"]
+JOINED = " ".join(ARGUMENTS)
+
+
+def test_isolinux_starts_the_kickstart_at_once() -> None:
+    lines = edit_isolinux(ISOLINUX_CFG, ARGUMENTS, "unattended").splitlines()
+    assert lines[:4] == ["serial 0 115200", "default kickstart", "prompt 0", "timeout 1"]
+    assert not any(line.startswith(("default vesamenu", "timeout 600")) for line in lines)
+    assert not any("menu default" in line for line in lines)
+
+
+def test_isolinux_keeps_every_entry_as_it_was() -> None:
+    for menu in ("unattended", "safe"):
+        text = edit_isolinux(ISOLINUX_CFG, ARGUMENTS, menu)
+        for line in ISOLINUX_CFG.splitlines():
+            if line.strip().startswith(("label", "append", "kernel", "localboot", "menu label")):
+                assert line in text.splitlines()
+        assert text.count(JOINED) == 1
+        assert rf"append initrd=initrd.img inst.stage2=hd:LABEL={ESCAPED} quiet {JOINED}" in text
+
+
+def test_isolinux_safe_menu_waits_as_the_vendors_does() -> None:
+    text = edit_isolinux(ISOLINUX_CFG, ARGUMENTS, "safe")
+    assert text.startswith("default vesamenu.c32\ntimeout 600\n")
+    assert text.index("label kickstart") < text.index("label linux")
+    assert "label local\n  menu default\n  menu label Boot from ^local drive\n" in text
+    assert "  menu label Install unattended - ERASES DISKS\n" in text
+
+
+def test_isolinux_gets_a_local_entry_where_it_has_none() -> None:
+    text = edit_isolinux("default linux\nlabel linux\n  kernel vmlinuz\n  append initrd=i\n", ARGUMENTS, "safe")
+    assert "label local\n  menu label Boot from local disk\n  menu default\n  localboot 0xffff\n" in text
+
+
+def test_isolinux_entry_is_found_by_what_it_does() -> None:
+    text = (
+        "LABEL check\n  KERNEL vmlinuz\n  APPEND initrd=a rd.live.check\n"
+        "LABEL go\n  KERNEL vmlinuz2\n  APPEND initrd=b\n"
+    )
+    made = edit_isolinux(text, ["x=1"], "unattended")
+    assert "label kickstart\n  menu label Install unattended (ERASES DISKS)\n  KERNEL vmlinuz2\n" in made
+    assert "  APPEND initrd=b x=1\n" in made
+
+
+def test_isolinux_without_an_install_entry_is_refused() -> None:
+    with pytest.raises(MediumError, match="no entry that installs"):
+        edit_isolinux("label local\n  localboot 0xffff\n", ARGUMENTS, "unattended")
+
+
+def test_grub_starts_the_kickstart_at_once() -> None:
+    text = edit_grub(GRUB_CFG, ARGUMENTS, "unattended")
+    assert 'set default="0"\n' in text
+    assert "set timeout=1\n" in text
+    assert "set timeout=60" not in text
+    first = text[text.index("menuentry") :]
+    assert first.startswith(
+        "menuentry 'Install unattended (ERASES DISKS)' --class fedora --class gnu-linux --class os {\n"
+        rf"	linuxefi /images/pxeboot/vmlinuz inst.stage2=hd:LABEL={ESCAPED} quiet {JOINED}" + "\n"
+        "	initrdefi /images/pxeboot/initrd.img\n}\n"
+    )
+
+
+def test_grub_keeps_every_entry_as_it_was() -> None:
+    for menu in ("unattended", "safe"):
+        text = edit_grub(GRUB_CFG, ARGUMENTS, menu)
+        assert text.endswith(GRUB_CFG[GRUB_CFG.index("menuentry") :])
+        assert text.count(JOINED) == 1
+        assert "function load_video {\n  insmod efi_gop\n  insmod all_video\n}\n" in text
+
+
+def test_grub_safe_menu_boots_from_disk() -> None:
+    text = edit_grub(GRUB_CFG, ARGUMENTS, "safe")
+    assert text[text.index("menuentry") :].startswith(
+        "menuentry 'Boot from local disk' {\n\texit\n}\nmenuentry 'Install"
+    )
+    assert 'set default="0"\n' in text
+    assert "set timeout=60\n" in text
+
+
+def test_grub_entry_is_not_taken_from_a_submenu_or_the_media_check() -> None:
+    text = (
+        "submenu 'More' {\n\tmenuentry 'A' {\n\t\tlinux /a\n\t}\n}\n"
+        "menuentry 'Check' {\n\tlinux /b rd.live.check\n}\n"
+        'menuentry "Go ${x}" {\n\tlinux /c quiet ${opts}\n\tinitrd /i\n}\n'
+    )
+    made = edit_grub(text, ["x=1"], "unattended")
+    assert made.startswith("set timeout=1\nset default=\"0\"\nmenuentry 'Install unattended (ERASES DISKS)' {\n")
+    assert "\tlinux /c quiet ${opts} x=1\n\tinitrd /i\n}\n" in made
+
+
+def test_grub_without_an_install_entry_is_refused() -> None:
+    with pytest.raises(MediumError, match="no entry that installs"):
+        edit_grub("set timeout=5\nmenuentry 'Off' {\n\thalt\n}\n", ARGUMENTS, "unattended")
+
+
+@pytest.mark.parametrize("argument", ["", "two words", "tab\there", "line\nbreak", "quo'te", 'quo"te'])
+def test_arguments_are_single_words(argument: str) -> None:
+    for edit, text in ((edit_isolinux, ISOLINUX_CFG), (edit_grub, GRUB_CFG)):
+        with pytest.raises(MediumError, match="not one plain word"):
+            edit(text, [argument], "unattended")

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from builder.adapters.process import run
+from builder.adapters.signature import verify_signature
+from builder.errors import MediumError
+
+SUMS = f"{'a' * 64}  One.iso\n{'B' * 64} *Two.iso\nSHA256 (Three.iso) = {'c' * 64}\n- -dash\n"
+
+
+@dataclass(frozen=True)
+class Signer:
+    home: Path
+    fingerprint: str
+    key: Path
+
+    def sign(self, text: str) -> bytes:
+        argv = ["gpg", "--homedir", str(self.home), "--batch", "--clear-sign"]
+        return run(argv, stdin=text).stdout.encode()
+
+
+def make_signer(home: Path, name: str) -> Signer:
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--passphrase", ""]
+    run([*gpg, "--quick-gen-key", name, "ed25519", "sign", "never"])
+    listing = run([*gpg, "--with-colons", "--list-keys"]).stdout
+    fingerprint = next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:"))
+    key = home / "public.asc"
+    key.write_text(run([*gpg, "--armor", "--export"]).stdout)
+    return Signer(home, fingerprint, key)
+
+
+@pytest.fixture(scope="module")
+def signers(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    folder = tmp_path_factory.mktemp("gpg")
+    made = make_signer(folder / "a", "Vendor"), make_signer(folder / "b", "Stranger")
+    yield made
+    for signer in made:
+        run(["gpgconf", "--homedir", str(signer.home), "--kill", "gpg-agent"])
+
+
+def test_signed_checksums_are_read(signers: tuple[Signer, Signer]) -> None:
+    vendor = signers[0]
+    spaced = " ".join(vendor.fingerprint[at : at + 4] for at in range(0, 40, 4))
+    found = verify_signature(vendor.sign(SUMS), spaced.lower(), vendor.key)
+    assert found == {"One.iso": "a" * 64, "Two.iso": "b" * 64, "Three.iso": "c" * 64}
+
+
+def test_text_around_the_signed_part_does_not_count(signers: tuple[Signer, Signer]) -> None:
+    vendor = signers[0]
+    around = f"{'e' * 64}  Evil.iso\n".encode()
+    found = verify_signature(around + vendor.sign(SUMS) + around, vendor.fingerprint, vendor.key)
+    assert "Evil.iso" not in found
+
+
+def test_a_changed_checksum_is_refused(signers: tuple[Signer, Signer]) -> None:
+    vendor = signers[0]
+    changed = vendor.sign(SUMS).replace(b"aaaa", b"aaab")
+    with pytest.raises(MediumError, match="changed after signing"):
+        verify_signature(changed, vendor.fingerprint, vendor.key)
+
+
+def test_another_key_is_refused(signers: tuple[Signer, Signer], tmp_path: Path) -> None:
+    vendor, stranger = signers
+    with pytest.raises(MediumError, match="a key that was not given"):
+        verify_signature(stranger.sign(SUMS), vendor.fingerprint, vendor.key)
+    both = tmp_path / "both.asc"
+    both.write_bytes(vendor.key.read_bytes() + stranger.key.read_bytes())
+    with pytest.raises(MediumError, match="signed by another key"):
+        verify_signature(stranger.sign(SUMS), vendor.fingerprint, both)
+
+
+def test_two_signed_parts_are_refused(signers: tuple[Signer, Signer], tmp_path: Path) -> None:
+    vendor, stranger = signers
+    both = tmp_path / "both.asc"
+    both.write_bytes(vendor.key.read_bytes() + stranger.key.read_bytes())
+    evil = stranger.sign(f"{'e' * 64}  One.iso\n")
+    for text in (vendor.sign(SUMS) + evil, evil + vendor.sign(SUMS)):
+        with pytest.raises(MediumError, match="signature on the checksums"):
+            verify_signature(text, vendor.fingerprint, both)
+
+
+@pytest.mark.parametrize("text", [b"", SUMS.encode(), b"-----BEGIN PGP SIGNED MESSAGE-----\n"])
+def test_unsigned_text_is_refused(signers: tuple[Signer, Signer], text: bytes) -> None:
+    with pytest.raises(MediumError, match="not signed"):
+        verify_signature(text, signers[0].fingerprint, signers[0].key)
+
+
+def test_a_signed_text_without_checksums_is_refused(signers: tuple[Signer, Signer]) -> None:
+    with pytest.raises(MediumError, match="holds no sha256"):
+        verify_signature(signers[0].sign("hello\n"), signers[0].fingerprint, signers[0].key)
+
+
+def test_a_bad_fingerprint_is_refused(signers: tuple[Signer, Signer]) -> None:
+    with pytest.raises(MediumError, match="40 hex digits"):
+        verify_signature(b"", "F4A80EB5", signers[0].key)
