@@ -35,6 +35,8 @@ STOPPED = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "crashed",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "failed",
 }
+READABLE = libvirt.VIR_STREAM_EVENT_READABLE | libvirt.VIR_STREAM_EVENT_HANGUP | libvirt.VIR_STREAM_EVENT_ERROR
+NOTHING_YET = -2  # what `recv` gives on a non-blocking stream
 # The domain is not there (any more), or no longer runs: what a destroy wants.
 GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\b")
@@ -172,12 +174,12 @@ class Hypervisor:
         with _told(f"libvirt could not start {spec.name}"):
             domain = self._connection.createXML(domain_xml.render(spec), flags)
             held.append(QemuProcess.find(str(spec.uuid)))
-            stream = self._connection.newStream(0)
+            stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
             domain.openConsole(None, stream, 0)
             handle = _DomainHandle(self._connection, domain, stream)
-            console = Console(log, handle.receive, handle.send)
-            console.start()
+            console = Console(log, handle.send)
             reading.append(console)
+            stream.eventAddCallback(READABLE, handle.receive, console)
             port = _forwarded_port(domain) if isinstance(spec.network, UserNet) else None
             domain.resume()
         return Machine(spec, console, signals, held[0], handle, port)
@@ -192,7 +194,7 @@ class Hypervisor:
                         qemu.kill()
         finally:
             for console in reading:
-                console.join(within=5)
+                console.finish(within=1)
             for qemu in held:
                 qemu.close()
 
@@ -248,15 +250,29 @@ class _DomainHandle:
         self._domain = domain
         self._stream = stream
 
-    def receive(self, limit: int) -> bytes:
+    def receive(self, stream: Any, _events: int, console: Console) -> None:
+        """Called from the event thread whenever the console has something.
+
+        A blocking `recv` in a thread of its own makes other calls on the connection wait for the next keepalive,
+        up to 5 s (libvirt 9.0).
+        """
         try:
-            return bytes(self._stream.recv(limit))
+            while (data := stream.recv(64 * 1024)) != NOTHING_YET:
+                console.feed(data)
+                if not data:
+                    break
+            else:
+                return
         except libvirt.libvirtError:
-            return b""
+            console.feed(b"")
+        with suppress(libvirt.libvirtError):
+            stream.eventRemoveCallback()
+            stream.abort()
 
     def send(self, data: bytes) -> int:
+        """Bytes taken; 0 when there is no room just now."""
         with _told("the console is gone"):
-            return int(self._stream.send(data))
+            return max(0, int(self._stream.send(data)))
 
     def press_power(self) -> None:
         with _told("the power button could not be pressed"):

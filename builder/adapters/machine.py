@@ -15,10 +15,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Condition, Lock, Thread
+from threading import Condition, Lock
 from typing import Literal, Protocol, get_args
 
-from builder.adapters import screen
+from builder.adapters import screen, waiting
 from builder.adapters.domain_xml import MachineSpec
 from builder.errors import HostError
 
@@ -155,27 +155,36 @@ class Console:
     One reader at a time reads from where it stopped the last time.
     """
 
-    def __init__(self, log: Path, receive: Callable[[int], bytes], send: Callable[[bytes], int]) -> None:
-        self._log = log
-        self._receive = receive
+    def __init__(self, log: Path, send: Callable[[bytes], int]) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        self._log = log.open("ab", buffering=0)
         self._send = send
         self._changed = Condition()
         self._kept = bytearray()
         self._total = 0
         self._read = 0
         self._ended = False
-        self._thread = Thread(target=self._copy, name=f"console {log.name}", daemon=True)
 
-    def start(self) -> None:
-        """Begin to copy; `receive` blocks until there is something and gives b"" at the end."""
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        self._log.touch()
-        self._thread.start()
+    def feed(self, data: bytes) -> None:
+        """Take what the guest wrote; b"" is the end. Called from libvirt's event thread."""
+        with self._changed:
+            if self._ended:
+                return
+            if data:
+                self._log.write(data)
+                self._kept += data
+                del self._kept[:-TAIL]
+                self._total += len(data)
+            else:
+                self._ended = True
+                self._log.close()
+            self._changed.notify_all()
 
-    def join(self, within: float) -> None:
-        """Wait until the last byte is in the file."""
-        if self._thread.ident is not None:
-            self._thread.join(within)
+    def finish(self, within: float) -> None:
+        """Wait for the end, then close the file even if it did not come."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended, within)
+        self.feed(b"")
 
     @property
     def total(self) -> int:
@@ -207,23 +216,14 @@ class Console:
         """Type something.
 
         Raises:
-            HostError: the machine is gone.
+            HostError: the machine is gone, or takes nothing for 10 s.
         """
         while data:
-            data = data[self._send(data) :]
-
-    def _copy(self) -> None:
-        with self._log.open("ab", buffering=0) as file:
-            while data := self._receive(64 * 1024):
-                file.write(data)
-                with self._changed:
-                    self._kept += data
-                    del self._kept[:-TAIL]
-                    self._total += len(data)
-                    self._changed.notify_all()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+            rest = data
+            taken = waiting.until(lambda: self._send(rest) or None, within=AFTERMATH * 2)  # noqa: B023
+            if taken is None:
+                raise HostError("the guest's console takes no input")
+            data = data[taken:]
 
 
 class Machine:

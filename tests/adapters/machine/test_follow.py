@@ -1,0 +1,89 @@
+"""No byte of a rolling log is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder.adapters import waiting
+from builder.adapters.follow import LogFollower
+
+ROLL = 2 << 20
+
+
+class Roller:
+    """Writes as virtlogd does: at 2 MiB `x.1` becomes `x.2`, `x.0` becomes `x.1`, `x` becomes `x.0`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch()
+
+    def write(self, data: bytes) -> None:
+        while data:
+            room = ROLL - self.path.stat().st_size
+            with self.path.open("ab") as file:
+                file.write(data[:room])
+            data = data[room:]
+            if data:
+                self.roll()
+
+    def roll(self) -> None:
+        names = [self.path, *(Path(f"{self.path}.{number}") for number in range(3))]
+        for older, newer in reversed(list(zip(names[1:], names, strict=False))):
+            if newer.exists():
+                newer.rename(older)
+        self.path.touch()
+
+
+@pytest.fixture
+def roller(tmp_path: Path) -> Roller:
+    return Roller(tmp_path / "x")
+
+
+def numbered(start: int, count: int) -> bytes:
+    return b"".join(b"%09d\n" % number for number in range(start, start + count))
+
+
+def test_ten_mebibytes_arrive_whole(roller: Roller, tmp_path: Path) -> None:
+    with LogFollower(roller.path, tmp_path / "copy") as follower:
+        written = 0
+        for start in range(0, 1 << 20, 1 << 13):
+            piece = numbered(start, 1 << 13)
+            roller.write(piece)
+            written += len(piece)
+            # A guest is never faster than this: half of what the log daemon keeps stays unread at most.
+            waiting.until(lambda: written - follower.copied < 2 * ROLL or None, within=10, every=0.005)  # noqa: B023
+    assert (tmp_path / "copy").read_bytes() == numbered(0, 1 << 20)
+    assert not follower.torn
+
+
+def test_what_is_there_before_and_at_the_end_is_copied(roller: Roller, tmp_path: Path) -> None:
+    roller.write(numbered(0, ROLL // 10 + 5))
+    with LogFollower(roller.path, tmp_path / "copy"):
+        roller.write(b"last words, no newline")
+    assert (tmp_path / "copy").read_bytes() == numbered(0, ROLL // 10 + 5) + b"last words, no newline"
+
+
+def test_a_log_that_comes_later_is_found(tmp_path: Path) -> None:
+    with LogFollower(tmp_path / "x", tmp_path / "sub" / "copy") as follower:
+        Roller(tmp_path / "x").write(b"hello\n")
+        follower.settle()
+        assert follower.copied == 6
+    assert (tmp_path / "sub" / "copy").read_bytes() == b"hello\n"
+
+
+def test_a_gap_is_told(roller: Roller, tmp_path: Path) -> None:
+    with LogFollower(roller.path, tmp_path / "copy") as follower:
+        roller.write(b"first\n")
+        follower.settle()
+        for _ in range(5):
+            roller.roll()
+            roller.write(b"x")
+    assert follower.torn
+
+
+def test_no_log_at_all_is_an_empty_copy(tmp_path: Path) -> None:
+    with LogFollower(tmp_path / "x", tmp_path / "copy"):
+        pass
+    assert (tmp_path / "copy").read_bytes() == b""
