@@ -1,0 +1,9 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
+"""The one rule: start the installer, nothing else."""
+
+from __future__ import annotations
+
+from .main import main
+
+main()

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
+"""The one rule: the installed system boots with the kernel line Anaconda would give it.
+
+That is: the resume and root it needs, what `bootloader --append` says, what is preserved of the installer's own line, and
+the installer's last console=.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from . import program, storage
+from .bootargs import BootArgs
+from .plan import Layout
+from .storage import ROOT
+
+
+def kernel_line(args: BootArgs, append: str) -> str:
+    """The value of GRUB_CMDLINE_LINUX.
+
+    Args:
+        append: `bootloader --append`.
+    """
+    words = append.split()
+    names = {word.partition("=")[0] for word in words}
+    if args.serial:
+        if f"console={args.console}" not in words:
+            words.append(f"console={args.console}")
+    elif "quiet" not in names:
+        words += ["rhgb", "quiet"]
+    words += [word for word in args.preserved() if word.partition("=")[0] not in names]
+    return " ".join(dict.fromkeys(words))
+
+
+def defaults(args: BootArgs, append: str, timeout: int | None) -> str:
+    """The text of /etc/default/grub."""
+    lines = [
+        f"GRUB_TIMEOUT={5 if timeout is None else timeout}",
+        "GRUB_DISTRIBUTOR=\"$(sed 's, release .*$,,g' /etc/system-release)\"",
+        "GRUB_DEFAULT=saved",
+        "GRUB_DISABLE_SUBMENU=true",
+    ]
+    match = re.fullmatch(r"ttyS(\d+)(?:,(\d+).*)?", args.console or "")
+    if match:
+        speed = match[2] or "9600"
+        lines.append('GRUB_TERMINAL="serial console"')
+        lines.append(f'GRUB_SERIAL_COMMAND="serial --unit={match[1]} --speed={speed}"')
+    else:
+        lines.append('GRUB_TERMINAL_OUTPUT="console"')
+    lines.append(f'GRUB_CMDLINE_LINUX="{kernel_line(args, append)}"')
+    lines.append('GRUB_DISABLE_RECOVERY="true"')
+    return "\n".join([*lines, ""])
+
+
+def install(ks: Any, args: BootArgs, layout: Layout, *, efi: bool) -> None:
+    """Write the configuration and put the boot loader on the disk.
+
+    Raises:
+        ProgramError: grub-install failed.
+    """
+    (ROOT / "etc/default/grub").write_text(defaults(args, ks.bootloader.appendLine or "", ks.bootloader.timeout))
+    if efi:
+        folder = ROOT / "boot/efi/EFI/centos"
+        folder.mkdir(parents=True, exist_ok=True)
+        program.run(
+            *("grub-install", "--target=x86_64-efi", "--efi-directory=/boot/efi", "--boot-directory=/boot"),
+            *("--removable", "--no-nvram"),
+            root=ROOT,
+        )
+        esp = next(partition for partition in layout.partitions if partition.request.mount == "/boot/efi")
+        (ROOT / "boot/grub2/grub.cfg").write_text(
+            f"search --no-floppy --fs-uuid --set=esp {storage.uuid(esp)}\nconfigfile ($esp)/EFI/centos/grub.cfg\n"
+        )
+        program.run("grub2-mkconfig", "-o", "/boot/efi/EFI/centos/grub.cfg", root=ROOT)
+        return
+    node = f"/dev/{layout.boot}"
+    if ks.bootloader.location != "none":
+        program.run("grub-install", "--target=i386-pc", "--boot-directory=/boot", "--no-floppy", node, root=ROOT)
+    program.run("grub2-mkconfig", "-o", "/boot/grub2/grub.cfg", root=ROOT)

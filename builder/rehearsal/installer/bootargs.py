@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
+"""The one rule: the kernel command line is read once, and the last of several wins, as in dracut and Anaconda."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, field
+
+# Carried over from the installer's command line to the installed system's (Anaconda's bootloader.py).
+PRESERVED = (
+    *("cio_ignore", "speakup_synth", "apic", "noapic", "apm", "ide", "noht", "acpi", "video", "pci", "nodmraid"),
+    *("nompath", "nomodeset", "noiswmd", "fips", "selinux", "biosdevname", "ipv6.disable", "net.ifnames"),
+    *("net.ifnames.prefix", "nosmt"),
+)
+
+
+@dataclass(frozen=True)
+class BootArgs:
+    """What the kernel command line says.
+
+    Args:
+        words: in order, (name, value or None).
+    """
+
+    words: tuple[tuple[str, str | None], ...] = field(default=())
+
+    def last(self, *names: str) -> str | None:
+        """The value of the last word with one of these names."""
+        values = [value for name, value in self.words if name in names and value is not None]
+        return values[-1] if values else None
+
+    def given(self, *names: str) -> bool:
+        """Is one of these words there, with or without a value?"""
+        return any(name in names for name, _ in self.words)
+
+    @property
+    def kickstart(self) -> str | None:
+        """The kickstart's location: ks= and inst.ks= are equal, the last wins."""
+        return self.last("inst.ks", "ks")
+
+    @property
+    def console(self) -> str | None:
+        """The last console=: where the installer talks, and what the installed system inherits."""
+        return self.last("console")
+
+    @property
+    def serial(self) -> bool:
+        """The console is a serial line."""
+        return (self.console or "").startswith("ttyS")
+
+    @property
+    def nosave(self) -> frozenset[str]:
+        """What inst.nosave forbids to copy: of `input_ks`, `output_ks`, `logs`."""
+        words = set((self.last("inst.nosave") or "").split(","))
+        if "all" in words:
+            return frozenset({"input_ks", "output_ks", "logs"})
+        if "all_ks" in words:
+            words |= {"input_ks", "output_ks"}
+        return frozenset(words & {"input_ks", "output_ks", "logs"})
+
+    @property
+    def patience(self) -> float:
+        """Seconds of every wait that Anaconda and dracut limit to 180: `rehearsal.wait=SECONDS` is for tests only."""
+        return float(self.last("rehearsal.wait") or 180)
+
+    def preserved(self) -> list[str]:
+        """The words that the installed system's kernel line gets from the installer's."""
+        kept = []
+        for name, value in self.words:
+            if name in PRESERVED:
+                kept.append(name if value is None else f"{name}={value}")
+        return list(dict.fromkeys(kept))
+
+
+def parse(text: str) -> BootArgs:
+    """Read a kernel command line; quotes hold a word together as the kernel has it."""
+    lexer = shlex.shlex(text, posix=True)
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    lexer.escape = ""
+    lexer.quotes = '"'
+    words = []
+    for word in lexer:
+        name, sign, value = word.partition("=")
+        words.append((name, value if sign else None))
+    return BootArgs(tuple(words))

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
+"""The one rule: disks are named as blivet names them, and a specification matches as blivet's does.
+
+A specification may have several parts separated by `|`, tried from left to right; each is a shell pattern over device
+names, nodes and all udev links (`sda`, `sd*`, `disk/by-id/*SERIAL*`), or LABEL= or UUID= of what is on the disk.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import program
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Disk:
+    """One whole disk.
+
+    Args:
+        name: of the kernel (`sda`).
+        size: MiB, rounded down.
+        links: udev's links below /dev, as full paths.
+        label: partition table on it now, empty for none.
+        used: it has partitions.
+        holds: LABEL= and UUID= tokens of the file systems on it.
+    """
+
+    name: str
+    size: int
+    links: tuple[str, ...] = ()
+    label: str = ""
+    used: bool = False
+    holds: tuple[str, ...] = ()
+
+
+def matches(specification: str, disks: Iterable[Disk]) -> list[str]:
+    """Names of the disks that a specification means, in the order of its parts."""
+    found: list[str] = []
+    disks = list(disks)
+    for part in specification.split("|"):
+        pattern = part if part.startswith("/dev/") else os.path.normpath(f"/dev/{part}")
+        for disk in disks:
+            ways = (f"/dev/{disk.name}", *disk.links)
+            if (
+                any(fnmatch.fnmatchcase(way, pattern) for way in ways) or part in disk.holds
+            ) and disk.name not in found:
+                found.append(disk.name)
+    return found
+
+
+def _links(name: str) -> tuple[str, ...]:
+    said = program.run("udevadm", "info", "--query=symlink", "--root", f"--name={name}", check=False, quiet=True)
+    return tuple(said.split())
+
+
+def _holds(name: str) -> tuple[str, ...]:
+    tokens = []
+    nodes = [f"/dev/{name}", *(f"/dev/{entry.name}" for entry in Path(f"/sys/block/{name}").glob(f"{name}*"))]
+    for node in nodes:
+        said = program.run("blkid", "-p", "-o", "export", node, check=False, quiet=True, stderr=False)
+        tokens += [line for line in said.splitlines() if line.startswith(("LABEL=", "UUID="))]
+    return tuple(tokens)
+
+
+def probe(medium: str) -> list[Disk]:
+    """All disks an installation could go to; the medium, CDs and loops are none.
+
+    Args:
+        medium: the device that the installer runs from.
+    """
+    disks = []
+    for entry in sorted(Path("/sys/block").iterdir()):
+        name = entry.name
+        if name.startswith(("loop", "sr", "ram", "fd", "zram", "dm-", "md")) or medium.startswith(f"/dev/{name}"):
+            continue
+        size = int((entry / "size").read_text()) * 512 // MIB
+        if size == 0 or (entry / "ro").read_text().strip() == "1":
+            continue
+        said = program.run("blkid", "-p", "-o", "value", "-s", "PTTYPE", f"/dev/{name}", check=False, quiet=True)
+        used = any(child.name.startswith(name) and (child / "partition").exists() for child in entry.iterdir())
+        disks.append(Disk(name, size, _links(name), said.strip(), used, _holds(name)))
+    return disks

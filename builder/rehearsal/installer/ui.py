@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
+"""The one rule: what goes wrong, is said and waits exactly as in Anaconda's text and cmdline modes.
+
+In text mode every fault ends at a prompt, and the machine stays up. In cmdline mode nothing is asked: the words are
+printed, 180 seconds pass, and then the kickstart's own poweroff or reboot runs.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from . import clock, log
+
+
+class PaneDeadError(Exception):
+    """The installer's process ends without any exit handling: tmux shows a dead pane and the machine stays up."""
+
+
+class ExitError(Exception):
+    """The installer ends with a fault, through its exit handler: the kickstart's poweroff or reboot runs."""
+
+
+class CmdlineError(Exception):
+    """A question would have to be asked, in a mode that has none."""
+
+
+class Ui:
+    """The console.
+
+    Args:
+        cmdline: nothing may be asked.
+        patience: seconds that a fault stays on the screen in cmdline mode.
+    """
+
+    def __init__(self, *, cmdline: bool, patience: float) -> None:
+        self.cmdline = cmdline
+        self.patience = patience
+
+    def say(self, text: str = "") -> None:
+        """Print a line."""
+        print(text, flush=True)  # noqa: T201 - the console is this program's screen
+
+    def ask(self, prompt: str) -> str:
+        """Print a prompt and wait for a line. Nobody is there: this is where an unattended install hangs."""
+        print(prompt, end="", flush=True)  # noqa: T201
+        while True:
+            try:
+                return input()
+            except EOFError:
+                clock.pause(3600)
+
+    def fatal(self, message: str) -> NoReturn:
+        """A fault that aborts the installation, told in a window."""
+        log.error("anaconda", message)
+        if self.cmdline:
+            raise CmdlineError(message)
+        self.say()
+        self.say(message)
+        self.ask("Press enter to exit.")
+        raise ExitError(message)
+
+    def agree(self, question: str, missing: str) -> None:
+        """Ask whether to go on; `no` ends the installation.
+
+        Raises:
+            CmdlineError: with `missing`, in cmdline mode.
+            ExitError: the answer was no.
+        """
+        if self.cmdline:
+            raise CmdlineError(missing)
+        self.say()
+        self.say(question)
+        while True:
+            answer = self.ask("Please respond 'yes' or 'no': ").strip().lower()
+            if answer in ("yes", "y"):
+                return
+            if answer in ("no", "n"):
+                raise ExitError(missing)
+
+    def cmdline_end(self, error: CmdlineError) -> NoReturn:
+        """The last words of cmdline mode."""
+        log.error("anaconda", f"CmdlineError: {error}")
+        self.say()
+        self.say(
+            "The installation was stopped due to an error which occurred while running in non-interactive cmdline mode."
+        )
+        self.say(
+            "Since there cannot be any questions in cmdline mode, edit your kickstart file and retry installation."
+        )
+        self.say(f"The exact error message is: \n\n{error}.\n\nThe installer will now terminate.")
+        clock.pause(self.patience)
+        raise ExitError(str(error))
+
+    def script_end(self, lineno: int) -> NoReturn:
+        """What cmdline mode shows of a failed script: no more than that there is nobody to ask."""
+        log.error("anaconda", f"Error running the kickstart script at line {lineno}")
+        self.say()
+        self.say("Running in cmdline mode, no interactive debugging allowed.")
+        self.say("The exact error message is: 0.\n\nThe installer will now terminate.")
+        clock.pause(self.patience)
+        raise ExitError(f"kickstart script at line {lineno}")

@@ -1,0 +1,140 @@
+"""The one rule: the same inputs digest means an equivalent medium, and nothing is left beside it.
+
+`build` writes the install ISO at one path and empties its working directory again, whatever happens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from builder.adapters.process import find, run
+from builder.errors import HostError
+from builder.rehearsal import initrd, iso, packages, tree
+from builder.stage import Progress
+
+APPLICATION_ID = iso.APPLICATION_ID
+LIMIT = 200 << 20  # bytes; what a CI cache takes without complaint
+_ROOM = 2 << 30
+_PROGRAMS = (
+    *("apt-get", "depmod", "dpkg-deb", "genisoimage", "grub-mkimage", "implantisomd5", "isohybrid"),
+    *("mcopy", "mkfs.vfat", "mksquashfs", "mmdebstrap", "zstd"),
+)
+
+
+def _own_state() -> str:
+    """A mark that moves when a source file does (stat only)."""
+    seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in tree.sources()]
+    return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
+def inputs_digest(cache: Path | None = None) -> str:
+    """Digest of everything that goes into the medium, 64 hex digits. No network.
+
+    It covers this package's files, pykickstart's, the host's codename, and the name and version of every package that
+    the host's apt would fetch now.
+
+    Args:
+        cache: a folder for the last answer, so that an unchanged host is asked by stat alone; None asks apt always.
+
+    Raises:
+        HostError: not a Debian or Ubuntu host, or apt has no package lists.
+    """
+    host = packages.this_host()
+    state = hashlib.sha256(f"{_own_state()} {packages.apt_state()} {host}".encode()).hexdigest()
+    known = cache / "rehearsal-inputs.json" if cache else None
+    if known is not None and known.exists():
+        last = json.loads(known.read_text())
+        if last["state"] == state:
+            return str(last["digest"])
+    whole = hashlib.sha256()
+    for path in tree.sources():
+        whole.update(f"{path.name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
+    whole.update(json.dumps([host.family, host.codename, sorted(packages.resolve(host).items())]).encode())
+    answer = whole.hexdigest()
+    if known is not None:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        new = known.with_suffix(f".{os.getpid()}")
+        new.write_text(json.dumps({"state": state, "digest": answer}))
+        new.replace(known)
+    return answer
+
+
+@contextmanager
+def _emptied(work: Path) -> Iterator[None]:
+    """Leave `work` empty at the end, also when interrupted."""
+    try:
+        yield
+    finally:
+        for entry in work.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+
+
+def build(out: Path, *, work: Path, progress: Progress) -> None:
+    """Write the install ISO at `out`, which does not exist yet.
+
+    Needs no privilege. Takes one to three minutes on two cores, most of it dpkg's.
+
+    Args:
+        work: an empty directory, empty again afterwards; about 2 GiB pass through it.
+
+    Raises:
+        HostError: a program, room or the network is missing; the hint says what to install.
+    """
+    for program in _PROGRAMS:
+        find(program)
+    iso.tools()
+    host = packages.this_host()
+    packages.room(work, _ROOM)
+    with _emptied(work):
+        progress.beat("fetching packages")
+        debs, kernels, busybox_deb = packages.split(packages.download(host, work), host)
+        packages.index(debs, work / "archives", host.codename)
+        kernel_tree = work / "kernel"
+        for deb in kernels:
+            packages.unpack(deb, kernel_tree)
+            deb.unlink()
+        packages.unpack(busybox_deb, work / "busybox")
+        busybox = next((work / "busybox").rglob("bin/busybox"))
+        version = sorted(path.name.removeprefix("vmlinuz-") for path in (kernel_tree / "boot").glob("vmlinuz-*"))[-1]
+        progress.beat(f"making the initramfs for {version}")
+        if (kernel_tree / "usr/lib/modules").is_dir():
+            (kernel_tree / "usr/lib/modules").rename(kernel_tree / "lib/modules")
+        initrd.trim(kernel_tree, version)
+        image = work / "initrd.img"
+        initrd.make(busybox, kernel_tree, version, work, image)
+        overlay = work / "overlay.tar"
+        tree.overlay(overlay, kernel=kernel_tree, version=version, initrd=image, busybox=busybox)
+        progress.beat("installing packages")
+        include = [*packages.TARGET, *packages.EMPTY[host.family]]
+        archive = tree.root_archive(work / "archives", include, overlay, work, host.codename)
+        progress.beat("packing the file system")
+        root = work / "iso"
+        (root / "LiveOS").mkdir(parents=True)
+        tree.squash(archive, root / "LiveOS" / "squashfs.img")
+        archive.unlink()
+        progress.beat("writing the medium")
+        optional = [deb for deb in debs if packages.name_of(deb) in packages.OPTIONAL]
+        part = work / "medium.iso"
+        iso.assemble(
+            root,
+            work,
+            kernel=kernel_tree / "boot" / f"vmlinuz-{version}",
+            initrd=image,
+            debs=optional,
+            table_file=tree.HERE / "table.json",
+            out=part,
+        )
+        size = part.stat().st_size
+        if size > LIMIT:
+            raise HostError(f"the rehearsal medium came out too large: {size >> 20} MiB, more than {LIMIT >> 20}")
+        run(["cp", "--reflink=auto", part, out])
+        progress.note(f"rehearsal medium: {size >> 20} MiB, kernel {version}")
