@@ -20,11 +20,20 @@ from builder.objects import Record
 from builder.planning import ASKED, closure, decide, fault, needs_of, plan
 from builder.settings import Settings
 from builder.stage import Action, Job, Ledger, Observer, Plan, Secrets, Stage, Step
+from builder.stages import answers, fetch, install, medium, publish, seal, verify
 from builder.store import Build, Store
 
 __all__ = ["KEEPER", "STAGES", "Outcome", "execute", "plan"]
 
-STAGES: tuple[Stage, ...] = ()
+STAGES: tuple[Stage, ...] = (
+    fetch.STAGE,
+    answers.STAGE,
+    medium.STAGE,
+    install.STAGE,
+    seal.STAGE,
+    verify.STAGE,
+    publish.STAGE,
+)
 
 # When this stage stands, nobody will ask for the large and secret-bearing objects that came before it.
 KEEPER = "seal"

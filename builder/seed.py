@@ -1,4 +1,4 @@
-"""The one rule: a seed is checked when it is written; what reads it in the guest may trust its form, and checks again.
+"""The one rule: a seed is checked when it is written; the guest that reads it trusts nothing and checks again.
 
 The same facts twice: NoCloud's three files for images with cloud-init, and a flat builder.conf for the first-boot
 unit of images without it. (NoCloud: https://docs.cloud-init.io, "NoCloud"; JSON is valid YAML.)
@@ -56,9 +56,7 @@ def files(identity: Identity) -> dict[str, bytes]:
 
 def _check(identity: Identity) -> None:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", identity.instance_id):
-        raise RecipeError(
-            f"instance-id {identity.instance_id!r} is refused", "letters, digits, '.', '_' and '-' only"
-        )
+        raise RecipeError(f"instance-id {identity.instance_id!r} is refused", "letters, digits, '.', '_' and '-' only")
     if not _HOSTNAME.fullmatch(identity.hostname):
         raise RecipeError(f"hostname {identity.hostname!r} is refused", "letters, digits, '-' and '.' only")
     for key in identity.ssh_keys:

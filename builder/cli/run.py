@@ -104,7 +104,7 @@ def plan(
     from builder import console
 
     settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
-    decided, *_ = _ask(pipeline, media, sets, fresh, settings)
+    decided, *_ = _ask(pipeline, media, sets, fresh, settings, peek=True)
     if as_json:
         document({"name": decided.name, "idle": decided.idle, "stages": console.plan_rows(decided)})
         return
@@ -113,7 +113,13 @@ def plan(
 
 
 def _ask(
-    pipeline: str, media: str | None, sets: list[str] | None, fresh: list[str] | None, settings: Settings
+    pipeline: str,
+    media: str | None,
+    sets: list[str] | None,
+    fresh: list[str] | None,
+    settings: Settings,
+    *,
+    peek: bool = False,
 ) -> tuple[Plan, Store, Settings, Secrets]:
     """From the words of the command line to a plan; nothing is started."""
     from builder import recipe
@@ -126,7 +132,7 @@ def _ask(
     from builder.store import Store
 
     store = Store(settings.store)
-    order, settings, secrets = resolve(chosen, media, store, settings)
+    order, settings, secrets = resolve(chosen, media, store, settings, peek=peek)
     return decide(STAGES, order, store, settings, fresh=frozenset(fresh or ())), store, settings, secrets
 
 

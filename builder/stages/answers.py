@@ -1,4 +1,4 @@
-"""The one rule: the same recipe gives the same kickstart bytes, whatever the medium; a faulty one starts no machine."""
+"""The one rule: one recipe gives one kickstart, whatever the medium; a faulty kickstart starts no machine."""
 
 from __future__ import annotations
 

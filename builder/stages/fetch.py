@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 from builder.adapters import download, iso_inspect
 from builder.errors import MediumError
@@ -36,7 +35,7 @@ def run(job: Job) -> None:
     target = job.out / FILE
     if job.inputs.sha256 is None:
         with job.ledger.spend("build medium"):
-            rehearsal.build(target, work=job.work("rehearsal"), progress=job.progress)
+            rehearsal.build(target, work=job.scratch, progress=job.progress)
     elif job.settings.medium_file is not None:
         with job.ledger.spend("copy", job.settings.medium_file.stat().st_size):
             got = download.take(job.settings.medium_file, target)
@@ -46,15 +45,20 @@ def run(job: Job) -> None:
                 f"sha256 expected {job.inputs.sha256}\nsha256 found    {got}",
             )
     else:
+        # Not in the working directory: what a killed download has got is resumed by the next run.
+        downloads = job.settings.store / "downloads"
+        downloads.mkdir(mode=0o700, exist_ok=True)
+        arrived = downloads / f"{job.inputs.sha256}.iso"
         with job.ledger.spend("download"):
-            download.fetch(job.settings.medium_urls, job.inputs.sha256, target, progress=job.progress)
+            download.fetch(job.settings.medium_urls, job.inputs.sha256, arrived, progress=job.progress)
+        arrived.rename(target)
     facts = iso_inspect.inspect(target)
     if facts.truncated:
         raise MediumError(
             f"the medium is truncated: {facts.file_size} bytes, its volume has {facts.volume_size}",
             hint="fetch it again",
         )
-    (job.out / FACTS).write_text(json.dumps(asdict(facts), indent=2, default=str) + "\n", encoding="utf-8")
+    (job.out / FACTS).write_text(json.dumps(facts.as_dict(), indent=2) + "\n", encoding="utf-8")
     job.progress.note(f"medium: {facts.volume_id}, {facts.file_size >> 20} MiB")
 
 

@@ -1,12 +1,15 @@
-"""The one rule: what a machine is called and how long it may take follow from the run, its role and the host alone."""
+"""The one rule: what a machine is called and how long it may take follow from run, role and host alone."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder.adapters.machine import Machine
+from builder.errors import HostError
 from builder.settings import Patience
 
 # Limits are written for KVM; a guest whose every instruction is translated gets this much more.
@@ -31,10 +34,16 @@ def identity(run_id: str, role: str) -> Identity:
     return Identity(f"builder-{run_id}-{role}", uuid.uuid5(_NAMESPACE, spoken), mac)
 
 
-def patience(given: Patience, accel: str) -> Patience:
+def stretched(given: Patience, accel: str) -> Patience:
     """The limits for this accelerator."""
     factor = TCG_FACTOR if accel == "tcg" else 1.0
     return Patience(given.install * factor, given.quiet * factor, given.boot * factor)
+
+
+def keep_picture(machine: Machine, path: Path) -> None:
+    """A screenshot for the evidence, if the machine still is there to give one."""
+    with contextlib.suppress(HostError):
+        machine.screenshot(path)
 
 
 def tail(path: Path, lines: int = 8) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 from builder.adapters import iso, iso_inspect
 from builder.order import Order
@@ -54,7 +53,7 @@ def run(job: Job) -> None:
             kernel_args=(rf"inst.ks=hd:LABEL={label}:/ks.cfg", *job.inputs.kernel_args),
             menu="unattended",
         )
-    (job.out / "medium.json").write_text(json.dumps(asdict(report), indent=2, default=str) + "\n", encoding="utf-8")
+    (job.out / "medium.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
 
 
 STAGE = Stage("medium", 1, ("fetch", "answers"), inputs, run, "put the kickstart into the medium", drop=True)

@@ -1,0 +1,94 @@
+"""The one rule: every choice an order leaves open is made here, before planning, without network.
+
+Which medium: a `--media` file by its content; else the recipe's first source that the store has; else the first
+listed. A rehearsal is made only when it is asked for by name, and keeps its own name in the catalogue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from builder.adapters import kickstart
+from builder.errors import MediumError
+from builder.order import Medium, Order
+from builder.recipe import REHEARSAL, Recipe
+from builder.secrets import Secrets
+from builder.settings import Patience, Settings
+from builder.stage import digest
+from builder.stages import fetch
+from builder.store import Store
+
+ASKED = "rehearsal"
+
+
+def resolve(
+    recipe: Recipe, media: str | None, store: Store, settings: Settings, *, peek: bool = False
+) -> tuple[Order, Settings, Secrets]:
+    """Turn a recipe into an order, and the settings into those for it.
+
+    Args:
+        peek: write nothing (`builder plan`); a password that was not made yet counts as a new one.
+        media: what `--media` said: `rehearsal`, the path of an ISO, or None.
+
+    Raises:
+        MediumError: the file is no ISO, is truncated, or is not a medium that the recipe names.
+        RecipeError: a template is missing.
+    """
+    medium, settings = _choose(recipe, media, store, settings)
+    limits = recipe.limits
+    settings = replace(settings, patience=Patience(limits.install, limits.quiet, limits.boot))
+    name = recipe.name + (REHEARSAL if medium.rehearsal else "")
+    # One password for a recipe and its rehearsals: the kickstart is the same bytes for both.
+    secrets = Secrets(store, recipe.name, settings.root_password_file, peek=peek)
+    order = Order(
+        name=name,
+        recipe=recipe,
+        medium=medium,
+        templates=kickstart.collect(recipe.kickstart.template, settings.templates),
+        password_mac=secrets.mac(secrets.root_crypt),
+    )
+    return order, settings, secrets
+
+
+def _choose(recipe: Recipe, media: str | None, store: Store, settings: Settings) -> tuple[Medium, Settings]:
+    if media == ASKED:
+        from builder.rehearsal import medium as rehearsal
+
+        return Medium(None, rehearsal.inputs_digest(settings.artifacts / ".cache")), settings
+    if media is not None:
+        return _from_file(recipe, Path(media), store), replace(settings, medium_file=Path(media))
+    for source in recipe.media.sources:
+        if store.path(_fetched(source.sha256)).exists():
+            return Medium(source.sha256), replace(settings, medium_urls=source.urls)
+    first = recipe.media.sources[0]
+    return Medium(first.sha256), replace(settings, medium_urls=first.urls)
+
+
+def _fetched(sha256: str) -> str:
+    """Digest of the fetch stage for this medium."""
+    return digest(fetch.STAGE, fetch.FetchInputs(sha256=sha256, rehearsal=None), {})
+
+
+def _from_file(recipe: Recipe, path: Path, store: Store) -> Medium:
+    from builder.adapters import iso_inspect
+
+    if not path.is_file():
+        raise MediumError(f"no such file: {path}", hint=f"--media takes an ISO file, or the word {ASKED}")
+    facts = iso_inspect.inspect(path)
+    if facts.truncated:
+        raise MediumError(
+            f"{path} is truncated: {facts.file_size} bytes, its volume has {facts.volume_size}", hint="fetch it again"
+        )
+    found = store.sha256_of(path)
+    if facts.is_rehearsal:
+        return Medium(found, rehearsal=found)
+    known = [source.sha256 for source in recipe.media.sources]
+    if found not in known:
+        wanted = "\n".join(f"sha256 expected {sha}" for sha in known)
+        raise MediumError(
+            f"{path} is not a medium that the recipe {recipe.name} names",
+            f"sha256 found    {found}\n{wanted}",
+            "compare with the vendor's sha256sum.txt; to accept this one, add it to media.sources of the recipe",
+        )
+    return Medium(found)

@@ -1,0 +1,126 @@
+"""The one rule: only what was verified gets a place in the catalogue, with the record of how it came to be."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import builder
+from builder import images
+from builder.adapters import process
+from builder.objects import recorded
+from builder.order import Order
+from builder.settings import Settings
+from builder.stage import Inputs, Job, Stage
+from builder.stages import seal, verify
+from builder.store import Store
+
+FILE = "published.json"
+LONG_TEXT = 200
+LIBRARIES = ("libvirt-python", "pycdlib", "paramiko", "jinja2", "pykickstart")
+
+
+class PublishInputs(Inputs):
+    """Under which name, and what the recipe was called."""
+
+    name: str
+    recipe: str
+    rehearsal: bool
+
+
+def inputs(order: Order) -> PublishInputs:
+    """The name in the catalogue."""
+    return PublishInputs(name=order.name, recipe=order.recipe.name, rehearsal=order.medium.rehearsal is not None)
+
+
+def stands(path: Path, settings: Settings) -> str | None:
+    """Why the published image is not good enough any more: it is gone."""
+    facts = json.loads((path / FILE).read_text(encoding="utf-8"))
+    if not (settings.images / facts["name"] / facts["version"] / images.MANIFEST).exists():
+        return f"{facts['name']}@{facts['version']} is not in the catalogue any more"
+    return None
+
+
+def run(job: Job) -> None:
+    """Link disk, proof and manifest into the catalogue and move `latest`.
+
+    Raises:
+        PublishError: the sealed file has rotted, or the catalogue refused.
+    """
+    disk = job.needs["seal"] / seal.FILE
+    facts = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))
+    proof = job.needs["verify"] / verify.FILE
+    name = job.inputs.name
+    manifest = {
+        "recipe": job.inputs.recipe,
+        "rehearsal": job.inputs.rehearsal,
+        "builder": builder.__version__,
+        "run": job.run_id,
+        "booted_before_sealing": False,
+        "disk": facts,
+        "stages": _stages(job),
+        "tools": _tools(),
+        "verified": json.loads(proof.read_text(encoding="utf-8")),
+    }
+    with job.ledger.spend("hash", disk.stat().st_size):
+        image = images.publish(
+            job.settings.images,
+            name,
+            {f"{name}.qcow2": disk, verify.FILE: proof},
+            manifest,
+            expected={f"{name}.qcow2": facts["sha256"]},
+        )
+    record = {"name": image.name, "version": image.version, "path": str(image.disk), "sha256": image.sha256}
+    (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    job.progress.note(f"published: {image.name}@{image.version}")
+
+
+def _stages(job: Job) -> dict[str, dict[str, object]]:
+    """Digest, inputs, durations of every stage behind this image, the dropped ones too.
+
+    Template texts stand in by their digests only: the manifest says what went in, it is no copy of it.
+    """
+    store = Store(job.settings.store)
+    found: dict[str, dict[str, object]] = {}
+    waiting = [recorded(path) for path in job.needs.values()]
+    while waiting:
+        record = waiting.pop()
+        if record.stage in found:
+            continue
+        found[record.stage] = {
+            "digest": record.digest,
+            "version": record.version,
+            "inputs": _brief(record.inputs),
+            "seconds": record.seconds,
+            "ledger": record.ledger,
+            "run": record.run_id,
+        }
+        for need, digest in record.needs.items():
+            known = store.load(digest) or store.recall(job.inputs.name, need)
+            if known is not None and known.digest == digest:
+                waiting.append(known)
+    return found
+
+
+def _brief(value: Any) -> Any:
+    """The same inputs with every long text replaced by its digest."""
+    if isinstance(value, dict):
+        return {name: _brief(one) for name, one in value.items()}
+    if isinstance(value, str) and len(value) > LONG_TEXT:
+        return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
+    return value
+
+
+def _tools() -> dict[str, str]:
+    programs = {
+        "qemu-img": ["qemu-img", "--version"],
+        "qemu": ["qemu-system-x86_64", "--version"],
+    }
+    tools = {name: process.run(argv).stdout.splitlines()[0] for name, argv in programs.items()}
+    return tools | {name: version(name) for name in LIBRARIES}
+
+
+STAGE = Stage("publish", 1, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)

@@ -1,0 +1,65 @@
+"""The one rule: what is sealed was searched for secrets first, and holds the very bytes that the installer left."""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from builder.adapters import disk, secret_scan
+from builder.errors import VerifyError
+from builder.hashing import sha256_file
+from builder.order import Order
+from builder.stage import Inputs, Job, Stage
+from builder.stages import install
+
+FILE = "disk.qcow2"
+FACTS = "seal.json"
+
+
+class SealInputs(Inputs):
+    """How the sealed disk is stored."""
+
+    compression: Literal["zstd", "zlib"]
+
+
+def inputs(order: Order) -> SealInputs:
+    """The recipe's compression."""
+    return SealInputs(compression=order.recipe.publish.compression)
+
+
+def run(job: Job) -> None:
+    """Search the installed disk, store it compressed, and prove that both hold the same bytes.
+
+    Raises:
+        VerifyError: a secret or a private key is on the disk; nothing is sealed.
+    """
+    raw = job.needs["install"] / install.FILE
+    sealed = job.out / FILE
+    allocated = raw.stat().st_blocks * 512
+    with job.ledger.spend("search", allocated):
+        leaks = secret_scan.scan(raw, password=job.secrets.root_password, crypt=job.secrets.root_crypt)
+    if leaks:
+        raise VerifyError(
+            f"the installed disk holds {leaks[0].what}",
+            "\n".join(map(str, leaks[:10])),
+            "an image must hold no secret: see what the kickstart's %post leaves behind",
+        )
+    with job.ledger.spend("convert", allocated):
+        disk.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
+        disk.check(sealed)
+        if not disk.same(raw, "raw", sealed, "qcow2"):
+            raise VerifyError("the sealed disk does not hold the bytes of the installed one", str(sealed))
+    with job.ledger.spend("hash", sealed.stat().st_size):
+        digest = sha256_file(sealed)
+    facts = {
+        "sha256": digest,
+        "size": sealed.stat().st_size,
+        "virtual_size": disk.info(sealed).virtual_size,
+        "format": "qcow2",
+        "compression": job.inputs.compression,
+    }
+    (job.out / FACTS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    job.progress.note(f"sealed: {sealed.stat().st_size / 1e6:.0f} MB, sha256 {digest[:16]}…")
+
+
+STAGE = Stage("seal", 1, ("install",), inputs, run, "search, compress and seal the disk")

@@ -1,0 +1,215 @@
+"""The one rule: a copy is examined through the two doors its users have, console and SSH, and no other."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.adapters import console_login, disk, guest, host_facts, seed_iso, waiting
+from builder.adapters.domain_xml import Disk, Layer, MachineSpec, UserNet
+from builder.adapters.follow import LogFollower
+from builder.adapters.host_facts import Accel
+from builder.adapters.hypervisor import Hypervisor
+from builder.adapters.machine import Machine
+from builder.errors import VerifyError
+from builder.seed import Identity, files
+from builder.stage import Job
+from builder.stages.machines import identity, stretched, tail
+
+MIB = 1 << 20
+DISK_SERIAL = "BUILDER-SYSTEM"
+_HOSTKEY = re.compile(r"^BUILDER HOSTKEY (SHA256:\S+) (\S+)\s*$", re.M)
+# Everything that is compared between the copies or recorded of them, one `name=value` a line.
+_FACTS = r"""
+echo "machine_id=$(cat /etc/machine-id)"
+echo "hostname=$(cat /proc/sys/kernel/hostname)"
+echo "mac=$(cat /sys/class/net/eth0/address)"
+echo "kernel=$(uname -r)"
+echo "cmdline=$(cat /proc/cmdline)"
+echo "release=$(head -n 1 /etc/centos-release /etc/redhat-release 2>/dev/null | grep -v '^==>' | head -n 1)"
+echo "uid=$(id -u)"
+rpm -qa --qf 'package=%{NAME} %{VERSION}-%{RELEASE}\n' 2>/dev/null | sort
+"""
+_UNIT = re.compile(r"\S+\.(?:service|socket|mount|target|timer|path|swap|device|automount|slice|scope)\b")
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A copy that was started; `stop` tells whoever waits for it that it is being taken away."""
+
+    role: str
+    instance: str
+    machine: Machine
+    reports: Path
+    console: Path
+    key: Any
+    limit: float
+    started: float
+    stop: threading.Event
+
+
+@dataclass(frozen=True)
+class TwinReport:
+    """What a copy showed.
+
+    Args:
+        host_keys: fingerprints that it told on ttyS1.
+        boot_seconds: from start to the first login over SSH.
+        packages: `name version-release`, sorted.
+    """
+
+    role: str
+    machine_id: str
+    hostname: str
+    mac: str
+    kernel: str
+    cmdline: str
+    release: str
+    host_keys: tuple[str, ...]
+    boot_seconds: float
+    packages: tuple[str, ...]
+    checks: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def boot_twin(
+    job: Job, host: Hypervisor, accel: Accel, role: str, sealed: Path, key: tuple[Any, str], machines: ExitStack
+) -> Twin:
+    """Start one copy: a throw-away overlay of the sealed file, and a seed of its own."""
+    who = identity(job.run_id, role)
+    given = job.inputs
+    overlay = job.scratch / f"{role}.qcow2"
+    disk.create(overlay, None, "qcow2", backing=(sealed, "qcow2"))
+    seed = job.scratch / f"{role}.iso"
+    instance = f"{job.run_id}-{role}"
+    seed_iso.write_iso(seed, seed_iso.IDENTITY_LABEL, files(Identity(instance, role, (key[1],))), mode=0o444)
+    reports = job.scratch / f"{role}.ttyS1"
+    told = job.evidence / f"{role}.ttyS1.log"
+    console = job.evidence / f"{role}.console.log"
+    spec = MachineSpec(
+        name=who.name,
+        uuid=who.uuid,
+        run_id=job.run_id,
+        role=role,
+        mac=who.mac,
+        console_log=job.scratch / f"{role}.ttyS0",
+        machine=given.machine,
+        # Two translated machines share the host's processors; more virtual ones would only take turns.
+        vcpus=given.vcpus if accel.name == "kvm" else max(1, min(given.vcpus, host_facts.cpu_count() // 2)),
+        memory=given.memory // MIB,
+        accel=accel.name,
+        host_phys_bits=host_facts.phys_bits(),
+        firmware=given.firmware,
+        nvram=job.scratch / f"{role}.nvram" if given.firmware == "uefi" else None,
+        devices=given.devices,
+        disks=(Disk(overlay, "qcow2", DISK_SERIAL, backing=(Layer(sealed, "qcow2"),)),),
+        cdroms=(seed,),
+        serial1=reports,
+        network=UserNet(),
+        on_reboot="restart",
+    )
+    machines.enter_context(LogFollower(reports, told))
+    started = time.monotonic()
+    stop = threading.Event()
+    machine = machines.enter_context(host.boot(spec, console, keep=job.settings.keep_failed))
+    machines.callback(stop.set)
+    limit = stretched(job.settings.patience, accel.name).boot
+    return Twin(role, instance, machine, told, console, key[0], limit, started, stop)
+
+
+def examine(job: Job, twin: Twin) -> TwinReport:
+    """Log in over SSH and on the console, and look whether all is well.
+
+    Raises:
+        VerifyError: what failed, with the copy's name.
+    """
+    prints = _wait_ready(job, twin)
+    left = max(1.0, twin.limit - (time.monotonic() - twin.started))
+    login = guest.connect(
+        twin.machine.ssh_port or 0, twin.key, prints, within=left, error=VerifyError, stop=twin.stop.is_set
+    )
+    with login as session:
+        boot_seconds = time.monotonic() - twin.started
+        job.progress.beat(f"{twin.role}: root is in over SSH after {boot_seconds:.0f} s")
+        with console_login.log_in(twin.machine.console, job.secrets.root_password, within=left) as shell:
+            answer = shell.run("id -u")
+        if answer.text.strip() != "0":
+            raise VerifyError(f"{twin.role}: the console login is not root's", answer.text)
+        job.progress.beat(f"{twin.role}: root is in on the console")
+        _require_no_failed_unit(twin, session)
+        for name, command in job.inputs.checks:
+            reply = session.run(command)
+            if reply.status != 0:
+                raise VerifyError(
+                    f"{twin.role}: check {name} failed (exit status {reply.status})",
+                    f"{command}\n{(reply.out + reply.err).strip()}",
+                )
+        facts = session.run(_FACTS).out
+    values = dict(line.partition("=")[::2] for line in facts.splitlines() if not line.startswith("package="))
+    return TwinReport(
+        role=twin.role,
+        machine_id=values.get("machine_id", ""),
+        hostname=values.get("hostname", ""),
+        mac=values.get("mac", ""),
+        kernel=values.get("kernel", ""),
+        cmdline=values.get("cmdline", ""),
+        release=values.get("release", ""),
+        host_keys=tuple(prints),
+        boot_seconds=round(boot_seconds, 1),
+        packages=tuple(line.removeprefix("package=") for line in facts.splitlines() if line.startswith("package=")),
+        checks=tuple(name for name, _ in job.inputs.checks),
+    )
+
+
+def _wait_ready(job: Job, twin: Twin) -> list[str]:
+    """Wait for the copy's own word that its identity stands; the fingerprints of its host keys."""
+
+    def ready() -> str | None:
+        if twin.stop.is_set():
+            return ""
+        text = twin.reports.read_text(encoding="utf-8", errors="replace")
+        return text if re.search(rf"^BUILDER READY {re.escape(twin.instance)}\s*$", text, re.M) else None
+
+    text = waiting.until(ready, within=twin.limit, every=0.1)
+    if text is None:
+        raise VerifyError(
+            f"{twin.role} did not take its identity within {twin.limit:.0f} s",
+            tail(twin.console),
+            f"see {twin.console}",
+        )
+    for line in text.splitlines():
+        if line.startswith("BUILDER WARNING "):
+            job.progress.note(f"{twin.role}: {line.removeprefix('BUILDER WARNING ')}")
+    prints = [found for found, _kind in _HOSTKEY.findall(text)]
+    if not prints:
+        raise VerifyError(f"{twin.role} told no SSH host key on ttyS1", text.strip(), f"see {twin.console}")
+    return prints
+
+
+def _require_no_failed_unit(twin: Twin, session: guest.GuestSession) -> None:
+    """Wait until the system has come up whole, then ask which units failed."""
+
+    def settled() -> str | None:
+        if twin.stop.is_set():
+            return "stopped"
+        state = session.run("systemctl is-system-running").out.strip()
+        return state if state not in ("starting", "initializing", "") else None
+
+    state = waiting.until(settled, within=twin.limit, every=0.5)
+    if state is None:
+        jobs = session.run("systemctl list-jobs --no-pager").out.strip()
+        raise VerifyError(f"{twin.role}: the system never finished booting", jobs)
+    listed = session.run("systemctl list-units --failed --no-legend --plain --no-pager").out
+    failed = _UNIT.findall(listed)
+    if failed:
+        names = " ".join(failed)
+        log = session.run(f"systemctl status --no-pager --lines=5 {names}").out.strip()
+        raise VerifyError(f"{twin.role}: failed unit{'s' if len(failed) > 1 else ''}: {', '.join(failed)}", log)

@@ -1,0 +1,107 @@
+"""The one rule: an image is good when two copies of it, booted side by side, let root in and differ where they must.
+
+The copies are throw-away overlays; the sealed file is never written to, and is hashed again at the end.
+"""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from builder.adapters import guest, hypervisor
+from builder.errors import BuilderError, VerifyError
+from builder.hashing import sha256_file
+from builder.order import Order
+from builder.stage import Inputs, Job, Stage
+from builder.stages import seal
+from builder.stages.machines import keep_picture
+from builder.stages.twin import TwinReport, boot_twin, examine
+
+FILE = "verify.json"
+ROLES = ("twin-a", "twin-b")
+
+
+class VerifyInputs(Inputs):
+    """The machines that the copies run on (memory in bytes), and what they must show."""
+
+    vcpus: int
+    memory: int
+    firmware: Literal["bios", "uefi"]
+    devices: Literal["virtio", "emulated"]
+    machine: Literal["q35", "pc"]
+    checks: tuple[tuple[str, str], ...]
+
+
+def inputs(order: Order) -> VerifyInputs:
+    """Machine and checks of the recipe."""
+    chosen = order.recipe.machine
+    return VerifyInputs(
+        vcpus=chosen.vcpus,
+        memory=chosen.memory,
+        firmware=chosen.firmware,
+        devices=chosen.devices,
+        machine=chosen.machine,
+        checks=tuple((check.name, check.run) for check in order.recipe.verify.checks),
+    )
+
+
+def run(job: Job) -> None:
+    """Boot the twins, log in on both ways, compare them, and see that the sealed file is what it was.
+
+    Raises:
+        VerifyError: naming the twin and what it failed; nothing is published.
+    """
+    sealed = job.needs["seal"] / seal.FILE
+    expected = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))["sha256"]
+    reports = _boot_and_examine(job, sealed)
+    _compare(*reports)
+    with job.ledger.spend("hash", sealed.stat().st_size):
+        found = sha256_file(sealed)
+    if found != expected:
+        raise VerifyError("the sealed image changed while its copies ran", f"sealed as {expected}\nfound     {found}")
+    record = {"sealed": found, "twins": {report.role: report.as_dict() for report in reports}}
+    (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _boot_and_examine(job: Job, sealed: Path) -> tuple[TwinReport, TwinReport]:
+    key = guest.make_keypair()
+    with (
+        job.ledger.spend("guest"),
+        hypervisor.connect(job.settings.uri) as host,
+        ThreadPoolExecutor(len(ROLES), thread_name_prefix="twin") as pool,
+        # Inside the pool: when anything fails the machines go first, and what waits for them ends by itself.
+        ExitStack() as machines,
+    ):
+        accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
+        job.progress.note(f"booting two copies with {accel.name.upper()}")
+        twins = [boot_twin(job, host, accel, role, sealed, key, machines) for role in ROLES]
+        examined = [pool.submit(examine, job, twin) for twin in twins]
+        done, _ = wait(examined, return_when=FIRST_EXCEPTION)
+        try:
+            for future in done:
+                future.result()
+        except BuilderError:
+            for twin in twins:
+                keep_picture(twin.machine, job.evidence / f"{twin.role}.png")
+            raise
+        first, second = (future.result() for future in examined)
+    return first, second
+
+
+def _compare(first: TwinReport, second: TwinReport) -> None:
+    same = [name for name in ("machine_id", "hostname", "mac") if getattr(first, name) == getattr(second, name)]
+    if set(first.host_keys) & set(second.host_keys):
+        same.append("host_keys")
+    if same:
+        values = "\n".join(f"{name}: {getattr(first, name)}" for name in same)
+        raise VerifyError(
+            f"two copies of the image have the same {' and '.join(same).replace('_', ' ')}",
+            values,
+            "what makes a machine this machine must not be in the image: see the end of the kickstart's %post",
+        )
+
+
+STAGE = Stage("verify", 1, ("seal",), inputs, run, "boot two copies and log in as root")
