@@ -153,7 +153,7 @@ def _what_changed(given: Plan, step: Step, by_name: Mapping[str, Step], store: S
     needs = needs_of(step, by_name)
     found += [f"{name} changed" for name in needs if last.needs.get(name) != needs[name]]
     found += [f"{name} is not needed any more" for name in last.needs if name not in needs]
-    return ", ".join(found)
+    return ", ".join(found) or "inputs changed"
 
 
 def needs_of(step: Step, by_name: Mapping[str, Step]) -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from builder.stage import canonical
+
 MOST = 4
 
 
@@ -18,7 +20,8 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _compare(path: str, old: Any, new: Any) -> list[str]:
-    if old == new:
+    # As JSON, as in the digest: to Python, 1 equals True.
+    if canonical(old) == canonical(new):
         return []
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         below = []

@@ -34,7 +34,7 @@ KEEP_RUNS = 50
 KEEP_BYTES = 2 << 30
 
 _ALPHABET = "23456789abcdefghjkmnpqrstuvwxyz"
-_SECRET_WORD = re.compile(r"(?i)^([^=]*(?:passw|secret|token|crypt|private)[^=]*=).*$", re.DOTALL)
+_SECRET_WORD = re.compile(r"(?i)^(.*?(?:passw|secret|token|crypt|private)(?![^=]*file=)[^=]*=).*$", re.DOTALL)
 _USER_INFO = re.compile(r"(?<=://)[^/@\s]*:[^/@\s]*(?=@)")
 
 Outcome = Literal["running", "done", "failed", "interrupted", "killed"]

@@ -1,0 +1,121 @@
+"""A stage whose sources changed says whether its results did: by its version, or by recording the harmless edit."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+import builder
+from builder.pipeline import STAGES
+from builder.stage import Stage
+from tests.pipeline import toys
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "stage_sources.json"
+PACKAGE = Path(builder.__file__).parent
+# Stages, and what makes bytes for them. Running programs and waiting decide no result.
+FOLDERS = ("stages", "adapters", "rehearsal")
+NEUTRAL = {"adapters/process.py", "adapters/waiting.py", "adapters/atomic_file.py", "stages/__init__.py"}
+RECORD = "BUILDER_RECORD=1 pytest tests/pipeline/test_stage_sources.py"
+
+
+def imported(path: Path) -> set[Path]:
+    """Files of the package, in the folders that count, that this file imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        if len(parts) > 2 and parts[0] == "builder" and parts[1] in FOLDERS:
+            file = PACKAGE.joinpath(*parts[1:]).with_suffix(".py")
+            package = PACKAGE.joinpath(*parts[1:], "__init__.py")
+            found.update(one for one in (file, package) if one.is_file())
+    return {one for one in found if one.relative_to(PACKAGE).as_posix() not in NEUTRAL}
+
+
+def own_modules(path: Path) -> set[Path]:
+    """The module itself and all it leads to; other stages end the way, for they have versions of their own."""
+    stages = {Path(inspect.getfile(stage.run)) for stage in STAGES}
+    found: set[Path] = set()
+    waiting = [path]
+    while waiting:
+        one = waiting.pop()
+        if one not in found and (one == path or one not in stages):
+            found.add(one)
+            waiting.extend(imported(one))
+    return found
+
+
+def source_digest(stage: Stage) -> dict[str, str]:
+    """SHA-256 of each source file that decides what the stage makes, by name."""
+    files = own_modules(Path(inspect.getfile(stage.run)))
+    root = PACKAGE.parent
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)
+    }
+
+
+def key(stage: Stage) -> str:
+    return f"{stage.name} {stage.version}"
+
+
+def recorded() -> dict[str, dict[str, str]]:
+    return dict(json.loads(GOLDEN.read_bytes())) if GOLDEN.exists() else {}
+
+
+def complaint(stage: Stage, known: dict[str, dict[str, str]]) -> str | None:
+    """What to say about a stage whose sources are not the recorded ones."""
+    now, before = source_digest(stage), known.get(key(stage))
+    if before == now:
+        return None
+    if before is None:
+        return f"{stage.name} version {stage.version} is not recorded. Record it: {RECORD}"
+    changed = ", ".join(name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name))
+    return (
+        f"{changed} changed since {stage.name} version {stage.version} was recorded. If the stage may now give "
+        f"another result for the same inputs, raise its version. Then, or if the edit is harmless: {RECORD}"
+    )
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, dict[str, str]]:
+    """What is recorded; recorded anew when the environment asks for it."""
+    if os.environ.get("BUILDER_RECORD"):
+        text = json.dumps({key(stage): source_digest(stage) for stage in STAGES}, indent=2, sort_keys=True)
+        GOLDEN.write_text(f"{text}\n", encoding="utf-8")
+    return recorded()
+
+
+def test_stages_have_the_sources_that_were_recorded_for_their_version(known: dict[str, dict[str, str]]) -> None:
+    complaints = [text for stage in STAGES if (text := complaint(stage, known)) is not None]
+    assert not complaints, "\n".join(complaints)
+
+
+def test_nothing_is_recorded_that_is_no_stage(known: dict[str, dict[str, str]]) -> None:
+    assert known.keys() == {key(stage) for stage in STAGES}
+
+
+def test_an_edit_and_a_new_version_are_noticed() -> None:
+    stage = toys.STAGES[0]
+    now = source_digest(stage)
+    assert now.keys() == {"tests/pipeline/toys.py"}
+    assert complaint(stage, {key(stage): now}) is None
+    edited = {key(stage): dict.fromkeys(now, "0" * 64)}
+    assert (complaint(stage, edited) or "").startswith("tests/pipeline/toys.py changed since fetch version 1 was rec")
+    assert (complaint(stage, {}) or "").startswith("fetch version 1 is not recorded")
+
+
+def test_modules_are_followed_through_imports() -> None:
+    names = {path.relative_to(PACKAGE).as_posix() for path in own_modules(PACKAGE / "stages" / "medium.py")}
+    assert {"stages/medium.py", "adapters/iso.py"} <= names
+    assert not names & NEUTRAL
