@@ -71,6 +71,4 @@ def test_what_cannot_be_stored_is_refused(tmp_path: Path, label: str, files: dic
 def test_many_similar_names(tmp_path: Path) -> None:
     files = {f"similar-name-{number}.conf": str(number).encode() for number in range(60)}
     write_iso(tmp_path / "a.iso", "cidata", files)
-    assert readers.unpacked(tmp_path / "a.iso", tmp_path / "out") == {
-        f"/{name}": data for name, data in files.items()
-    }
+    assert readers.unpacked(tmp_path / "a.iso", tmp_path / "out") == {f"/{name}": data for name, data in files.items()}
