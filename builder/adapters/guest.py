@@ -1,0 +1,263 @@
+"""The one rule: no SSH session without the guest's host key, known beforehand from another channel.
+
+The fingerprints come from the guest's own serial port. A key of another fingerprint ends the attempt before anything
+is said about who we are; there is no policy that accepts what it sees.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import logging
+import re
+import shlex
+import socket
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import paramiko  # type: ignore[import-untyped]
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from builder.adapters import waiting
+from builder.errors import BuilderError, UnreachableError
+
+# paramiko tells every failed attempt on stderr through a logger of its own; the attempts are told here.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+logging.getLogger("paramiko").propagate = False
+
+FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+EVERY = 0.25  # seconds between two attempts
+STEP = 15.0  # seconds that one step of one attempt may take: an emulated guest needs seconds for a key exchange
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a command left: exit status (-1 when it was killed) and both outputs."""
+
+    status: int
+    out: str
+    err: str
+
+
+def make_keypair(comment: str = "builder") -> tuple[paramiko.PKey, str]:
+    """A fresh Ed25519 key, in memory only, and its public line for authorized_keys."""
+    secret = Ed25519PrivateKey.generate()
+    pem = secret.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    key = paramiko.Ed25519Key.from_private_key(io.StringIO(pem.decode()))
+    return key, f"{key.get_name()} {key.get_base64()} {comment}"
+
+
+def fingerprint(key: paramiko.PKey) -> str:
+    """The form that ssh-keygen prints: SHA256: and unpadded base64."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(key.asbytes()).digest()).decode().rstrip("=")
+
+
+@contextmanager
+def connect(
+    port: int,
+    key: paramiko.PKey,
+    fingerprints: Collection[str],
+    *,
+    within: float,
+    host: str = "127.0.0.1",
+    user: str = "root",
+    error: type[BuilderError] = UnreachableError,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[GuestSession]:
+    """Log in with a key, as soon as the guest's sshd lets us.
+
+    Args:
+        stop: asked before each attempt; true gives up, because the machine is being taken away.
+        fingerprints: those the host key may have, one for each of the guest's keys (`SHA256:…`).
+        within: seconds until it is given up. A wrong host key is given up at once.
+
+    Raises:
+        UnreachableError: (or `error`) it did not answer in time, showed another host key, or refused the key; says
+            how far the last attempt came.
+        ValueError: no fingerprint, or one that is none.
+    """
+    if not fingerprints or not all(FINGERPRINT.fullmatch(one) for one in fingerprints):
+        raise ValueError(f"not a list of SHA256 fingerprints: {fingerprints}")
+    start = time.monotonic()
+    state = "nothing was tried"
+
+    def attempt() -> paramiko.Transport | None:
+        nonlocal state
+        if stop():
+            raise error(f"the SSH login at {host}:{port} was given up", details=f"last attempt: {state}")
+        left = max(1.0, within - (time.monotonic() - start))
+        try:
+            return _log_in(host, port, user, key, fingerprints, min(STEP, left))
+        except _AttemptError as failed:
+            if failed.final:
+                raise error(*failed.told(host, port)) from None
+            state = failed.state
+            return None
+
+    transport = waiting.until(attempt, within=within, every=EVERY)
+    if transport is None:
+        raise error(
+            f"no SSH login as {user} at {host}:{port} within {within:g} s",
+            details=f"last attempt: {state}",
+            hint="read the console log: did the guest boot, did its sshd start?",
+        )
+    try:
+        yield GuestSession(transport)
+    finally:
+        transport.close()
+
+
+class GuestSession:
+    """A login in a guest."""
+
+    def __init__(self, transport: paramiko.Transport) -> None:
+        self._transport = transport
+
+    @property
+    def host_fingerprint(self) -> str:
+        """Of the host key that this session was made with."""
+        return fingerprint(self._transport.get_remote_server_key())
+
+    def run(self, command: str, *, stdin: bytes = b"", timeout: float = 120.0) -> Reply:
+        """Run a shell command to its end.
+
+        Args:
+            timeout: seconds of silence after which it is given up.
+
+        Raises:
+            UnreachableError: the connection broke, or the command said nothing for too long.
+        """
+        try:
+            with self._transport.open_session(timeout=timeout) as channel:
+                channel.settimeout(timeout)
+                channel.exec_command(command)
+                if stdin:
+                    channel.sendall(stdin)
+                channel.shutdown_write()
+                out, err = _outputs(channel, timeout)
+                return Reply(channel.recv_exit_status(), out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+        except (paramiko.SSHException, OSError, EOFError) as fault:
+            raise UnreachableError(
+                "the guest did not finish a command", details=f"{command}\n{fault or type(fault).__name__}"
+            ) from fault
+
+    def put(self, path: str, content: bytes, mode: int = 0o644) -> None:
+        """Write a small file: first beside its place, then by one rename.
+
+        Raises:
+            UnreachableError: the guest could not.
+        """
+        target, beside = shlex.quote(path), shlex.quote(f"{path}.builder")
+        script = f"umask 077 && cat >{beside} && chmod {mode:o} {beside} && mv -f {beside} {target}"
+        reply = self.run(script, stdin=content)
+        if reply.status != 0:
+            raise UnreachableError(f"the guest could not write {path}", details=reply.err)
+
+    def get(self, path: str) -> bytes:
+        """A small file's bytes.
+
+        Raises:
+            UnreachableError: the guest could not read it.
+        """
+        reply = self.run(f"base64 <{shlex.quote(path)}")
+        if reply.status != 0:
+            raise UnreachableError(f"the guest could not read {path}", details=reply.err)
+        return base64.b64decode(reply.out)
+
+
+class _AttemptError(Exception):
+    """How far one attempt came; `final` when another one cannot do better."""
+
+    def __init__(self, state: str, *, final: bool = False, hint: str = "") -> None:
+        super().__init__(state)
+        self.state = state
+        self.final = final
+        self.hint = hint
+
+    def told(self, host: str, port: int) -> tuple[str, str, str]:
+        return f"no SSH login at {host}:{port}", self.state, self.hint
+
+
+def _log_in(
+    host: str, port: int, user: str, key: paramiko.PKey, fingerprints: Collection[str], step: float
+) -> paramiko.Transport:
+    try:
+        connection = socket.create_connection((host, port), timeout=step)
+    except OSError as fault:
+        raise _AttemptError(f"no TCP connection ({fault.strerror or fault})") from None
+    transport: paramiko.Transport | None = None
+    try:
+        transport = paramiko.Transport(connection)
+        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = step
+        _exchange_keys(transport, step)
+        seen = fingerprint(transport.get_remote_server_key())
+        if seen not in fingerprints:
+            raise _AttemptError(
+                f"wrong host key {seen}; the guest itself printed {', '.join(sorted(fingerprints))}",
+                final=True,
+                hint="another machine answers there, or the guest made its keys again after it printed them",
+            )
+        _authenticate(transport, user, key)
+    except BaseException:
+        if transport is None:
+            connection.close()
+        else:
+            transport.close()
+        raise
+    return transport
+
+
+def _exchange_keys(transport: paramiko.Transport, step: float) -> None:
+    try:
+        transport.start_client(timeout=step)
+    except (paramiko.SSHException, OSError, EOFError) as fault:
+        # User-mode networking accepts for a guest that does not listen yet, and hangs up.
+        if not transport.remote_version:
+            raise _AttemptError(f"connected, but no SSH banner ({fault or 'closed'})") from None
+        raise _AttemptError(f"{transport.remote_version} answered, but the key exchange failed ({fault})") from None
+
+
+def _authenticate(transport: paramiko.Transport, user: str, key: paramiko.PKey) -> None:
+    try:
+        transport.auth_publickey(user, key)
+    except paramiko.AuthenticationException:
+        # Not final: keys from the seed may be written a moment after sshd is up.
+        raise _AttemptError(f"host key right, but the key was refused for {user}") from None
+    except (paramiko.SSHException, OSError, EOFError) as fault:
+        raise _AttemptError(f"host key right, but the login broke off ({fault})") from None
+    if not transport.is_authenticated():
+        raise _AttemptError(f"host key right, but the guest wants more than a key for {user}")
+
+
+def _outputs(channel: paramiko.Channel, timeout: float) -> tuple[bytes, bytes]:
+    """Both outputs to their ends, read in turn so that neither can fill its window and block the other."""
+    out, err = bytearray(), bytearray()
+    deadline = time.monotonic() + timeout
+
+    def drained() -> bool | None:
+        nonlocal deadline
+        got = False
+        while channel.recv_ready():
+            out.extend(channel.recv(65536))
+            got = True
+        while channel.recv_stderr_ready():
+            err.extend(channel.recv_stderr(65536))
+            got = True
+        if got:
+            deadline = time.monotonic() + timeout
+        if channel.exit_status_ready() and channel.eof_received and not got:
+            return True
+        if channel.closed and not got:
+            return True
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"silent for {timeout:g} s")
+        return None
+
+    waiting.until(drained, within=float("inf"), every=0.01)
+    return bytes(out), bytes(err)
