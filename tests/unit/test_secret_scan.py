@@ -53,6 +53,17 @@ def test_finds_a_private_key(tmp_path: Path, offset: int) -> None:
     assert found(disk(tmp_path, (offset, KEY))) == [("a private key", offset)]
 
 
+def test_self_test_key_in_a_library_passes(tmp_path: Path) -> None:
+    assert found(disk(tmp_path, (777, b"\0" + KEY + b"\0"))) == []
+
+
+@pytest.mark.parametrize("before", [b"\0", b"\n"], ids=["file at a sector's start", "in a bundle"])
+def test_key_file_is_found_whatever_stands_before_it(tmp_path: Path, before: bytes) -> None:
+    offset = 4096 if before == b"\0" else 4099
+    path = disk(tmp_path, (offset - 1, before + KEY + b"\0"), filler=False)
+    assert found(path) == [("a private key", offset)]
+
+
 def test_header_constant_of_a_program_is_no_key(tmp_path: Path) -> None:
     constant = b"\0-----BEGIN OPENSSH PRIVATE KEY-----\n\0-----END OPENSSH PRIVATE KEY-----\n\0"
     assert found(disk(tmp_path, (100, constant))) == []
