@@ -46,10 +46,9 @@ def sweep(store: Store, folder: Path, clean: Callable[[str], None]) -> Swept:
             except BuilderError as fault:
                 stuck[run_id] = fault.brief
                 continue
-            _clear(store, {run_id})
             runs.bury(store, folder, run_id)
             gone.append(run_id)
-        # What belongs to no run at all: every live run has a mark, and so has every dead one not yet buried.
+        # Every live run has a mark, and so has every dead one whose machines are still there.
         marked = {mark.name for mark in store.marks.iterdir()}
         owners = {_owner(path) for path in store.tmp.iterdir()}
         _clear(store, owners - marked)

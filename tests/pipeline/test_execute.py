@@ -318,3 +318,15 @@ def test_gc_and_drop_spare_what_a_live_run_needs(memory_path: Path) -> None:
         runs.release(store, "waiting", sealed.name)
         cleaning.drop(store, sealed.name)
     assert list(store.objects.iterdir()) == []
+
+
+def test_gc_takes_torn_files_but_none_that_may_still_be_written(memory_path: Path) -> None:
+    run_in(memory_path)
+    store = store_of(memory_path)
+    young, torn = store.index / "toy" / ".seal.json.young.tmp", store.secrets / ".key.torn.tmp"
+    young.touch()
+    torn.touch()
+    os.utime(torn, (0, 0))
+    cleaning.gc(store, (), older_than=-1)
+    assert young.exists()
+    assert not torn.exists()

@@ -88,7 +88,7 @@ def test_a_run_killed_anywhere_leaves_nothing_that_the_next_one_cannot_mend(memo
         return (memory_path / str(change),)
 
     kills = 0
-    for change in processes.killed_before_each_change(toys.run_quietly, place, every=5):
+    for change in processes.killed_before_each_change(toys.run_quietly, place, every=6):
         folder = memory_path / str(change)
         settings = toys.settings_in(folder)
         assert_objects_are_whole(Store(settings.store))

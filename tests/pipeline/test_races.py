@@ -8,7 +8,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from builder import cleaning, runs
+from builder import cleaning, locks, runs
 from builder.adapters.waiting import until
 from builder.hashing import STEP_NS
 from builder.objects import remove
@@ -65,7 +65,7 @@ def tell_secrets(barrier: Barrier, number: int, folder: Path) -> None:
 
 
 def test_key_and_password_are_made_once(memory_path: Path) -> None:
-    for attempt in range(5):
+    for attempt in range(3):
         folder = memory_path / str(attempt)
         folder.mkdir()
         assert together(6, tell_secrets, folder) == [0] * 6
@@ -181,3 +181,39 @@ def wait_for_object(barrier: Barrier, folder: Path) -> None:
     with store.building(step, "second", {}, fault=lambda: store.fault(step.digest, {}), on_wait=on_wait) as build:
         assert build.found is not None
         (folder / "found").write_text(build.found.run_id)
+
+
+def replace_again_and_again(barrier: Barrier, number: int, folder: Path) -> None:
+    store = Store(folder / "store")
+    step = toys.plan_in(folder).steps[0]
+    barrier.wait()
+    if number == 0:
+        try:
+            for turn in range(300):
+                with store.building(step, f"run-{turn}", {}, fault=lambda: "asked for") as build:
+                    for name in range(5):
+                        (build.out / str(name)).write_bytes(b"x" * turn)
+                    build.finish(Ledger(), 0.0)
+        finally:
+            (folder / "over").touch()
+        return
+    while not (folder / "over").exists():
+        said = store.fault(step.digest, {})
+        assert said in (None, ABSENT), said
+
+
+def test_an_object_that_is_replaced_never_looks_damaged(memory_path: Path) -> None:
+    assert together(3, replace_again_and_again, memory_path) == [0, 0, 0]
+
+
+def test_what_is_read_is_locked(memory_path: Path) -> None:
+    """Nobody can replace an object while a stage reads it; others may read it, too."""
+    store = Store(memory_path / "store")
+    steps = toys.plan_in(memory_path).steps
+    needs = {step.stage.name: step.digest for step in steps[:2]}
+    with store.building(steps[2], "run", needs, fault=lambda: ABSENT):
+        for digest in needs.values():
+            assert locks.attempt(store.lock(digest)) is None
+            handle = locks.attempt(store.lock(digest), shared=True)
+            assert handle is not None
+            os.close(handle)

@@ -33,7 +33,7 @@ def imported(path: Path) -> set[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
-    found = set()
+    found: set[Path] = set()
     for name in names:
         parts = name.split(".")
         if len(parts) > 2 and parts[0] == "builder" and parts[1] in FOLDERS:
@@ -60,9 +60,7 @@ def source_digest(stage: Stage) -> dict[str, str]:
     """SHA-256 of each source file that decides what the stage makes, by name."""
     files = own_modules(Path(inspect.getfile(stage.run)))
     root = PACKAGE.parent
-    return {
-        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)
-    }
+    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
 
 
 def key(stage: Stage) -> str:
