@@ -133,8 +133,12 @@ class MachineSpec:
     on_reboot: Reboot = "destroy"
 
 
-def render(spec: MachineSpec) -> str:
+def render(spec: MachineSpec, *, dac: bool = True) -> str:
     """The libvirt domain XML of a machine.
+
+    Args:
+        dac: libvirt gives files to QEMU's user (`qemu:///system`), so read-only ones are exempted; where it does
+            not (`qemu:///session`) it refuses the exemption.
 
     Raises:
         ValueError: a combination that no machine can have (UEFI without a variables file, too many IDE drives,
@@ -157,7 +161,7 @@ def render(spec: MachineSpec) -> str:
     _text(domain, "on_reboot", spec.on_reboot)
     _text(domain, "on_crash", "destroy")
     devices = ET.SubElement(domain, "devices")
-    _drives(devices, spec)
+    _drives(devices, spec, dac)
     _ports(devices, spec)
     _rest(devices)
     _network(domain, devices, spec)
@@ -233,12 +237,14 @@ def _clock(domain: ET.Element, spec: MachineSpec) -> None:
         ET.SubElement(clock, "timer", name="hpet", present="no")
 
 
-def _no_relabel(source: ET.Element) -> None:
-    """Keep libvirt from giving a shared read-only file to QEMU's user (it would not give it back)."""
-    ET.SubElement(source, "seclabel", model="dac", relabel="no")
+def _shared(parent: ET.Element, path: Path, dac: bool) -> None:
+    """A read-only file; libvirt is kept from giving it to QEMU's user (it would not give it back)."""
+    source = ET.SubElement(parent, "source", file=str(path))
+    if dac:
+        ET.SubElement(source, "seclabel", model="dac", relabel="no")
 
 
-def _drives(devices: ET.Element, spec: MachineSpec) -> None:
+def _drives(devices: ET.Element, spec: MachineSpec, dac: bool) -> None:
     disk_bus = "scsi" if spec.devices == "virtio" else ("sata" if spec.machine == "q35" else "ide")
     cd_bus = "sata" if spec.machine == "q35" else "ide"
     letters = {"sd": iter("abcdefghijklmnop"), "hd": iter("abcdefghijklmnop")}
@@ -247,20 +253,20 @@ def _drives(devices: ET.Element, spec: MachineSpec) -> None:
     if disk_bus == "scsi":
         ET.SubElement(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     for number, disk in enumerate(spec.disks):
-        element = _disk(devices, disk, spec.devices == "virtio")
+        element = _disk(devices, disk, spec.devices == "virtio", dac)
         _target(element, disk_bus, letters)
         _text(element, "serial", disk.serial)
         _boot(element, spec, first["disk"] + number)
     for number, path in enumerate(spec.cdroms):
         element = ET.SubElement(devices, "disk", type="file", device="cdrom")
         ET.SubElement(element, "driver", name="qemu", type="raw")
-        _no_relabel(ET.SubElement(element, "source", file=str(path)))
+        _shared(element, path, dac)
         _target(element, cd_bus, letters)
         ET.SubElement(element, "readonly")
         _boot(element, spec, first["cdrom"] + number)
 
 
-def _disk(devices: ET.Element, disk: Disk, unmap: bool) -> ET.Element:
+def _disk(devices: ET.Element, disk: Disk, unmap: bool, dac: bool) -> ET.Element:
     element = ET.SubElement(devices, "disk", type="file", device="disk")
     driver = ET.SubElement(element, "driver", name="qemu", type=disk.format, cache=disk.cache)
     if unmap:
@@ -272,7 +278,7 @@ def _disk(devices: ET.Element, disk: Disk, unmap: bool) -> ET.Element:
     for layer in disk.backing:
         inner = ET.SubElement(inner, "backingStore", type="file")
         ET.SubElement(inner, "format", type=layer.format)
-        _no_relabel(ET.SubElement(inner, "source", file=str(layer.path)))
+        _shared(inner, layer.path, dac)
     # An empty element ends the chain: libvirt looks no further by itself.
     ET.SubElement(inner, "backingStore")
     return element

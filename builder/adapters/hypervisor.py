@@ -1,8 +1,8 @@
 """The one rule: every machine is found again by its UUID and is gone when its block ends, whatever happened.
 
 The only module that talks to libvirt. Machines are transient and started with AUTODESTROY: when builder is killed,
-libvirt's daemon ends them. That flag lives in the daemon's memory, so after a lost connection they are destroyed by
-UUID over a new one, and if no daemon comes back, by QEMU's pidfd.
+libvirt's daemon ends them. That flag lives in the daemon's memory, so where the daemon has died, QEMU itself is ended
+through its pidfd.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ class Hypervisor:
         self._machines: dict[str, Signals] = {}
         self._connection = _open(uri)
         try:
+            self._qemu_user = self._find_qemu_user()
             lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
             self._lifecycle = self._connection.domainEventRegisterAny(None, lifecycle, self._on_lifecycle, None)
             self._shutdown = libvirt_qemu.qemuMonitorEventRegister(
@@ -122,7 +123,8 @@ class Hypervisor:
             HostError: QEMU's user cannot reach the files, or libvirt refuses the machine.
         """
         daemon.ensure(self.uri)
-        self._require_reach(spec)
+        if self._qemu_user:
+            host_facts.require_reach(*self._qemu_user, *domain_xml.files(spec))
         uuid = str(spec.uuid)
         with ExitStack() as undo:
             if spec.nvram:
@@ -172,7 +174,7 @@ class Hypervisor:
     ) -> Machine:
         flags = libvirt.VIR_DOMAIN_START_PAUSED | (0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY)
         with _told(f"libvirt could not start {spec.name}"):
-            domain = self._connection.createXML(domain_xml.render(spec), flags)
+            domain = self._connection.createXML(domain_xml.render(spec, dac=self._qemu_user is not None), flags)
             held.append(QemuProcess.find(str(spec.uuid)))
             stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
             domain.openConsole(None, stream, 0)
@@ -185,45 +187,36 @@ class Hypervisor:
         return Machine(spec, console, signals, held[0], handle, port)
 
     def _end(self, uuid: str, held: list[QemuProcess], reading: list[Console]) -> None:
+        """Destroy a machine, by libvirt if it answers, and in any case see that its QEMU is gone.
+
+        A libvirtd that died is not waited for: it notices by itself, when it is back, that the machine has ended.
+        """
         try:
-            try:
-                self._destroy_by_uuid(uuid)
-            finally:
-                for qemu in held:
-                    if not qemu.gone():
-                        qemu.kill()
+            _destroy(self._connection.lookupByUUIDString(uuid))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in GONE and not held:
+                with suppress(HostError):
+                    held.append(QemuProcess.find(uuid))
         finally:
+            for qemu in held:
+                if not qemu.gone():
+                    qemu.kill()
             for console in reading:
                 console.finish(within=1)
             for qemu in held:
                 qemu.close()
 
-    def _destroy_by_uuid(self, uuid: str) -> None:
-        """Over this connection; when that one is dead, over a new one, starting the daemon if need be."""
-        try:
-            _destroy(self._connection.lookupByUUIDString(uuid))
-        except libvirt.libvirtError as error:
-            if error.get_error_code() in GONE:
-                return
-            with suppress(libvirt.libvirtError, HostError):
-                daemon.ensure(self.uri)
-                connection = libvirt.open(self.uri)
-                try:
-                    _destroy(connection.lookupByUUIDString(uuid))
-                finally:
-                    connection.close()
-
     def _capabilities(self) -> ET.Element:
         with _told("libvirt does not tell its capabilities"):
             return ET.fromstring(self._connection.getCapabilities())
 
-    def _require_reach(self, spec: MachineSpec) -> None:
+    def _find_qemu_user(self) -> tuple[int, int] | None:
+        """User and group that QEMU runs as; None when they are our own (session)."""
         label = self._capabilities().find("host/secmodel[model='dac']/baselabel[@type='qemu']")
         if label is None or label.text is None:
-            return
+            return None
         uid, gid = (int(part.lstrip("+")) for part in label.text.split(":"))
-        read, own = domain_xml.files(spec)
-        host_facts.require_reach(uid, gid, read, own)
+        return uid, gid
 
     def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
         signals = self._machines.get(domain.UUIDString())

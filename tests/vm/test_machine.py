@@ -206,9 +206,7 @@ def test_a_machine_that_libvirt_refuses_leaves_nothing(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only qemu:///system runs QEMU as another user")
-def test_files_out_of_reach_are_named_with_the_chmod(
-    hypervisor: Hypervisor, make_spec: MakeSpec, place: Path
-) -> None:
+def test_files_out_of_reach_are_named_with_the_chmod(hypervisor: Hypervisor, make_spec: MakeSpec, place: Path) -> None:
     closed = place / "closed"
     closed.mkdir(mode=0o700)
     disk = disk_image(closed / "disk.raw", boot_sector())

@@ -1,0 +1,139 @@
+"""Nothing is left behind when builder or libvirt dies, and no byte of a log is lost."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from builder.adapters import waiting
+from builder.adapters.domain_xml import MachineSpec
+from builder.adapters.follow import LogFollower
+from builder.adapters.hypervisor import Hypervisor
+from tests.fakes.boot_sector import TTYS0, TTYS1, boot_sector, disk_image, flood_lines
+
+pytestmark = pytest.mark.vm
+MakeSpec = Callable[..., MachineSpec]
+ROOT = Path(__file__).parents[2]
+
+# A builder of its own: boots a machine that hangs, tells its name, and waits for it.
+CHILD = """
+import pickle, sys
+from pathlib import Path
+from builder.adapters.hypervisor import connect
+spec = pickle.loads(bytes.fromhex(sys.argv[2]))
+with connect(sys.argv[1]) as hypervisor, hypervisor.boot(spec, Path(sys.argv[3])) as machine:
+    print("up", flush=True)
+    machine.wait_off(600, lambda text: None)
+"""
+
+
+@contextmanager
+def another_builder(uri: str, spec: MachineSpec, console: Path) -> Iterator[subprocess.Popen[str]]:
+
+    words = [sys.executable, "-c", CHILD, uri, pickle.dumps(spec).hex(), str(console)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT) as child:
+        try:
+            assert child.stdout
+            assert child.stdout.readline() == "up\n"
+            yield child
+        finally:
+            child.kill()
+
+
+def test_killed_builder_leaves_no_machine(hypervisor: Hypervisor, make_spec: MakeSpec, place: Path) -> None:
+    spec = make_spec({"end": "hang"})
+    with another_builder(hypervisor.uri, spec, place / "console.log") as child:
+        assert spec.name in hypervisor.machines()
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        gone = waiting.until(lambda: spec.name not in hypervisor.machines() or None, within=5)
+    assert gone
+
+
+def test_interrupted_builder_leaves_no_machine(hypervisor: Hypervisor, make_spec: MakeSpec, place: Path) -> None:
+    spec = make_spec({"end": "hang"})
+    with another_builder(hypervisor.uri, spec, place / "console.log") as child:
+        os.kill(child.pid, signal.SIGINT)
+        child.wait(timeout=30)
+        assert spec.name not in hypervisor.machines()
+
+
+@pytest.mark.parametrize("port", [TTYS0, TTYS1], ids=["console", "ttyS1"])
+@pytest.mark.parametrize("lines", [36_000, pytest.param(163_840, marks=pytest.mark.slow)], ids=["2 MiB", "10 MiB"])
+def test_no_byte_of_a_flood_is_lost(
+    hypervisor: Hypervisor, make_spec: MakeSpec, place: Path, port: int, lines: int
+) -> None:
+    spec = make_spec({"flood": (port, lines), "ttys0": b"end 0\r\n", "ttys1": b"end 1\r\n"})
+    assert spec.serial1
+    with (
+        LogFollower(spec.serial1, place / "copy") as follower,
+        hypervisor.boot(spec, place / "console.log") as machine,
+    ):
+        ending = machine.wait_off(300, lambda _: None)
+        follower.settle()
+    assert ending.how == "shutdown"
+    copied = {TTYS0: place / "console.log", TTYS1: place / "copy"}
+    for each, last in ((TTYS0, b"end 0\r\n"), (TTYS1, b"end 1\r\n")):
+        assert copied[each].read_bytes() == (flood_lines(lines) if each == port else b"") + last
+    assert not follower.torn
+
+
+UNSHARE = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+# Runs in name spaces of its own, so that the libvirtd it kills is nobody else's.
+LOST = """
+import os, pickle, signal, sys
+from pathlib import Path
+from builder.adapters import waiting
+from builder.adapters.hypervisor import connect
+from builder.errors import HostError
+spec = pickle.loads(bytes.fromhex(sys.argv[1]))
+with connect("qemu:///system") as hypervisor:
+    try:
+        with hypervisor.boot(spec, Path(sys.argv[2])) as machine:
+            pid = machine.pid
+            os.kill(int(Path("/run/libvirtd.pid").read_text()), signal.SIGKILL)
+            machine.wait_off(60, lambda text: None)
+    except HostError as error:
+        print(error.brief)
+        print(error.details, file=sys.stderr)
+def gone():
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().split()[2] == "Z" or None
+print("gone" if waiting.until(gone, within=5) else "still there")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
+def test_killed_libvirtd_leaves_no_machine(make_spec: MakeSpec, place: Path) -> None:
+
+    spec = make_spec({"end": "hang"})
+    mounts = "".join(f"mount -t tmpfs tmpfs {path}; " for path in ("/run", "/var/lib/libvirt", "/var/cache/libvirt"))
+    words = [sys.executable, "-c", LOST, pickle.dumps(spec).hex(), str(place / "console.log")]
+    done = subprocess.run(
+        [*UNSHARE, "sh", "-c", f'{mounts} mkdir /run/lock; ip link set lo up; "$@"', "sh", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.stdout == f"the connection to libvirt was lost while {spec.name} was running\ngone\n", done.stderr
+
+
+def test_flood_names_every_line() -> None:
+    assert flood_lines(2).splitlines()[1].startswith(b"00000001")
+    assert len(flood_lines(3)) == 3 * 64
+
+
+def test_a_sector_has_512_bytes(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        boot_sector(ttys1=b"x" * 500)
+    assert disk_image(tmp_path / "disk", boot_sector()).read_bytes()[510:512] == b"\x55\xaa"
