@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.pipeline.toys"])
+FORKS.set_forkserver_preload(["__main__", "pytest", "tests.pipeline.toys"])
 
 # Audit events (docs.python.org, "Audit events table") that come just before something on disk is changed or locked.
 CHANGES = {
