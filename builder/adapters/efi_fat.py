@@ -5,7 +5,6 @@ mtools reads and writes it as an ordinary user; `fsck.fat -n` looks at the resul
 
 from __future__ import annotations
 
-import os
 import tempfile
 from datetime import datetime
 from pathlib import Path
@@ -49,8 +48,8 @@ def replace(image: Path, path: str, content: bytes, when: datetime) -> None:
     with tempfile.TemporaryDirectory(prefix="builder-fat-") as folder:
         copy = Path(folder) / "file"
         copy.write_bytes(content)
-        os.utime(copy, (when.timestamp(), when.timestamp()))
-        argv: list[str | Path] = ["mcopy", "-o", "-m", "-i", image, copy, f"::{path}"]
+        argv: list[str | Path] = ["mcopy", "-o", "-i", image, copy, f"::{path}"]
+        # mtools dates what it writes by this variable.
         epoch = {"SOURCE_DATE_EPOCH": str(int(when.timestamp()))}
         process.run(argv, env=_ENVIRONMENT | epoch, error=MediumError)
     check(image)

@@ -1,0 +1,158 @@
+"""What the install medium costs: remastered by builder, by xorriso, and merely copied.
+
+Each figure is the median of ROUNDS, all kinds taking turns, so that a busy minute of the machine hits all of them.
+Everything is flushed to disk and the source is warm. Run it alone: python -m tests.bench.bench_media
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from builder.adapters import iso, iso_inspect
+from builder.adapters.implant_md5 import Implant
+from builder.adapters.process import run
+from builder.adapters.seed_iso import write_iso
+from tests.adapters.media import vendor
+
+ROUNDS = 3
+PACKAGES = 440
+SIZES = {"LiveOS/squashfs.img": 370 << 20, "images/pxeboot/vmlinuz": 6_500_000, "images/pxeboot/initrd.img": 53_000_000}
+ARGUMENTS = (rf"inst.ks=hd:LABEL={vendor.ESCAPED}:/ks.cfg", "inst.nosave=all", "console=tty0", "console=ttyS0,115200")
+
+
+def make_medium(folder: Path, size: int = 1_000_000_000) -> Path:
+    """A medium of about that many bytes, with as many files as the vendor's."""
+    tree = folder / "tree"
+    tree.mkdir()
+    shape = vendor.Shape(efi_size=9_011_200)
+    vendor.tree(tree, shape)
+    for name, length in SIZES.items():
+        fill(tree / name, length)
+    for number in range(PACKAGES):
+        fill(tree / f"Packages/package-{number:04d}-1.2.3-4.el7.x86_64.rpm", (size - sum(SIZES.values())) // PACKAGES)
+    medium = vendor.press(tree, folder / "medium.iso", shape)
+    run(["rm", "-r", tree])
+    return medium
+
+
+def fill(path: Path, length: int) -> None:
+    """Bytes that no file system can leave out."""
+    with path.open("r+b" if path.exists() else "wb") as file:
+        for start in range(0, length, 1 << 20):
+            file.write(os.urandom(min(1 << 20, length - start)))
+
+
+def flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def copied(medium: Path, output: Path) -> None:
+    run(["cp", "--reflink=never", medium, output])
+    flush(output)
+
+
+def ours(medium: Path, output: Path) -> None:
+    iso.remaster(medium, output, kickstart=b"cdrom\n", kernel_args=ARGUMENTS)
+
+
+def xorriso(medium: Path, output: Path) -> None:
+    """The same edits, by the usual means."""
+    work = output.parent / "work"
+    work.mkdir(exist_ok=True)
+    (work / "ks.cfg").write_text("cdrom\n")
+    (work / "isolinux.cfg").write_text(vendor.ISOLINUX_CFG)
+    (work / "grub.cfg").write_text(vendor.GRUB_CFG)
+    extract = ["xorriso", "-osirrox", "on", "-indev", str(medium), "-extract", "/images/efiboot.img"]
+    run([*extract, work / "efiboot.img"])
+    run(["chmod", "u+w", work / "efiboot.img"])
+    run(["mcopy", "-o", "-i", work / "efiboot.img", work / "grub.cfg", "::/EFI/BOOT/grub.cfg"])
+    argv = ["xorriso", "-indev", str(medium), "-outdev", str(output), "-boot_image", "any", "replay"]
+    argv += ["-map", str(work / "ks.cfg"), "/ks.cfg"]
+    for name, place in (
+        ("isolinux.cfg", "/isolinux/isolinux.cfg"),
+        ("grub.cfg", "/EFI/BOOT/grub.cfg"),
+        ("efiboot.img", "/images/efiboot.img"),
+    ):
+        argv += ["-update", str(work / name), place]
+    run(argv)
+    run(["implantisomd5", "--force", output])
+    flush(output)
+    run(["rm", "-r", work])
+
+
+def md5_alone(medium: Path, output: Path) -> None:
+    """The part that nothing can make faster: one MD5 over the volume, nothing written."""
+    size = medium.stat().st_size
+    implant, buffer = Implant(size), memoryview(bytearray(1 << 20))
+    with medium.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            implant.update(buffer[:count])
+
+
+def inspected(medium: Path, output: Path) -> None:
+    iso_inspect.inspect(medium)
+
+
+def seed(medium: Path, output: Path) -> None:
+    write_iso(output, "cidata", dict.fromkeys(("user-data", "meta-data", "network-config"), b"x" * 500))
+
+
+KINDS: tuple[Callable[[Path, Path], None], ...] = (copied, md5_alone, ours, xorriso, inspected, seed)
+
+
+def peak_memory(work: Callable[[Path, Path], None], medium: Path, output: Path) -> None:
+    """Print the largest resident set of a process that does it once, and what it had before."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        before, peak = pool.apply(_measured, (work, medium, output))
+    print(f"peak memory of {work.__name__}: {peak} MiB, {before} MiB of them before it began")
+
+
+def _measured(work: Callable[[Path, Path], None], medium: Path, output: Path) -> tuple[int, int]:
+    # 5: forget the peak so far (proc(5)).
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _resident("VmRSS")
+    work(medium, output)
+    return before, _resident("VmHWM")
+
+
+def _resident(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) >> 10
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="builder-bench-", dir=os.environ.get("BENCH_DIR")) as name:
+        folder = Path(name)
+        medium, output = make_medium(folder), folder / "out.iso"
+        copied(medium, output)
+        output.unlink()
+        took: dict[str, list[float]] = {kind.__name__: [] for kind in KINDS}
+        for _ in range(ROUNDS):
+            for kind in KINDS:
+                start = time.monotonic()
+                kind(medium, output)
+                took[kind.__name__].append(time.monotonic() - start)
+                output.unlink(missing_ok=True)
+        copy = statistics.median(took["copied"])
+        print(f"{medium.stat().st_size / 1e6:.0f} MB, load {os.getloadavg()[0]:.1f}")
+        print(f"{'what':12} {'median s':>9} {'x copy':>7}  rounds")
+        for kind_name, times in took.items():
+            median = statistics.median(times)
+            print(f"{kind_name:12} {median:9.3f} {median / copy:7.2f}  {' '.join(f'{each:.2f}' for each in times)}")
+        peak_memory(ours, medium, output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
