@@ -25,7 +25,8 @@ systemctl disable chronyd.service 2>/dev/null || true
 systemctl set-default multi-user.target
 systemctl mask e2scrub_all.timer e2scrub_reap.service fstrim.timer dpkg-db-backup.timer apt-daily.timer \
     apt-daily-upgrade.timer systemd-pstore.service sys-kernel-debug.mount sys-kernel-tracing.mount \
-    dev-hugepages.mount dev-mqueue.mount sys-kernel-config.mount sys-fs-fuse-connections.mount 2>/dev/null
+    dev-hugepages.mount dev-mqueue.mount sys-kernel-config.mount systemd-binfmt.service \
+    proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount 2>/dev/null
 
 # Python that need not look at its sources: every stat counts without KVM.
 python3 -m compileall -q --invalidation-mode unchecked-hash /opt/rehearsal

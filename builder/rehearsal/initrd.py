@@ -1,4 +1,4 @@
-"""The one rule: one initramfs serves the installer and every machine installed from it, whatever bus the disk hangs on.
+"""The one rule: one initramfs serves the installer and every machine installed from it, on whatever bus the disk is.
 
 It is made by hand: busybox, one script and the modules of the devices that QEMU offers. It is a tenth of what the
 distribution's generator makes, which is what a boot without KVM is made of.
@@ -30,7 +30,7 @@ FILES = (
 # Wanted by a running system only. The button is what a shutdown by ACPI presses.
 SYSTEM = (
     *("e1000", "e1000e", "button", "evdev", "autofs4", "configfs", "fuse", "virtio_balloon", "qemu_fw_cfg"),
-    *("efi_pstore", "dm_mod", "nf_tables", "nfnetlink", "8139cp", "i6300esb", "rng_core", "bochs", "simpledrm"),
+    *("efi_pstore", "dm_mod", "nf_tables", "nfnetlink", "8139cp", "i6300esb", "rng_core", "binfmt_misc"),
 )
 
 

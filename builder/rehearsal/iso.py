@@ -11,10 +11,10 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import createrepo_c
 
 from builder.adapters.process import run
 from builder.errors import HostError
@@ -99,7 +99,7 @@ def _efi(root: Path, work: Path) -> None:
     names = "all_video boot cat configfile echo fat gzio iso9660 linux linuxefi ls minicmd normal part_gpt part_msdos"
     names += " reboot search search_fs_file search_fs_uuid search_label serial sleep terminal test"
     early = work / "early.cfg"
-    # From a CD the prefix is the ISO's folder, from a stick the one in efiboot.img; without either it is searched for.
+    # From a CD the prefix is the ISO's folder, from a stick the one in efiboot.img; else it is searched for.
     early.write_text(
         'if [ ! -e "$cmdpath/grub.cfg" ]; then\n'
         f"  search --no-floppy --set=root -l '{VOLUME_ID}'\n  set prefix=($root)/EFI/BOOT\n"
@@ -148,67 +148,87 @@ def comps(table: dict[str, Any]) -> str:
     return "\n".join([*lines, "</comps>", ""])
 
 
-def _package(name: str, location: str, file: Path, arch: str = "x86_64") -> Any:
-    """A record of the metadata: real place, real size and checksum of the file that brings the name."""
+@contextmanager
+def _createrepo(work: Path) -> Iterator[Any]:
+    """The createrepo_c library. Its librpm complains on standard error where the host has no rpm: give it a home."""
+    home = work / "rpm"
+    home.mkdir()
+    for name in ("rpmrc", "macros"):
+        (home / name).touch()
+    before = os.environ.get("RPM_CONFIGDIR")
+    os.environ["RPM_CONFIGDIR"] = str(home)
+    try:
+        import createrepo_c
+
+        yield createrepo_c
+    finally:
+        if before is None:
+            del os.environ["RPM_CONFIGDIR"]
+        else:
+            os.environ["RPM_CONFIGDIR"] = before
+
+
+def _package(createrepo_c: Any, name: str, file: Path, root: Path) -> Any:
+    """A record of the metadata: real place and size of the file that brings the name."""
     package = createrepo_c.Package()
-    package.name, package.arch, package.epoch, package.version, package.release = (
-        name,
-        arch,
-        "0",
-        "7.9.2009",
-        "rehearsal.el7",
-    )
+    package.name, package.arch, package.epoch = name, "x86_64", "0"
+    package.version, package.release = "7.9.2009", "rehearsal.el7"
     package.summary = package.description = f"{name}, as the rehearsal medium has it"
     package.rpm_license, package.rpm_group, package.rpm_vendor = "various", "Unspecified", "builder rehearsal"
     package.checksum_type = "sha256"
-    package.pkgId = hashlib.sha256(f"{name} {location}".encode()).hexdigest()
-    package.location_href = location
+    package.location_href = str(file.relative_to(root))
+    package.pkgId = hashlib.sha256(f"{name} {package.location_href}".encode()).hexdigest()
     package.size_package = package.size_installed = package.size_archive = file.stat().st_size
     package.time_file = package.time_build = STAMP
     package.provides = [(name, "EQ", "0", "7.9.2009", "rehearsal.el7", False)]
     return package
 
 
-def repodata(root: Path, table: dict[str, Any]) -> None:
+def repodata(root: Path, work: Path, table: dict[str, Any]) -> None:
     """Metadata in which every known EL7 name can be looked up; its files are named by their sha256."""
     folder = root / "repodata"
     folder.mkdir()
-    names = {*table["always"], *table["more"], *(name for group in table["groups"].values() for name in group)}
-    squashfs = root / "LiveOS" / "squashfs.img"
-    kinds = {
-        "primary": createrepo_c.PrimaryXmlFile,
-        "filelists": createrepo_c.FilelistsXmlFile,
-        "other": createrepo_c.OtherXmlFile,
-    }
-    repomd = createrepo_c.Repomd()
-    repomd.set_revision(str(STAMP))
-    for kind, opener in kinds.items():
-        path = folder / f"{kind}.xml"
-        file = opener(str(path), createrepo_c.NO_COMPRESSION)
-        file.set_num_of_pkgs(len(names))
-        for name in sorted(names):
-            deb = (
-                next((root / "Packages").glob(f"{table['debs'].get(name, '/')}_*"), None)
-                if name in table["debs"]
-                else None
-            )
-            location = f"Packages/{deb.name}" if deb else "LiveOS/squashfs.img"
-            file.add_pkg(_package(name, location, deb or squashfs))
-        file.close()
-        packed = folder / f"{kind}.xml.gz"
-        packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
-        path.unlink()
-        _record(repomd, kind, packed)
     text = folder / "c7-minimal-x86_64-comps.xml"
     text.write_text(comps(table))
-    packed = folder / "c7-minimal-x86_64-comps.xml.gz"
-    packed.write_bytes(gzip.compress(text.read_bytes(), mtime=0))
-    _record(repomd, "group", text)
-    _record(repomd, "group_gz", packed)
-    (folder / "repomd.xml").write_text(repomd.xml_dump())
+    with _createrepo(work) as createrepo_c:
+        repomd = createrepo_c.Repomd()
+        repomd.set_revision(str(STAMP))
+        openers = {
+            "primary": createrepo_c.PrimaryXmlFile,
+            "filelists": createrepo_c.FilelistsXmlFile,
+            "other": createrepo_c.OtherXmlFile,
+        }
+        packages = [_package(createrepo_c, name, file, root) for name, file in sorted(_names(root, table).items())]
+        for kind, opener in openers.items():
+            path = folder / f"{kind}.xml"
+            file = opener(str(path), createrepo_c.NO_COMPRESSION)
+            file.set_num_of_pkgs(len(packages))
+            for package in packages:
+                file.add_pkg(package)
+            file.close()
+            _record(createrepo_c, repomd, kind, _packed(path))
+            path.unlink()
+        _record(createrepo_c, repomd, "group_gz", _packed(text))
+        _record(createrepo_c, repomd, "group", text)
+        (folder / "repomd.xml").write_text(repomd.xml_dump())
 
 
-def _record(repomd: Any, kind: str, path: Path) -> None:
+def _packed(path: Path) -> Path:
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes(), mtime=0))
+    return packed
+
+
+def _names(root: Path, table: dict[str, Any]) -> dict[str, Path]:
+    """Every known EL7 name and the file of the medium that brings it."""
+    names = {*table["always"], *table["more"], *(name for group in table["groups"].values() for name in group)}
+    files = dict.fromkeys(names, root / "LiveOS" / "squashfs.img")
+    for name, package in table["debs"].items():
+        files[name] = next((root / "Packages").glob(f"{package}_*.deb"))
+    return files
+
+
+def _record(createrepo_c: Any, repomd: Any, kind: str, path: Path) -> None:
     record = createrepo_c.RepomdRecord(kind, str(path))
     record.fill(createrepo_c.SHA256)
     record.timestamp = STAMP
@@ -249,7 +269,7 @@ def assemble(
     for deb in debs:
         # The epoch's colon, which apt writes as %3a, is no matter to dpkg but a trap for readers of URLs.
         shutil.copyfile(deb, root / "Packages" / deb.name.replace("%3a", "_"))
-    repodata(root, table)
+    repodata(root, work, table)
     for path in sorted(root.rglob("*")):
         os.utime(path, (STAMP, STAMP))
     run(

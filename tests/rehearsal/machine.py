@@ -1,4 +1,4 @@
-"""The one rule: a virtual machine lives as long as its `with` block, and all it says is in files of one folder.
+"""The one rule: a machine lives as long as its `with` block, and all it says is in files of one folder.
 
 QEMU without KVM, driven through QMP; the serial lines and the installer's log port are written to files as they speak.
 """
@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ class Machine:
         self._lines = self.qmp.makefile("r")
         self._lines.readline()
         self.tell("qmp_capabilities")
+        self._console = _connect(folder / "serial0", process)
+        self._drainer = threading.Thread(target=self._drain)
+        self._drainer.start()
 
     def tell(self, command: str, **arguments: Any) -> Any:
         """Run a QMP command and return its answer."""
@@ -74,9 +78,21 @@ class Machine:
         return found
 
     def type(self, text: str) -> None:
-        """Send keys to the serial console; connected for no longer than that, since unread output would stall it."""
-        with _connect(self.folder / "serial0", self.process) as console:
-            console.sendall(text.encode())
+        """Send keys to the serial console."""
+        self._console.sendall(text.encode())
+
+    def _drain(self) -> None:
+        # Output that nobody reads would stall the machine; what it says is in the log file anyway.
+        with contextlib.suppress(OSError):
+            while self._console.recv(4096):
+                pass
+
+    def close(self) -> None:
+        """Give the connections back; the process has ended."""
+        self._console.close()
+        self._drainer.join()
+        self._lines.close()
+        self.qmp.close()
 
     def off(self, within: float = 240) -> None:
         """Wait until the machine has switched itself off."""
@@ -201,13 +217,12 @@ def machine(
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         if opened is not None:
-            opened._lines.close()
-            opened.qmp.close()
+            opened.close()
 
 
 def empty_disk(path: Path, size: str = "4G", base: Path | None = None) -> Path:
     """A fresh qcow2 disk, over `base` if given."""
-    backing = ["-b", base, "-F", "qcow2"] if base else []
+    backing: list[str | Path] = ["-b", base, "-F", "qcow2"] if base else []
     run(["qemu-img", "create", "-q", "-f", "qcow2", *backing, path, *([] if base else [size])])
     return path
 

@@ -2,8 +2,8 @@
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
 """The one rule: the installed system boots with the kernel line Anaconda would give it.
 
-That is: the resume and root it needs, what `bootloader --append` says, what is preserved of the installer's own line, and
-the installer's last console=.
+That is: its root, what `bootloader --append` says, what is preserved of the installer's own line, and the installer's
+last console=.
 """
 
 from __future__ import annotations

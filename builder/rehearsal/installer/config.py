@@ -118,7 +118,8 @@ def network(ks: Any) -> None:
         done.add(device)
     for device in names:
         if device not in done:
-            text = f'TYPE="Ethernet"\nBOOTPROTO="dhcp"\nNAME="{device}"\nUUID="{uuid.uuid4()}"\nDEVICE="{device}"\nONBOOT="no"\n'
+            lines = ['TYPE="Ethernet"', 'BOOTPROTO="dhcp"', f'NAME="{device}"', f'UUID="{uuid.uuid4()}"']
+            text = "\n".join([*lines, f'DEVICE="{device}"', 'ONBOOT="no"', ""])
             _write(f"etc/sysconfig/network-scripts/ifcfg-{device}", text)
     _write("etc/sysconfig/network", "# Created by anaconda\n")
     host = next((data.hostname for data in reversed(ks.network.network) if data.hostname), "localhost.localdomain")

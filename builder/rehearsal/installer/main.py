@@ -111,7 +111,8 @@ def install(
         try:
             payload.install(table, ready.selection, ui.say)
         except program.ProgramError as error:
-            text = f"The following error occurred while installing.  This is a fatal error and installation will be aborted.\n\n{error}"
+            text = "The following error occurred while installing.  This is a fatal error and installation will be "
+            text += f"aborted.\n\n{error}"
             if ui.cmdline:
                 # Anaconda says nothing here: it leaves a line in the log and the machine goes off.
                 log.error("packaging", text)
@@ -188,9 +189,7 @@ def main() -> None:
             usable = storage.usable(ks, found) if ks else found
         except parse.KickstartError as error:
             _bad_kickstart(ui, error)
-        ui.say(
-            f"{clock.stamp()} Not asking for VNC because {'an automated install' if ks else 'text mode was asked for'}"
-        )
+        ui.say(f"{clock.stamp()} Not asking for VNC because {'of an automated install' if ks else 'of text mode'}")
         if ks is not None:
             ui.say("Starting automated install....")
         table = selection.load(HERE / "table.json")

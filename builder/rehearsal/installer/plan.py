@@ -2,8 +2,8 @@
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
 """The one rule: where each partition goes is decided here, without touching a disk.
 
-Sizes are MiB. Requests are placed in the order boot loader, /boot, then as written; those that grow share what is left
-in proportion to their size, none beyond its maximum (blivet's way).
+Sizes are MiB. Requests are placed in the order boot loader, /boot, then as written; those that grow share what is
+left in proportion to their size, none beyond its maximum (blivet's way).
 """
 
 from __future__ import annotations
@@ -228,18 +228,19 @@ def check(layout: Layout, *, efi: bool, memory: int) -> tuple[list[str], list[st
     if efi and not any(p.request.fstype == "efi" and p.request.mount == "/boot/efi" for p in layout.partitions):
         errors.append(
             "No valid boot loader target device found. See below for details.\n"
-            "For a UEFI installation, you must include an EFI System Partition on a GPT-formatted disk, mounted at /boot/efi."
+            "For a UEFI installation, you must include an EFI System Partition on a GPT-formatted disk, mounted at "
+            "/boot/efi."
         )
     if not efi and layout.table == "gpt" and "biosboot" not in types:
         errors.append(
-            "Your BIOS-based system needs a special partition to boot from a GPT disk label. To continue, please create "
-            "a 1MiB 'biosboot' type partition."
+            "Your BIOS-based system needs a special partition to boot from a GPT disk label. To continue, please "
+            "create a 1MiB 'biosboot' type partition."
         )
     if "swap" not in types:
         if memory < MIN_RAM_WITHOUT_SWAP:
             errors.append(
-                f"You have not specified a swap partition.  {MIN_RAM_WITHOUT_SWAP} MiB of memory is required to continue "
-                f"installation without a swap partition, but you only have {memory} MiB."
+                f"You have not specified a swap partition.  {MIN_RAM_WITHOUT_SWAP} MiB of memory is required to "
+                f"continue installation without a swap partition, but you only have {memory} MiB."
             )
         else:
             warnings.append(

@@ -70,7 +70,7 @@ def run(
 
 
 def script(interpreter: str, path: str, root: Path | None) -> tuple[int, str]:
-    """Run a kickstart script and return its status and output, which is known only when everything it started ended."""
+    """Run a kickstart script; its status and output are known only when everything it started has ended."""
     words = ["chroot", str(root), *interpreter.split(), path] if root else [*interpreter.split(), path]
     done = subprocess.run(
         words,

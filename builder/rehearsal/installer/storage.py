@@ -96,7 +96,8 @@ def refuse(ks: Any) -> None:
     if auto.autopart and (auto.type not in (None, constants.AUTOPART_TYPE_PLAIN) or auto.encrypted):
         raise KickstartError("the rehearsal makes plain partitions only: autopart --type=plain", lineno=auto.lineno)
     for data in ks.partition.partitions:
-        if _kind(data) not in (*MAKERS, "biosboot") or data.encrypted or data.onPart or not data.format:
+        known = data.mountpoint.startswith("/") or data.mountpoint in ("swap", "biosboot")
+        if not known or _kind(data) not in (*MAKERS, "biosboot") or data.encrypted or data.onPart or not data.format:
             raise KickstartError(f"the rehearsal cannot make this partition: {data.mountpoint}", lineno=data.lineno)
 
 
@@ -140,9 +141,7 @@ def layout(ks: Any, disks: list[Disk], machine: Machine) -> Layout:
         KickstartError: see `requests`.
     """
     if not disks:
-        raise StorageError(
-            "No disks detected.  Please shut down the computer, connect at least one disk, and restart."
-        )
+        raise StorageError("No disks detected.  Please shut down the computer, connect at least one disk, and restart.")
     clear = ks.clearpart
     listed = matches("|".join(clear.drives), disks) if clear.drives else [disk.name for disk in disks]
     free = []
@@ -192,9 +191,7 @@ def write(made: Layout, say: Callable[[str], None]) -> None:
             continue
         say(f"Creating {kind} on {partition.node}")
         log.info("blivet", f"creating {kind} on {partition.node}, {partition.size} MiB")
-        label = (
-            ("-n" if kind in ("efi", "vfat") else "-L", partition.request.label) if partition.request.label else ()
-        )
+        label = ("-n" if kind in ("efi", "vfat") else "-L", partition.request.label) if partition.request.label else ()
         program.run(*MAKERS[kind], *label, partition.node)
     program.run("udevadm", "settle", "--timeout=30")
 

@@ -1,0 +1,227 @@
+"""The installer's parts that touch nothing: what they decide, case by case."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from builder.rehearsal import tree
+from builder.rehearsal.installer import boot, bootargs, disks, locate, log, parse, plan, selection, storage
+from builder.rehearsal.installer.disks import Disk
+from builder.rehearsal.installer.plan import Request
+
+SYSTEM = "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_BUILDER-SYSTEM"
+A = Disk("sda", 8192, (SYSTEM, "/dev/disk/by-path/pci-0"), "", False, ())
+B = Disk("sdb", 4096, ("/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_OTHER",), "dos", True, ("LABEL=DATA",))
+TABLE = selection.load(tree.HERE / "table.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("hd:LABEL=BUILDER_KS:/ks.cfg", locate.Location("hd", "LABEL=BUILDER_KS", "/ks.cfg")),
+        (r"hd:LABEL=CentOS\x207\x20x86_64:/ks.cfg", locate.Location("hd", r"LABEL=CentOS\x207\x20x86_64", "/ks.cfg")),
+        ("hd:UUID=12-34:/a/b.ks", locate.Location("hd", "UUID=12-34", "/a/b.ks")),
+        ("hd:sda1:/ks.cfg", locate.Location("hd", "sda1", "/ks.cfg")),
+        ("hd:/dev/sda1", locate.Location("hd", "sda1", "/ks.cfg")),
+        ("cdrom:/ks.cfg", locate.Location("cdrom", "", "/ks.cfg")),
+        ("cdrom", locate.Location("cdrom", "", "/ks.cfg")),
+        ("cdrom:/dev/sr1:/x.ks", locate.Location("cdrom", "sr1", "/x.ks")),
+        ("file:/ks.cfg", locate.Location("file", "", "/ks.cfg")),
+    ],
+)
+def test_kickstart_location(text: str, expected: locate.Location) -> None:
+    assert locate.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["http://host.example/ks.cfg", "nfs:host.example:/ks.cfg", "nonsense"])
+def test_a_location_that_needs_a_network_is_refused(text: str) -> None:
+    with pytest.raises(locate.UnsupportedError):
+        locate.parse(text)
+
+
+@pytest.mark.parametrize("text", [r"CentOS\x207\x20x86_64", "CentOSx207x20x86_64", r"CentOS\\x207\\x20x86_64"])
+def test_each_spelling_of_a_label_means_the_label(text: str) -> None:
+    assert "CentOS 7 x86_64" in locate.labels(text)
+
+
+def test_the_last_kickstart_and_console_win() -> None:
+    args = bootargs.parse("ks=cdrom:/a inst.ks=hd:sda1:/b console=ttyS0,115200n8 console=tty0 inst.nosave=all_ks,logs")
+    assert args.kickstart == "hd:sda1:/b"
+    assert args.console == "tty0"
+    assert args.nosave == {"input_ks", "output_ks", "logs"}
+    assert args.patience == 180
+
+
+def test_kernel_line_inherits_console_and_preserved_words() -> None:
+    args = bootargs.parse(
+        r"inst.stage2=hd:LABEL=a\x20b net.ifnames=0 biosdevname=0 quiet console=tty0 console=ttyS0,115200n8"
+    )
+    assert boot.kernel_line(args, "audit=0") == "audit=0 console=ttyS0,115200n8 net.ifnames=0 biosdevname=0"
+    assert 'GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"' in boot.defaults(args, "", 1)
+
+
+def test_kernel_line_on_a_screen_gets_rhgb() -> None:
+    assert boot.kernel_line(bootargs.parse("net.ifnames=1"), "net.ifnames=0") == "net.ifnames=0 rhgb quiet"
+
+
+def test_log_line() -> None:
+    assert log.line("INFO", "packaging", "x: y", 3661.25) == "01:01:01,250 INFO packaging:x: y"
+
+
+@pytest.mark.parametrize(
+    ("specification", "names"),
+    [
+        ("sda", ["sda"]),
+        ("/dev/sdb", ["sdb"]),
+        ("disk/by-id/*BUILDER-SYSTEM*", ["sda"]),
+        (SYSTEM.removeprefix("/dev/"), ["sda"]),
+        ("disk/by-id/virtio-BUILDER-SYSTEM|disk/by-id/*_BUILDER-SYSTEM", ["sda"]),
+        ("sdb|sd*", ["sdb", "sda"]),
+        ("LABEL=DATA", ["sdb"]),
+        ("disk/by-id/*NONE*", []),
+        ("vda", []),
+    ],
+)
+def test_disk_specifications_match_as_in_blivet(specification: str, names: list[str]) -> None:
+    assert disks.matches(specification, [A, B]) == names
+
+
+def test_growing_partitions_fill_the_disk_and_stop_at_their_maximum() -> None:
+    wanted = [Request("/", "xfs", 1000, grow=True), Request("/srv", "ext4", 500, grow=True, maxsize=600)]
+    made = plan.place(wanted, [A], table="msdos", boot="sda")
+    sizes = {partition.request.mount: partition.size for partition in made.partitions}
+    assert sizes == {"/": 8192 - plan.FIRST - 600, "/srv": 600}
+
+
+def test_a_fifth_msdos_partition_is_logical() -> None:
+    wanted = [Request(f"/{number}", "xfs", 100) for number in range(5)]
+    made = plan.place(wanted, [A], table="msdos", boot="sda")
+    assert [partition.number for partition in made.partitions] == [1, 2, 3, 5, 6]
+    script = plan.script(made, "sda")
+    assert "4 : start=301MiB, type=5" in script
+    assert script.count("bootable") == 1
+    ends = [(partition.start, partition.start + partition.size) for partition in made.partitions]
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(ends))
+
+
+def test_too_large_does_not_fit() -> None:
+    with pytest.raises(plan.StorageError, match=plan.NO_SPACE):
+        plan.place([Request("/", "xfs", 90000)], [A], table="msdos", boot="sda")
+
+
+@pytest.mark.parametrize(
+    ("table", "efi", "kinds"), [("msdos", False, []), ("gpt", False, ["biosboot"]), ("gpt", True, ["efi"])]
+)
+def test_what_the_firmware_needs(table: str, efi: bool, kinds: list[str]) -> None:
+    assert [request.fstype for request in plan.stage1(table, efi=efi)] == kinds
+
+
+def test_gpt_on_bios_without_biosboot_is_an_error() -> None:
+    made = plan.place([Request("/", "xfs", 1000)], [A], table="gpt", boot="sda")
+    errors, warnings = plan.check(made, efi=False, memory=1024)
+    assert "biosboot" in errors[0]
+    assert "swap" in warnings[0]
+
+
+def test_automatic_layout_has_home_on_large_disks_only() -> None:
+    mounts = [r.mount for r in plan.automatic("msdos", efi=False, memory=1024, free=8192, home=True, fstype="xfs")]
+    large = [r.mount for r in plan.automatic("msdos", efi=False, memory=1024, free=99999, home=True, fstype="xfs")]
+    assert "/home" not in mounts
+    assert "/home" in large
+
+
+def _choose(**changes: object) -> selection.Selection:
+    words: dict[str, object] = {"packages": [], "groups": [], "excluded": [], **changes}
+    return selection.choose(TABLE, **words)  # type: ignore[arg-type]
+
+
+def test_core_comes_unless_nocore() -> None:
+    assert "openssh-server" in _choose().chosen
+    assert "openssh-server" not in _choose(core=False).chosen
+    assert "kernel" in _choose(core=False).chosen
+
+
+def test_exclusions_are_patterns_and_unknown_ones_are_ignored() -> None:
+    chosen = _choose(excluded=["iwl*firmware", "no-such-name", "postfix"]).chosen
+    assert not [name for name in chosen if name.startswith("iwl")]
+    assert "postfix" not in chosen
+
+
+def test_unknown_names_are_missing() -> None:
+    found = _choose(packages=["tree", "no-such-name"], groups=["no-such-group"], environment="minimal")
+    assert found.missing == ("no-such-name",)
+    assert found.missing_groups == ("no-such-group",)
+    assert "tree" in found.chosen
+
+
+def test_what_anaconda_adds_yields_to_an_exclusion() -> None:
+    assert "chrony" in _choose(required=["chrony"]).chosen
+    assert "chrony" not in _choose(required=["chrony"], excluded=["chrony"]).chosen
+
+
+def test_every_name_of_a_minimal_kickstart_is_known() -> None:
+    names = [
+        "kernel",
+        "openssh-server",
+        "chrony",
+        "parted",
+        "sudo",
+        "NetworkManager",
+        "firewalld",
+        "kexec-tools",
+        "dracut-config-generic",
+    ]
+    assert not _choose(packages=names, groups=["core"], environment="minimal").missing
+
+
+BAD = [
+    ("text\nfrobnicate now\n", "Unknown command: frobnicate", 2),
+    ("%packages\n@core\n", "Section %packages does not end with %end.", 2),
+    ("text\nraid / --device=0\n", "the rehearsal cannot carry out this command: raid", 2),
+    ("%addon org_example\n%end\n", "the rehearsal has no add-on org_example", 1),
+]
+
+
+@pytest.mark.parametrize(("text", "words", "line"), BAD)
+def test_bad_kickstart_says_what_and_where(text: str, words: str, line: int) -> None:
+    with pytest.raises(parse.KickstartError) as caught:
+        parse.read(text)
+    assert words in str(caught.value)
+    assert f"The following problem occurred on line {line} of the kickstart file:" in str(caught.value)
+
+
+def test_sshkey_and_kdump_are_read() -> None:
+    ks = parse.read('sshkey --username=root "ssh-ed25519 AAAA me"\n%addon com_redhat_kdump --disable\n%end\n')
+    assert ks.sshkey.sshUserList[0].key == "ssh-ed25519 AAAA me"
+    assert ks.kdump is False
+
+
+@pytest.mark.parametrize("text", ["autopart --type=lvm\n", "part pv.1 --size=1\n", "part / --onpart=sda1\n"])
+def test_what_cannot_be_made_is_refused(text: str) -> None:
+    with pytest.raises(parse.KickstartError):
+        storage.refuse(parse.read(text))
+
+
+def test_a_disk_that_is_not_there_is_a_bad_kickstart() -> None:
+    ks = parse.read("text\nignoredisk --only-use=disk/by-id/*NONE*\n")
+    with pytest.raises(parse.KickstartError, match="on line 2"):
+        storage.usable(ks, [A, B])
+
+
+def test_only_the_named_disk_is_used() -> None:
+    ks = parse.read("ignoredisk --only-use=disk/by-id/*BUILDER-SYSTEM*\nclearpart --all\npart / --size=100 --grow\n")
+    assert storage.usable(ks, [B, A]) == [A]
+
+
+def test_a_used_disk_that_is_not_cleared_has_no_room() -> None:
+    ks = parse.read("zerombr\npart / --size=100 --grow\n")
+    with pytest.raises(plan.StorageError, match=plan.NO_SPACE):
+        storage.layout(ks, [B], storage.Machine(efi=False, memory=1024, gpt=False))
+
+
+def test_early_pass_finds_pre_only(tmp_path: Path) -> None:
+    text = f"%include {tmp_path}/late\n%pre --erroronfail\necho hi\n%end\n%post\nexit 1\n%end\n"
+    assert [script.script for script in parse.pre_scripts(text)] == ["echo hi\n"]
