@@ -66,8 +66,15 @@ def test_interrupted_builder_leaves_no_machine(hypervisor: Hypervisor, make_spec
         assert spec.name not in hypervisor.machines()
 
 
-@pytest.mark.parametrize("port", [TTYS0, TTYS1], ids=["console", "ttyS1"])
-@pytest.mark.parametrize("lines", [36_000, pytest.param(163_840, marks=pytest.mark.slow)], ids=["2 MiB", "10 MiB"])
+@pytest.mark.parametrize(
+    ("port", "lines"),
+    [
+        pytest.param(TTYS0, 8_000, id="console"),
+        pytest.param(TTYS1, 36_000, id="ttyS1, rolled once"),
+        pytest.param(TTYS0, 163_840, id="console, 10 MiB", marks=pytest.mark.slow),
+        pytest.param(TTYS1, 163_840, id="ttyS1, 10 MiB", marks=pytest.mark.slow),
+    ],
+)
 def test_no_byte_of_a_flood_is_lost(
     hypervisor: Hypervisor, make_spec: MakeSpec, place: Path, port: int, lines: int
 ) -> None:

@@ -1,0 +1,112 @@
+"""What is said of the host is looked up on a host, real or made of files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from builder import settings
+from builder.adapters import host_facts
+from builder.adapters.host_facts import choose_accel
+from builder.errors import HostError, KvmError
+
+PLAIN = "processor\t: 0\nflags\t\t: fpu sse2 hypervisor\naddress sizes\t: 48 bits physical, 48 bits virtual\n"
+
+
+@pytest.fixture
+def cpuinfo(tmp_path: Path) -> Path:
+    path = tmp_path / "cpuinfo"
+    path.write_text(PLAIN.replace("hypervisor", "svm"))
+    return path
+
+
+def without(cpuinfo: Path) -> Path:
+    cpuinfo.write_text(PLAIN)
+    return cpuinfo
+
+
+NULL = Path(os.devnull)
+
+
+def test_kvm_where_all_agree(cpuinfo: Path) -> None:
+    assert choose_accel("auto", False, ["qemu", "kvm"], cpuinfo=cpuinfo, device=NULL).name == "kvm"
+
+
+def test_no_flag_no_kvm_even_if_the_device_opens(cpuinfo: Path) -> None:
+    accel = choose_accel("auto", False, ["qemu", "kvm"], cpuinfo=without(cpuinfo), device=NULL)
+    assert accel == host_facts.Accel("tcg", "the CPU shows neither vmx nor svm")
+
+
+def test_no_device_no_kvm(cpuinfo: Path, tmp_path: Path) -> None:
+    accel = choose_accel("auto", False, ["qemu", "kvm"], cpuinfo=cpuinfo, device=tmp_path / "kvm")
+    assert accel.name == "tcg"
+    assert "does not open" in accel.why
+
+
+def test_libvirt_without_kvm(cpuinfo: Path) -> None:
+    assert choose_accel("auto", False, ["qemu"], cpuinfo=cpuinfo, device=NULL).why == "libvirt does not offer it"
+
+
+@pytest.mark.parametrize(("wanted", "required"), [("auto", True), ("kvm", False), ("tcg", True)])
+def test_required_kvm_that_is_missing_is_its_own_fault(cpuinfo: Path, wanted: settings.Accel, required: bool) -> None:
+    with pytest.raises(KvmError) as caught:
+        choose_accel(wanted, required, ["qemu"], cpuinfo=without(cpuinfo), device=NULL)
+    assert caught.value.exit_code == 9
+    assert caught.value.hint
+
+
+def test_a_choice_by_name_is_taken_at_its_word(cpuinfo: Path) -> None:
+    assert choose_accel("kvm", False, ["kvm"], cpuinfo=without(cpuinfo), device=NULL).name == "kvm"
+    assert choose_accel("tcg", False, ["kvm"], cpuinfo=cpuinfo, device=NULL).name == "tcg"
+
+
+def test_physical_address_bits(cpuinfo: Path) -> None:
+    assert host_facts.phys_bits(cpuinfo) == 48
+    cpuinfo.write_text("nothing\n")
+    assert host_facts.phys_bits(cpuinfo) == 0
+
+
+def test_missing_programs_name_their_package() -> None:
+    assert host_facts.missing_programs(["sh", "no-such-program"]) == {"no-such-program": "no-such-program"}
+
+
+def test_space_that_is_missing_is_told(tmp_path: Path) -> None:
+    host_facts.require_space(tmp_path, 1, "nothing")
+    with pytest.raises(HostError, match=r"the disk needs 1048576\.0 GiB"):
+        host_facts.require_space(tmp_path, 1 << 50, "the disk")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+class TestReach:
+    @pytest.fixture
+    def tree(self, tmp_path: Path) -> Path:
+        for path in reversed([tmp_path, *list(tmp_path.parents)[:2]]):
+            path.chmod(0o711)
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in" / "base").touch(mode=0o444)
+        return tmp_path / "in"
+
+    def test_open_tree(self, tree: Path) -> None:
+        host_facts.require_reach(65534, 65534, [tree / "base"], [tree / "disk"])
+
+    def test_closed_directory_is_named(self, tree: Path) -> None:
+        tree.chmod(0o700)
+        with pytest.raises(HostError) as caught:
+            host_facts.require_reach(65534, 65534, [], [tree / "disk"])
+        assert f"chmod o+x {tree}" in caught.value.hint
+
+    def test_closed_file_is_named(self, tree: Path) -> None:
+        (tree / "base").chmod(0o400)
+        with pytest.raises(HostError) as caught:
+            host_facts.require_reach(65534, 65534, [tree / "base"], [])
+        assert f"chmod o+r {tree / 'base'}" in caught.value.hint
+
+    def test_another_way_in_counts(self, tree: Path) -> None:
+        tree.chmod(0o750)
+        os.chown(tree, 0, 65534)
+        host_facts.require_reach(65534, 65534, [tree / "base"], [])
+
+    def test_a_user_that_has_no_name(self, tree: Path) -> None:
+        host_facts.require_reach(54321, 54321, [tree / "base"], [])
