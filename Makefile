@@ -1,5 +1,6 @@
 # `make run` and `make test` set up what they need; nothing has to be installed by hand but make itself.
-PYTHON ?= python3
+# The system's Python where there is one: an interpreter below somebody's home serves nobody else.
+PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready

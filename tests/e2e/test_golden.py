@@ -1,0 +1,146 @@
+"""The main job, from install medium to golden image, and what is said of it afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.adapters import disk, waiting
+from tests.e2e.conftest import Person
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vm]
+STAGES = ["fetch", "answers", "medium", "install", "seal", "verify", "publish"]
+NAME = "centos7-minimal-rehearsal"
+
+
+def test_every_stage_ran_and_the_image_stands(person: Person, golden: Any) -> None:
+    assert golden["name"] == NAME
+    assert golden["built"] == STAGES
+    path = Path(golden["image"]["disk"])
+    disk.check(path)
+    assert disk.info(path).backing is None
+    sums = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=path.parent, capture_output=True, check=False)
+    assert sums.returncode == 0, sums.stdout
+    assert (path.parent.parent / "latest").resolve() == path.parent
+
+
+def test_manifest_holds_every_input_and_no_secret(person: Person, golden: Any) -> None:
+    path = Path(golden["image"]["disk"])
+    manifest = json.loads((path.parent / "manifest.json").read_text())
+    assert manifest["rehearsal"] is True
+    assert set(manifest["stages"]) == set(STAGES) - {"publish"}
+    assert all(len(stage["digest"]) == 64 for stage in manifest["stages"].values())
+    twins = manifest["verified"]["twins"]
+    for name in ("machine_id", "hostname", "mac"):
+        assert twins["twin-a"][name] != twins["twin-b"][name]
+    assert not set(twins["twin-a"]["host_keys"]) & set(twins["twin-b"]["host_keys"])
+    store = person.folder / "artifacts" / ".store"
+    password = next((store / "secrets").glob("*.password")).read_text().strip()
+    for written in [path.parent, *(person.folder / "artifacts" / "runs").iterdir()]:
+        for file in (file for file in written.rglob("*") if file.is_file() and file.suffix != ".qcow2"):
+            data = file.read_bytes()
+            assert password.encode() not in data, file
+            assert b"$6$" not in data, file
+
+
+def test_what_holds_the_hash_is_gone_once_it_is_sealed(person: Person, golden: Any) -> None:
+    objects = person.folder / "artifacts" / ".store" / "objects"
+    left = {json.loads((path / "stage.json").read_text())["stage"] for path in objects.iterdir()}
+    assert left == {"fetch", "seal", "verify", "publish"}
+
+
+def test_second_run_has_nothing_to_do(person: Person, golden: Any) -> None:
+    again = person.json("run", "centos7-minimal", "--media", "medium.iso")
+    assert again["built"] == []
+    assert again["image"] == golden["image"]
+    assert {row["action"] for row in again["stages"]} <= {"reuse", "not needed"}
+
+
+def test_a_changed_variable_is_named_and_the_medium_reused(person: Person, golden: Any) -> None:
+    changed = ["--media", "medium.iso", "--set", "kickstart.vars.timezone=Europe/Berlin"]
+    rows = {row["stage"]: row for row in person.json("plan", "centos7-minimal", *changed)["stages"]}
+    assert rows["fetch"]["action"] == "reuse"
+    assert {name for name, row in rows.items() if row["action"] == "run"} == set(STAGES) - {"fetch"}
+    assert "timezone" in rows["answers"]["reason"]
+
+
+def test_a_rehearsal_never_answers_to_the_real_name(person: Person, golden: Any) -> None:
+    done = person.run("images", "show", "centos7-minimal")
+    assert done.returncode == 7
+    assert NAME in done.stderr
+
+
+def wait_for(process: subprocess.Popen[bytes], log: Path, words: str, within: float = 180) -> None:
+    """Until the run has said the words."""
+
+    def said() -> bool | None:
+        return True if words in log.read_text(errors="replace") or process.poll() is not None else None
+
+    waiting.until(said, within=within, every=0.1)
+    assert words in log.read_text(errors="replace"), log.read_text(errors="replace")[-3000:]
+
+
+def machines_of(person: Person) -> list[int]:
+    """QEMU processes that run from this person's store (under qemu:///system they belong to another user)."""
+    word = str(person.folder).encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            line = (entry / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"qemu-system" in line.split(b"\0")[0] and word in line:
+            found.append(int(entry.name))
+    return found
+
+
+def kill_in(person: Person, stage: str, *words: str) -> None:
+    """Start a run, SIGKILL it while a machine of the stage runs, and see that nothing stays."""
+    log = person.folder / f"killed-in-{stage}.log"
+    process = person.start("run", "centos7-minimal", "--media", "medium.iso", *words, log=log)
+    try:
+        wait_for(process, log, f"{stage}: ")
+        waiting.until(lambda: machines_of(person) or None, within=60, every=0.1)
+        assert machines_of(person)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    waiting.until(lambda: None if machines_of(person) else True, within=5)
+    assert machines_of(person) == []
+
+
+def test_kill_9_in_verify_leaves_no_machine_and_the_published_image_as_it_was(person: Person, golden: Any) -> None:
+    path = Path(golden["image"]["disk"])
+    before = path.stat()
+    kill_in(person, "verify", "--fresh", "verify")
+    assert path.stat() == before
+    again = person.json("run", "centos7-minimal", "--media", "medium.iso")
+    assert again["image"] == golden["image"]
+    temporary = person.folder / "artifacts" / ".store" / "tmp"
+    assert list(temporary.iterdir()) == []
+
+
+def test_kill_9_in_install_as_root_leaves_nothing(root_person: Person, rehearsal_iso: Path) -> None:
+    (root_person.folder / "medium.iso").symlink_to(rehearsal_iso)
+    kill_in(root_person, "install", "--accel", "tcg")
+    rows = root_person.json("plan", "centos7-minimal", "--media", "medium.iso")["stages"]
+    actions = {row["stage"]: row["action"] for row in rows}
+    # What was finished before the kill is not done again.
+    assert [actions[name] for name in STAGES[:4]] == ["reuse", "reuse", "reuse", "run"]
+
+
+def test_interrupt_in_install_undoes_everything(root_person: Person, rehearsal_iso: Path) -> None:
+    log = root_person.folder / "interrupted.log"
+    process = root_person.start("run", "centos7-minimal", "--media", str(rehearsal_iso), log=log)
+    wait_for(process, log, "install: ")
+    waiting.until(lambda: machines_of(root_person) or None, within=60, every=0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(30) == 130
+    assert machines_of(root_person) == []
+    assert list((root_person.folder / "artifacts" / ".store" / "tmp").iterdir()) == []
