@@ -7,10 +7,12 @@ is said about who we are; there is no policy that accepts what it sees.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import logging
 import re
+import select
 import shlex
 import socket
 import time
@@ -32,6 +34,8 @@ logging.getLogger("paramiko").propagate = False
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 EVERY = 0.25  # seconds between two attempts
 STEP = 15.0  # seconds that one step of one attempt may take: an emulated guest needs seconds for a key exchange
+PATIENCE = 4.0  # seconds that a silent connection is kept at first
+OPEN = 4  # silent connections kept at a time
 
 
 @dataclass(frozen=True)
@@ -87,20 +91,24 @@ def connect(
     start = time.monotonic()
     state = "nothing was tried"
 
+    doors = _Doors(host, port)
+
     def attempt() -> paramiko.Transport | None:
         nonlocal state
         if stop():
             raise error(f"the SSH login at {host}:{port} was given up", details=f"last attempt: {state}")
-        left = max(1.0, within - (time.monotonic() - start))
+        elapsed = time.monotonic() - start
         try:
-            return _log_in(host, port, user, key, fingerprints, min(STEP, left))
+            connection = doors.speaking(elapsed)
+            return _log_in(connection, user, key, fingerprints, min(STEP, max(1.0, within - elapsed)))
         except _AttemptError as failed:
             if failed.final:
                 raise error(*failed.told(host, port)) from None
             state = failed.state
             return None
 
-    transport = waiting.until(attempt, within=within, every=EVERY)
+    with contextlib.closing(doors):
+        transport = waiting.until(attempt, within=within, every=EVERY)
     if transport is None:
         raise error(
             f"no SSH login as {user} at {host}:{port} within {within:g} s",
@@ -184,19 +192,67 @@ class _AttemptError(Exception):
         return f"no SSH login at {host}:{port}", self.state, self.hint
 
 
+class _Doors:
+    """Connections to a port at which a guest may be listening one day.
+
+    User-mode networking accepts for a guest whose network is not up, says nothing, and tries again ever more rarely;
+    so a silent connection tells nothing about a newer one. A few are kept, and the first that speaks is taken.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._place = (host, port)
+        self._open: dict[socket.socket, float] = {}
+
+    def close(self) -> None:
+        """Close those that said nothing."""
+        while self._open:
+            self._open.popitem()[0].close()
+
+    def speaking(self, elapsed: float) -> socket.socket:
+        """A connection on which the other side has begun to speak; the others are closed.
+
+        Args:
+            elapsed: seconds since the first attempt; a guest that is slow to speak is given more time.
+
+        Raises:
+            _AttemptError: none does.
+        """
+        patience = min(STEP, max(PATIENCE, elapsed / 4))
+        now = time.monotonic()
+        for door, opened in list(self._open.items()):
+            if now - opened > patience:
+                del self._open[door]
+                door.close()
+        if all(now - opened >= patience / OPEN for opened in self._open.values()):
+            self._knock(now)
+        state = f"connected, but no SSH banner within {patience:.0f} s"
+        for door in select.select(list(self._open), [], [], EVERY)[0]:
+            del self._open[door]
+            try:
+                if door.recv(1, socket.MSG_PEEK):
+                    self.close()
+                    return door
+                state = "connected, but no SSH banner (closed)"
+            except OSError as fault:
+                state = f"connected, but no SSH banner ({fault.strerror})"
+            door.close()
+        raise _AttemptError(state)
+
+    def _knock(self, now: float) -> None:
+        try:
+            self._open[socket.create_connection(self._place, timeout=STEP)] = now
+        except OSError as fault:
+            raise _AttemptError(f"no TCP connection ({fault.strerror or fault})") from None
+
+
 def _log_in(
-    host: str, port: int, user: str, key: paramiko.PKey, fingerprints: Collection[str], step: float
+    connection: socket.socket, user: str, key: paramiko.PKey, fingerprints: Collection[str], step: float
 ) -> paramiko.Transport:
-    try:
-        connection = socket.create_connection((host, port), timeout=step)
-    except OSError as fault:
-        raise _AttemptError(f"no TCP connection ({fault.strerror or fault})") from None
     transport: paramiko.Transport | None = None
     try:
         transport = paramiko.Transport(connection)
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = step
-        _exchange_keys(transport, step)
-        seen = fingerprint(transport.get_remote_server_key())
+        seen = fingerprint(_exchange_keys(transport, step))
         if seen not in fingerprints:
             raise _AttemptError(
                 f"wrong host key {seen}; the guest itself printed {', '.join(sorted(fingerprints))}",
@@ -213,11 +269,13 @@ def _log_in(
     return transport
 
 
-def _exchange_keys(transport: paramiko.Transport, step: float) -> None:
+def _exchange_keys(transport: paramiko.Transport, step: float) -> paramiko.PKey:
+    """The host key that the guest has proved to hold."""
     try:
         transport.start_client(timeout=step)
+        # start_client also returns when its time is over; then there is no key yet, and asking for it raises.
+        return transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as fault:
-        # User-mode networking accepts for a guest that does not listen yet, and hangs up.
         if not transport.remote_version:
             raise _AttemptError(f"connected, but no SSH banner ({fault or 'closed'})") from None
         raise _AttemptError(f"{transport.remote_version} answered, but the key exchange failed ({fault})") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import threading
 from pathlib import Path
@@ -95,6 +96,43 @@ def test_a_port_that_hangs_up_is_no_banner() -> None:
     assert "no SSH banner" in caught.value.details
 
 
+def test_silent_connections_do_not_hide_one_that_speaks() -> None:
+    """User-mode networking accepts long before the guest listens: the first connections stay silent for ever."""
+    kept: list[socket.socket] = []
+    with sshd(HOST, USER) as inner, socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def pump(source: socket.socket, target: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                while data := source.recv(65536):
+                    target.sendall(data)
+            with contextlib.suppress(OSError):
+                target.shutdown(socket.SHUT_RDWR)
+
+        def accept() -> None:
+            for number in range(3):
+                client = listener.accept()[0]
+                kept.append(client)
+                if number == 2:
+                    server = socket.create_connection(("127.0.0.1", inner))
+                    kept.append(server)
+                    pumps.extend(
+                        threading.Thread(target=pump, args=pair) for pair in ((client, server), (server, client))
+                    )
+                    for each in pumps:
+                        each.start()
+
+        pumps: list[threading.Thread] = []
+        thread = threading.Thread(target=accept)
+        thread.start()
+        with connect(listener.getsockname()[1], USER, [fingerprint(HOST)], within=20) as guest:
+            assert guest.run("echo in").out == "in\n"
+        thread.join()
+        for each in pumps:
+            each.join()
+    for each_socket in kept:
+        each_socket.close()
+
+
 def test_a_server_without_common_ground_is_a_failed_key_exchange() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -142,3 +180,26 @@ def test_public_line_is_the_keys() -> None:
     kind, blob, comment = USER_LINE.split()
     assert (kind, comment) == ("ssh-ed25519", "test")
     assert paramiko.PKey.from_type_string(kind, base64.b64decode(blob)).fingerprint == fingerprint(USER)
+
+
+def test_a_server_that_falls_silent_after_its_banner_is_told() -> None:
+    kept: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def greet() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    client = listener.accept()[0]
+                    kept.append(client)
+                    client.sendall(b"SSH-2.0-OpenSSH_7.4\r\n")
+
+        thread = threading.Thread(target=greet)
+        thread.start()
+        port = listener.getsockname()[1]
+        with pytest.raises(UnreachableError) as caught, connect(port, USER, [fingerprint(HOST)], within=1.5):
+            pass
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    for client in kept:
+        client.close()
+    assert "SSH-2.0-OpenSSH_7.4 answered, but the key exchange failed" in caught.value.details
