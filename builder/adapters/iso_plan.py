@@ -19,7 +19,7 @@ from builder.errors import MediumError
 
 SECTOR = 2048
 SYSTEM_AREA = 16 * SECTOR
-CHUNK = 1 << 20
+CHUNK = 4 << 20
 _ZEROS = bytes(CHUNK)
 
 
