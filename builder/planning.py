@@ -118,7 +118,7 @@ def _walk_back(
             actions[name], said[name] = "not needed", f"the run ends with {given.end}"
         elif name not in wanted and name not in anew:
             readers = [one.stage.name for one in given.steps if name in one.stage.needs and one.stage.name in inside]
-            actions[name], said[name] = "not needed", f"no run of {' or '.join(readers)}"
+            actions[name], said[name] = "not needed", f"only {' and '.join(readers)} would read it"
         elif (reason := why(name)) is None:
             actions[name], said[name] = "reuse", "finished object found"
         else:

@@ -76,10 +76,6 @@ def _from_file(recipe: Recipe, path: Path, store: Store) -> Medium:
     if not path.is_file():
         raise MediumError(f"no such file: {path}", hint=f"--media takes an ISO file, or the word {ASKED}")
     facts = iso_inspect.inspect(path)
-    if facts.truncated:
-        raise MediumError(
-            f"{path} is truncated: {facts.file_size} bytes, its volume has {facts.volume_size}", hint="fetch it again"
-        )
     found = store.sha256_of(path)
     if facts.is_rehearsal:
         return Medium(found, rehearsal=found)

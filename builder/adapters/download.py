@@ -84,10 +84,15 @@ def fetch(
     except OSError as fault:
         raise HostError(f"cannot write {out}: {fault.strerror or fault}") from fault
     raise MediumError(
-        f"no mirror has the install medium {out.name}",
-        details="\n".join(faults) or "the recipe names no mirror",
-        hint="give a copy with --media FILE, or add a mirror to media.sources of the recipe",
+        f"no mirror gave the install medium {_file_name(urls) or out.name}",
+        details="\n".join([*faults, f"sha256 wanted: {wanted}"]),
+        hint="if you have the ISO: --media FILE; without any: --media rehearsal makes a small one from host packages",
     )
+
+
+def _file_name(urls: Sequence[str]) -> str:
+    """What people call the file."""
+    return urlsplit(urls[0]).path.rpartition("/")[2] if urls else ""
 
 
 def _from_mirror(url: str, wanted: str, part: _Part, pause: float, tries: int) -> None:
@@ -135,6 +140,9 @@ def _attempt(session: requests.Session, url: str, part: _Part) -> None:
             if _accept(answer, part):
                 part.take(answer.iter_content(_NET_CHUNK), _total(answer, part.size), urlsplit(url).hostname or "")
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as fault:
+        if "NameResolutionError" in repr(fault):
+            # No name server, or no such host: the next mirror is the better try.
+            raise _MirrorError(_brief(fault)) from None
         raise _PassingFaultError(_brief(fault)) from None
     except requests.RequestException as fault:
         raise _MirrorError(_brief(fault)) from None
@@ -297,6 +305,8 @@ def _brief(fault: requests.RequestException) -> str:
     inner: object = fault.args[0] if fault.args else fault
     inner = getattr(inner, "reason", None) or inner
     text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?", "", str(inner)) or type(fault).__name__
+    # urllib3 2 puts "HTTPSConnection(host='…', port=443): " before what happened.
+    text = re.sub(r"^\w+\(host='[^']*', port=\d+\): ", "", text)
     return re.sub(r"^\w+\((.*)\)$", r"\1", text.splitlines()[0]).strip("'\" ")
 
 

@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pycdlib  # noqa: TID251
-from pycdlib import dates  # noqa: TID251
-from pycdlib.pycdlibexception import PyCdlibException  # noqa: TID251
+import pycdlib
+from pycdlib import dates
+from pycdlib.pycdlibexception import PyCdlibException
 
 from builder.adapters.atomic_file import replacing
 from builder.adapters.iso_plan import SECTOR, SYSTEM_AREA, Plan, Recorder, Source

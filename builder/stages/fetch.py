@@ -53,11 +53,6 @@ def run(job: Job) -> None:
             download.fetch(job.settings.medium_urls, job.inputs.sha256, arrived, progress=job.progress)
         arrived.rename(target)
     facts = iso_inspect.inspect(target)
-    if facts.truncated:
-        raise MediumError(
-            f"the medium is truncated: {facts.file_size} bytes, its volume has {facts.volume_size}",
-            hint="fetch it again",
-        )
     (job.out / FACTS).write_text(json.dumps(facts.as_dict(), indent=2) + "\n", encoding="utf-8")
     job.progress.note(f"medium: {facts.volume_id}, {facts.file_size >> 20} MiB")
 

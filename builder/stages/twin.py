@@ -138,12 +138,12 @@ def examine(job: Job, twin: Twin) -> TwinReport:
     )
     with login as session:
         boot_seconds = time.monotonic() - twin.started
-        job.progress.beat(f"{twin.role}: root is in over SSH after {boot_seconds:.0f} s")
+        job.progress.note(f"{twin.role}: root is in over SSH after {boot_seconds:.0f} s")
         with console_login.log_in(twin.machine.console, job.secrets.root_password, within=left) as shell:
             answer = shell.run("id -u")
         if answer.text.strip() != "0":
             raise VerifyError(f"{twin.role}: the console login is not root's", answer.text)
-        job.progress.beat(f"{twin.role}: root is in on the console")
+        job.progress.note(f"{twin.role}: root is in on the console")
         _require_no_failed_unit(twin, session)
         for name, command in job.inputs.checks:
             reply = session.run(command)

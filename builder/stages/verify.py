@@ -6,22 +6,26 @@ The copies are throw-away overlays; the sealed file is never written to, and is 
 from __future__ import annotations
 
 import json
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+import time
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 from builder.adapters import guest, hypervisor
+from builder.adapters.screen import last_line
 from builder.errors import BuilderError, VerifyError
 from builder.hashing import sha256_file
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
 from builder.stages import seal
 from builder.stages.machines import keep_picture
-from builder.stages.twin import TwinReport, boot_twin, examine
+from builder.stages.twin import Twin, TwinReport, boot_twin, examine
 
 FILE = "verify.json"
 ROLES = ("twin-a", "twin-b")
+BEAT_EVERY = 2.0
+LAST_WORDS = 4096
 
 
 class VerifyInputs(Inputs):
@@ -79,16 +83,28 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[TwinReport, TwinReport]:
         job.progress.note(f"booting two copies with {accel.name.upper()}")
         twins = [boot_twin(job, host, accel, role, sealed, key, machines) for role in ROLES]
         examined = [pool.submit(examine, job, twin) for twin in twins]
-        done, _ = wait(examined, return_when=FIRST_EXCEPTION)
         try:
-            for future in done:
-                future.result()
+            _watch(job, twins, examined)
         except BuilderError:
             for twin in twins:
                 keep_picture(twin.machine, job.evidence / f"{twin.role}.png")
             raise
         first, second = (future.result() for future in examined)
     return first, second
+
+
+def _watch(job: Job, twins: list[Twin], examined: list[Future[TwinReport]]) -> None:
+    """Tell how the copies come up until both are examined; the first that fails raises what it found."""
+    start = time.monotonic()
+    pending: set[Future[TwinReport]] = set(examined)
+    while pending:
+        done, pending = wait(pending, timeout=BEAT_EVERY, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
+        minutes, seconds = divmod(int(time.monotonic() - start), 60)
+        twin = twins[seconds // int(BEAT_EVERY) % len(twins)]
+        line = last_line(twin.machine.console.tail[-LAST_WORDS:])
+        job.progress.beat(f"{minutes}:{seconds:02d} · {twin.role}: {line}")
 
 
 def _compare(first: TwinReport, second: TwinReport) -> None:

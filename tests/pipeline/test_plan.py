@@ -40,11 +40,11 @@ def test_after_a_run_nothing_is_left_to_do(memory_path: Path) -> None:
     run_in(memory_path)
     assert plan_in(memory_path).idle
     assert told(plan_in(memory_path)) == {
-        "fetch": "not needed: no run of install",
-        "answers": "not needed: no run of install",
-        "install": "not needed: no run of seal",
-        "seal": "not needed: no run of verify or publish",
-        "verify": "not needed: no run of publish",
+        "fetch": "not needed: only install would read it",
+        "answers": "not needed: only install would read it",
+        "install": "not needed: only seal would read it",
+        "seal": "not needed: only verify and publish would read it",
+        "verify": "not needed: only publish would read it",
         "publish": "reuse: finished object found",
     }
 

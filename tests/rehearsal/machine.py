@@ -35,13 +35,15 @@ class Machine:
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path, ssh_port: int) -> None:
         self.process, self.folder, self.ssh_port = process, folder, ssh_port
+        # QEMU waits for this connection before it starts anything. Its own logfile= is of no use: a byte that the socket
+        # cannot take at once is logged when it is refused and again when it is taken.
+        self._console = _connect(folder / "serial0", process)
+        self._drainer = threading.Thread(target=self._drain)
+        self._drainer.start()
         self.qmp = _connect(folder / "qmp", process)
         self._lines = self.qmp.makefile("r")
         self._lines.readline()
         self.tell("qmp_capabilities")
-        self._console = _connect(folder / "serial0", process)
-        self._drainer = threading.Thread(target=self._drain)
-        self._drainer.start()
 
     def tell(self, command: str, **arguments: Any) -> Any:
         """Run a QMP command and return its answer."""
@@ -82,10 +84,9 @@ class Machine:
         self._console.sendall(text.encode())
 
     def _drain(self) -> None:
-        # Output that nobody reads would stall the machine; what it says is in the log file anyway.
-        with contextlib.suppress(OSError):
-            while self._console.recv(4096):
-                pass
+        with (self.folder / "serial0.log").open("ab", buffering=0) as log, contextlib.suppress(OSError):
+            while data := self._console.recv(4096):
+                log.write(data)
 
     def close(self) -> None:
         """Give the connections back; the process has ended."""
@@ -103,6 +104,17 @@ class Machine:
     def insert(self, drive: str, iso: Path) -> None:
         """Put a CD into a drive."""
         self.tell("blockdev-change-medium", id=drive, filename=str(iso), format="raw")
+
+    def resume(self) -> None:
+        """Let a restored machine go on, once its state is in."""
+
+        def loaded() -> bool | None:
+            status = self.tell("query-status")["status"]
+            assert status != "internal-error"
+            return None if status == "inmigrate" else True
+
+        assert until(loaded, within=60, every=0.1)
+        self.tell("cont")
 
     def save(self, path: Path) -> None:
         """Write the machine's state to a file and stop it."""
@@ -150,6 +162,7 @@ def machine(
     cpus: int = 1,
     restore: Path | None = None,
     bus: str = "virtio",
+    net: str = "10.0.2.15",
 ) -> Iterator[Machine]:
     """Start a machine; it is ended with the block.
 
@@ -160,6 +173,7 @@ def machine(
         boot: kernel, initrd and kernel command line, instead of booting from disk or CD.
         restore: state written by `Machine.save` of a machine with the same hardware.
         bus: `virtio` (virtio-scsi) or `sata`.
+        net: address that SSH is forwarded to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
@@ -179,12 +193,12 @@ def machine(
         ),
         *("-display", "none", "-no-reboot", "-nodefaults", "-vga", "std"),
         *("-qmp", f"unix:{folder}/qmp,server=on,wait=off"),
-        *("-chardev", f"socket,id=s0,path={folder}/serial0,server=on,wait=off,logfile={folder}/serial0.log"),
+        *("-chardev", f"socket,id=s0,path={folder}/serial0,server=on,wait=on"),
         *("-serial", "chardev:s0", "-serial", f"file:{folder}/serial1.log"),
         *("-device", "virtio-serial", "-chardev", f"file,id=log,path={folder}/anaconda.log"),
         *("-device", "virtserialport,chardev=log,name=org.fedoraproject.anaconda.log.0"),
         *("-device", "virtio-rng-pci", "-device", "virtio-scsi-pci,id=scsi"),
-        *("-nic", f"user,model=virtio-net-pci,restrict=off,hostfwd=tcp:127.0.0.1:{port}-:22"),
+        *("-nic", f"user,model=virtio-net-pci,restrict=off,hostfwd=tcp:127.0.0.1:{port}-{net}:22"),
     ]
     if disk is not None:
         model = "scsi-hd,bus=scsi.0" if bus == "virtio" else "ide-hd,bus=ide.5"

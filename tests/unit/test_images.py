@@ -42,9 +42,7 @@ def test_a_published_image_is_whole(tmp_path: Path, disk: Path) -> None:
     assert image.latest
     assert image.manifest["run"] == "one"
     assert image.manifest["files"] == {"toy.qcow2": {"size": 4000, "sha256": digest}}
-    subprocess.run(
-        ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=image.path, check=True, capture_output=True
-    )
+    subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=image.path, check=True, capture_output=True)
     assert image.disk.samefile(disk)
     assert all(path.stat().st_mode & 0o222 == 0 for path in image.path.iterdir())
     assert (tmp_path / "images" / "toy" / "latest").readlink() == Path(image.version)

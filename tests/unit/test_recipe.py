@@ -139,9 +139,7 @@ def test_each_fault_has_its_line(pipelines: Path, recipe_text: str, old: str, ne
 
 
 def test_all_faults_are_reported_at_once_in_the_order_of_lines(pipelines: Path, recipe_text: str) -> None:
-    text = (
-        recipe_text.replace("1GiB", "1GB").replace("bios", "efi").replace("keep: 3", "keep: 0").replace("UTC", "a b")
-    )
+    text = recipe_text.replace("1GiB", "1GB").replace("bios", "efi").replace("keep: 3", "keep: 0").replace("UTC", "a b")
     sets = {"machine.machine": "pdp11", "machin.vcpus": "3"}
     found = faults(pipelines, text, sets)
     places = [line.split(": ")[0] for line in found]
@@ -199,9 +197,7 @@ def test_set_lays_values_over_the_file(pipelines: Path) -> None:
         ("", "x", "--set =x: unknown key ''"),
     ],
 )
-def test_faults_of_set_are_named_as_such(
-    pipelines: Path, recipe_text: str, place: str, value: str, fault: str
-) -> None:
+def test_faults_of_set_are_named_as_such(pipelines: Path, recipe_text: str, place: str, value: str, fault: str) -> None:
     (line,) = faults(pipelines, recipe_text, {place: value})
     assert line.startswith(fault)
 

@@ -162,7 +162,7 @@ def test_one_line_for_each_mirror(tmp_path: Path) -> None:
         with pytest.raises(MediumError) as caught:
             get(tmp_path / "m", NOBODY, *urls, "file:///etc/passwd", "http://user:secret@127.0.0.1:9/m")
     lines = caught.value.details.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 7  # six mirrors, and what was wanted of them
     assert lines[0].startswith(f"{NOBODY}: ")
     assert "Connection refused (3 tries)" in lines[0]
     assert lines[1].endswith("HTTP 403 Forbidden")

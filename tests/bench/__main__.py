@@ -1,0 +1,9 @@
+"""`make bench`: every measurement, one after the other; each prints a table with its peer or physical limit."""
+
+from __future__ import annotations
+
+from tests.bench import bench_cli, bench_media
+
+if __name__ == "__main__":
+    bench_cli.main()
+    bench_media.main()
