@@ -132,7 +132,7 @@ def test_kill_9_in_install_as_root_leaves_nothing(root_person: Person, rehearsal
     rows = root_person.json("plan", "centos7-minimal", "--media", "medium.iso")["stages"]
     actions = {row["stage"]: row["action"] for row in rows}
     # What was finished before the kill is not done again.
-    assert [actions[name] for name in STAGES[:4]] == ["reuse", "reuse", "reuse", "run"]
+    assert [name for name in STAGES if actions[name] == "run"] == STAGES[3:]
 
 
 def test_interrupt_in_install_undoes_everything(root_person: Person, rehearsal_iso: Path) -> None:
