@@ -1,0 +1,162 @@
+"""Each gate refuses what it is there for: the golden image is broken on purpose, once a gate."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.adapters import disk, guest, seed_iso, waiting
+from builder.adapters.domain_xml import Disk, Layer, MachineSpec
+from builder.adapters.follow import LogFollower
+from builder.adapters.hypervisor import Hypervisor, connect
+from builder.errors import VerifyError
+from builder.hashing import sha256_file
+from builder.secrets import Secrets
+from builder.seed import Identity, files
+from builder.settings import Settings
+from builder.stage import Job, Ledger
+from builder.stages import install, seal, verify
+from builder.store import Store
+from tests.conftest import Silent
+from tests.e2e.conftest import Person
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
+Alter = Callable[[str, str], Path]
+
+
+@pytest.fixture(scope="module")
+def place(person: Person) -> Path:
+    folder = person.folder / "gates"
+    folder.mkdir(mode=0o711)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hypervisor() -> Iterator[Hypervisor]:
+    with connect(Settings(Path(), (), ()).uri) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def alter(place: Path, hypervisor: Hypervisor, golden: Any) -> Alter:
+    """Boot a copy of the golden image, run a script in it as root, shut it down; the copy, flattened."""
+
+    def change(name: str, script: str) -> Path:
+        base = Path(golden["image"]["disk"])
+        overlay, cd = place / f"{name}.overlay", place / f"{name}.iso"
+        disk.create(overlay, None, "qcow2", backing=(base, "qcow2"))
+        key, public = guest.make_keypair()
+        seed_iso.write_iso(cd, seed_iso.IDENTITY_LABEL, files(Identity(name, name, (public,))), mode=0o444)
+        own = uuid.uuid4()
+        spec = MachineSpec(
+            name=f"builder-test-{own}",
+            uuid=own,
+            run_id=f"test-{own}",
+            role="altered",
+            mac="52:54:00:" + ":".join(f"{byte:02x}" for byte in own.bytes[:3]),
+            console_log=place / f"{name}.ttyS0",
+            vcpus=2,
+            disks=(Disk(overlay, "qcow2", "BUILDER-SYSTEM", backing=(Layer(base, "qcow2"),)),),
+            cdroms=(cd,),
+            serial1=place / f"{name}.ttyS1",
+        )
+        told = place / f"{name}.told"
+        with ExitStack() as stack:
+            stack.enter_context(LogFollower(place / f"{name}.ttyS1", told))
+            machine = stack.enter_context(hypervisor.boot(spec, place / f"{name}.console"))
+            waiting.until(lambda: f"READY {name}" in told.read_text() or None, within=400)
+            prints = re.findall(r"HOSTKEY (SHA256:\S+)", told.read_text())
+            with guest.connect(machine.ssh_port or 0, key, prints, within=300) as session:
+                reply = session.run(script)
+                assert reply.status == 0, reply.err
+            machine.press_power()
+            assert machine.wait_off(200, lambda _: None).how == "shutdown"
+        flat = place / f"{name}.qcow2"
+        disk.convert(overlay, "qcow2", flat, "qcow2")
+        flat.chmod(0o444)
+        return flat
+
+    return change
+
+
+@pytest.fixture
+def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job]:
+    """A job of the verify or seal stage on a given disk."""
+
+    def make(kind: str, name: str, needs: dict[str, Path], inputs: Any, secrets: Secrets | None = None) -> Job:
+        work = place / f"{name}-{kind}"
+        folders = {part: work / part for part in ("out", "scratch", "evidence")}
+        for folder in folders.values():
+            folder.mkdir(parents=True, mode=0o711)
+        store = Store(person.folder / "artifacts" / ".store")
+        return Job(
+            run_id=f"gates-{name}",
+            digest="d" * 64,
+            inputs=inputs,
+            needs=needs,
+            digests={},
+            out=folders["out"],
+            scratch=folders["scratch"],
+            evidence=folders["evidence"],
+            settings=Settings(person.folder / "artifacts", (), (), accel="tcg"),
+            secrets=secrets or Secrets(store, "centos7-minimal"),
+            progress=Silent(),
+            ledger=Ledger(),
+        )
+
+    return make
+
+
+def verify_inputs() -> verify.VerifyInputs:
+    return verify.VerifyInputs(vcpus=2, memory=1 << 30, firmware="bios", devices="virtio", machine="q35", checks=())
+
+
+def as_sealed(place: Path, name: str, image: Path) -> dict[str, Path]:
+    """The image as if the seal stage had made it."""
+    folder = place / f"{name}-sealed"
+    folder.mkdir(mode=0o711)
+    (folder / seal.FILE).hardlink_to(image)
+    (folder / seal.FACTS).write_text(json.dumps({"sha256": sha256_file(image)}))
+    return {"seal": folder}
+
+
+def test_an_image_that_was_booted_is_refused_twice(alter: Alter, place: Path, job_for: Any, golden: Any) -> None:
+    """Its host keys are found by the search, its machine-id by the twins."""
+    used = alter("used", "test -s /etc/machine-id && test -s /etc/ssh/ssh_host_ed25519_key && sync")
+    raw = place / "installed"
+    raw.mkdir()
+    disk.convert(used, "qcow2", raw / install.FILE, "raw")
+    with pytest.raises(VerifyError, match="the installed disk holds a private key"):
+        seal.run(job_for("seal", "used", {"install": raw}, seal.SealInputs(compression="zstd")))
+    with pytest.raises(VerifyError, match="two copies of the image have the same machine id"):
+        verify.run(job_for("verify", "used", as_sealed(place, "used", used), verify_inputs()))
+
+
+def test_a_failed_unit_is_refused(alter: Alter, place: Path, job_for: Any) -> None:
+    broken = alter(
+        "broken",
+        "printf '[Service]\\nType=oneshot\\nExecStart=/bin/false\\n[Install]\\nWantedBy=multi-user.target\\n'"
+        " > /etc/systemd/system/broken-on-purpose.service && systemctl enable broken-on-purpose"
+        " && : > /etc/machine-id && sync",
+    )
+    with pytest.raises(VerifyError, match=r"failed unit: broken-on-purpose\.service"):
+        verify.run(job_for("verify", "broken", as_sealed(place, "broken", broken), verify_inputs()))
+
+
+def test_a_wrong_console_password_is_refused(place: Path, job_for: Any, golden: Any, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("not-the-one-in-the-image\n")
+    secrets = Secrets(Store(tmp_path / ".store"), "wrong", password)
+    sealed = as_sealed(place, "wrong", Path(golden["image"]["disk"]))
+    job = job_for("verify", "wrong", sealed, verify_inputs(), secrets)
+    with pytest.raises(VerifyError, match="the console refuses root's password"):
+        verify.run(job)
+    for file in job.evidence.iterdir():
+        assert b"not-the-one-in-the-image" not in file.read_bytes(), file
