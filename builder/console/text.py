@@ -50,9 +50,7 @@ def times_lines(took: dict[str, Any]) -> list[str]:
     lines = [f"took     {time_text(took['total'])}"]
     for kind, seconds in took["kinds"].items():
         moved = took["moved"].get(kind)
-        lines.append(
-            f"{'':9}{time_text(seconds):>9} {KINDS.get(kind, kind)}{f', {size_text(moved)}' if moved else ''}"
-        )
+        lines.append(f"{'':9}{time_text(seconds):>9} {KINDS.get(kind, kind)}{f', {size_text(moved)}' if moved else ''}")
     if took["kinds"]:
         lines.append(f"{'':9}{time_text(took['rest']):>9} all else")
     if took["stages"]:
@@ -90,13 +88,16 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequenc
     from rich.table import Table
 
     cells = [[clean(cell) for cell in row] for row in rows]
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    drawn = Table(box=None, padding=(0, 2, 0, 0))
     needed = 20  # columns at the least for the last one
     for index, head in enumerate(heads):
         last = index == len(heads) - 1
         width = max(len(row[index]) for row in [list(heads), *cells])
         needed += 0 if last else width + 2
-        drawn.add_column(head, min_width=None if last else width, justify="right" if index in right else "left")
+        # Folded, a word that is longer than its column goes on in the next line; else rich would cut it.
+        drawn.add_column(
+            head, min_width=None if last else width, justify="right" if index in right else "left", overflow="fold"
+        )
     for row in cells:
         drawn.add_row(*row)
     # In a pipe a line stays a line, so that programs for text can use it.

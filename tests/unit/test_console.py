@@ -274,6 +274,16 @@ def test_a_table_fits_its_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not any(line.endswith(" ") for line in lines)
 
 
+@pytest.mark.parametrize(
+    "why", ["x" * 150, "the installed disk holds a private key", "one-very-long-word.iso and more"]
+)
+def test_a_table_never_loses_a_letter(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    monkeypatch.setenv("COLUMNS", "44")
+    body = console.table(["NAME", "STATE", "WHY"], [["n" * 12, "failed", why]]).splitlines()[1:]
+    said = "".join(line.removeprefix("n" * 12 + "  failed") for line in body)
+    assert said.replace(" ", "") == why.replace(" ", "")
+
+
 def test_a_table_never_cuts_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     assert console.table(["NAME", "WHY"], [["n" * 60, "because"]]).splitlines()[1] == f"{'n' * 60}  because"
