@@ -71,7 +71,11 @@ def _read(name: str, search: Sequence[Path]) -> str:
         path = folder / name
         # A name such as ../../etc/passwd leaves the folder.
         if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
-            return path.read_text(encoding="utf-8")
+            try:
+                return path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as fault:
+                line = path.read_bytes()[: fault.start].count(b"\n") + 1
+                raise RecipeError(f"{path}:{line}: not UTF-8", str(fault), "save the template as UTF-8") from None
     known = sorted({found.name for folder in search for found in folder.glob("*.ks.j2")})
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"templates found: {', '.join(known) or 'none'}"
@@ -81,9 +85,7 @@ def _read(name: str, search: Sequence[Path]) -> str:
 def variables_of(texts: Mapping[str, str]) -> frozenset[str]:
     """Names of the variables that the template texts want from a recipe."""
     environment = jinja2.Environment()
-    names = {
-        name for text in texts.values() for name in jinja2.meta.find_undeclared_variables(environment.parse(text))
-    }
+    names = {name for text in texts.values() for name in jinja2.meta.find_undeclared_variables(environment.parse(text))}
     # A loop variable or a `set` of one file is declared there, and never asked of the recipe.
     return frozenset(names) - OWN_VARIABLES
 

@@ -192,3 +192,15 @@ def test_template_fault_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "x.ks.j2").write_text("text\n{% if %}\n")
     with pytest.raises(RecipeError, match=r"x\.ks\.j2:2"):
         kickstart.collect("x.ks.j2", [tmp_path])
+
+
+def test_template_in_another_encoding_names_the_line(tmp_path: Path) -> None:
+    (tmp_path / "x.ks.j2").write_bytes(b"text\n# caf\xe9\n")
+    with pytest.raises(RecipeError, match=r"x\.ks\.j2:2: not UTF-8"):
+        kickstart.collect("x.ks.j2", [tmp_path])
+
+
+def test_windows_line_ends_do_not_reach_the_installer(tmp_path: Path) -> None:
+    (tmp_path / "x.ks.j2").write_bytes(b"text\r\ncdrom\r\n")
+    texts = kickstart.collect("x.ks.j2", [tmp_path])
+    assert "\r" not in kickstart.render(texts, "x.ks.j2", {})
