@@ -11,7 +11,9 @@ import os
 import shutil
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from builder.adapters.process import run
@@ -104,6 +106,24 @@ def _add(tar: tarfile.TarFile, place: str, kind: bytes, mode: int, data: bytes =
     tar.addfile(entry, io.BytesIO(data))
 
 
+@contextmanager
+def _scratch(work: Path, *, root: bool) -> Iterator[Path]:
+    """A folder for mmdebstrap's tree, removed afterwards even when mmdebstrap was killed.
+
+    An ordinary user's tree belongs to the user's subordinate ids, which enter neither a private home directory nor are
+    theirs to delete: it lies in /tmp, and is removed from inside a user namespace.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="builder-rehearsal-", dir=work if root else "/tmp"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        if root:
+            shutil.rmtree(folder)
+        else:
+            run(["unshare", "--map-root-user", "--map-auto", "rm", "-rf", folder])
+
+
 def root_archive(archives: Path, include: list[str], overlay_file: Path, work: Path, codename: str) -> Path:
     """Let mmdebstrap make the file system from the packages in `archives` and return it as a tar file.
 
@@ -122,39 +142,23 @@ def root_archive(archives: Path, include: list[str], overlay_file: Path, work: P
             if path.is_file() and path.name != "lock":
                 _add(tar, f"var/cache/archive/{path.name}", tarfile.REGTYPE, 0o644, path.read_bytes())
     out = work / "root.tar"
-    exclude = (
-        "/usr/share/doc/*",
-        "/usr/share/man/*",
-        "/usr/share/info/*",
-        "/usr/share/locale/*",
-        "/usr/share/lintian/*",
-    )
-    run(
-        [
-            *(
-                "mmdebstrap",
-                "--quiet",
-                "--format=tar",
-                f"--mode={'root' if root else 'unshare'}",
-                "--variant=essential",
-            ),
-            *(f"--include={name}" for name in include),
-            *(f"--dpkgopt=path-exclude={glob}" for glob in exclude),
-            *(
-                "--dpkgopt=force-unsafe-io",
-                '--aptopt=Acquire::Languages "none"',
-                '--aptopt=Acquire::AllowInsecureRepositories "true"',
-            ),
-            f"--setup-hook=tar-in {packages} /",
-            '--setup-hook=echo "deb [trusted=yes] copy:$1/var/cache/archive ./" >"$1/etc/apt/sources.list"',
-            "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr",
-            f"--customize-hook=tar-in {overlay_file} /",
-            '--customize-hook=chroot "$1" /bin/sh /opt/finish.sh',
-            '--customize-hook=rm -rf "$1/opt/finish.sh" "$1/var/cache/archive"',
-            *(codename, out, ""),
-        ],
-        env={"TMPDIR": str(work)} if root else {"TMPDIR": "/tmp"},
-    )
+    words = [f"--include={name}" for name in include]
+    words += [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in ("doc", "man", "info", "locale", "lintian")]
+    words += ["--dpkgopt=force-unsafe-io", '--aptopt=Acquire::Languages "none"']
+    words += [
+        f"--setup-hook=tar-in {packages} /",
+        '--setup-hook=echo "deb [trusted=yes] copy:$1/var/cache/archive ./" >"$1/etc/apt/sources.list"',
+        "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr",
+        f"--customize-hook=tar-in {overlay_file} /",
+        '--customize-hook=chroot "$1" /bin/sh /opt/finish.sh',
+        '--customize-hook=rm -rf "$1/opt/finish.sh" "$1/var/cache/archive"',
+    ]
+    mode = f"--mode={'root' if root else 'unshare'}"
+    with _scratch(work, root=root) as folder:
+        run(
+            ["mmdebstrap", "--quiet", "--format=tar", mode, "--variant=essential", *words, codename, out, ""],
+            env={"TMPDIR": str(folder)},
+        )
     packages.unlink()
     return out
 

@@ -35,7 +35,7 @@ class Machine:
 
     def __init__(self, process: subprocess.Popen[bytes], folder: Path, ssh_port: int) -> None:
         self.process, self.folder, self.ssh_port = process, folder, ssh_port
-        # QEMU waits for this connection before it starts anything. Its own logfile= is of no use: a byte that the socket
+        # QEMU waits for this connection before it starts anything. Its own logfile= is of no use: a byte the socket
         # cannot take at once is logged when it is refused and again when it is taken.
         self._console = _connect(folder / "serial0", process)
         self._drainer = threading.Thread(target=self._drain)

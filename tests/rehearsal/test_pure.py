@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builder.rehearsal import tree
-from builder.rehearsal.installer import boot, bootargs, disks, locate, log, parse, plan, selection, storage
+from builder.rehearsal.installer import boot, bootargs, config, disks, locate, log, parse, plan, selection, storage
 from builder.rehearsal.installer.disks import Disk
 from builder.rehearsal.installer.plan import Request
 
@@ -191,6 +191,22 @@ def test_bad_kickstart_says_what_and_where(text: str, words: str, line: int) -> 
         parse.read(text)
     assert words in str(caught.value)
     assert f"The following problem occurred on line {line} of the kickstart file:" in str(caught.value)
+
+
+def test_a_line_with_a_hostname_alone_configures_no_interface() -> None:
+    ks = parse.read(
+        "network --bootproto=static --device=eth0 --ip=10.0.0.2 --netmask=255.0.0.0\nnetwork --hostname=a.b\n"
+    )
+    assert [config.hostname_only(data) for data in ks.network.network] == [False, True]
+
+
+def test_ifcfg_of_a_static_address() -> None:
+    ks = parse.read(
+        "network --bootproto=static --device=eth0 --ip=10.0.0.2 --netmask=255.255.240.0 --gateway=10.0.0.1\n"
+    )
+    text = config.ifcfg(ks.network.network[0], "eth0", identity="x")
+    for line in ('BOOTPROTO="none"', 'IPADDR="10.0.0.2"', 'PREFIX="20"', 'GATEWAY="10.0.0.1"', 'ONBOOT="yes"'):
+        assert line in text.splitlines()
 
 
 def test_sshkey_and_kdump_are_read() -> None:

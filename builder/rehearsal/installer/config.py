@@ -103,12 +103,17 @@ def ifcfg(data: Any, device: str, *, identity: str) -> str:
     return "\n".join([*lines, ""])
 
 
+def hostname_only(data: Any) -> bool:
+    """Is this `network --hostname=NAME` and nothing else? Such a line configures no interface."""
+    return bool(data.hostname) and str(data) == str(type(data)(hostname=data.hostname))
+
+
 def network(ks: Any) -> None:
     """network lines, hostname, and the default file of every interface that no line names."""
     names = devices()
     done = set()
     for data in ks.network.network:
-        if data.device in ("", None) and data.hostname and not data.bootProto:
+        if hostname_only(data):
             continue
         device = _device(data.device or "", names)
         if device is None:

@@ -1,0 +1,214 @@
+"""The rehearsal fails as Anaconda does: the same words, and the machine stays up or goes off as the real one would.
+
+The installer is booted once, to where it waits for a CD with the kickstart, and its state is saved; each row continues
+from there with a CD of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.rehearsal.machine import Machine, empty_disk, kickstart_cd, machine
+
+pytestmark = pytest.mark.vm
+
+STAGE2 = r"inst.stage2=hd:LABEL=CentOS\x207\x20x86_64"
+CONSOLE = "net.ifnames=0 biosdevname=0 console=tty0 console=ttyS0,115200n8"
+WAIT = "rehearsal.wait=3"  # seconds instead of 180
+GOOD = """cdrom
+lang en_US.UTF-8
+keyboard us
+timezone UTC
+rootpw --plaintext secret
+zerombr
+ignoredisk --only-use=disk/by-id/*BUILDER-SYSTEM*
+clearpart --all --initlabel
+part / --fstype=xfs --size=2000 --grow
+bootloader --timeout=1
+"""
+PACKAGES = "%packages\n@core\n%end\n"
+HUB = "Please make your choice from above ['q' to quit | 'b' to begin installation"
+STOPPED = "The installation was stopped due to an error which occurred while running in non-interactive cmdline mode"
+ENTER = "Press enter to exit."
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault.
+
+    Args:
+        kickstart: text of ks.cfg.
+        says: what must be on the console, in this order; the machine is looked at when the last has been said.
+        off: the machine then switches itself off (or resets, which ends QEMU here); otherwise it stays up.
+        never: what must not be on the console.
+    """
+
+    name: str
+    kickstart: str
+    says: tuple[str, ...]
+    off: bool = False
+    never: str = "Powering off."
+    logs: str = ""
+
+
+def _ks(mode: str, body: str = GOOD, packages: str = PACKAGES, end: str = "poweroff\n", more: str = "") -> str:
+    return f"{mode}\n{body}{end}{packages}{more}"
+
+
+UNKNOWN = "%packages\n@core\nno-such-package\n%end\n"
+MISSING = "You have specified that the package 'no-such-package' should be installed.  This package does not exist."
+PROBLEM = "The following problem occurred on line {} of the kickstart file:"
+NO_ROOT = GOOD.replace("rootpw --plaintext secret\n", "")
+TOO_BIG = GOOD.replace("--size=2000 --grow", "--size=90000")
+TINY = GOOD.replace("--size=2000 --grow", "--size=100")
+
+FAST = [
+    Row("missing %end", "text\n%packages\n@core\n", ("Section %packages does not end with %end.", "Pane is dead")),
+    Row("unknown command", "text\nfrobnicate\n", (PROBLEM.format(2), "Unknown command: frobnicate", "Pane is dead")),
+    Row("command not carried out", "text\nraid /\n", ("cannot carry out this command: raid", "Pane is dead")),
+    Row("no such disk", "text\nignoredisk --only-use=vdz\n", (PROBLEM.format(2), 'Disk "vdz"', "Pane is dead")),
+    Row("unknown package, text", _ks("text", packages=UNKNOWN), (MISSING, "Please respond 'yes' or 'no': ")),
+    Row(
+        "unknown package, cmdline",
+        _ks("cmdline", packages=UNKNOWN),
+        (STOPPED, "Missing package: no-such-package"),
+        True,
+        "",
+    ),
+    Row(
+        "unknown group",
+        _ks("text", packages="%packages\n@nope\n%end\n"),
+        ("group 'nope'", "Please respond 'yes' or 'no': "),
+    ),
+    Row(
+        "too big",
+        _ks("text", TOO_BIG),
+        ("storage configuration failed: not enough free space on disks", "[!] Installation Destination", HUB),
+    ),
+    Row(
+        "too big, cmdline",
+        _ks("cmdline", TOO_BIG),
+        (STOPPED, "mandatory spokes are not completed:\nInstallation Destination"),
+        True,
+        "",
+    ),
+    Row(
+        "too small",
+        _ks("text", TINY),
+        ("Not enough space in file systems for the current software selection.", "Enter 'b' to ignore", HUB),
+    ),
+    Row("no root password", _ks("text", NO_ROOT), ("[!] Root password", HUB)),
+    Row("no root password, cmdline", _ks("cmdline", NO_ROOT), (STOPPED, "not completed:\nRoot password"), True, ""),
+    Row("no partitions", _ks("text", GOOD.replace("part /", "#part /")), ("[!] Installation Destination", HUB)),
+    Row(
+        "failing %pre",
+        _ks("text", more="%pre --erroronfail\necho why\nexit 3\n%end\n"),
+        ("Running pre-installation scripts", "error running the kickstart script at line 16", "why", "Pane is dead"),
+    ),
+]
+
+_POST = "%post{}\necho reason-of-failure\nexit 1\n%end\n"
+SLOW = [
+    Row(
+        "%post fails",
+        _ks("text", more=_POST.format(" --erroronfail")),
+        ("There was an error running the kickstart script at line", "reason-of-failure", ENTER),
+    ),
+    Row(
+        "%post fails, cmdline",
+        _ks("cmdline", more=_POST.format(" --erroronfail")),
+        ("Running in cmdline mode, no interactive debugging allowed.", "The exact error message is: 0"),
+        True,
+        "",
+    ),
+    Row(
+        "%post fails without --erroronfail",
+        _ks("text", more=_POST.format("")),
+        ("Running post-installation scripts", "Powering off."),
+        True,
+        "There was an error",
+        "Error code 1 running the kickstart script at line",
+    ),
+    Row("no poweroff", _ks("text", end=""), ("Installation complete.  Press return to quit",)),
+]
+
+
+@pytest.fixture(scope="module")
+def waiting(
+    rehearsal_iso: Path, rehearsal_boot: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    """The saved state of an installer that waits for its kickstart, and its (empty) disk."""
+    folder = tmp_path_factory.mktemp("waiting")
+    disk = empty_disk(folder / "disk.qcow2")
+    line = f"{STAGE2} inst.ks=cdrom:/ks.cfg {CONSOLE} {WAIT}"
+    with machine(folder / "vm", disk=disk, cds=[rehearsal_iso, None], boot=(*rehearsal_boot, line)) as vm:
+        vm.expect("Please insert CDROM containing '/ks.cfg'...")
+        vm.save(folder / "state")
+    return folder / "state", disk
+
+
+@pytest.fixture
+def installer(
+    waiting: tuple[Path, Path], rehearsal_iso: Path, rehearsal_boot: tuple[Path, Path], tmp_path: Path
+) -> Iterator[Machine]:
+    """An installer that waits for its kickstart."""
+    state, base = waiting
+    disk = empty_disk(tmp_path / "disk.qcow2", base=base)
+    line = f"{STAGE2} inst.ks=cdrom:/ks.cfg {CONSOLE} {WAIT}"
+    boot = (*rehearsal_boot, line)
+    with machine(tmp_path / "vm", disk=disk, cds=[rehearsal_iso, None], boot=boot, restore=state) as vm:
+        yield vm
+
+
+def _row(row: Row, vm: Machine, folder: Path) -> None:
+    vm.resume()
+    vm.insert("cd1", kickstart_cd(folder / "ks.iso", row.kickstart))
+    for words in row.says:
+        vm.expect(words, within=120)
+    screen = vm.screen()
+    places = [screen.index(words) for words in row.says]
+    assert places == sorted(places)
+    if row.off:
+        vm.off()
+    else:
+        assert vm.process.poll() is None
+        assert vm.tell("query-status")["running"]
+    if row.never:
+        assert row.never not in vm.screen()
+    assert row.logs in vm.log()
+
+
+@pytest.mark.parametrize("row", FAST, ids=lambda row: row.name)
+def test_fails_as_anaconda(row: Row, installer: Machine, tmp_path: Path) -> None:
+    _row(row, installer, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", SLOW, ids=lambda row: row.name)
+def test_fails_late_as_anaconda(row: Row, installer: Machine, tmp_path: Path) -> None:
+    _row(row, installer, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (f"{STAGE2} inst.ks=hd:LABEL=WRONG:/ks.cfg", "LABEL=WRONG does not exist"),
+        ("inst.stage2=hd:LABEL=WRONG inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg", "/dev/root does not exist"),
+    ],
+    ids=["wrong kickstart label", "wrong stage2 label"],
+)
+def test_wrong_label_ends_in_an_emergency_shell(
+    line: str, words: str, rehearsal_iso: Path, rehearsal_boot: tuple[Path, Path], tmp_path: Path
+) -> None:
+    boot = (*rehearsal_boot, f"{line} {CONSOLE} {WAIT}")
+    with machine(tmp_path / "vm", disk=empty_disk(tmp_path / "d"), cds=[rehearsal_iso], boot=boot) as vm:
+        vm.expect("dracut-initqueue timeout - starting timeout scripts")
+        vm.expect("Could not boot.")
+        vm.expect(words, within=120)
+        vm.expect("Entering emergency mode. Exit the shell to continue.")
+        assert vm.process.poll() is None

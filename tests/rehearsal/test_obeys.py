@@ -1,0 +1,308 @@
+"""The rehearsal obeys the kickstart: two installs that each change many things, each looked at in the booted result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from builder.adapters.process import run
+from builder.adapters.waiting import until
+from tests.rehearsal.machine import Machine, empty_disk, kickstart_cd, machine
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow]
+
+LINE = r"inst.stage2=hd:LABEL=CentOS\x207\x20x86_64 inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg inst.nosave=all"
+CONSOLE = "net.ifnames=0 biosdevname=0 console=tty0 console=ttyS0,115200n8"
+
+BIOS = """#version=RHEL7
+text
+install
+cdrom
+lang en_US.UTF-8
+keyboard us
+timezone Europe/Berlin --isUtc --nontp
+network --bootproto=static --device=eth0 --ip=10.0.2.77 --netmask=255.255.255.0 --gateway=10.0.2.2 --nameserver=10.0.2.3
+network --hostname=bios.example
+rootpw --plaintext secret12
+user --name=worker --groups=wheel --plaintext --password=worker12
+sshkey --username=root "@KEY@"
+selinux --permissive
+firewall --disabled
+services --enabled=acpid --disabled=chronyd,nonexistent
+zerombr
+%include /tmp/disk.ks
+clearpart --all --initlabel
+part / --fstype=ext4 --size=3000
+part swap --size=300
+bootloader --location=mbr --timeout=1 --append="audit=0"
+poweroff
+%packages --excludedocs
+@core
+chrony
+acpid
+tree
+-postfix
+%end
+%pre --interpreter=/usr/bin/python3
+open("/tmp/disk.ks", "w").write("ignoredisk --only-use=disk/by-id/*BUILDER-SYSTEM*\\n")
+%end
+%post --erroronfail --log=/root/post.log
+echo said-in-post
+echo written >/root/from-post
+echo marker-line >/dev/ttyS1
+kver=$(rpm -q --qf '%{VERSION}-%{RELEASE}.%{ARCH}' kernel)
+dracut -f --no-hostonly "/boot/initramfs-$kver.img" "$kver"
+restorecon -R /root
+%end
+%post --nochroot
+echo outside >/mnt/sysimage/root/from-nochroot
+%end
+"""
+
+UEFI = """cmdline
+cdrom
+lang en_US.UTF-8
+keyboard de
+timezone UTC
+network --bootproto=dhcp --device=eth0 --onboot=on --noipv6 --hostname=uefi.example
+rootpw --plaintext secret12
+sshkey --username=root "@KEY@"
+selinux --enforcing
+ignoredisk --only-use=disk/by-id/scsi-0QEMU_QEMU_HARDDISK_BUILDER-SYSTEM
+zerombr
+clearpart --all --initlabel
+reqpart --add-boot
+part / --fstype=xfs --size=1500 --grow
+bootloader --timeout=1
+poweroff
+%packages
+@^minimal
+nano
+-chrony
+%end
+%addon com_redhat_kdump --disable
+%end
+%post --erroronfail
+: >/etc/machine-id
+sed -i 's/^GRUB_TIMEOUT=.*/GRUB_TIMEOUT=0/; s/^\\(GRUB_CMDLINE_LINUX="[^"]*\\)"/\\1 panic=5"/' /etc/default/grub
+grub2-mkconfig -o /boot/efi/EFI/centos/grub.cfg
+%end
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing the kickstart asked for.
+
+    Args:
+        ask: run in the installed system.
+        answer: a pattern that the whole answer must match.
+    """
+
+    name: str
+    ask: str
+    answer: str
+
+
+COMMON = [
+    Row("nothing failed", "systemctl --failed --no-legend; systemctl is-system-running --wait", "running"),
+    Row("host keys", "ls /etc/ssh/ssh_host_*_key | wc -l", "3"),
+    Row("machine id", "cat /etc/machine-id", "[0-9a-f]{32}"),
+    Row("no traces", "ls -d /root/*ks.cfg /var/log/anaconda /opt/rehearsal 2>/dev/null | wc -l", "0"),
+    Row("console inherited", "cat /proc/cmdline", ".*console=ttyS0,115200n8.*"),
+    Row("names preserved", "cat /proc/cmdline", ".*net.ifnames=0 biosdevname=0.*"),
+    Row("release", "cat /etc/centos-release", r"CentOS Linux release 7\.9\.2009 \(Core\)"),
+    Row(
+        "no private key but the host's",
+        "grep -rlE '^-----BEGIN .*PRIVATE KEY-----' /etc /root /usr/lib /home | grep -v /etc/ssh/ssh_host_ | wc -l",
+        "0",
+    ),
+    Row(
+        "tools",
+        "for t in parted xfs_growfs resize2fs blkid ssh-keygen hostnamectl; do command -v $t; done | wc -l",
+        "6",
+    ),
+]
+ROWS = {
+    "bios": [
+        *COMMON,
+        Row("hostname", "hostname", r"bios\.example"),
+        Row("time zone", "readlink /etc/localtime; date +%Z", r"\S+/Europe/Berlin\nCES?T"),
+        Row("root file system", "findmnt -no FSTYPE /", "ext4"),
+        Row("root size", "lsblk -bdno SIZE $(findmnt -no SOURCE /)", str(3000 << 20)),
+        Row("swap", "swapon --show=SIZE --noheadings", "300M"),
+        Row("service off", "systemctl is-enabled chronyd", "disabled"),
+        Row("package with a service", "systemctl is-active acpid", "active"),
+        Row("package added", "rpm -q --qf '%{NAME}' tree; tree --version | wc -l", "tree1"),
+        Row("package excluded", "rpm -q postfix", "package postfix is not installed"),
+        Row("%post file", "cat /root/from-post /root/post.log", "written\nsaid-in-post"),
+        Row("%post --nochroot", "cat /root/from-nochroot", "outside"),
+        Row("static address", "ip -4 -o address show eth0", r".*10\.0\.2\.77/24.*"),
+        Row(
+            "route and resolver",
+            "ip route show default; cat /etc/resolv.conf",
+            r"default via 10\.0\.2\.2 .*\n(?:.*\n)*nameserver 10\.0\.2\.3",
+        ),
+        Row("kernel argument", "cat /proc/cmdline", ".*audit=0.*"),
+        Row("user", "id -nG worker; grep -c '^worker:[$]6[$]' /etc/shadow", "worker wheel\n1"),
+        Row("selinux", "getenforce", "Permissive"),
+        Row(
+            "kernel by rpm",
+            "test -d /lib/modules/$(rpm -q --qf '%{VERSION}-%{RELEASE}.%{ARCH}' kernel) && echo there",
+            "there",
+        ),
+    ],
+    "uefi": [
+        *COMMON,
+        Row("hostname", "hostname", r"uefi\.example"),
+        Row("firmware", "test -d /sys/firmware/efi && echo efi", "efi"),
+        Row("esp", "findmnt -no FSTYPE /boot/efi; blkid -p -s PTTYPE -o value /dev/sda", "vfat\ngpt"),
+        Row("boot partition", "findmnt -no FSTYPE /boot", "xfs"),
+        Row("root grown", "test $(lsblk -bdno SIZE $(findmnt -no SOURCE /)) -gt 2700000000 && echo large", "large"),
+        Row("root file system", "findmnt -no FSTYPE /", "xfs"),
+        Row("package added", "nano --version | head -n 1 | cut -d' ' -f2,3", "GNU nano,"),
+        Row("chrony excluded", "command -v chronyd || rpm -q chrony", "package chrony is not installed"),
+        Row("grub2-mkconfig of %post", "cat /proc/cmdline", ".*panic=5.*"),
+        Row("keymap", "cat /etc/vconsole.conf", '(?s)KEYMAP="de".*'),
+        Row("selinux", "getenforce", "Enforcing"),
+        Row("address by DHCP", "ip -4 -o address show eth0", r".*10\.0\.2\.15/24.*"),
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's SSH key."""
+    path = tmp_path_factory.mktemp("key") / "id"
+    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "me", "-f", path])
+    return path
+
+
+def _ssh(vm: Machine, key: Path, script: str) -> str:
+    words: list[str | Path] = [
+        "-F",
+        "/dev/null",
+        "-i",
+        key,
+        "-p",
+        str(vm.ssh_port),
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "ConnectTimeout=5",
+    ]
+    words += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "root@127.0.0.1", "sh"]
+
+    def attempt() -> str | None:
+        done = run(["ssh", *words], stdin=script, check=False)
+        return None if done.status == 255 else done.stdout
+
+    said = until(attempt, within=240, every=1)
+    assert said is not None, vm.screen()[-3000:]
+    return said
+
+
+def _answers(vm: Machine, key: Path, rows: list[Row]) -> dict[str, str]:
+    script = "".join(f"echo '<<< {number}'\n( {row.ask} ) 2>&1\n" for number, row in enumerate(rows))
+    parts = re.split(r"<<< \d+\n", _ssh(vm, key, script))[1:]
+    return {row.name: part.strip() for row, part in zip(rows, parts, strict=True)}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What one install left: its console, its log, what %post said on the second line, and the booted answers."""
+
+    screen: str
+    log: str
+    marker: str
+    answers: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def installed(
+    rehearsal_iso: Path, rehearsal_boot: tuple[Path, Path], key: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Installed]:
+    """Install and boot one kind, once."""
+    done: dict[str, Installed] = {}
+    failed: set[str] = set()
+
+    def make(kind: str) -> Installed:
+        if kind in failed:
+            pytest.fail(f"the {kind} install failed, see the first test that needed it")
+        if kind not in done:
+            failed.add(kind)
+            folder = tmp_path_factory.mktemp(kind)
+            text = {"bios": BIOS, "uefi": UEFI}[kind].replace("@KEY@", key.with_suffix(".pub").read_text().strip())
+            cd = kickstart_cd(folder / "ks.iso", text)
+            disk = empty_disk(folder / "disk.qcow2", "5G")
+            boot = (*rehearsal_boot, f"{LINE} {CONSOLE}")
+            efi = kind == "uefi"
+            with machine(folder / "install", disk=disk, cds=[rehearsal_iso, cd], boot=boot, efi=efi) as vm:
+                vm.off(within=400)
+            with machine(folder / "run", disk=disk, efi=efi, net=NET[kind]) as booted:
+                answers = _answers(booted, key, ROWS[kind])
+            failed.discard(kind)
+            done[kind] = Installed(vm.screen(), vm.log(), vm.screen("serial1.log"), answers)
+        return done[kind]
+
+    return make
+
+
+NET = {"bios": "10.0.2.77", "uefi": "10.0.2.15"}
+ALL = [(kind, row) for kind, rows in ROWS.items() for row in rows]
+
+
+@pytest.mark.parametrize(("kind", "row"), ALL, ids=[f"{kind}: {row.name}" for kind, row in ALL])
+def test_obeys(kind: str, row: Row, installed: Callable[[str], Installed]) -> None:
+    assert re.fullmatch(row.answer, installed(kind).answers[row.name])
+
+
+ORDER = """Welcome to CentOS Linux 7 (Core) dracut-033-572.el7 (Initramfs)!
+Starting installer, one moment...
+anaconda 21.48.22.159-1 for CentOS 7 started.
+Running pre-installation scripts
+Not asking for VNC because
+Starting automated install....
+Generating updated storage configuration
+Checking storage configuration...
+Progress
+Setting up the installation environment
+Creating disklabel on /dev/sda
+Creating ext4 on /dev/sda1
+Starting package installation process
+Preparing transaction from installation source
+Installing libgcc (1/
+Performing post-installation setup tasks
+Installing boot loader
+Configuring installed system
+Writing network configuration
+Creating users
+Configuring addons
+Generating initramfs
+Running post-installation scripts
+dracut Warning: Killing all remaining processes
+Powering off.
+Power down""".splitlines()
+
+
+def test_console_lines_come_in_anacondas_order(installed: Callable[[str], Installed]) -> None:
+    screen = installed("bios").screen
+    places = [screen.index(words) for words in ORDER]
+    assert places == sorted(places)
+
+
+def test_log_port_has_lines_of_anacondas_form(installed: Callable[[str], Installed]) -> None:
+    lines = installed("bios").log.splitlines()
+    form = re.compile(
+        r"\d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERR|CRIT) (anaconda|blivet|program|packaging|ifcfg):.*"
+    )
+    assert [line for line in lines if not form.fullmatch(line)] == []
+    assert any("packaging:" in line for line in lines)
+
+
+def test_post_reaches_the_second_serial_port(installed: Callable[[str], Installed]) -> None:
+    assert installed("bios").marker == "marker-line\n"
