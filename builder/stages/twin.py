@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.adapters import console_login, disk, guest, host_facts, seed_iso, waiting
-from builder.adapters.domain_xml import Disk, Layer, MachineSpec, UserNet
+from builder.adapters.domain_xml import Disk, Layer, MachineSpec, UserNet, render
 from builder.adapters.follow import LogFollower
 from builder.adapters.host_facts import Accel
 from builder.adapters.hypervisor import Hypervisor
@@ -116,6 +116,7 @@ def boot_twin(
         network=UserNet(),
         on_reboot="restart",
     )
+    (job.evidence / f"{role}.xml").write_text(render(spec), encoding="utf-8")
     machines.enter_context(LogFollower(reports, told))
     started = time.monotonic()
     stop = threading.Event()
