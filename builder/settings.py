@@ -33,6 +33,7 @@ class Settings:
         artifacts: everything builder makes lives below this folder.
         recipes: folders searched for recipes, first match wins.
         templates: folders searched for kickstart templates, first match wins.
+        keys: folders searched for the public keys of vendors.
         connect: libvirt URI; None means qemu:///system for root, qemu:///session for everyone else.
         accel: `auto` takes KVM only where it can be trusted.
         require_kvm: end with exit 9 instead of falling back to TCG.
@@ -41,11 +42,13 @@ class Settings:
         medium_file: take the install medium from this file.
         medium_urls: mirrors to download the install medium from, in order.
         patience: how long to wait for guests.
+        media_dir: install ISOs are kept here; None means below `artifacts`.
     """
 
     artifacts: Path
     recipes: tuple[Path, ...]
     templates: tuple[Path, ...]
+    keys: tuple[Path, ...] = ()
     connect: str | None = None
     accel: Accel = "auto"
     require_kvm: bool = False
@@ -55,6 +58,7 @@ class Settings:
     medium_file: Path | None = None
     medium_urls: tuple[str, ...] = ()
     patience: Patience = Patience()
+    media_dir: Path | None = None
 
     @property
     def store(self) -> Path:
@@ -70,6 +74,11 @@ class Settings:
     def runs(self) -> Path:
         """One folder a run, with its record and its evidence."""
         return self.artifacts / "runs"
+
+    @property
+    def media(self) -> Path:
+        """Install ISOs, found by name."""
+        return self.media_dir or self.artifacts / "media"
 
     @property
     def uri(self) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from builder import __version__
-from builder.cli import catalogue, housekeeping, recipes, run
+from builder.cli import catalogue, host, housekeeping, media, recipes, run
 from builder.cli.output import document, lines, mute
 from builder.cli.state import State, short
 from builder.errors import BuilderError, HostError, Interrupted
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for part in (run, recipes, catalogue, housekeeping):
+for part in (run, recipes, catalogue, media, housekeeping, host):
     part.add_to(app)
 
 
@@ -44,9 +44,13 @@ def _version(value: bool) -> None:
 def builder(
     ctx: typer.Context,
     artifacts: Annotated[
-        Path,
-        typer.Option(envvar="BUILDER_ARTIFACTS", metavar="DIR", help="Where images, runs and the store are kept."),
-    ] = Path("artifacts"),
+        Path | None,
+        typer.Option(
+            envvar="BUILDER_ARTIFACTS",
+            metavar="DIR",
+            help="Where images, runs and the store are kept: the host's directory (host prepare), else ./artifacts.",
+        ),
+    ] = None,
     version: Annotated[  # noqa: ARG001 (its callback does it)
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -56,7 +60,7 @@ def builder(
         Path.cwd()
     except OSError as error:
         raise HostError(f"the working directory cannot be used: {error.strerror}", hint="cd to another one") from None
-    ctx.ensure_object(State).artifacts = artifacts
+    ctx.ensure_object(State).locate(artifacts)
 
 
 def main() -> int:
@@ -87,9 +91,7 @@ def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State)
     evidence = state.evidence if state.evidence is not None and state.evidence.is_dir() else None
     shown = str(short(evidence)) if evidence else ""
     if state.as_json:
-        document(
-            {"error": {**_as_dict(error), "stage": state.stage, "evidence": str(evidence) if evidence else None}}
-        )
+        document({"error": {**_as_dict(error), "stage": state.stage, "evidence": str(evidence) if evidence else None}})
     else:
         colour = console.colourful(sys.stderr)
         try:

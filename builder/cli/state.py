@@ -1,6 +1,6 @@
 """The one rule: a command gets its settings from here, and from nowhere else.
 
-An option wins over its environment variable, and that over the default.
+An option wins over its environment variable, that over what `host prepare` recorded, and that over the default.
 """
 
 from __future__ import annotations
@@ -24,15 +24,29 @@ class State:
 
     Args:
         artifacts: folder for everything that builder makes.
+        media_dir: folder of install ISOs, where one was chosen for this host.
         as_json: one JSON document is wanted on standard output.
         evidence: folder of the run that is under way.
         stage: name of the stage that failed.
     """
 
     artifacts: Path = field(default_factory=lambda: Path("artifacts"))
+    media_dir: Path | None = None
     as_json: bool = False
     evidence: Path | None = None
     stage: str | None = None
+
+    def locate(self, artifacts: Path | None) -> None:
+        """Settle where things live: as asked for, else as recorded for this host, else below the working directory.
+
+        Raises:
+            RecipeError: the record is damaged.
+        """
+        from builder import config
+
+        recorded = config.load()
+        self.media_dir = recorded.media
+        self.artifacts = artifacts or recorded.store or Path("artifacts")
 
     def settings(
         self,
@@ -48,8 +62,10 @@ class State:
         given = os.environ.get(PASSWORD_FILE)
         return Settings(
             artifacts=self.artifacts.absolute(),
+            media_dir=self.media_dir,
             recipes=search_path("pipelines"),
             templates=search_path("kickstarts"),
+            keys=search_path("keys"),
             connect=connect,
             accel=accel,
             require_kvm=require_kvm,
@@ -60,7 +76,7 @@ class State:
 
 
 def search_path(kind: str) -> tuple[Path, ...]:
-    """Folders of recipes (`pipelines`) or templates (`kickstarts`): here, the user's own, those that came along."""
+    """Folders of recipes (`pipelines`), templates (`kickstarts`) or public `keys`: here, the user's own, packaged."""
     import platformdirs
 
     package = Path(builder.__file__).parent

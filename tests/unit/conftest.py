@@ -69,7 +69,14 @@ def builder(tmp_path: Path) -> Callable[..., Ran]:
         done = subprocess.run(
             [sys.executable, "-m", "builder", *words],
             cwd=tmp_path,
-            env={**kept, "COLUMNS": "80", "HOME": str(home), "PYTHONPATH": str(source), **environment},
+            env={
+                **kept,
+                "COLUMNS": "80",
+                "HOME": str(home),
+                "XDG_CONFIG_DIRS": str(home),
+                "PYTHONPATH": str(source),
+                **environment,
+            },
             capture_output=True,
             text=True,
             timeout=60,

@@ -22,9 +22,9 @@ from builder.store import Store
 
 COMMANDS = [
     [],
-    *[[name] for name in ("run", "plan", "pipelines", "schema", "kickstart", "images", "runs", "gc")],
+    *[[name] for name in ("run", "plan", "pipelines", "schema", "kickstart", "images", "runs", "gc", "host")],
     *[["kickstart", "render"], ["kickstart", "lint"]],
-    *[["images", "list"], ["images", "show"], ["runs", "list"], ["runs", "show"]],
+    *[["images", "list"], ["images", "show"], ["runs", "list"], ["runs", "show"], ["host", "check"]],
 ]
 
 # Commands of a test that end as no command should, or wait for a signal, added to the real application.

@@ -1,0 +1,1 @@
+"""The host: looked at, prepared, and put back. Nothing here builds an image."""

@@ -1,0 +1,51 @@
+"""The one rule: the check only looks; it answers within two seconds and never breaks on what it does not find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from builder.host import libvirt_rows, machine_rows, network_rows, place_rows, sshd, system
+from builder.host.row import Row
+
+
+def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
+    """Look at the host.
+
+    Args:
+        store: where images and runs go.
+        media: where install media go.
+        recorded: both were chosen by `host prepare`.
+        uri: of libvirt.
+
+    Returns:
+        The rows in a fixed order; a build can run when none of them is `fail`.
+    """
+    host = system.find()
+    parts: list[Callable[[], Iterable[Row]]] = [
+        lambda: machine_rows.rows(host),
+        lambda: libvirt_rows.rows(host, uri),
+        lambda: place_rows.rows(store, media, recorded, uri),
+        network_rows.rows,
+        lambda: [sshd.row()],
+    ]
+    # Most of the time is spent waiting for programs, so the parts are looked at side by side.
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return [row for rows in pool.map(lambda part: list(part()), parts) for row in rows]
+
+
+def lines(rows: Iterable[Row], width: int = 80) -> Iterator[str]:
+    """The rows for people: what was found, and below what is not ok why it matters and what mends it."""
+    import textwrap
+
+    for row in rows:
+        head = f"{row.state:<5} {row.name:<12} "
+        yield from textwrap.wrap(head + row.found, width, subsequent_indent=" " * 19, break_on_hyphens=False)
+        if row.state == "ok":
+            continue
+        if row.why:
+            yield from textwrap.wrap(row.why, width, initial_indent=" " * 19, subsequent_indent=" " * 19)
+        if row.mend:
+            # A command is never broken: people copy it.
+            yield f"{'':19}$ {row.mend}"

@@ -1,0 +1,117 @@
+"""The one rule: the network is read from /proc and /sys alone, so that looking works without rights and tools."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from builder.adapters import process
+from builder.errors import BuilderError
+from builder.host import system as host_system
+from builder.host.row import Row, read
+
+NET = Path("/sys/class/net")
+
+
+def rows() -> Iterator[Row]:
+    """Uplink, bridges, forwarding, firewall."""
+    yield _uplink()
+    yield _bridges()
+    yield from _forwarding()
+    yield _bridge_filter()
+
+
+def default_route() -> tuple[str, str] | None:
+    """Interface and gateway of the IPv4 default route with the lowest metric."""
+    found = []
+    for line in read("/proc/net/route").splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 7 and fields[1] == "00000000" and fields[7] == "00000000":
+            gateway = socket.inet_ntoa(struct.pack("=L", int(fields[2], 16)))
+            found.append((int(fields[6]), fields[0], gateway))
+    return min(found)[1:] if found else None
+
+
+def wireless(name: str) -> bool:
+    """Whether an interface is Wi-Fi: access points drop frames of MAC addresses other than the host's own."""
+    return (NET / name / "wireless").exists() or (NET / name / "phy80211").exists()
+
+
+def bridge_of(name: str) -> str | None:
+    """The bridge that an interface is a port of."""
+    master = NET / name / "brport" / "bridge"
+    return master.resolve().name if master.exists() else None
+
+
+def bridges() -> dict[str, list[str]]:
+    """Every bridge of the host with its ports."""
+    if not NET.is_dir():
+        return {}
+    found = [path for path in sorted(NET.iterdir()) if (path / "bridge").is_dir()]
+    return {path.name: sorted(port.name for port in (path / "brif").iterdir()) for path in found}
+
+
+def _uplink() -> Row:
+    route = default_route()
+    if route is None:
+        text = "no default route" if read("/proc/net/route") else "/proc is not mounted"
+        return Row("uplink", "info", text, "a medium that is not here yet cannot be downloaded")
+    name, gateway = route
+    if wireless(name):
+        why = "a Wi-Fi card cannot carry a bridge: use the modes user or nat"
+        return Row("uplink", "info", f"{name} (Wi-Fi), gateway {gateway}", why)
+    return Row("uplink", "ok", f"{name}, gateway {gateway}")
+
+
+def _bridges() -> Row:
+    uplink = default_route()
+    found = bridges()
+    with_card = {
+        name: ports for name, ports in found.items() if any((NET / port / "device").exists() for port in ports)
+    }
+    if uplink and uplink[0] in found:
+        return Row("bridge", "ok", f"{uplink[0]} over {', '.join(found[uplink[0]]) or 'nothing'}")
+    if with_card:
+        return Row("bridge", "ok", ", ".join(f"{name} over {' '.join(ports)}" for name, ports in with_card.items()))
+    over = uplink[0] if uplink and not wireless(uplink[0]) else None
+    mend = f"builder host prepare --bridge br0 --uplink {over}" if over else ""
+    return Row("bridge", "info", "none over an uplink", "only network.mode: bridge needs one", mend)
+
+
+def _forwarding() -> Iterator[Row]:
+    value = read("/proc/sys/net/ipv4/ip_forward").strip()
+    if value == "1":
+        yield Row("forwarding", "ok", "on")
+    else:
+        yield Row("forwarding", "info", "off" if value else "unknown", "libvirt switches it on with a NAT network")
+
+
+def _bridge_filter() -> Row:
+    """Docker and others set the FORWARD policy to DROP, and br_netfilter then applies it to bridged guests."""
+    filtered = read("/proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "1"
+    drops = _forward_drops()
+    if filtered and drops is not False:
+        policy = "drops what it does not know" if drops else "may drop it (only root sees)"
+        why = "guests on a bridge get no traffic from outside, without any message"
+        mend = "sysctl -w net.bridge.bridge-nf-call-iptables=0"
+        return Row("firewall", "warn", f"sees bridged traffic, and {policy}", why, mend)
+    if drops:
+        why = "guests on a NAT network may be cut off; libvirt's own chains are looked at first where it runs"
+        return Row("firewall", "info", "forwarded traffic is dropped by default", why)
+    return Row("firewall", "ok", "firewalld" if Path("/run/firewalld").exists() else "no trap found")
+
+
+def _forward_drops() -> bool | None:
+    """The policy of the FORWARD chain; None where that cannot be seen."""
+    if os.geteuid() != 0:
+        return None
+    if host_system.program("iptables") is None:
+        return False
+    try:
+        said = process.run(["iptables", "-w", "1", "-S", "FORWARD"], timeout=1, check=False).stdout
+    except BuilderError:
+        return None
+    return "-P FORWARD DROP" in said

@@ -1,0 +1,40 @@
+"""The one rule: a row says what was found, why it matters and which command mends it; `fail` means no build can run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+State = Literal["ok", "info", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finding about the host.
+
+    Args:
+        name: what was looked at.
+        state: `ok`, `info` (neither good nor bad), `warn` (works, but worse than it could), `fail` (no build runs).
+        found: what there is.
+        why: why it matters; only told for what is not ok.
+        mend: the command that mends it, if one does.
+    """
+
+    name: str
+    state: State
+    found: str
+    why: str = ""
+    mend: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """For JSON."""
+        return asdict(self)
+
+
+def read(path: Path | str) -> str:
+    """The text of a file of /proc, /sys or /etc; empty when it cannot be read (a chroot may have none of them)."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,61 @@
+"""The one rule: sshd reloads only a configuration that sshd itself has accepted.
+
+In sshd_config the first value of an option wins (sshd_config(5)), so a line put at the top decides.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from builder.adapters import process
+from builder.errors import BuilderError, HostError
+from builder.host import system as host_system
+from builder.host.row import Row, read
+
+CONFIG = Path("/etc/ssh/sshd_config")
+LINES = "# Put here by builder: the first value wins.\nUseDNS no\n"
+WHY = "a login waits for the reverse lookup of the client's address, often for many seconds"
+
+
+def row() -> Row:
+    """Whether sshd looks up its clients' names."""
+    if host_system.program("sshd") is None and not CONFIG.exists():
+        return Row("sshd", "info", "is not installed", "nobody logs in to this host from afar")
+    if uses_dns():
+        return Row("sshd", "warn", "UseDNS yes", WHY, "builder host prepare")
+    return Row("sshd", "ok", "UseDNS no")
+
+
+def uses_dns() -> bool:
+    """The value in force, asked of sshd itself; where it does not tell, the first one in the file."""
+    if host_system.program("sshd"):
+        try:
+            said = process.run(["sshd", "-T"], timeout=2, check=False)
+        except BuilderError:
+            said = None
+        found = re.search(r"^usedns (\w+)", said.stdout, re.M) if said else None
+        if found:
+            return found[1] == "yes"
+    found = re.search(r"^\s*UseDNS[ \t=]+(\w+)", read(CONFIG), re.M | re.I)
+    return found is not None and found[1].lower() == "yes"
+
+
+def without_dns(text: str) -> str:
+    """The same configuration with the lookup switched off."""
+    return text if text.startswith(LINES) else LINES + text
+
+
+def test(path: Path) -> None:
+    """Let sshd judge a configuration.
+
+    Raises:
+        HostError: sshd refuses it.
+    """
+    if host_system.program("sshd") is None:
+        return
+    # A missing host key or /run/sshd is no fault of the file: sshd makes both when it starts.
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    done = process.run(["sshd", "-t", "-f", path], check=False)
+    if done.status != 0 and "no hostkeys available" not in done.said:
+        raise HostError(f"sshd refuses {path}, so it was left as it was", details=done.said)

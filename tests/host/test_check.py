@@ -1,0 +1,153 @@
+"""`host check` on this machine, on a chroot that has nothing, and judgements on directories and files made here."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builder import config
+from builder.errors import RecipeError
+from builder.host import check, libvirt_rows, place_rows, sshd, system
+from builder.host.row import Row
+
+SOURCE = Path(__file__).parents[2]
+
+
+def builder(*words: str, prefix: tuple[str, ...] = (), cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*prefix, sys.executable, "-m", "builder", *words],
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "80", "PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_this_machine(tmp_path: Path) -> None:
+    done = builder("host", "check", "--json", cwd=tmp_path)
+    told = json.loads(done.stdout)
+    rows = {row["name"]: row for row in told["rows"]}
+    failed = [row for row in told["rows"] if row["state"] == "fail"]
+    assert (done.returncode, told["ready"]) == ((3, False) if failed else (0, True))
+    flags = {"vmx", "svm"} & set(Path("/proc/cpuinfo").read_text().split())
+    assert rows["cpu"]["state"] == ("ok" if flags else "warn")
+    assert rows["programs"]["state"] == rows["libvirt"]["state"] == "ok"
+    assert set(rows) >= {"system", "/dev/kvm", "memory", "clock", "space", "access", "uplink", "bridge", "sshd"}
+    assert all(row["why"] for row in told["rows"] if row["state"] in ("warn", "fail"))
+
+
+def test_text_fits_80_columns(tmp_path: Path) -> None:
+    done = builder("host", "check", cwd=tmp_path)
+    long = [line for line in done.stdout.splitlines() if len(line) > 80 and "$ " not in line]
+    assert long == []
+    assert done.stdout.splitlines()[-1].startswith("a build can")
+
+
+def test_without_programs_no_build_can_run(tmp_path: Path) -> None:
+    hidden = ["--mount", "sh", "-c", 'mount -t tmpfs none /usr/sbin && exec "$@"', "sh"]
+    done = builder("host", "check", "--json", prefix=("unshare", *hidden), cwd=tmp_path)
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert done.returncode == 3
+    assert rows["libvirt"]["state"] == "fail"
+    assert "libvirt-daemon-system" in rows["libvirt"]["mend"]
+
+
+@pytest.mark.slow
+def test_a_bare_chroot(tmp_path: Path) -> None:
+    root = tmp_path / "bare"
+    subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3", "bookworm", root], check=True)
+    script = f'mkdir -p {root}{SOURCE} && mount --bind {SOURCE} {root}{SOURCE} && exec chroot {root} "$@"'
+    done = builder("host", "check", "--json", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert done.returncode == 3
+    assert [name for name, row in rows.items() if row["state"] == "fail"] == ["programs", "libvirt"]
+    assert rows["cpu"]["found"].endswith("/proc is not mounted")
+    assert rows["programs"]["mend"].startswith("apt-get install")
+
+
+def test_nobody_cannot_pass_a_closed_directory(tmp_path: Path) -> None:
+    shut = tmp_path / "shut" / "inner"
+    shut.mkdir(parents=True)
+    for folder in (shut, *[path for path in shut.parents if path.is_relative_to("/tmp/pytest-of-root")]):
+        folder.chmod(0o755)
+    shut.parent.chmod(0o700)
+    row = place_rows.reach(shut, "nobody")
+    closed = Path(row.mend.rpartition(" ")[2])
+    assert (row.state, closed.stat().st_mode & 0o001) == ("fail", 0)
+    assert shut.is_relative_to(closed)
+    assert place_rows.reach(shut, pwd.getpwuid(0).pw_name).state == "ok"
+    assert place_rows.reach(Path("/usr"), "nobody").state == "ok"
+
+
+def test_a_daemon_that_hangs_is_a_finding(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / "mute"))
+        mute.listen()
+        assert libvirt_rows.ask(f"qemu+unix:///system?socket={tmp_path}/mute") is None
+
+
+def test_a_refusal_is_a_finding() -> None:
+    assert isinstance(libvirt_rows.ask("qemu+unix:///system?socket=/nonexistent"), Exception)
+
+
+def test_package_names_by_manager() -> None:
+    wanted = ["qemu-img", "mcopy", "qemu-img"]
+    assert system.install_line(system.System("d", "apt", True), wanted).endswith(" qemu-utils mtools")
+    assert system.install_line(system.System("r", "dnf", True), wanted) == "dnf install -y qemu-img mtools"
+
+
+def test_commands_are_never_broken() -> None:
+    mend = "x" * 100
+    assert list(check.lines([Row("a", "warn", "b", "c", mend)]))[-1].endswith(f"$ {mend}")
+    assert list(check.lines([Row("a", "ok", "b", "c", mend)])) == ["ok    a            b"]
+
+
+@pytest.mark.skipif(system.program("sshd") is None, reason="no sshd to ask")
+@pytest.mark.parametrize(
+    "before", ["", "UseDNS yes\n", "Include /nowhere/*\n\nUseDNS yes\nMatch User x\n  X11Forwarding no\n"]
+)
+def test_sshd_takes_the_line_at_the_top(tmp_path: Path, before: str) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key], check=True)
+    file = tmp_path / "sshd_config"
+    file.write_text(sshd.without_dns(before))
+    Path("/run/sshd").mkdir(exist_ok=True)
+    words = [str(system.program("sshd")), "-T", "-f", str(file), "-h", str(key)]
+    assert "usedns no\n" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    assert sshd.without_dns(file.read_text()) == file.read_text()
+
+
+def test_settings_file_says_where_things_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "host"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+    store, odd = tmp_path / "store", tmp_path / 'it"s \\ odd ü'
+    store.mkdir()
+    assert config.load() == config.Directories()
+    config.host_file().parent.mkdir(parents=True)
+    config.host_file().write_text(config.render(config.Directories(odd, store)))
+    assert config.load() == config.Directories(odd, store)
+    config.user_file().parent.mkdir(parents=True)
+    config.user_file().write_text(config.render(config.Directories(media=tmp_path)))
+    assert config.load() == config.Directories(tmp_path, store)
+    store.rmdir()
+    assert config.load().store is None
+
+
+@pytest.mark.parametrize(
+    "text", ["[directories", "[other]\n", "[directories]\nisos = '/x'\n", "[directories]\nstore = 'x'\n"]
+)
+def test_a_damaged_settings_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path))
+    config.host_file().parent.mkdir(parents=True)
+    config.host_file().write_text(text)
+    with pytest.raises(RecipeError, match="is no settings file"):
+        config.load()
