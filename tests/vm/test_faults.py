@@ -71,7 +71,6 @@ def test_interrupted_builder_leaves_no_machine(hypervisor: Hypervisor, make_spec
     [
         pytest.param(TTYS0, 8_000, id="console"),
         pytest.param(TTYS1, 36_000, id="ttyS1, rolled once"),
-        pytest.param(TTYS0, 163_840, id="console, 10 MiB", marks=pytest.mark.slow),
         pytest.param(TTYS1, 163_840, id="ttyS1, 10 MiB", marks=pytest.mark.slow),
     ],
 )
