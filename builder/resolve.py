@@ -15,7 +15,6 @@ from builder.order import Medium, Order
 from builder.recipe import REHEARSAL, Recipe
 from builder.secrets import Secrets
 from builder.settings import Patience, Settings
-from builder.stage import digest
 from builder.stages import fetch
 from builder.store import Store
 
@@ -56,18 +55,16 @@ def _choose(recipe: Recipe, media: str | None, store: Store, settings: Settings)
         from builder.rehearsal import medium as rehearsal
 
         return Medium(None, rehearsal.inputs_digest(settings.artifacts / ".cache")), settings
+    sources = recipe.media.sources
     if media is not None:
-        return _from_file(recipe, Path(media), store), replace(settings, medium_file=Path(media))
-    for source in recipe.media.sources:
-        if store.path(_fetched(source.sha256)).exists():
+        medium = _from_file(recipe, Path(media), store)
+        # Not for the medium, which is here: for what the vendor says of it.
+        urls = next((source.urls for source in sources if source.sha256 == medium.sha256), ())
+        return medium, replace(settings, medium_file=Path(media), medium_urls=urls)
+    for source in sources:
+        if any(store.path(name).exists() for name in fetch.objects_of(source.sha256, recipe.media.signed_by)):
             return Medium(source.sha256), replace(settings, medium_urls=source.urls)
-    first = recipe.media.sources[0]
-    return Medium(first.sha256), replace(settings, medium_urls=first.urls)
-
-
-def _fetched(sha256: str) -> str:
-    """Digest of the fetch stage for this medium."""
-    return digest(fetch.STAGE, fetch.FetchInputs(sha256=sha256, rehearsal=None), {})
+    return Medium(sources[0].sha256), replace(settings, medium_urls=sources[0].urls)
 
 
 def _from_file(recipe: Recipe, path: Path, store: Store) -> Medium:

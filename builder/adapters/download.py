@@ -15,8 +15,9 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 from urllib.parse import urlsplit
 
 import requests
@@ -88,6 +89,34 @@ def fetch(
         details="\n".join([*faults, f"sha256 wanted: {wanted}"]),
         hint="if you have the ISO: --media FILE; without any: --media rehearsal makes a small one from host packages",
     )
+
+
+def small(urls: Sequence[str], *, limit: int = 1 << 20) -> bytes:
+    """A small file from the first mirror that has it; nothing is known of its content yet.
+
+    Args:
+        limit: bytes; a longer answer is no answer.
+
+    Raises:
+        MediumError: no mirror has it; the details name the fault of each.
+    """
+    faults = []
+    with requests.Session() as session:
+        for url in urls:
+            try:
+                with session.get(url, stream=True, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT)) as answer:
+                    data = b""
+                    for chunk in answer.iter_content(_NET_CHUNK):
+                        data += chunk
+                        if len(data) > limit:
+                            break
+                if answer.status_code == 200 and len(data) <= limit:
+                    return data
+                what = f"HTTP {answer.status_code} {answer.reason}"
+                faults.append(f"{_shown(url)}: {what if answer.status_code != 200 else 'too long'}")
+            except requests.RequestException as fault:
+                faults.append(f"{_shown(url)}: {_brief(fault)}")
+    raise MediumError(f"no mirror gave {_file_name(urls) or 'the file'}", details="\n".join(faults))
 
 
 def _file_name(urls: Sequence[str]) -> str:
@@ -310,14 +339,21 @@ def _brief(fault: requests.RequestException) -> str:
     return re.sub(r"^\w+\((.*)\)$", r"\1", text.splitlines()[0]).strip("'\" ")
 
 
-def take(file: Path, out: Path, *, link: bool = False) -> str:
+How = Literal["reflink", "hard link", "copy"]
+
+
+class _UnsharedError(Exception):
+    """The file system does not share blocks between these two."""
+
+
+def take(file: Path, out: Path, *, link: bool = False) -> tuple[str, How]:
     """Give a local file a second name: blocks shared where the file system can, else copied.
 
     Args:
-        link: prefer a hard link. It is the same file: whoever writes to one writes to both.
+        link: rather than copy, make a hard link. It is the same file: whoever writes to one writes to both.
 
     Returns:
-        sha256 of the bytes, 64 hex digits.
+        sha256 of the bytes, 64 hex digits; and how it was done.
 
     Raises:
         MediumError: the file cannot be read.
@@ -328,20 +364,28 @@ def take(file: Path, out: Path, *, link: bool = False) -> str:
     except OSError as fault:
         raise MediumError(f"cannot read {file}: {fault.strerror}") from fault
     with source:
-        if link and _linked(file, out):
-            return hashlib.file_digest(source, "sha256").hexdigest()
+        how: How = "copy"
+        with suppress(_UnsharedError), replacing(out) as copy:
+            if not _reflinked(source, copy):
+                raise _UnsharedError
+            how = "reflink"
+        if how == "copy" and link and _linked(file, out):
+            how = "hard link"
+        if how != "copy":
+            return hashlib.file_digest(source, "sha256").hexdigest(), how
         sha256 = hashlib.sha256()
         with replacing(out) as copy:
-            shared = _reflinked(source, copy)
             while data := source.read(_CHUNK):
                 sha256.update(data)
-                if not shared:
-                    copy.write(data)
-        return sha256.hexdigest()
+                copy.write(data)
+        return sha256.hexdigest(), how
 
 
 def _linked(file: Path, out: Path) -> bool:
-    """Fails on another file system, and on files of somebody else where the kernel protects those."""
+    """Fails on another file system, and on files of somebody else: those could be written to by their owner."""
+    facts = file.stat()
+    if facts.st_uid != os.geteuid() or not facts.st_mode & 0o004:
+        return False
     try:
         out.hardlink_to(file.resolve())
     except OSError as fault:

@@ -7,7 +7,7 @@ import gzip
 import importlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from xml.etree import ElementTree
 
 from builder.adapters import boot_records, implant_md5
 from builder.adapters.implant_md5 import Verdict
-from builder.adapters.iso_image import BootEntry, Iso, open_iso
+from builder.adapters.iso_image import BootEntry, Iso, open_iso, read_volume
 from builder.errors import MediumError
 
 # `builder.rehearsal` writes it into the application id of the media that it makes.
 REHEARSAL_MARK = "BUILDER REHEARSAL"
 _SMALL = 64 << 20
+_LISTS = ("primary", "group", "group_gz")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,24 @@ class MediumFacts:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What can be installed from a medium.
+
+    Args:
+        packages: names, sorted.
+        groups: ids of package groups and environments, sorted.
+        answers_to: all that may be asked for as a package: names with and without version and architecture, and what
+            packages provide.
+        group_names: ids and the names for people, in all languages.
+    """
+
+    packages: tuple[str, ...]
+    groups: tuple[str, ...]
+    answers_to: frozenset[str]
+    group_names: frozenset[str]
+
+
 def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumFacts:
     """What the medium is and whether it is whole.
 
@@ -87,7 +106,7 @@ def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumF
         tree = _treeinfo(iso)
         records = boot_records.read(path)
         found = implant_md5.parse(volume.application_use)
-        names, groups = _contents(iso) if packages else (None, None)
+        listed = _contents(iso) if packages else None
         return MediumFacts(
             volume_id=volume.volume_id,
             application_id=volume.application_id,
@@ -105,10 +124,64 @@ def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumF
             gpt=_gpt_holds(records),
             md5=found.md5 if found else None,
             md5_verdict=implant_md5.verdict(path) if md5 else None,
-            packages=names,
-            groups=groups,
+            packages=listed.packages if listed else None,
+            groups=listed.groups if listed else None,
             is_rehearsal=volume.application_id.startswith(REHEARSAL_MARK),
         )
+
+
+def contents(path: Path) -> Contents | None:
+    """What can be installed from the medium; None where it has no repodata.
+
+    Raises:
+        MediumError: no such medium, or its repodata is damaged.
+    """
+    with open_iso(path) as iso:
+        return _contents(iso)
+
+
+def volume_id(path: Path) -> str:
+    """The medium's volume id, without a look at anything else.
+
+    Raises:
+        MediumError: no such medium.
+    """
+    try:
+        with path.open("rb") as file:
+            return read_volume(file, str(path)).volume_id
+    except OSError as fault:
+        raise MediumError(f"cannot read {path}: {fault.strerror}") from fault
+
+
+def texts(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Small text files of a medium, by the names asked for; those that are not there are left out.
+
+    Raises:
+        MediumError: no such medium.
+    """
+    found = {}
+    with open_iso(path) as iso:
+        for name in names:
+            place = iso.find(name)
+            if place is not None:
+                with iso.file(place) as opened:
+                    found[name] = opened.read(1 << 20).decode("utf-8", "replace")
+    return found
+
+
+def roots(path: Path, prefix: str) -> dict[str, bytes]:
+    """Small files of the root folder whose path begins so (`/RPM-GPG-KEY`), by path.
+
+    Raises:
+        MediumError: no such medium.
+    """
+    found = {}
+    with open_iso(path) as iso:
+        for place in iso.paths:
+            if place.startswith(prefix) and place.count("/") == 1:
+                with iso.file(place) as opened:
+                    found[place] = opened.read(1 << 20)
+    return found
 
 
 def read_file(path: Path, iso_path: str) -> bytes:
@@ -161,36 +234,55 @@ def _treeinfo(iso: Iso) -> dict[str, str]:
     return dict(parser["general"]) if parser.has_section("general") else {}
 
 
-def _contents(iso: Iso) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
-    """Names of packages, and ids of groups and environments."""
+def _contents(iso: Iso) -> Contents | None:
     if iso.find("/repodata/repomd.xml") is None:
-        return None, None
+        return None
     repository = _repository_library()
     with tempfile.TemporaryDirectory(prefix="builder-repodata-") as folder:
-        copies = {}
-        for path in iso.paths:
-            if path.startswith("/repodata/"):
-                copies[path.removeprefix("/")] = Path(folder) / Path(path).name
-                iso.copy_out(path, copies[path.removeprefix("/")])
+        index = repository.Repomd()
         try:
-            index = repository.Repomd(str(copies["repodata/repomd.xml"]))
-            records = {record.type: copies[record.location_href] for record in index.records}
+            with iso.file("/repodata/repomd.xml") as opened:
+                _small_copy(opened, Path(folder) / "repomd.xml")
+            repository.xml_parse_repomd(str(Path(folder) / "repomd.xml"), index)
+            places = {record.type: record.location_href for record in index.records}
+            # The other lists (files, change logs, the same as databases) are large, and nobody asks for them.
+            copies = {kind: Path(folder) / Path(places[kind]).name for kind in _LISTS if kind in places}
+            for kind, copy in copies.items():
+                iso.copy_out(f"/{places[kind]}", copy)
             names: set[str] = set()
-            repository.xml_parse_primary(
-                str(records["primary"]), pkgcb=lambda package: names.add(package.name), do_files=False
-            )
+            answers_to: set[str] = set()
+
+            def note(package: Any) -> None:
+                version = f"{package.name}-{package.version}"
+                release = f"{version}-{package.release}"
+                names.add(package.name)
+                answers_to.update((package.name, version, release))
+                answers_to.update((f"{package.name}.{package.arch}", f"{release}.{package.arch}"))
+                answers_to.update(provided[0] for provided in package.provides)
+
+            repository.xml_parse_primary(str(copies["primary"]), pkgcb=note, do_files=False)
         except (repository.CreaterepoCError, OSError, KeyError) as fault:
             raise MediumError(f"{iso.name}: its repodata is damaged", details=str(fault)) from fault
-        groups = records.get("group") or records.get("group_gz")
-        return tuple(sorted(names)), _groups(groups) if groups else ()
+        lists = copies.get("group") or copies.get("group_gz")
+        ids, group_names = _groups(iso.name, lists) if lists else ((), frozenset())
+        return Contents(tuple(sorted(names)), ids, frozenset(answers_to), group_names)
 
 
-def _groups(path: Path) -> tuple[str, ...]:
-    """Ids out of comps.xml, which may be compressed."""
+def _small_copy(opened: Any, target: Path) -> None:
+    target.write_bytes(opened.read(_SMALL))
+
+
+def _groups(name: str, path: Path) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Ids out of comps.xml, which may be compressed; and ids and names together."""
     data = path.read_bytes()
-    root = ElementTree.fromstring(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
-    ids = [entry.findtext("id") for kind in ("group", "environment") for entry in root.iter(kind)]
-    return tuple(sorted({name for name in ids if name}))
+    try:
+        root = ElementTree.fromstring(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
+    except (ElementTree.ParseError, OSError, EOFError) as fault:
+        raise MediumError(f"{name}: its list of package groups is damaged", details=str(fault)) from fault
+    entries = [entry for kind in ("group", "environment") for entry in root.iter(kind)]
+    ids = {entry.findtext("id") or "" for entry in entries} - {""}
+    names = {told.text or "" for entry in entries for told in entry.findall("name")} - {""}
+    return tuple(sorted(ids)), frozenset(ids | names)
 
 
 def _repository_library() -> Any:

@@ -38,16 +38,7 @@ def verify_signature(checksums_asc: bytes, fingerprint: str, key: Path) -> dict[
     if not re.fullmatch(r"[0-9A-F]{40}", wanted):
         raise MediumError(f"{fingerprint!r} is not a key fingerprint of 40 hex digits")
     with tempfile.TemporaryDirectory(prefix="builder-gpg-") as home:
-        gpg: list[str | Path] = [
-            "gpg",
-            "--homedir",
-            home,
-            "--batch",
-            "--no-tty",
-            "--no-autostart",
-            "--trust-model",
-            "always",
-        ]
+        gpg = _gpg(home)
         process.run([*gpg, "--quiet", "--import", key], error=MediumError)
         signed, status = Path(home) / "signed", Path(home) / "status"
         argv = [*gpg, "--status-file", status, "--output", signed, "--decrypt"]
@@ -65,6 +56,27 @@ def verify_signature(checksums_asc: bytes, fingerprint: str, key: Path) -> dict[
     if not found:
         raise MediumError("the signed file holds no sha256 checksums")
     return found
+
+
+def fingerprints(key: Path) -> frozenset[str]:
+    """Fingerprints of the primary keys in a file, 40 hex digits each; empty where it holds no public key.
+
+    Raises:
+        HostError: gpg is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="builder-gpg-") as home:
+        done = process.run([*_gpg(home), "--with-colons", "--show-keys", key], check=False)
+    found = set()
+    primary = False
+    for fields in (line.split(":") for line in done.stdout.splitlines()):
+        if fields[0] == "fpr" and primary and len(fields) > 9:
+            found.add(fields[9].upper())
+        primary = fields[0] == "pub"
+    return frozenset(found)
+
+
+def _gpg(home: str) -> list[str | Path]:
+    return ["gpg", "--homedir", home, "--batch", "--no-tty", "--no-autostart", "--trust-model", "always"]
 
 
 def _line(line: str) -> re.Match[str] | None:

@@ -3,58 +3,111 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+from builder import locks
 from builder.adapters import download, iso_inspect
+from builder.adapters.download import How
 from builder.errors import MediumError
 from builder.order import Order
 from builder.rehearsal import medium as rehearsal
-from builder.stage import Inputs, Job, Stage
+from builder.stage import Inputs, Job, Stage, digest
+from builder.stages import vouching
+from builder.store import Store
 
 FILE = "medium.iso"
 FACTS = "medium.json"
 
 
 class FetchInputs(Inputs):
-    """The chosen medium's sha256 and nothing else; for a rehearsal medium, what goes into it."""
+    """The chosen medium's sha256, and whose signature on it is wanted; for a rehearsal medium, what goes into it."""
 
     sha256: str | None
     rehearsal: str | None
+    signed_by: str | None = None
 
 
 def inputs(order: Order) -> FetchInputs:
-    """The chosen medium."""
-    return FetchInputs(sha256=order.medium.sha256, rehearsal=order.medium.rehearsal)
+    """The chosen medium; nobody signs a rehearsal."""
+    chosen = order.medium
+    signed_by = None if chosen.rehearsal else order.recipe.media.signed_by
+    return FetchInputs(sha256=chosen.sha256, rehearsal=chosen.rehearsal, signed_by=signed_by)
+
+
+def object_of(given: FetchInputs) -> str:
+    """Digest of the object that these inputs lead to."""
+    return digest(STAGE, given, {})
+
+
+def objects_of(sha256: str, signed_by: str | None) -> tuple[str, ...]:
+    """Digests of the objects that may hold a vendor's medium: with the signature looked at, and without."""
+    signers = dict.fromkeys((signed_by, None))
+    return tuple(object_of(FetchInputs(sha256=sha256, rehearsal=None, signed_by=signer)) for signer in signers)
 
 
 def run(job: Job) -> None:
-    """Build, copy or download the medium and write down what it is.
+    """Build, copy or download the medium, and write down what it is.
 
     Raises:
-        MediumError: it cannot be had, has another digest, or is no whole ISO.
+        MediumError: it cannot be had, has another digest, is no whole ISO, or the vendor's signature does not hold.
     """
     target = job.out / FILE
-    if job.inputs.sha256 is None:
+    given: FetchInputs = job.inputs
+    if given.sha256 is None:
         with job.ledger.spend("build medium"):
             rehearsal.build(target, work=job.scratch, progress=job.progress)
     elif job.settings.medium_file is not None:
         with job.ledger.spend("copy", job.settings.medium_file.stat().st_size):
-            got = download.take(job.settings.medium_file, target)
-        if got != job.inputs.sha256:
-            raise MediumError(
-                f"{job.settings.medium_file} changed while it was read",
-                f"sha256 expected {job.inputs.sha256}\nsha256 found    {got}",
-            )
-    else:
+            _take(job.settings.medium_file, target, given.sha256, link=False)
+    elif given.signed_by is None or not _linked(job, target):
         # Not in the working directory: what a killed download has got is resumed by the next run.
         downloads = job.settings.store / "downloads"
         downloads.mkdir(mode=0o700, exist_ok=True)
-        arrived = downloads / f"{job.inputs.sha256}.iso"
+        arrived = downloads / f"{given.sha256}.iso"
         with job.ledger.spend("download"):
-            download.fetch(job.settings.medium_urls, job.inputs.sha256, arrived, progress=job.progress)
+            download.fetch(job.settings.medium_urls, given.sha256, arrived, progress=job.progress)
         arrived.rename(target)
-    facts = iso_inspect.inspect(target)
-    (job.out / FACTS).write_text(json.dumps(facts.as_dict(), indent=2) + "\n", encoding="utf-8")
+    if given.signed_by is not None and given.sha256 is not None:
+        with job.ledger.spend("signature"):
+            said = vouching.require(target, given.sha256, given.signed_by, job.settings)
+        job.progress.note(f"medium: {said}")
+    facts = _describe(job.out)
     job.progress.note(f"medium: {facts.volume_id}, {facts.file_size >> 20} MiB")
+
+
+def take_in(file: Path, folder: Path, sha256: str) -> How:
+    """Make the content of a finished object out of a local file, sharing its bytes where the file system can.
+
+    Raises:
+        MediumError: it cannot be read, or has another digest (it was changed meanwhile).
+    """
+    how = _take(file, folder / FILE, sha256, link=True)
+    _describe(folder)
+    return how
+
+
+def _take(file: Path, target: Path, sha256: str, *, link: bool) -> How:
+    got, how = download.take(file, target, link=link)
+    if got != sha256:
+        raise MediumError(f"{file} changed while it was read", f"sha256 expected {sha256}\nsha256 found    {got}")
+    return how
+
+
+def _describe(folder: Path) -> iso_inspect.MediumFacts:
+    facts = iso_inspect.inspect(folder / FILE)
+    (folder / FACTS).write_text(json.dumps(facts.as_dict(), indent=2) + "\n", encoding="utf-8")
+    return facts
+
+
+def _linked(job: Job, target: Path) -> bool:
+    """The same medium, from when nobody asked for a signature: a second name, if it stands."""
+    store = Store(job.settings.store)
+    plain = object_of(FetchInputs(sha256=job.inputs.sha256, rehearsal=None))
+    with locks.held(store.lock(plain), shared=True):
+        if store.fault(plain, {}) is not None:
+            return False
+        target.hardlink_to(store.path(plain) / FILE)
+    return True
 
 
 STAGE = Stage("fetch", 1, (), inputs, run, "get the install medium")

@@ -126,6 +126,7 @@ class Watch:
 def _spec(job: Job, accel: Literal["kvm", "tcg"], reports: Path, log: Path) -> MachineSpec:
     who = identity(job.run_id, "install")
     given = job.inputs
+    start = medium.boot(job.needs["medium"])
     return MachineSpec(
         name=who.name,
         uuid=who.uuid,
@@ -142,7 +143,8 @@ def _spec(job: Job, accel: Literal["kvm", "tcg"], reports: Path, log: Path) -> M
         nvram=job.scratch / "nvram.fd" if given.firmware == "uefi" else None,
         devices=given.devices,
         disks=(Disk(job.out / FILE, "raw", answers.DISK_SERIAL),),
-        cdroms=(job.needs["medium"] / medium.FILE,),
+        cdroms=start.cdroms,
+        kernel=start.kernel,
         boot="cdrom",
         serial1=reports,
         channels={LOG_PORT: log},

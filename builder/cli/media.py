@@ -1,0 +1,237 @@
+"""The one rule: a medium is looked at, taken in or copied here; the file that was given is never written to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from builder.cli.output import document, lines, write
+from builder.cli.state import Json, State, search_path, short
+from builder.errors import MediumError, RecipeError
+
+if TYPE_CHECKING:
+    from builder.adapters.iso import RemasterReport
+    from builder.adapters.iso_inspect import MediumFacts
+    from builder.adapters.kickstart_lines import Kickstart
+
+media = typer.Typer(help="Install media: look at them, take them in.", rich_markup_mode=None, no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="An install ISO.")]
+Listing = Annotated[bool, typer.Option("--packages", help="List its packages and groups.")]
+WithKickstart = Annotated[Path, typer.Option("--kickstart", metavar="KS", help="Becomes /ks.cfg on the new medium.")]
+Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="The new ISO; replaced when it is complete.")]
+Unattended = Annotated[bool, typer.Option("--unattended", help="Boot straight into the kickstart: ERASES DISKS.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (list_, add, inspect, verify, inject):
+        media.command(command.__name__.rstrip("_"))(command)
+    app.add_typer(media, name="media")
+
+
+def list_(ctx: typer.Context, as_json: Json = False) -> None:
+    """List the media in the store, and the pipelines that name them."""
+    from builder import console
+    from builder import media as known
+    from builder.store import Store
+
+    search = search_path("pipelines")
+    found = known.in_store(Store(ctx.ensure_object(State).settings().store))
+    named = {one.sha256: known.pipelines_of(one.sha256, search) for one in found}
+    if as_json:
+        document([_facts(one.facts, one.path, one.sha256) | {"pipelines": named[one.sha256]} for one in found])
+    elif not found:
+        lines(["no media"])
+    else:
+        rows = [
+            [
+                str(one.facts["volume_id"]),
+                console.size_text(int(one.facts["file_size"])),
+                one.sha256[:16],
+                _used_by(named[one.sha256], bool(one.facts["is_rehearsal"])),
+            ]
+            for one in found
+        ]
+        write(console.table(["VOLUME", "SIZE", "SHA256", "FOR"], rows, right=(1,)))
+
+
+def add(ctx: typer.Context, file: File, as_json: Json = False) -> None:
+    """Take an ISO into the store, so that a run finds it."""
+    from builder import console
+    from builder import media as known
+    from builder.store import Store
+
+    medium, how = known.add(_there(file), Store(ctx.ensure_object(State).settings().store))
+    named = known.pipelines_of(medium.sha256, search_path("pipelines"))
+    if as_json:
+        document(_facts(medium.facts, medium.path, medium.sha256) | {"how": how, "pipelines": named})
+        return
+    ways = {
+        "there already": "was there already",
+        "reflink": "shares its blocks with the file (reflink)",
+        "hard link": "is the same file (hard link), now read-only",
+        "copy": "a copy",
+    }
+    rehearsal = bool(medium.facts["is_rehearsal"])
+    lines(
+        [
+            f"medium   {medium.facts['volume_id']}, {console.size_text(int(medium.facts['file_size']))}",
+            f"sha256   {medium.sha256}",
+            f"stored   {ways[how]}",
+            f"for      {_used_by(named, rehearsal)}",
+        ]
+    )
+    if rehearsal:
+        lines([f"use      builder run PIPELINE --media {short(file)}"])
+    elif not named:
+        lines(["use      add its sha256 to media.sources of a recipe"])
+
+
+def inspect(file: File, packages: Listing = False, as_json: Json = False) -> None:
+    """Show what an ISO is: volume, boot records, checksum, packages."""
+    from builder.adapters import iso_inspect
+
+    facts = iso_inspect.inspect(_there(file), packages=True)
+    if as_json:
+        document(facts.as_dict() | {"path": str(file), "truncated": facts.truncated})
+        return
+    lines(_shown(facts))
+    if packages and facts.packages is not None:
+        lines(["", *(f"@{name}" for name in facts.groups or ()), *facts.packages])
+
+
+def verify(file: File, as_json: Json = False) -> None:
+    """Read all of an ISO; exit 4 if nothing vouches for it."""
+    from builder import media as known
+
+    done = known.verify(_there(file), search_path("pipelines"))
+    if as_json:
+        document({"path": str(file), "sha256": done.sha256, "md5_verdict": done.md5, "pipelines": list(done.pipelines)})
+        return
+    sums = {"good": "good: the implanted checksum holds", "none": "no checksum is implanted"}
+    lines(
+        [
+            f"medium   {done.facts.volume_id}{' (rehearsal)' if done.facts.is_rehearsal else ''}",
+            f"md5      {sums[done.md5]}",
+            f"sha256   {done.sha256}",
+            f"for      {_used_by(list(done.pipelines), done.facts.is_rehearsal)}",
+        ]
+    )
+
+
+def inject(
+    file: File, kickstart: WithKickstart, output: Output, unattended: Unattended = False, as_json: Json = False
+) -> None:
+    """Copy an ISO with a kickstart in it, for CDs and sticks.
+
+    Its menu boots from the local disk unless somebody chooses the kickstart, or --unattended is given.
+    """
+    from builder.adapters import iso, iso_inspect, kickstart_lines
+
+    text = _kickstart(kickstart)
+    _apart(_there(file), kickstart, output)
+    label = iso_inspect.volume_id(file).replace(" ", r"\x20")
+    report = iso.remaster(
+        file,
+        output,
+        kickstart=text.encode(),
+        kernel_args=(rf"inst.ks=hd:LABEL={label}:/ks.cfg", "inst.nosave=all"),
+        menu="unattended" if unattended else "safe",
+    )
+    reading = kickstart_lines.read(text)
+    facts = iso_inspect.inspect(output)
+    if as_json:
+        told = {"unattended": unattended, "erases": reading.erases, "gpt": facts.gpt, "mbr": facts.mbr}
+        document(report.as_dict() | told)
+    else:
+        lines(_injected(report, facts, reading, unattended))
+
+
+def _injected(report: RemasterReport, facts: MediumFacts, reading: Kickstart, unattended: bool) -> list[str]:
+    head = [f"written  {short(report.output)}", *_shown(facts)]
+    head.append(f"changed  {', '.join(report.changed)}")
+    if unattended:
+        return [
+            *head,
+            "menu     starts the kickstart by itself after 1 s",
+            f"WARNING  any machine that boots this loses, without a question:\n         {reading.erases}",
+        ]
+    return [
+        *head,
+        "menu     boots from the local disk; the kickstart's entry says ERASES DISKS",
+        f"chosen   it clears {reading.erases}",
+    ]
+
+
+def _shown(facts: MediumFacts) -> list[str]:
+    """What people want to know of a medium."""
+    from builder import console
+
+    product = " ".join(word for word in (facts.product, facts.version, facts.arch) if word)
+    boots = ", ".join(f"{entry.platform.upper()} ({entry.path or 'no name'})" for entry in facts.boot)
+    stick = {None: "MBR", True: "MBR, GPT", False: "MBR, GPT (its checksums are wrong)"}[facts.gpt]
+    room = f"{console.size_text(facts.file_size)} ({facts.file_size} bytes, volume {facts.volume_size})"
+    told = [
+        f"volume   {facts.volume_id}",
+        f"product  {product or 'not told: no .treeinfo'}",
+        f"size     {room}",
+        f"files    {facts.files}, names by {facts.names}",
+        f"from CD  {boots or 'does not boot'}",
+        f"as disk  {stick if facts.mbr else 'does not boot'}",
+        f"md5      {f'{facts.md5} implanted' if facts.md5 else 'none implanted'}",
+    ]
+    if facts.packages is not None:
+        told.append(f"content  {len(facts.packages)} packages, groups {', '.join(facts.groups or ()) or 'none'}")
+    if facts.is_rehearsal:
+        told.append("note     a rehearsal medium: not the vendor's")
+    return told
+
+
+def _facts(facts: dict[str, Any], path: Path, sha256: str) -> dict[str, Any]:
+    return {"sha256": sha256, "path": str(path), **facts}
+
+
+def _used_by(named: list[str], rehearsal: bool) -> str:
+    if rehearsal:
+        return "rehearsals (--media)"
+    return ", ".join(named) or "no pipeline names it"
+
+
+def _there(file: Path) -> Path:
+    if not file.is_file():
+        raise MediumError(f"no such file: {file}", hint="give the path of an install ISO")
+    return file
+
+
+def _kickstart(path: Path) -> str:
+    """The kickstart's text, which the installer's own parser accepts.
+
+    Raises:
+        RecipeError: it cannot be read, or has an error.
+    """
+    from builder.adapters import kickstart
+
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise RecipeError(f"cannot read {path}", str(reason)) from None
+    if "\r" in text:
+        raise RecipeError(
+            f"{path} has line ends of DOS: the installer's scripts would fail", hint=f"sed -i 's/\\r$//' {path}"
+        )
+    errors = [finding for finding in kickstart.lint(text) if finding.severity == "error"]
+    if errors:
+        raise RecipeError(f"{path}: {errors[0]}", "\n".join(map(str, errors)), f"builder kickstart lint {path}")
+    return text
+
+
+def _apart(file: Path, kickstart: Path, output: Path) -> None:
+    for given in (file, kickstart):
+        if output.exists() and output.samefile(given):
+            raise RecipeError(f"--output {output} is the file that is read", hint="give the new medium another name")
+    if not output.parent.is_dir():
+        raise RecipeError(f"--output {output}: there is no folder {output.parent}")

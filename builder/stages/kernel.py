@@ -1,0 +1,70 @@
+"""The one rule: the installer's kernel is taken out of a medium once, and kept as an object of its own.
+
+No run asks for this object by itself: `medium` wants it where the vendor's medium stays untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from builder.adapters import iso_inspect
+from builder.errors import MediumError
+from builder.stage import Inputs, Job, Ledger, Stage, Step, digest
+from builder.stages import fetch
+from builder.store import Store
+
+KERNEL = "vmlinuz"
+INITRD = "initrd.img"
+# As `.treeinfo` of all media of CentOS 7 names them.
+PLACES = {"/images/pxeboot/vmlinuz": KERNEL, "/images/pxeboot/initrd.img": INITRD}
+
+
+class KernelInputs(Inputs):
+    """Where on the medium kernel and initrd stand."""
+
+    places: tuple[str, ...] = tuple(PLACES)
+
+
+def run(job: Job) -> None:
+    """Copy kernel and initrd out of the medium.
+
+    Raises:
+        MediumError: it has none.
+    """
+    vendor = job.needs["fetch"] / fetch.FILE
+    try:
+        iso_inspect.extract(vendor, {place: job.out / PLACES[place] for place in job.inputs.places})
+    except MediumError as fault:
+        raise MediumError(
+            "the medium has no kernel that could be started directly",
+            f"{fault.brief}\n{fault.details}".strip(),
+            "use delivery: remaster, which starts the medium's own boot loader",
+        ) from fault
+
+
+STAGE = Stage("kernel", 1, ("fetch",), lambda _: KernelInputs(), run, "take the kernel out of the medium")
+
+
+@contextmanager
+def standing(job: Job) -> Iterator[Path]:
+    """The finished object for the medium that `job` needs, made if there is none; nobody removes it in the block.
+
+    Raises:
+        MediumError: there is no kernel on the medium.
+    """
+    store = Store(job.settings.store)
+    needs = {"fetch": job.digests["fetch"]}
+    inputs = KernelInputs()
+    step = Step(STAGE, inputs, digest(STAGE, inputs, needs), "run", "no kernel of this medium yet")
+    with store.building(
+        step, job.run_id, needs, fault=lambda: store.fault(step.digest, needs), on_wait=job.progress.beat
+    ) as build:
+        if build.found is None:
+            ledger = Ledger()
+            with job.ledger.spend("copy"):
+                run(replace(job, inputs=inputs, out=build.out, scratch=build.scratch, ledger=ledger))
+                build.finish(ledger, 0.0)
+        yield store.path(step.digest)
