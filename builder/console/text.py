@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
@@ -84,10 +85,15 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequenc
     Args:
         right: indexes of columns whose text is aligned to the right.
     """
+    cells = [[clean(cell) for cell in row] for row in rows]
+    # In a pipe a line stays a line, so that programs for text can use it.
+    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    plain = _plain_table([list(heads), *cells], right)
+    if plain is not None and (piped or max(map(len, plain)) <= shutil.get_terminal_size().columns):
+        return "".join(f"{line}\n" for line in plain)
     from rich.console import Console
     from rich.table import Table
 
-    cells = [[clean(cell) for cell in row] for row in rows]
     drawn = Table(box=None, padding=(0, 2, 0, 0))
     needed = 20  # columns at the least for the last one
     for index, head in enumerate(heads):
@@ -100,10 +106,25 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequenc
         )
     for row in cells:
         drawn.add_row(*row)
-    # In a pipe a line stays a line, so that programs for text can use it.
-    piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     console = Console(color_system=None, markup=False, emoji=False, highlight=False)
     console.width = 10_000 if piped else max(console.width, needed)
     with console.capture() as captured:
         console.print(drawn)
     return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+
+
+def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str] | None:
+    """Lines of a table that need not wrap, without the library's start and work (a thousand rows take a second);
+    None when a character may be wider than one column.
+    """
+    if not all(cell.isascii() for row in rows for cell in row):
+        return None
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

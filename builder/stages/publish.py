@@ -11,6 +11,7 @@ from typing import Any
 import builder
 from builder import images
 from builder.adapters import process
+from builder.errors import PublishError
 from builder.objects import recorded
 from builder.order import Order
 from builder.settings import Settings
@@ -24,28 +25,39 @@ LIBRARIES = ("libvirt-python", "pycdlib", "paramiko", "jinja2", "pykickstart")
 
 
 class PublishInputs(Inputs):
-    """Under which name, and what the recipe was called."""
+    """Under which name, what the recipe was called, and how many versions stay."""
 
     name: str
     recipe: str
     rehearsal: bool
+    keep: int
 
 
 def inputs(order: Order) -> PublishInputs:
     """The name in the catalogue."""
-    return PublishInputs(name=order.name, recipe=order.recipe.name, rehearsal=order.medium.rehearsal is not None)
+    return PublishInputs(
+        name=order.name,
+        recipe=order.recipe.name,
+        rehearsal=order.medium.rehearsal is not None,
+        keep=order.recipe.publish.keep,
+    )
 
 
 def stands(path: Path, settings: Settings) -> str | None:
-    """Why the published image is not good enough any more: it is gone."""
+    """Why the published image is not good enough any more: it is gone, or another version became the latest.
+
+    A version that was rolled back from is as good as it was: it stands, and stays held.
+    """
     facts = json.loads((path / FILE).read_text(encoding="utf-8"))
+    spoken = f"{facts['name']}@{facts['version']}"
     if not (settings.images / facts["name"] / facts["version"] / images.MANIFEST).exists():
-        return f"{facts['name']}@{facts['version']} is not in the catalogue any more"
-    return None
+        return f"{spoken} is not in the catalogue any more"
+    image = images.load_image(settings.images, spoken)
+    return None if image.latest or image.held else f"{spoken} is not the latest any more"
 
 
 def run(job: Job) -> None:
-    """Link disk, proof and manifest into the catalogue and move `latest`.
+    """Link disk, proof and manifest into the catalogue, move `latest`, and let the oldest versions go.
 
     Raises:
         PublishError: the sealed file has rotted, or the catalogue refused.
@@ -76,6 +88,20 @@ def run(job: Job) -> None:
     record = {"name": image.name, "version": image.version, "path": str(image.disk), "sha256": image.sha256}
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     job.progress.note(f"published: {image.name}@{image.version}")
+    if image.held:
+        job.progress.note(f"{image.name}@{image.version} is held: builder images release {image.name}")
+    _retain(job)
+
+
+def _retain(job: Job) -> None:
+    """Keep as many versions as the recipe says; what cannot be pruned now does not spoil a good image."""
+    try:
+        pruned = images.prune(job.settings.images, [job.inputs.name], job.inputs.keep)
+    except PublishError as fault:
+        job.progress.note(f"old versions stay: {fault.brief}")
+        return
+    for gone in pruned.removed:
+        job.progress.note(f"pruned: {gone.name}@{gone.version}")
 
 
 def _stages(job: Job) -> dict[str, dict[str, object]]:
@@ -123,4 +149,4 @@ def _tools() -> dict[str, str]:
     return tools | {name: version(name) for name in LIBRARIES}
 
 
-STAGE = Stage("publish", 1, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)
+STAGE = Stage("publish", 2, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)

@@ -34,7 +34,13 @@ echo "cmdline=$(cat /proc/cmdline)"
 echo "release=$(head -n 1 /etc/centos-release /etc/redhat-release 2>/dev/null | grep -v '^==>' | head -n 1)"
 echo "uid=$(id -u)"
 rpm -qa --qf 'package=%{NAME} %{VERSION}-%{RELEASE}\n' 2>/dev/null | sort
+systemctl list-unit-files --state=enabled --no-legend --no-pager | awk '{print "service=" $1}' | sort
+awk -F: '{print "user=" $1 " " $3}' /etc/passwd | sort
+ss -lntu 2>/dev/null | awk '$1 ~ /^(tcp|udp)/ {print "port=" $1 " " $5}' | sort -u
+find / -xdev -type f -perm -4000 2>/dev/null | sed 's/^/suid=/' | sort
 """
+# Facts of which there are many, by the word they are told with.
+_LISTS = {"package": "packages", "service": "services", "user": "users", "port": "ports", "suid": "suid"}
 _UNIT = re.compile(r"\S+\.(?:service|socket|mount|target|timer|path|swap|device|automount|slice|scope)\b")
 
 
@@ -61,6 +67,10 @@ class TwinReport:
         host_keys: fingerprints that it told on ttyS1.
         boot_seconds: from start to the first login over SSH.
         packages: `name version-release`, sorted.
+        services: unit files that are enabled.
+        users: `name uid`.
+        ports: `tcp 0.0.0.0:22`: what listens.
+        suid: files that run as their owner.
     """
 
     role: str
@@ -73,6 +83,10 @@ class TwinReport:
     host_keys: tuple[str, ...]
     boot_seconds: float
     packages: tuple[str, ...]
+    services: tuple[str, ...]
+    users: tuple[str, ...]
+    ports: tuple[str, ...]
+    suid: tuple[str, ...]
     checks: tuple[str, ...]
 
     def as_dict(self) -> dict[str, object]:
@@ -118,9 +132,11 @@ def boot_twin(
     )
     (job.evidence / f"{role}.xml").write_text(render(spec), encoding="utf-8")
     machines.enter_context(LogFollower(reports, told))
+    # Not the stream that is logged in through: a pty drops what nobody takes in time, the log daemon does not.
+    machines.enter_context(LogFollower(spec.console_log, console))
     started = time.monotonic()
     stop = threading.Event()
-    machine = machines.enter_context(host.boot(spec, console, keep=job.settings.keep_failed))
+    machine = machines.enter_context(host.boot(spec, job.scratch / f"{role}.stream", keep=job.settings.keep_failed))
     machines.callback(stop.set)
     limit = stretched(job.settings.patience, accel.name).boot
     return Twin(role, instance, machine, told, console, key[0], limit, started, stop)
@@ -154,7 +170,7 @@ def examine(job: Job, twin: Twin) -> TwinReport:
                     f"{command}\n{(reply.out + reply.err).strip()}",
                 )
         facts = session.run(_FACTS).out
-    values = dict(line.partition("=")[::2] for line in facts.splitlines() if not line.startswith("package="))
+    values, lists = _sorted_out(facts)
     return TwinReport(
         role=twin.role,
         machine_id=values.get("machine_id", ""),
@@ -165,9 +181,22 @@ def examine(job: Job, twin: Twin) -> TwinReport:
         release=values.get("release", ""),
         host_keys=tuple(prints),
         boot_seconds=round(boot_seconds, 1),
-        packages=tuple(line.removeprefix("package=") for line in facts.splitlines() if line.startswith("package=")),
+        **lists,
         checks=tuple(name for name, _ in job.inputs.checks),
     )
+
+
+def _sorted_out(facts: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Facts of which there is one, and those of which there are many, by name."""
+    values: dict[str, str] = {}
+    lists: dict[str, list[str]] = {name: [] for name in _LISTS.values()}
+    for line in facts.splitlines():
+        word, _, value = line.partition("=")
+        if word in _LISTS:
+            lists[_LISTS[word]].append(value)
+        else:
+            values[word] = value
+    return values, {name: tuple(found) for name, found in lists.items()}
 
 
 def _wait_ready(job: Job, twin: Twin) -> list[str]:

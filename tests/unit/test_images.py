@@ -63,9 +63,13 @@ def test_latest_moves_on_and_back(tmp_path: Path, disk: Path) -> None:
     assert images.roll_back(tmp_path / "images", old).latest
     assert images.load_image(tmp_path / "images", "toy").version == old.version
     assert {image.version for image in images.list_images(tmp_path / "images")} == {old.version, new.version}
-    # Publishing what is there already makes it the latest.
-    publish(tmp_path, tmp_path / "new")
-    assert images.load_image(tmp_path / "images", "toy").version == new.version
+    # What was rolled back from does not come back by being published again.
+    assert publish(tmp_path, tmp_path / "new").held
+    assert images.load_image(tmp_path / "images", "toy").version == old.version
+    # Publishing what is there already, and not held, makes it the latest.
+    assert images.release(tmp_path / "images", new).latest
+    publish(tmp_path, disk)
+    assert images.load_image(tmp_path / "images", "toy").version == old.version
 
 
 def test_a_disk_on_another_file_system_is_copied(tmp_path: Path) -> None:

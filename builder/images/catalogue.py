@@ -1,20 +1,22 @@
 """The one rule: a version in the catalogue never changes, and `latest` moves to a whole one by one rename.
 
 `images/<name>/<version>/` holds the disk `<name>.qcow2`, what belongs to it, `SHA256SUMS` and `manifest.json`; the
-version is the beginning of the disk's SHA-256.
+version is the beginning of the disk's SHA-256. What may change about a version stands beside it, in hidden files:
+`.holds.json` (`builder.images.holds`), `.users/` (`users`), `.verified/` (`proof`).
 """
 
 from __future__ import annotations
 
 import difflib
 import errno
+import hashlib
 import json
 import os
 import re
 import secrets as randomness
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from builder.adapters import process
 from builder.adapters.atomic_file import sync_folder
 from builder.errors import PublishError
 from builder.hashing import sha256_file
-from builder.objects import remove, sync_file
+from builder.images import holds
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -43,6 +45,7 @@ class Image:
     Args:
         manifest: what `manifest.json` says: `name`, `version`, `created`, `files` and what the publisher added.
         latest: `latest` points here.
+        held: it was rolled back from, and does not become the latest again until it is released.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Image:
     path: Path
     manifest: Mapping[str, Any]
     latest: bool
+    held: bool = False
 
     @property
     def disk(self) -> Path:
@@ -69,7 +73,7 @@ def publish(
     manifest: Mapping[str, Any],
     expected: Mapping[str, str] | None = None,
 ) -> Image:
-    """Put a version into the catalogue and make it the latest; does nothing that was done before.
+    """Put a version into the catalogue and make it the latest, unless it is held; does nothing that was done before.
 
     Args:
         sources: files of the version, by their name in it; `<name>.qcow2` is the disk. They are linked, not copied,
@@ -86,10 +90,7 @@ def publish(
     folder = catalogue / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locks.held(folder / ".lock", holder=f"process {os.getpid()}"):
-            # With the lock held nobody else builds here: these are left from a process that was killed.
-            for torn in folder.glob(".new-*"):
-                remove(torn)
+        with changing(folder):
             facts = {file: _facts(file, path, (expected or {}).get(file)) for file, path in sorted(sources.items())}
             version = facts[f"{name}.qcow2"]["sha256"][:VERSION_DIGITS]
             if (folder / version).exists():
@@ -98,32 +99,52 @@ def publish(
                 created = datetime.now(UTC).isoformat(timespec="seconds")
                 head = {**manifest, "name": name, "version": version, "created": created, "files": facts}
                 _write_version(folder, version, sources, head)
-            _point(folder, version)
+            if version not in holds.read(folder):
+                point(folder, version)
     except OSError as fault:
         raise PublishError(f"{name} cannot be published: {fault.strerror or fault}", str(fault)) from fault
     return load_image(catalogue, f"{name}@{version}")
 
 
-def roll_back(catalogue: Path, image: Image) -> Image:
-    """Make this version the latest of its name."""
-    folder = catalogue / image.name
-    try:
-        with locks.held(folder / ".lock", holder=f"process {os.getpid()}"):
-            _point(folder, image.version)
-    except OSError as fault:
-        raise PublishError(f"{folder} cannot be written to: {fault.strerror or fault}", str(fault)) from fault
-    return load_image(catalogue, f"{image.name}@{image.version}")
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Hold the lock under which the versions of one name change, after mending what a killed process left.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    # Listing needs nothing of it, and its library takes longer to start than the list.
+    from builder.objects import remove
+
+    with locks.held(folder / ".lock", holder=f"process {os.getpid()}"):
+        # With the lock held nobody else builds or removes here: these are left from a process that was killed.
+        for torn in [*folder.glob(".new-*"), *folder.glob(".gone-*")]:
+            remove(torn)
+        holds.mend(folder, latest_of(folder))
+        yield
+
+
+def latest_of(folder: Path) -> str | None:
+    """The version that `latest` names; None when there is no such link."""
+    with suppress(OSError):
+        return str((folder / LATEST).readlink())
+    return None
 
 
 def list_images(catalogue: Path, name: str | None = None) -> list[Image]:
     """All versions of one image or of all, by name, the newest first."""
-    names = [name] if name is not None else _folders(catalogue)
+    names = [name] if name is not None else folders(catalogue)
     found = []
     for one in names:
         folder = catalogue / one
-        images = [_read(folder, version) for version in _folders(folder)]
+        latest, held = latest_of(folder), holds.read(folder)
+        images = [_read(folder, version) for version in folders(folder)]
         found += sorted(
-            (image for image in images if image is not None),
+            (
+                replace(image, latest=image.version == latest, held=image.version in held and image.version != latest)
+                for image in images
+                if image is not None
+            ),
             key=lambda image: (str(image.manifest["created"]), image.version),
             reverse=True,
         )
@@ -137,7 +158,7 @@ def load_image(catalogue: Path, spec: str) -> Image:
         PublishError: there is no such image; the message names those with similar names.
     """
     name, at, version = spec.partition("@")
-    names = _folders(catalogue)
+    names = folders(catalogue)
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "builder images list"
@@ -160,20 +181,19 @@ def load_image(catalogue: Path, spec: str) -> Image:
     return matches[0]
 
 
-def _folders(folder: Path) -> list[str]:
+def folders(folder: Path) -> list[str]:
+    """Names of the folders in it, without hidden ones and links."""
     if not folder.is_dir():
         return []
-    return sorted(
-        path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink() and path.name[0] != "."
-    )
+    with os.scandir(folder) as entries:
+        return sorted(one.name for one in entries if one.is_dir(follow_symlinks=False) and one.name[0] != ".")
 
 
 def _read(folder: Path, version: str) -> Image | None:
     path = folder / version
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
-        latest = (folder / LATEST).is_symlink() and (folder / LATEST).readlink() == Path(version)
-        image = Image(folder.name, version, path, manifest, latest)
+        image = Image(folder.name, version, path, manifest, latest=False)
         return image if image.sha256 and manifest["created"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -209,13 +229,17 @@ def _check_same(path: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
 
 def _write_version(folder: Path, version: str, sources: Mapping[str, Path], manifest: Mapping[str, Any]) -> None:
     """Build the version beside its place, flush it, and give it its name with one rename."""
+    from builder.objects import sync_file
+
     with _new(folder) as new:
         new.mkdir()
         for name, source in sources.items():
             _link(source, new / name, manifest["files"][name]["sha256"])
-        lines = "".join(f"{manifest['files'][name]['sha256']}  {name}\n" for name in sorted(sources))
-        (new / SUMS).write_text(lines, encoding="utf-8")
-        (new / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
+        (new / MANIFEST).write_bytes(text)
+        sums = {name: manifest["files"][name]["sha256"] for name in sources}
+        sums[MANIFEST] = hashlib.sha256(text).hexdigest()
+        (new / SUMS).write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), encoding="utf-8")
         for path in new.iterdir():
             path.chmod(path.stat().st_mode & 0o444)
             sync_file(path)
@@ -237,8 +261,9 @@ def _link(source: Path, target: Path, sha256: str) -> None:
             raise PublishError(f"{target} is not what was copied from {source}") from None
 
 
-def _point(folder: Path, version: str) -> None:
-    if (folder / LATEST).is_symlink() and (folder / LATEST).readlink() == Path(version):
+def point(folder: Path, version: str) -> None:
+    """Move `latest` by one rename. Call it inside `changing`."""
+    if latest_of(folder) == version:
         return
     with _new(folder) as new:
         new.symlink_to(version)
@@ -249,6 +274,8 @@ def _point(folder: Path, version: str) -> None:
 @contextmanager
 def _new(folder: Path) -> Iterator[Path]:
     """A hidden name in the folder; what still bears it when the block ends is removed."""
+    from builder.objects import remove
+
     new = folder / f".new-{randomness.token_hex(4)}"
     try:
         yield new

@@ -1,0 +1,47 @@
+"""The one rule: the catalogue is changed only here, and every change of it is one rename."""
+
+from builder.images.catalogue import (
+    LATEST,
+    MANIFEST,
+    SUMS,
+    VERSION_DIGITS,
+    Image,
+    list_images,
+    load_image,
+    publish,
+)
+from builder.images.differences import Changes, Difference, compare
+from builder.images.history import held_version, previous, release, roll_back
+from builder.images.proof import Proof, proofs, prove, versions
+from builder.images.retention import Pruned, prune
+from builder.images.users import Use, User, enter, leave, users_of, using
+
+__all__ = [
+    "LATEST",
+    "MANIFEST",
+    "SUMS",
+    "VERSION_DIGITS",
+    "Changes",
+    "Difference",
+    "Image",
+    "Proof",
+    "Pruned",
+    "Use",
+    "User",
+    "compare",
+    "enter",
+    "held_version",
+    "leave",
+    "list_images",
+    "load_image",
+    "previous",
+    "proofs",
+    "prove",
+    "prune",
+    "publish",
+    "release",
+    "roll_back",
+    "users_of",
+    "using",
+    "versions",
+]

@@ -1,0 +1,107 @@
+"""The one rule: nothing that somebody uses, or that cannot be told unused, is ever removed."""
+
+from __future__ import annotations
+
+import secrets as randomness
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.adapters.atomic_file import sync_folder
+from builder.errors import PublishError
+from builder.images import users
+from builder.images.catalogue import Image, changing, folders, list_images
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a pruning did, or would do.
+
+    Args:
+        removed: versions that are gone.
+        kept: versions beyond the newest that stay all the same, each with the reason.
+        freed: bytes given back to the file system.
+    """
+
+    removed: tuple[Image, ...]
+    kept: tuple[tuple[Image, str], ...]
+    freed: int = 0
+
+
+def prune(catalogue: Path, names: Iterable[str], keep: int, *, dry_run: bool = False) -> Pruned:
+    """Remove all but the newest versions of some images.
+
+    The latest version, those that are held and those that have users stay, however old.
+
+    Args:
+        keep: number of versions of each name that stay in any case, at least 1.
+
+    Raises:
+        PublishError: an entry in the list of users cannot be checked (then nothing of that name is removed), or the
+            catalogue cannot be written to.
+    """
+    removed: list[Image] = []
+    kept: list[tuple[Image, str]] = []
+    freed = 0
+    for name in names:
+        folder = catalogue / name
+        try:
+            with changing(folder), users.removing(folder):
+                away, stay = _decide(list_images(catalogue, name)[keep:])
+                kept += stay
+                removed += away
+                if not dry_run:
+                    freed += sum(_take_away(folder, image) for image in away)
+                    _forget(folder)
+        except OSError as fault:
+            raise PublishError(f"{folder} cannot be pruned: {fault.strerror or fault}", str(fault)) from fault
+    return Pruned(tuple(removed), tuple(kept), freed)
+
+
+def _decide(old: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
+    """Which go, and which stay for what reason."""
+    away, stay = [], []
+    for image in old:
+        uses = users.users_of(image)
+        for use in uses:
+            if use.state == "unknown":
+                raise PublishError(
+                    f"whether {use.name} still uses {image.name}@{image.version} cannot be told; nothing was removed",
+                    f"{use.user.disk if use.user else use.entry} cannot be read",
+                    f"make it readable, or if it is gone for good: rm {use.entry}",
+                )
+        names = [use.name for use in uses if use.state == "there"]
+        if names:
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            stay.append((image, f"used by {', '.join(names[:5])}{more}"))
+        elif image.latest or image.held:
+            stay.append((image, "latest" if image.latest else "held"))
+        else:
+            away.append(image)
+    return away, stay
+
+
+def _take_away(folder: Path, image: Image) -> int:
+    """Out of sight with one rename, then removed."""
+    from builder.objects import remove
+
+    gone = folder / f".gone-{randomness.token_hex(4)}"
+    image.path.rename(gone)
+    sync_folder(folder)
+    return remove(gone)
+
+
+def _forget(folder: Path) -> None:
+    """Drop entries of users that are gone, and what is kept beside versions that are gone."""
+    from builder.objects import remove
+
+    there = set(folders(folder))
+    for path in (folder / ".verified").glob("*.jsonl"):
+        if path.stem not in there:
+            path.unlink(missing_ok=True)
+    for listed in (folder / users.FOLDER).glob("*"):
+        for path in listed.glob("*.json"):
+            if users.look(path).state == "gone":
+                path.unlink(missing_ok=True)
+        if listed.name not in there or not any(listed.iterdir()):
+            remove(listed)
