@@ -78,7 +78,9 @@ def run(job: Job) -> None:
             job.ledger.spend("guest"),
             LogFollower(reports, job.evidence / "ttyS1.log") as said,
             LogFollower(log, job.evidence / "anaconda.log") as logged,
-            host.boot(spec, job.evidence / "console.log", keep=job.settings.keep_failed) as machine,
+            # Not the stream that is read for signs: a pty drops what nobody takes in time, the log daemon does not.
+            LogFollower(spec.console_log, job.evidence / "console.log") as shown,
+            host.boot(spec, job.scratch / "console.stream", keep=job.settings.keep_failed) as machine,
         ):
             limits = stretched(job.settings.patience, accel.name)
             picture = job.evidence / "screenshot.png"
@@ -87,8 +89,8 @@ def run(job: Job) -> None:
             if ending.how != "shutdown":
                 keep_picture(machine, picture)
             # libvirt's log daemon may still hold the last lines.
-            said.settle(quiet=SETTLED)
-            logged.settle(quiet=SETTLED)
+            for follower in (said, logged, shown):
+                follower.settle(quiet=SETTLED)
         # With the machine gone, every byte of its logs is in the evidence.
         if ending.how != "shutdown":
             raise _failed(job, ending, watch.verdict)
