@@ -69,17 +69,18 @@ def run(job: Job) -> None:
     disk.create(job.out / FILE, job.inputs.disk_size, "raw")
     reports = job.scratch / "ttyS1.log"
     log = job.scratch / "anaconda.log"
+    screen = job.scratch / "ttyS0.log"
     with hypervisor.connect(job.settings.uri) as host:
         accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
         job.progress.note(f"{accel.name.upper()}: {accel.why}")
-        spec = _spec(job, accel.name, reports, log)
+        spec = _spec(job, accel.name, screen, reports, log)
         (job.evidence / "domain.xml").write_text(render(spec), encoding="utf-8")
         with (
             job.ledger.spend("guest"),
             LogFollower(reports, job.evidence / "ttyS1.log") as said,
             LogFollower(log, job.evidence / "anaconda.log") as logged,
             # Not the stream that is read for signs: a pty drops what nobody takes in time, the log daemon does not.
-            LogFollower(spec.console_log, job.evidence / "console.log") as shown,
+            LogFollower(screen, job.evidence / "console.log") as shown,
             host.boot(spec, job.scratch / "console.stream", keep=job.settings.keep_failed) as machine,
         ):
             limits = stretched(job.settings.patience, accel.name)
@@ -125,7 +126,7 @@ class Watch:
         return f"no sign of life for {self._quiet:.0f} s: console, installer log and disk are all quiet"
 
 
-def _spec(job: Job, accel: Literal["kvm", "tcg"], reports: Path, log: Path) -> MachineSpec:
+def _spec(job: Job, accel: Literal["kvm", "tcg"], screen: Path, reports: Path, log: Path) -> MachineSpec:
     who = identity(job.run_id, "install")
     given = job.inputs
     start = medium.boot(job.needs["medium"])
@@ -135,7 +136,7 @@ def _spec(job: Job, accel: Literal["kvm", "tcg"], reports: Path, log: Path) -> M
         run_id=job.run_id,
         role="install",
         mac=who.mac,
-        console_log=job.scratch / "ttyS0.log",
+        console_log=screen,
         machine=given.machine,
         vcpus=given.vcpus,
         memory=given.memory // MIB,
