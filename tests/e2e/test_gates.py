@@ -27,7 +27,7 @@ from builder.store import Store
 from tests.conftest import Silent
 from tests.e2e.conftest import Person
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(2400)]
 Alter = Callable[[str, str], Path]
 
 

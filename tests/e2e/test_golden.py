@@ -14,7 +14,7 @@ import pytest
 from builder.adapters import disk, waiting
 from tests.e2e.conftest import Person
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vm]
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(1500)]
 STAGES = ["fetch", "answers", "medium", "install", "seal", "verify", "publish"]
 NAME = "centos7-minimal-rehearsal"
 
