@@ -92,36 +92,16 @@ def _isolinux(root: Path, kernel: Path, initrd: Path) -> None:
         os.link(folder / name, pxeboot / name)
 
 
-def _efi(root: Path, work: Path) -> None:
+def _efi(root: Path) -> None:
     boot = root / "EFI" / "BOOT"
     boot.mkdir(parents=True)
     (boot / "grub.cfg").write_text(grub_cfg())
     names = "all_video boot cat configfile echo fat gzio iso9660 linux linuxefi ls minicmd normal part_gpt part_msdos"
     names += " reboot search search_fs_file search_fs_uuid search_label serial sleep terminal test"
-    early = work / "early.cfg"
-    # From a CD the prefix is the ISO's folder, from a stick the one in efiboot.img; else it is searched for.
-    early.write_text(
-        'if [ ! -e "$cmdpath/grub.cfg" ]; then\n'
-        f"  search --no-floppy --set=root -l '{VOLUME_ID}'\n  set prefix=($root)/EFI/BOOT\n"
-        "else\n  set prefix=$cmdpath\nfi\nconfigfile $prefix/grub.cfg\n"
-    )
+    # No configuration inside: GRUB takes the folder it was loaded from, the ISO's on a CD and efiboot.img's on a
+    # stick, as with the vendor's.
     have = [name for name in names.split() if (GRUB / f"{name}.mod").exists()]
-    run(
-        [
-            "grub-mkimage",
-            "-d",
-            GRUB,
-            "-O",
-            "x86_64-efi",
-            "-p",
-            "/EFI/BOOT",
-            "-c",
-            early,
-            "-o",
-            boot / "BOOTX64.EFI",
-            *have,
-        ]
-    )
+    run(["grub-mkimage", "-d", GRUB, "-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o", boot / "BOOTX64.EFI", *have])
     image = root / "images" / "efiboot.img"
     with image.open("wb") as file:
         file.truncate(9011200)
@@ -264,7 +244,7 @@ def assemble(
     table = json.loads(table_file.read_text())
     _info(root)
     _isolinux(root, kernel, initrd)
-    _efi(root, work)
+    _efi(root)
     (root / "Packages").mkdir()
     for deb in debs:
         # The epoch's colon, which apt writes as %3a, is no matter to dpkg but a trap for readers of URLs.

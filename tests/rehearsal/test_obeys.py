@@ -118,7 +118,7 @@ COMMON = [
     Row("release", "cat /etc/centos-release", r"CentOS Linux release 7\.9\.2009 \(Core\)"),
     Row(
         "no private key but the host's",
-        "grep -rlE '^-----BEGIN .*PRIVATE KEY-----' /etc /root /usr/lib /home | grep -v /etc/ssh/ssh_host_ | wc -l",
+        "grep -rlIE '^-----BEGIN .*PRIVATE KEY-----' /etc /root /usr/lib /home | grep -v /etc/ssh/ssh_host_ | wc -l",
         "0",
     ),
     Row(
@@ -136,7 +136,9 @@ ROWS = {
         Row("root size", "lsblk -bdno SIZE $(findmnt -no SOURCE /)", str(3000 << 20)),
         Row("swap", "swapon --show=SIZE --noheadings", "300M"),
         Row("service off", "systemctl is-enabled chronyd", "disabled"),
-        Row("package with a service", "systemctl is-active acpid", "active"),
+        Row(
+            "package with a service", "systemctl is-enabled acpid; systemctl is-active acpid.socket", "enabled\nactive"
+        ),
         Row("package added", "rpm -q --qf '%{NAME}' tree; tree --version | wc -l", "tree1"),
         Row("package excluded", "rpm -q postfix", "package postfix is not installed"),
         Row("%post file", "cat /root/from-post /root/post.log", "written\nsaid-in-post"),
