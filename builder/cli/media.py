@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -152,7 +153,7 @@ def inject(
 
 def _injected(report: RemasterReport, facts: MediumFacts, reading: Kickstart, unattended: bool) -> list[str]:
     head = [f"written  {short(report.output)}", *_shown(facts)]
-    head.append(f"changed  {', '.join(report.changed)}")
+    head += textwrap.wrap(", ".join(report.changed), 79, initial_indent="changed  ", subsequent_indent=" " * 9)
     if unattended:
         return [
             *head,

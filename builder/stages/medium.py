@@ -73,9 +73,8 @@ def run(job: Job) -> None:
     vendor = job.needs["fetch"] / fetch.FILE
     kickstart = (job.needs["answers"] / answers.FILE).read_bytes()
     given: MediumInputs = job.inputs
-    with job.ledger.spend("preflight"):
-        room = preflight.Room(given.memory, given.disk_size, given.firmware)
-        preflight.require(kickstart.decode("utf-8"), vendor, room)
+    room = preflight.Room(given.memory, given.disk_size, given.firmware)
+    preflight.require(kickstart.decode("utf-8"), vendor, room)
     if given.delivery == "seed":
         _seed(job, vendor, kickstart)
         return

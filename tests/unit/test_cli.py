@@ -23,6 +23,7 @@ from builder.store import Store
 COMMANDS = [
     [],
     *[[name] for name in ("run", "plan", "pipelines", "schema", "kickstart", "images", "runs", "gc", "host")],
+    *[["media", name] for name in ("list", "add", "inspect", "verify", "inject")],
     *[["kickstart", "render"], ["kickstart", "lint"]],
     *[["images", "list"], ["images", "show"], ["runs", "list"], ["runs", "show"], ["host", "check"]],
 ]

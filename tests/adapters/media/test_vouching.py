@@ -1,0 +1,133 @@
+"""The vendor's signed list, the key that signed it, and the medium that has to be on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+
+from builder.adapters.process import run
+from builder.errors import MediumError
+from builder.hashing import sha256_file
+from builder.settings import Settings
+from builder.stages import preflight, vouching
+from tests.adapters.media import vendor
+from tests.adapters.media.conftest import Press
+from tests.adapters.media.server import answer, serving
+from tests.adapters.media.test_signature import Signer, make_signer
+
+
+@dataclass(frozen=True)
+class Case:
+    """A medium with the signer's key on it, and settings for it."""
+
+    signer: Signer
+    medium: Path
+    settings: Settings
+
+    def require(self, settings: Settings | None = None, fingerprint: str | None = None) -> str:
+        wanted = fingerprint or self.signer.fingerprint
+        return vouching.require(self.medium, sha256_file(self.medium), wanted, settings or self.settings)
+
+    def sign(self, text: str) -> Path:
+        path = self.medium.with_name(vouching.LIST)
+        path.write_bytes(self.signer.sign(text))
+        return path
+
+    @property
+    def line(self) -> str:
+        return f"{sha256_file(self.medium)}  CentOS.iso\n"
+
+
+@pytest.fixture(scope="module")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Signer]:
+    made = make_signer(tmp_path_factory.mktemp("gpg") / "vendor", "Vendor")
+    yield made
+    run(["gpgconf", "--homedir", str(made.home), "--kill", "gpg-agent"])
+
+
+@pytest.fixture(scope="module")
+def with_key(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Path:
+    folder = tmp_path_factory.mktemp("keyed")
+    tree = folder / "tree"
+    tree.mkdir()
+    shape = vendor.Shape(uefi=False, hybrid="")
+    vendor.tree(tree, shape)
+    (tree / "RPM-GPG-KEY-CentOS-7").write_bytes(signer.key.read_bytes())
+    return vendor.press(tree, folder / "medium.iso", shape)
+
+
+@pytest.fixture
+def case(tmp_path: Path, signer: Signer, with_key: Path) -> Case:
+    medium = tmp_path / "medium.iso"
+    medium.hardlink_to(with_key)
+    return Case(signer, medium, Settings(tmp_path, (), (), keys=(tmp_path / "keys",), medium_file=medium))
+
+
+def test_a_list_beside_the_file_and_the_key_on_the_medium(case: Case) -> None:
+    case.sign(case.line)
+    said = case.require()
+    assert (
+        said
+        == f"CentOS.iso is signed by {case.signer.fingerprint[-16:]} (key from /RPM-GPG-KEY-CentOS-7 on the medium)"
+    )
+
+
+def test_a_key_of_the_folder_comes_first(case: Case, tmp_path: Path) -> None:
+    case.sign(case.line)
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    (keys / "notes.txt").write_text("no key")
+    (keys / "vendor.asc").write_bytes(case.signer.key.read_bytes())
+    assert str(keys / "vendor.asc") in case.require()
+
+
+def test_a_list_beside_the_mirrors_file(case: Case, tmp_path: Path) -> None:
+    signed = case.signer.sign(case.line)
+    asked = []
+
+    def give(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        answer(handler, 200, signed)
+
+    with serving(give) as site:
+        case.require(Settings(tmp_path, (), (), medium_urls=("http://127.0.0.1:1/medium.iso", site.url)))
+    assert asked == [f"/{vouching.LIST}"]
+
+
+def test_no_list_anywhere_names_the_file_to_get(case: Case, tmp_path: Path) -> None:
+    def give(handler: BaseHTTPRequestHandler) -> None:
+        answer(handler, 404)
+
+    with serving(give) as site, pytest.raises(MediumError, match=r"no sha256sum\.txt\.asc") as caught:
+        case.require(Settings(tmp_path, (), (), medium_urls=(site.url,)))
+    assert "HTTP 404" in caught.value.details
+
+
+def test_a_medium_that_is_not_on_the_list(case: Case) -> None:
+    case.sign(f"{'0' * 64}  CentOS.iso\n")
+    with pytest.raises(MediumError, match="does not name this medium"):
+        case.require()
+
+
+def test_a_changed_list(case: Case) -> None:
+    path = case.sign(case.line)
+    path.write_bytes(path.read_bytes().replace(b"CentOS.iso", b"CentOS.ISO"))
+    with pytest.raises(MediumError, match="changed after signing"):
+        case.require()
+
+
+def test_a_key_that_nobody_has(case: Case) -> None:
+    case.sign(case.line)
+    with pytest.raises(MediumError, match="there is no public key 6341AB27") as caught:
+        case.require(fingerprint="6341AB2753D78A78A7C27BB124C6A8A7F4A80EB5")
+    assert "./keys/" in caught.value.hint
+
+
+def test_a_relabelled_medium_is_noticed(press: Press) -> None:
+    preflight.require_labels(press(vendor.Shape()))
+    with pytest.raises(MediumError, match="looks for the label 'CentOS 7 x86_64', but its volume id is 'Mine'"):
+        preflight.require_labels(press(vendor.Shape(label="Mine")))

@@ -1,0 +1,161 @@
+"""What a kickstart asks of medium and machine, found without starting anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from builder.adapters import kickstart_lines
+from builder.adapters.iso_inspect import Contents
+from builder.stages import preflight
+from builder.stages.preflight import Room
+
+ROOM = Room(memory=2 << 30, disk=8 << 30, firmware="bios")
+UEFI = Room(memory=2 << 30, disk=8 << 30, firmware="uefi")
+MEDIUM = Contents(
+    packages=("bash", "chrony", "kernel"),
+    groups=("core", "minimal"),
+    answers_to=frozenset({"bash", "bash.x86_64", "bash-4.2.46", "chrony", "kernel", "kernel-3.10.0", "/bin/sh"}),
+    group_names=frozenset({"core", "Core", "minimal", "Minimal Install"}),
+)
+GOOD = """\
+text
+cdrom
+ignoredisk --only-use=disk/by-id/*BUILDER-SYSTEM
+clearpart --all --initlabel
+reqpart
+part / --fstype=xfs --size=2048 --grow
+poweroff
+%packages
+@core
+chrony
+-iwl*firmware
+%end
+%post
+url is no command here
+part /nowhere --size=99999
+%end
+"""
+
+
+def faults(text: str, room: Room = ROOM, medium: Contents | None = MEDIUM) -> list[str]:
+    return preflight.check(kickstart_lines.read(text), medium, room)
+
+
+def test_a_kickstart_that_fits_has_no_fault() -> None:
+    assert faults(GOOD) == []
+    assert faults(GOOD, UEFI) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["chrony", "bash.x86_64", "bash-4.2.46", "kern*", "/bin/sh", "@Core", "@^minimal", "@^Minimal Install"]
+)
+def test_what_the_medium_answers_to_is_found(name: str) -> None:
+    assert faults(GOOD.replace("\nchrony\n", f"\n{name}\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("chroni", "line 10: package chroni is not on the medium; did you mean chrony?"),
+        ("gnome*", "line 10: package gnome* is not on the medium"),
+        ("@cor", "line 10: group cor is not on the medium; did you mean core?"),
+        ("@^server", "line 10: environment server is not on the medium"),
+    ],
+)
+def test_what_is_not_on_the_medium_is_named_with_its_line(name: str, said: str) -> None:
+    assert faults(GOOD.replace("\nchrony\n", f"\n{name}\n")) == [said]
+
+
+def test_missing_packages_may_be_ignored_and_a_medium_may_list_none() -> None:
+    text = GOOD.replace("\nchrony\n", "\nchroni\n")
+    assert faults(text.replace("%packages", "%packages --ignoremissing")) == []
+    assert faults(text, medium=None) == []
+
+
+def test_all_faults_are_told_at_once() -> None:
+    text = GOOD.replace("\nchrony\n", "\nchroni\nbasch\n").replace("--size=2048", "--size=9000")
+    assert len(faults(text, Room(256 << 20, 8 << 30, "bios"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("memory", "swap", "fits"), [(519, False, False), (520, False, True), (319, True, False), (320, True, True)]
+)
+def test_memory(memory: int, swap: bool, fits: bool) -> None:
+    text = GOOD + ("part swap --size=512\n" if swap else "")
+    found = faults(text, Room(memory << 20, 8 << 30, "bios"))
+    assert (found == []) is fits
+    assert all("machine.memory" in fault for fault in found)
+
+
+def test_partitions_and_disk() -> None:
+    assert faults(GOOD.replace("2048", "8190")) == []
+    (said,) = faults(GOOD.replace("2048", "8191"))
+    assert said.startswith("disk.size is 8192 MiB: the partitions take 8193 MiB: / 8191 MiB (line 6)")
+    (said,) = faults(GOOD.replace("2048", "8190"), UEFI)
+    assert said.endswith("/boot/efi 200 MiB")
+
+
+def test_volumes_have_to_fit_into_their_group() -> None:
+    lvm = "part pv.1 --size=4096 {}\nvolgroup vg pv.1\nlogvol / --vgname=vg --name=root --size {}\n"
+    head = GOOD.replace("part / --fstype=xfs --size=2048 --grow\n", "")
+    assert faults(head + lvm.format("", 4096)) == []
+    assert "the volumes of vg take 5000 MiB, it has 4096 MiB" in faults(head + lvm.format("", 5000))[0]
+    assert faults(head + lvm.format("--grow", 5000)) == []
+    assert "disk.size" in faults(head + lvm.format("--grow", 9000))[0]
+
+
+def test_uefi_needs_a_partition_of_its_own() -> None:
+    text = GOOD.replace("reqpart\n", "")
+    assert faults(text) == []
+    assert "/boot/efi" in faults(text, UEFI)[0]
+    assert faults(text + "part /boot/efi --fstype=efi --size=200\n", UEFI) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        ("url --url=http://mirror.invalid/os", 2),
+        ("nfs --server=s --dir=/d", 2),
+        ("cdrom\nrepo --name=x --baseurl=http://mirror.invalid/x", 1),
+        ("cdrom\n%include http://mirror.invalid/more.cfg", 1),
+        ("", 1),
+        ("harddrive --partition=sdb1 --dir=/", 1),
+    ],
+)
+def test_what_would_need_a_network(line: str, count: int) -> None:
+    found = faults(GOOD.replace("cdrom", line))
+    assert len(found) == count
+    assert all("network" in fault or "`cdrom`" in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("clearpart --all", "everything on every disk of the machine"),
+        ("clearpart --all\nignoredisk --only-use=vda,vdb", "everything on the disks vda,vdb"),
+        ("clearpart --all --drives=sda", "everything on the disks sda"),
+        ("clearpart --all\nignoredisk --drives=sdb", "everything on every disk of the machine except sdb"),
+        ("clearpart --linux", "Linux partitions of every disk of the machine"),
+        ("clearpart --list=sda2,sda3", "the partitions sda2,sda3"),
+        ("clearpart --none", "no partition is removed; free space of every disk of the machine is used"),
+        ("autopart", "no partition is removed; free space of every disk of the machine is used"),
+    ],
+)
+def test_which_disks_a_kickstart_clears(lines: str, said: str) -> None:
+    assert kickstart_lines.read(lines).erases == said
+
+
+def test_comments_quotes_and_spaces() -> None:
+    read = kickstart_lines.read("# part / --size=1\npartition '/' --size 7 # --size=8\nlang 'unclosed\n%packages\n#x\n")
+    (part,) = read.all("part")
+    assert (part.line, part.words, part.option("size")) == (2, ("/", "--size", "7"), "7")
+    assert read.wanted == ()
+
+
+def test_the_shipped_kickstart_fits_the_shipped_recipe() -> None:
+    template = Path(__file__).parents[2] / "kickstarts" / "centos7-minimal.ks.j2"
+    read = kickstart_lines.read(template.read_text())
+    # The template's own lines, outside its snippets, are commands already.
+    assert {command.name for command in read.commands} >= {"cdrom", "clearpart", "reqpart", "part", "poweroff"}
