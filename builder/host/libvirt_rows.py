@@ -26,7 +26,7 @@ FIRMWARE = ("/usr/share/OVMF", "/usr/share/edk2/ovmf", "/usr/share/qemu/ovmf-x86
 
 def rows(system: System, uri: str) -> Iterator[Row]:
     """Programs, QEMU, firmware, the daemon, pools, networks."""
-    missing = [name for name in NEEDED if not _installed(name)]
+    missing = [name for name in NEEDED if not installed(name)]
     if missing:
         yield Row(
             "programs", "fail", f"missing: {' '.join(missing)}", "a build runs them", install_line(system, missing)
@@ -73,7 +73,8 @@ def runs(uri: str) -> bool:
     return any(daemon.answers(folder / name) for name in ("libvirt-sock", "virtqemud-sock"))
 
 
-def _installed(name: str) -> bool:
+def installed(name: str) -> bool:
+    """Whether a program is there, under any of its names."""
     if name == "qemu-system-x86_64" and host_system.KVM_PROGRAM.exists():
         return True
     return host_system.program(name) is not None

@@ -1,0 +1,249 @@
+"""The one rule: a plan holds only what is missing, and a step says in full what it will do before it does it."""
+
+from __future__ import annotations
+
+import difflib
+import grp
+import pwd
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder import config
+from builder.adapters import process
+from builder.errors import BuilderError, HostError
+from builder.host import libvirt_rows, sshd
+from builder.host import system as host_system
+from builder.host.journal import Journal
+from builder.host.row import read
+from builder.host.system import System
+
+if TYPE_CHECKING:
+    from builder.adapters.libvirt_host import Inventory
+
+WANTED = (*libvirt_rows.NEEDED, "libvirtd", "virsh", "virt-install", "dnsmasq", "uefi", "ip")
+# Monolithic libvirtd first, then the modular daemons of newer distributions.
+SOCKETS = (("libvirtd.socket", "virtlogd.socket"), ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket"))
+FETCH = 1800.0  # seconds for a package manager: it downloads
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change.
+
+    Args:
+        title: what is done, in a line.
+        details: exactly how: the command, or the lines that change in a file.
+        do: does it; notes its undo in the journal first.
+    """
+
+    title: str
+    details: tuple[str, ...]
+    do: Callable[[Journal], None] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the host shall have.
+
+    Args:
+        iso_dir, store_dir: where media and images shall live.
+        desktop: virt-manager, and the graphical target.
+        user: somebody who shall be in the groups kvm and libvirt.
+        uri: the libvirt that gets the pools.
+    """
+
+    iso_dir: Path
+    store_dir: Path
+    desktop: bool = False
+    user: str | None = None
+    uri: str = "qemu:///system"
+
+
+def plan(wish: Wish) -> list[Step]:
+    """The steps from what is to what is wished for; empty when nothing is missing.
+
+    Raises:
+        HostError: packages are missing on a host whose package manager is not known.
+    """
+    system = host_system.find()
+    return [
+        *_packages(system, wish.desktop),
+        *_services(system),
+        *_groups(wish.user),
+        *_directories(wish),
+        *_pools(wish),
+        *_settings(wish),
+        *_sshd(system),
+        *(_desktop(system) if wish.desktop else ()),
+    ]
+
+
+def file_step(title: str, path: Path, text: str, then: list[str] | None = None) -> Iterator[Step]:
+    """The step that gives a file this text; none if it has it."""
+    before = read(path)
+    if before == text:
+        return
+    changed = difflib.unified_diff(before.splitlines(), text.splitlines(), lineterm="", n=0)
+    details = [line for line in changed if not line.startswith(("---", "+++", "@@"))]
+    yield Step(title, tuple(details), lambda journal: journal.replace_file(path, text, then=then))
+
+
+def command_step(title: str, words: list[str], note: Callable[[Journal], None]) -> Step:
+    """A step that runs one program."""
+
+    def do(journal: Journal) -> None:
+        note(journal)
+        process.run(words, timeout=FETCH, env={"DEBIAN_FRONTEND": "noninteractive"})
+
+    return Step(title, (f"$ {shlex.join(words)}",), do)
+
+
+def _packages(system: System, desktop: bool) -> Iterator[Step]:
+    missing = [name for name in (*WANTED, *(["virt-manager"] if desktop else [])) if not _there(name)]
+    if not missing:
+        return
+    names = host_system.packages(system, missing)
+    if system.manager is None:
+        raise HostError(
+            "this host has neither apt-get nor dnf", f"missing: {' '.join(names)}", "install these by hand, then again"
+        )
+    if system.manager == "apt":
+        yield command_step("refresh the package lists", ["apt-get", "update", "-q"], lambda _: None)
+    words = host_system.install_words(system, names)
+    yield command_step("install packages", words, lambda journal: journal.record("packages", names=names))
+
+
+def _there(name: str) -> bool:
+    if name == "uefi":
+        return any(Path(path).exists() for path in libvirt_rows.FIRMWARE)
+    if name == "libvirtd":
+        return any(host_system.program(each) for each in libvirt_rows.DAEMONS)
+    return libvirt_rows.installed(name)
+
+
+def _services(system: System) -> Iterator[Step]:
+    if not system.systemd:
+        return
+    monolithic = process.run(["systemctl", "cat", SOCKETS[0][0]], check=False).status == 0
+    modular = process.run(["systemctl", "cat", SOCKETS[1][0]], check=False).status == 0
+    for name in SOCKETS[0] if monolithic or not modular else SOCKETS[1]:
+        enabled, active = _says("is-enabled", name, "enabled"), _says("is-active", name, "active")
+        if not (enabled and active):
+            note = partial(_note_service, name=name, enabled=enabled, active=active)
+            yield command_step(f"start {name} now and at boot", ["systemctl", "enable", "--now", name], note)
+
+
+def _note_service(journal: Journal, *, name: str, enabled: bool, active: bool) -> None:
+    journal.record("service", name=name, enabled=enabled, active=active)
+
+
+def _says(question: str, name: str, answer: str) -> bool:
+    return process.run(["systemctl", question, name], check=False).stdout.strip() == answer
+
+
+def _groups(user: str | None) -> Iterator[Step]:
+    if user is None:
+        return
+    try:
+        main = pwd.getpwnam(user).pw_gid
+    except KeyError:
+        raise HostError(f"there is no user {user}", hint="--user NAME") from None
+    for name in ("kvm", "libvirt"):
+        try:
+            group = grp.getgrnam(name)
+        except KeyError:
+            group = None
+        if group is None or (user not in group.gr_mem and group.gr_gid != main):
+            note = partial(Journal.record, kind="group", user=user, name=name)
+            yield command_step(f"put {user} into the group {name}", ["usermod", "-aG", name, user], note)
+
+
+def _directories(wish: Wish) -> Iterator[Step]:
+    planned: set[Path] = set()
+    for wanted in (wish.iso_dir, wish.store_dir):
+        if wanted.exists() and not wanted.is_dir():
+            raise HostError(f"{wanted} is no directory")
+        for folder in reversed([wanted, *wanted.parents]):
+            if not folder.exists() and folder not in planned:
+                planned.add(folder)
+                yield Step(f"make the directory {folder}", ("mode 0755",), partial(_make, folder))
+
+
+def _make(folder: Path, journal: Journal) -> None:
+    journal.record("directory", path=str(folder))
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)
+
+
+def _pools(wish: Wish) -> Iterator[Step]:
+    known = _inventory(wish.uri)
+    pools = known.pools if known else ()
+    for path in (wish.iso_dir, wish.store_dir):
+        if any(pool.path == path and pool.active for pool in pools):
+            continue
+        same = next((pool.name for pool in pools if pool.path == path), None)
+        taken = {pool.name for pool in pools}
+        name = same or (path.name if path.name not in taken else f"builder-{path.name}")
+        yield Step(f"make {path} the libvirt pool {name}", (), partial(_pool, wish.uri, name, path, same is None))
+
+
+def _pool(uri: str, name: str, path: Path, new: bool, journal: Journal) -> None:
+    from builder.adapters import libvirt_host
+
+    if new:
+        journal.record("pool", uri=uri, name=name)
+    libvirt_host.define_pool(uri, name, path)
+
+
+def _inventory(uri: str) -> Inventory | None:
+    """What libvirt has; None where it is not installed yet."""
+    if not any(host_system.program(name) for name in libvirt_rows.DAEMONS):
+        return None
+    from builder.adapters import daemon, libvirt_host
+
+    try:
+        daemon.ensure(uri)
+        return libvirt_host.inventory(uri)
+    except BuilderError:
+        return None
+
+
+def _settings(wish: Wish) -> Iterator[Step]:
+    path = config.host_file()
+    text = config.render(config.Directories(media=wish.iso_dir, store=wish.store_dir))
+    yield from file_step(f"record the directories in {path}", path, text)
+
+
+def _sshd(system: System) -> Iterator[Step]:
+    if not sshd.CONFIG.exists() or not sshd.uses_dns():
+        return
+    text = sshd.without_dns(read(sshd.CONFIG))
+    reload = ["systemctl", "reload", "sshd" if system.manager == "dnf" else "ssh"] if system.systemd else None
+    for step in file_step(f"switch UseDNS off in {sshd.CONFIG}", sshd.CONFIG, text, reload):
+        yield Step(step.title, step.details, partial(_change_sshd, text, reload))
+
+
+def _change_sshd(text: str, reload: list[str] | None, journal: Journal) -> None:
+    trial = sshd.CONFIG.with_name(".sshd_config.builder")
+    try:
+        trial.write_text(text, encoding="utf-8")
+        trial.chmod(0o600)
+        sshd.test(trial)
+    finally:
+        trial.unlink(missing_ok=True)
+    journal.replace_file(sshd.CONFIG, text, then=reload)
+    if reload:
+        process.run(reload)
+
+
+def _desktop(system: System) -> Iterator[Step]:
+    if not system.systemd:
+        return
+    now = process.run(["systemctl", "get-default"]).stdout.strip()
+    if now != "graphical.target":
+        note = partial(Journal.record, kind="target", name=now)
+        yield command_step("boot into the desktop", ["systemctl", "set-default", "graphical.target"], note)

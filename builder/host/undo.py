@@ -1,0 +1,139 @@
+"""The one rule: each kind of change has one undo; it may run twice, and destroys nothing that others made since."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from builder.adapters import process
+from builder.errors import HostError
+from builder.host import system as host_system
+from builder.host.journal import Entry, Journal
+
+
+def restore(journal: Journal, packages: bool, note: Callable[[str], None]) -> list[Entry]:
+    """Undo everything that the journal holds, the newest first.
+
+    Args:
+        packages: also remove the packages that were installed.
+        note: told of each step.
+
+    Returns:
+        What stays, because it was kept on purpose or was changed by others since.
+    """
+    left: list[Entry] = []
+    entries = journal.entries()
+    while entries:
+        entry = entries[-1]
+        if entry["kind"] == "packages" and not packages:
+            left.insert(0, entry)
+        else:
+            note(title(entry))
+            try:
+                UNDO[entry["kind"]](entry)
+            except (HostError, OSError) as fault:
+                note(f"  left as it is: {fault}")
+                left.insert(0, entry)
+        entries.pop()
+        journal.keep([*entries, *left])
+    return left
+
+
+def title(entry: Entry) -> str:
+    """What undoing it means, in a line."""
+    texts = {
+        "file": "put {path} back" if entry.get("backup") else "remove {path}",
+        "directory": "remove {path} if it is empty",
+        "pool": "make libvirt forget the pool {name}",
+        "network": "make libvirt forget the network {name}",
+        "service": "switch {name} off again",
+        "group": "take {user} out of the group {name}",
+        "target": "make {name} the default target",
+        "packages": "remove the packages {names}",
+        "link": "give {uplink} its addresses back and remove {bridge}",
+    }
+    return texts[entry["kind"]].format(**{**entry, "names": " ".join(entry.get("names", ()))})
+
+
+def _file(entry: Entry) -> None:
+    path = Path(entry["path"])
+    backup = Path(entry["backup"]) if entry["backup"] else None
+    if backup is not None and not backup.exists():
+        return
+    if path.exists():
+        ours = hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]
+        same = backup is not None and backup.read_bytes() == path.read_bytes()
+        if not ours and not same:
+            raise HostError(f"{path} was changed since" + (f"; its backup is {backup}" if backup else ""))
+    if backup is None:
+        path.unlink(missing_ok=True)
+    else:
+        part = path.with_name(f".{path.name}.builder")
+        shutil.copy2(backup, part)
+        status = backup.stat()
+        os.chown(part, status.st_uid, status.st_gid)
+        part.rename(path)
+        backup.unlink()
+    if entry.get("then"):
+        process.run(entry["then"], check=False)
+
+
+def _directory(entry: Entry) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if not any(Path(entry["path"]).iterdir()):
+            Path(entry["path"]).rmdir()
+
+
+def _pool(entry: Entry) -> None:
+    from builder.adapters import libvirt_host
+
+    libvirt_host.remove_pool(entry["uri"], entry["name"])
+
+
+def _network(entry: Entry) -> None:
+    from builder.adapters import libvirt_host
+
+    libvirt_host.remove_network(entry["uri"], entry["name"])
+
+
+def _service(entry: Entry) -> None:
+    if not entry["enabled"]:
+        process.run(["systemctl", "disable", entry["name"]], check=False)
+    if not entry["active"]:
+        process.run(["systemctl", "stop", entry["name"]], check=False)
+
+
+def _group(entry: Entry) -> None:
+    process.run(["gpasswd", "-d", entry["user"], entry["name"]], check=False)
+
+
+def _target(entry: Entry) -> None:
+    process.run(["systemctl", "set-default", entry["name"]])
+
+
+def _packages(entry: Entry) -> None:
+    manager = "dnf" if host_system.find().manager == "dnf" else "apt-get"
+    process.run([manager, "remove", "-y", *entry["names"]], env={"DEBIAN_FRONTEND": "noninteractive"})
+
+
+def _link(entry: Entry) -> None:
+    from builder.adapters import netlink
+
+    netlink.put_back(netlink.Snapshot.from_dict(entry["snapshot"]), entry["bridge"])
+
+
+UNDO: dict[str, Callable[[Entry], None]] = {
+    "file": _file,
+    "directory": _directory,
+    "pool": _pool,
+    "network": _network,
+    "service": _service,
+    "group": _group,
+    "target": _target,
+    "packages": _packages,
+    "link": _link,
+}
