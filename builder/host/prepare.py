@@ -82,6 +82,42 @@ def plan(wish: Wish) -> list[Step]:
     ]
 
 
+def nat_steps(subnet: str, uri: str) -> list[Step]:
+    """The step that makes libvirt's NAT network; none if it stands with this subnet.
+
+    Raises:
+        RecipeError: the subnet cannot be used.
+    """
+    from builder.adapters import netlink
+    from builder.host.net.plan import NatPlan, nat_faults, nat_xml, refuse
+
+    wanted = NatPlan(subnet)
+    known = _inventory(uri)
+    there = next((net for net in known.networks if net.name == wanted.name), None) if known else None
+    refuse(nat_faults(wanted, netlink.connected(wanted.bridge)))
+    xml = nat_xml(wanted)
+    if there and there.active and _address_of(there.xml) == _address_of(xml):
+        return []
+    if there and _address_of(there.xml) != _address_of(xml):
+        raise HostError(f"libvirt has a network {wanted.name} with another subnet", hint="builder host restore")
+
+    def do(journal: Journal) -> None:
+        from builder.adapters import libvirt_host
+
+        if there is None:
+            journal.record("network", uri=uri, name=wanted.name)
+        libvirt_host.define_network(uri, xml)
+
+    return [Step(f"make the NAT network {wanted.name} with {subnet}", tuple(xml.splitlines()), do)]
+
+
+def _address_of(xml: str) -> tuple[str | None, str | None]:
+    from xml.etree import ElementTree as ET
+
+    ip = ET.fromstring(xml).find("ip")
+    return (ip.get("address"), ip.get("netmask")) if ip is not None else (None, None)
+
+
 def file_step(title: str, path: Path, text: str, then: list[str] | None = None) -> Iterator[Step]:
     """The step that gives a file this text; none if it has it."""
     before = read(path)

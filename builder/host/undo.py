@@ -121,9 +121,18 @@ def _packages(entry: Entry) -> None:
 
 
 def _link(entry: Entry) -> None:
+    """In the boot of the change the recorded state comes back; in a later one, what the bridge has now moves back."""
+    from dataclasses import replace
+
     from builder.adapters import netlink
 
-    netlink.put_back(netlink.Snapshot.from_dict(entry["snapshot"]), entry["bridge"])
+    uplink, bridge = entry["uplink"], entry["bridge"]
+    if netlink.port_of(uplink) != bridge:
+        return
+    before = netlink.Snapshot.from_dict(entry["snapshot"])
+    if entry["boot"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
+        before = replace(netlink.snapshot(bridge), uplink=uplink)
+    netlink.put_back(before, bridge)
 
 
 UNDO: dict[str, Callable[[Entry], None]] = {
