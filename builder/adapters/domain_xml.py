@@ -63,13 +63,17 @@ class DirectKernel:
 
 @dataclass(frozen=True)
 class UserNet:
-    """QEMU's own network, with the guest's port 22 forwarded from a free port on 127.0.0.1.
+    """QEMU's own network (10.0.2.0/24), with the guest's port 22 forwarded from a port on 127.0.0.1.
 
     Args:
         restrict: the guest reaches neither the host nor the outside; the forward still works.
+        port: on 127.0.0.1; 0 for a free one.
+        guest: the guest's address where it is not the one that QEMU's DHCP hands out.
     """
 
     restrict: bool = False
+    port: int = 0
+    guest: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class MachineSpec:
         serial1: file that gets every byte of ttyS1; None leaves the port out.
         channels: virtio-serial ports by name, each into a file.
         on_reboot: what a reset by the guest does.
+        keepsake: for a machine that stays: what its metadata says of it, in place of run and role.
     """
 
     name: str
@@ -131,6 +136,7 @@ class MachineSpec:
     channels: Mapping[str, Path] = field(default_factory=dict)
     network: UserNet | LibvirtNet | BridgeNet = UserNet()
     on_reboot: Reboot = "destroy"
+    keepsake: Mapping[str, str] | None = None
 
 
 def render(spec: MachineSpec, *, dac: bool = True) -> str:
@@ -199,7 +205,10 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> ET.Elem
 
 def _metadata(domain: ET.Element, spec: MachineSpec) -> None:
     metadata = ET.SubElement(domain, "metadata")
-    ET.SubElement(metadata, f"{{{METADATA_NS}}}machine", {"run": spec.run_id, "role": spec.role})
+    if spec.keepsake is not None:
+        ET.SubElement(metadata, f"{{{METADATA_NS}}}vm", dict(spec.keepsake))
+    else:
+        ET.SubElement(metadata, f"{{{METADATA_NS}}}machine", {"run": spec.run_id, "role": spec.role})
 
 
 def _os(domain: ET.Element, spec: MachineSpec) -> None:
@@ -338,7 +347,8 @@ def _user_network(domain: ET.Element, spec: MachineSpec, network: UserNet) -> No
     # far above those that libvirt hands out, which does not know of this card.
     model = "virtio-net-pci" if spec.devices == "virtio" else "e1000"
     bus = "pcie.0" if spec.machine == "q35" else "pci.0"
-    netdev = f"user,id=builder0,restrict={'on' if network.restrict else 'off'},hostfwd=tcp:127.0.0.1:0-:22"
+    forward = f"hostfwd=tcp:127.0.0.1:{network.port}-{network.guest}:22"
+    netdev = f"user,id=builder0,restrict={'on' if network.restrict else 'off'},{forward}"
     card = f"{model},netdev=builder0,mac={spec.mac},bus={bus},addr=0x10"
     commandline = ET.SubElement(domain, f"{{{QEMU_NS}}}commandline")
     for word in ("-netdev", netdev, "-device", card):

@@ -19,13 +19,14 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import paramiko  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from builder.adapters import waiting
-from builder.errors import BuilderError, UnreachableError
+from builder.errors import BuilderError, RecipeError, UnreachableError
 
 # paramiko tells every failed attempt on stderr through a logger of its own; the attempts are told here.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
@@ -55,6 +56,33 @@ def make_keypair(comment: str = "builder") -> tuple[paramiko.PKey, str]:
     )
     key = paramiko.Ed25519Key.from_private_key(io.StringIO(pem.decode()))
     return key, f"{key.get_name()} {key.get_base64()} {comment}"
+
+
+def make_private_key() -> bytes:
+    """A fresh Ed25519 key in OpenSSH's form, without a passphrase."""
+    return Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+
+
+def load_key(path: Path) -> paramiko.PKey:
+    """A private key without a passphrase.
+
+    Raises:
+        RecipeError: it cannot be read, or needs a passphrase.
+    """
+    try:
+        return paramiko.PKey.from_path(path)
+    except (OSError, ValueError, TypeError, paramiko.SSHException, paramiko.UnknownKeyType) as fault:
+        raise RecipeError(
+            f"{path} is no private key that can be used: {fault or type(fault).__name__}",
+            hint="a key with a passphrase cannot be used unattended: give another one with --ssh-key",
+        ) from fault
+
+
+def public_line(key: paramiko.PKey, comment: str = "builder") -> str:
+    """The key's public half as one line for authorized_keys."""
+    return f"{key.get_name()} {key.get_base64()} {comment}"
 
 
 def fingerprint(key: paramiko.PKey) -> str:
@@ -126,6 +154,12 @@ class GuestSession:
 
     def __init__(self, transport: paramiko.Transport) -> None:
         self._transport = transport
+
+    @property
+    def host_key(self) -> str:
+        """The host key that this session was made with, as known_hosts has it: type and base64."""
+        key = self._transport.get_remote_server_key()
+        return f"{key.get_name()} {key.get_base64()}"
 
     @property
     def host_fingerprint(self) -> str:

@@ -88,6 +88,16 @@ class Hypervisor:
             self._connection.close()
             raise
 
+    @property
+    def connection(self) -> Any:
+        """libvirt's own handle, for `builder.adapters.domains`."""
+        return self._connection
+
+    @property
+    def qemu_user(self) -> tuple[int, int] | None:
+        """User and group that QEMU runs as; None when they are our own (session)."""
+        return self._qemu_user
+
     def close(self) -> None:
         """Close the connection; machines that were not started to be kept end with it."""
         with suppress(libvirt.libvirtError):
@@ -150,7 +160,7 @@ class Hypervisor:
             HostError: libvirt refuses.
         """
         swept = []
-        with _told("libvirt could not sweep its machines"):
+        with told("libvirt could not sweep its machines"):
             for domain in self._connection.listAllDomains(0):
                 if _run_of(domain) == run_id:
                     swept.append(domain.name())
@@ -159,7 +169,7 @@ class Hypervisor:
 
     def machines(self) -> dict[str, str]:
         """Names of all machines that builder started and that still run, each with its run id."""
-        with _told("libvirt could not list its machines"):
+        with told("libvirt could not list its machines"):
             found = {domain.name(): _run_of(domain) for domain in self._connection.listAllDomains(0)}
         return {name: run for name, run in found.items() if run is not None}
 
@@ -173,7 +183,7 @@ class Hypervisor:
         keep: bool,
     ) -> Machine:
         flags = libvirt.VIR_DOMAIN_START_PAUSED | (0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY)
-        with _told(f"libvirt could not start {spec.name}"):
+        with told(f"libvirt could not start {spec.name}"):
             domain = self._connection.createXML(domain_xml.render(spec, dac=self._qemu_user is not None), flags)
             held.append(QemuProcess.find(str(spec.uuid)))
             stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
@@ -207,7 +217,7 @@ class Hypervisor:
                 qemu.close()
 
     def _capabilities(self) -> ET.Element:
-        with _told("libvirt does not tell its capabilities"):
+        with told("libvirt does not tell its capabilities"):
             return ET.fromstring(self._connection.getCapabilities())
 
     def _find_qemu_user(self) -> tuple[int, int] | None:
@@ -264,15 +274,15 @@ class _DomainHandle:
 
     def send(self, data: bytes) -> int:
         """Bytes taken; 0 when there is no room just now."""
-        with _told("the console is gone"):
+        with told("the console is gone"):
             return max(0, int(self._stream.send(data)))
 
     def press_power(self) -> None:
-        with _told("the power button could not be pressed"):
+        with told("the power button could not be pressed"):
             self._domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
     def screenshot(self, path: Path) -> Path:
-        with _told("no screenshot could be taken"):
+        with told("no screenshot could be taken"):
             stream = self._connection.newStream(0)
             kind = self._domain.screenshot(stream, 0, 0)
             picture = bytearray()
@@ -285,7 +295,7 @@ class _DomainHandle:
 
 
 def _open(uri: str) -> Any:
-    with _told(f"libvirt does not answer at {uri}"):
+    with told(f"libvirt does not answer at {uri}"):
         return libvirt.open(uri)
 
 
@@ -338,7 +348,7 @@ def _event_loop() -> None:
 
 
 @contextmanager
-def _told(brief: str) -> Iterator[None]:
+def told(brief: str) -> Iterator[None]:
     """Turn what libvirt raises into a fault for people."""
     try:
         yield

@@ -1,0 +1,162 @@
+"""The one rule: what is changed about a clone is changed in its record and in libvirt alike, under one lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from builder.adapters.domains import Domains, Found
+from builder.clone import ports, removal, request
+from builder.clone.record import Vm, changing, find, list_vms, save, spec
+from builder.errors import BuilderError, HostError, PublishError, UnreachableError
+
+REFUSED_FORWARD = "host forwarding"  # QEMU: "Could not set up host forwarding rule"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A clone and what it does: `running`, `paused`, `off`, `crashed`, or `undefined` when libvirt lost it."""
+
+    vm: Vm
+    state: str
+
+
+def look(vms: Path, known: Mapping[str, Found]) -> list[Seen]:
+    """All clones with their states.
+
+    Args:
+        known: libvirt's domains, see `Domains.all`.
+    """
+    return [Seen(vm, state_of(vm, known.get(vm.name))) for vm in list_vms(vms)]
+
+
+def state_of(vm: Vm, found: Found | None) -> str:
+    """What the clone does; another machine of the same name is not it."""
+    return found.state if found is not None and found.uuid == str(vm.uuid) else "undefined"
+
+
+def start(vms: Path, domains: Domains, name: str) -> Vm:
+    """Switch a clone on; one that runs is left alone. Its forward port is chosen anew when somebody has it.
+
+    Raises:
+        PublishError: there is no such clone, or its base is gone.
+        HostError: libvirt refuses.
+    """
+    with changing(vms):
+        vm = find(vms, name)
+        found = domains.look(name)
+        state = state_of(vm, found)
+        if state == "running":
+            return vm
+        if found is not None and state == "undefined":
+            raise PublishError(f"libvirt has another machine named {name}", hint=f"look at it: virsh dominfo {name}")
+        if vm.base and not Path(vm.base).exists():
+            raise PublishError(f"the base of {name} is gone: {vm.image}@{vm.version}", f"no such file: {vm.base}")
+        if state == "paused":
+            raise PublishError(f"{name} is paused", hint=f"virsh resume {name}")
+        if state == "undefined":
+            domains.define(spec(vm, vms / name))
+        vm = _with_free_port(vms, domains, vm)
+        try:
+            domains.start(name)
+        except HostError as fault:
+            if vm.port is None or REFUSED_FORWARD not in fault.details:
+                raise
+            # Somebody took the port since we looked.
+            vm = _change(vms, domains, request.with_port(vm, _taken(vms)))
+            domains.start(name)
+        return vm
+
+
+def stop(vms: Path, domains: Domains, name: str, *, now: bool, within: float) -> None:
+    """Switch a clone off; one that is off is left alone.
+
+    Args:
+        now: pull the plug instead of pressing the power button.
+        within: seconds that the guest has to obey the button.
+
+    Raises:
+        UnreachableError: it does not obey.
+    """
+    vm = find(vms, name)
+    if state_of(vm, domains.look(name)) in ("running", "paused"):
+        switch_off(domains, name, now=now, within=within)
+
+
+def switch_off(domains: Domains, name: str, *, now: bool, within: float) -> None:
+    """Switch a machine of libvirt's off, whoever made it; see `stop`."""
+    if now:
+        domains.cut_power(name)
+        return
+    domains.press_power(name)
+    if not domains.wait_off(name, within):
+        raise UnreachableError(
+            f"{name} did not switch itself off within {within:g} s",
+            "the power button was pressed",
+            f"builder vm stop {name} --now takes the power away",
+        )
+
+
+def change(vms: Path, domains: Domains, name: str, changes: Mapping[str, Any]) -> tuple[Vm, bool]:
+    """Change memory (MiB), processors or network; the clone, and whether it has to be started anew for it.
+
+    Raises:
+        PublishError: there is no such clone.
+    """
+    with changing(vms):
+        vm = find(vms, name)
+        new = vm.model_copy(update=dict(changes))
+        if new.network == "user" and new.port is None:
+            new = request.with_port(new, _taken(vms))
+        elif new.network != "user":
+            new = new.model_copy(update={"port": None})
+        return _change(vms, domains, new), state_of(vm, domains.look(name)) not in ("off", "undefined")
+
+
+def delete(vms: Path, catalogue: Path, domains: Domains, name: str) -> list[Path]:
+    """Remove a clone, running or not, with its entry in the base's list of users.
+
+    Returns:
+        Files in its folder that are not its own, and stay.
+    """
+    with changing(vms):
+        removal.mend(vms, catalogue, domains)
+        return removal.remove(vms, catalogue, domains, find(vms, name))
+
+
+def start_all(vms: Path, domains: Domains, names: list[str]) -> tuple[list[Vm], dict[str, BuilderError]]:
+    """Start several; those that run, and why the others do not."""
+    started: list[Vm] = []
+    failed: dict[str, BuilderError] = {}
+    for name in names:
+        try:
+            started.append(start(vms, domains, name))
+        except BuilderError as fault:
+            failed[name] = fault
+    return started, failed
+
+
+def _with_free_port(vms: Path, domains: Domains, vm: Vm) -> Vm:
+    if vm.port is None or ports.free(vm.port):
+        return vm
+    return _change(vms, domains, request.with_port(vm, _taken(vms)))
+
+
+def _change(vms: Path, domains: Domains, vm: Vm) -> Vm:
+    """First libvirt, which may refuse, then the record; whoever is killed between sees the change at the next start."""
+    domains.define(spec(vm, vms / vm.name))
+    save(vms, vm)
+    return vm
+
+
+def _taken(vms: Path) -> set[int]:
+    return {one.port for one in list_vms(vms) if one.port is not None}
+
+
+def place(vm: Vm) -> tuple[str, int] | None:
+    """Host and port at which its SSH answers, as far as the record knows."""
+    if vm.network == "user":
+        return (ports.HOST, vm.port) if vm.port else None
+    return (vm.address.partition("/")[0], 22) if vm.address else None

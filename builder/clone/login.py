@@ -1,0 +1,164 @@
+"""The one rule: a clone is up when root is in, over SSH, with the host key that the clone itself told on ttyS1."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from builder.adapters import guest, host_facts, waiting
+from builder.adapters.atomic_file import replacing
+from builder.adapters.domains import Domains
+from builder.clone.lifecycle import place, state_of
+from builder.clone.record import CONSOLE, KNOWN_HOSTS, REPORTS, Vm
+from builder.errors import BuilderError, RecipeError, UnreachableError
+
+# Limits are written for KVM; a guest whose every instruction is translated gets this much more.
+TCG_FACTOR = 4.0
+ASK_STATE_EVERY = 2.0  # seconds
+_HOSTKEY = re.compile(r"^BUILDER HOSTKEY (SHA256:\S+) (\S+)\s*$", re.M)
+_WARNING = re.compile(r"^BUILDER WARNING (.*?)\s*$", re.M)
+
+
+def limit(boot: float, vms: list[Vm]) -> float:
+    """Seconds until root must be in: emulated machines that come up together share the host's processors."""
+    if not any(vm.accel == "tcg" for vm in vms):
+        return boot
+    return boot * TCG_FACTOR * max(1.0, len(vms) / host_facts.cpu_count())
+
+
+def wait_all(
+    vms: Path, domains: Domains, waited: list[Vm], within: float, tell: Callable[[str], None]
+) -> dict[str, BuilderError]:
+    """Wait, side by side, until root is in on all; why it is not, by name, for those that fail.
+
+    Raises:
+        RecipeError: the private key of one is not known.
+    """
+    for vm in waited:
+        _private(vm)
+    start = time.monotonic()
+
+    def one(vm: Vm) -> BuilderError | None:
+        try:
+            with session(vms, domains, vm, within):
+                tell(f"{vm.name}: root is in after {time.monotonic() - start:.0f} s")
+        except BuilderError as fault:
+            tell(f"{vm.name}: {fault.brief}")
+            return fault
+        return None
+
+    with ThreadPoolExecutor(max(1, len(waited)), thread_name_prefix="wait") as pool:
+        results = list(pool.map(one, waited))
+    return {vm.name: fault for vm, fault in zip(waited, results, strict=True) if fault is not None}
+
+
+@contextmanager
+def session(vms: Path, domains: Domains, vm: Vm, within: float) -> Iterator[guest.GuestSession]:
+    """Log in as root; the host key is written to the clone's known_hosts.
+
+    Raises:
+        UnreachableError: it does not come up in time, is off, or shows another host key.
+        RecipeError: its private key is not known.
+    """
+    key = guest.load_key(_private(vm))
+    deadline = time.monotonic() + within
+    prints = _fingerprints(vms, domains, vm, within)
+    host, port = _place(domains, vm, deadline - time.monotonic())
+    left = max(1.0, deadline - time.monotonic())
+    with guest.connect(port, key, prints, within=left, host=host) as opened:
+        line = f"{vm.host_alias} {opened.host_key}\n".encode()
+        with replacing(vms / vm.name / KNOWN_HOSTS) as file:
+            file.write(line)
+        yield opened
+
+
+def ssh_options(vms: Path, vm: Vm) -> dict[str, str]:
+    """What ssh(1) has to know to reach the clone and to trust it, by option name.
+
+    Raises:
+        UnreachableError: its address is not known.
+    """
+    where = place(vm)
+    if where is None:
+        raise UnreachableError(f"the address of {vm.name} is not known", hint="give clones on a network an --address")
+    options = {
+        "HostName": where[0],
+        "Port": str(where[1]),
+        "User": "root",
+        "HostKeyAlias": vm.host_alias,
+        "UserKnownHostsFile": str(vms / vm.name / KNOWN_HOSTS),
+        "StrictHostKeyChecking": "yes",
+    }
+    return options | ({"IdentityFile": vm.key, "IdentitiesOnly": "yes"} if vm.key else {})
+
+
+def _private(vm: Vm) -> Path:
+    if vm.key is None:
+        raise RecipeError(
+            f"the private key that {vm.name} accepts is not known",
+            hint="give the private key, or NAME.pub with NAME beside it, to --ssh-key",
+        )
+    return Path(vm.key)
+
+
+def _fingerprints(vms: Path, domains: Domains, vm: Vm, within: float) -> list[str]:
+    """Those that the clone told with this start, once it says that it took its identity."""
+    path = vms / vm.name / REPORTS
+    ready = re.compile(rf"^BUILDER READY {re.escape(vm.instance)}\s*$", re.M)
+    asked = 0.0
+
+    def told() -> str | None:
+        nonlocal asked
+        try:
+            text = path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            text = ""
+        if ready.search(text):
+            return text
+        if time.monotonic() - asked > ASK_STATE_EVERY:
+            asked = time.monotonic()
+            if state_of(vm, domains.look(vm.name)) != "running":
+                raise UnreachableError(f"{vm.name} is off", _tail(vms / vm.name), f"builder vm start {vm.name}")
+        return None
+
+    text = waiting.until(told, within=max(0.0, within), every=0.1)
+    if text is None:
+        raise UnreachableError(
+            f"{vm.name} did not take its identity within {within:.0f} s",
+            _tail(vms / vm.name),
+            f"builder vm console {vm.name}",
+        )
+    prints = [found for found, _ in _HOSTKEY.findall(text)]
+    if not prints:
+        warned = "\n".join(_WARNING.findall(text))
+        raise UnreachableError(f"{vm.name} told no SSH host key on ttyS1", warned, f"builder vm console {vm.name}")
+    return prints
+
+
+def _place(domains: Domains, vm: Vm, within: float) -> tuple[str, int]:
+    where = place(vm)
+    if where is None and vm.network == "nat":
+        found = waiting.until(lambda: domains.address(vm.name), within=max(0.0, within), every=0.5)
+        where = (found, 22) if found else None
+    if where is None:
+        raise UnreachableError(
+            f"the address of {vm.name} is not known",
+            "on a bridge, DHCP is somebody else's",
+            "give clones on a bridge an --address",
+        )
+    return where
+
+
+def _tail(folder: Path) -> str:
+    """The last lines of the console."""
+    try:
+        with (folder / CONSOLE).open("rb") as file:
+            file.seek(max(0, (folder / CONSOLE).stat().st_size - 4096))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join([line for line in text.splitlines() if line.strip()][-5:])
