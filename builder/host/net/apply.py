@@ -37,24 +37,30 @@ def apply(change: Change, note: Callable[[str], None]) -> dict[str, Any]:
     guardian.OUTCOME.unlink(missing_ok=True)
     guardian.PENDING.write_text(json.dumps(change.as_dict()))
     process.start_daemon([sys.executable, "-m", "builder.host.net.guardian"])
-    with _line(WITHIN) as line, _reverting(line):
-        _ask(line, "hold")
+    with _line(WITHIN) as line:
         try:
-            netlink.move(change.before, change.bridge, change.addresses, change.routes)
-            said = _ask(line, "applied")
+            with _reverting(line):
+                said = _change(change, line, note)
         except _LostError:
             # The guardian is gone: nobody else is left to put it back.
-            netlink.put_back(change.before, change.bridge)
+            put_back_pending()
             raise HostError("the network was put back: the guardian process died") from None
-        if said["say"] == "waiting":
-            note(
-                f"the network is changed; keep it by running `builder host confirm` from a new session within "
-                f"{said['within']:g} s, or it is put back"
-            )
-            line.socket.settimeout(change.within + WITHIN)
-            said = line.hear()
     if said.get("outcome") != "kept":
         raise HostError("the network is as it was before", details=str(said.get("why", "")))
+    return said
+
+
+def _change(change: Change, line: _Line, note: Callable[[str], None]) -> dict[str, Any]:
+    _ask(line, "hold")
+    netlink.move(change.before, change.bridge, change.addresses, change.routes)
+    said = _ask(line, "applied")
+    if said["say"] == "waiting":
+        note(
+            f"the network is changed; keep it by running `builder host confirm` from a new session within "
+            f"{said['within']:g} s, or it is put back"
+        )
+        line.socket.settimeout(change.within + WITHIN)
+        said = line.hear()
     return said
 
 

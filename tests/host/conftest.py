@@ -1,0 +1,150 @@
+"""A host and its gateway, each in namespaces of its own; all that runs in them dies with the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.adapters import waiting
+
+SOURCE = Path(__file__).parents[2]
+SHARE = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+SCREENS = """\
+set -e
+mount -t sysfs sys /sys
+mkdir -p {work}/etc {work}/trash
+mount -t overlay -o lowerdir=/etc,upperdir={work}/etc,workdir={work}/trash over /etc
+mount -t tmpfs run /run
+mount -t tmpfs lib /var/lib/libvirt
+mount -t tmpfs cache /var/cache/libvirt
+mount -t tmpfs log /var/log/libvirt
+rm -rf /etc/libvirt/qemu/networks/autostart /etc/libvirt/storage
+mkdir -p {work}/builder {work}/lib
+mount -t overlay -o lowerdir=/var/lib,upperdir={work}/lib,workdir={work}/builder over /var/lib
+mount -t tmpfs lib /var/lib/libvirt
+ip link set lo up
+echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+"""
+GATEWAY = "10.77.0.1"
+OWN = "10.77.0.19"
+
+
+class Cell:
+    """Namespaces, held by a process that does nothing."""
+
+    def __init__(self, pid: int, work: Path) -> None:
+        self.pid = pid
+        self.work = work
+
+    def enter(self, *words: str | Path) -> list[str]:
+        """The command that runs a command inside."""
+        return ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", *map(str, words)]
+
+    def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a program inside."""
+        return subprocess.run(self.enter(*words), capture_output=True, text=True, timeout=120, check=check)
+
+    def builder(self, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run builder inside, to its end."""
+        with self.start(*words, **environment) as child:
+            out, err = child.communicate(timeout=120)
+        return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+    def start(self, *words: str | Path, **environment: str) -> subprocess.Popen[str]:
+        """Start builder inside, on no terminal and not over SSH."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "SUDO_", "XDG_"))}
+        return subprocess.Popen(
+            self.enter(sys.executable, "-m", "builder", *words),
+            cwd=self.work,
+            env={**kept, "COLUMNS": "80", "PYTHONPATH": str(SOURCE), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def network(self) -> list[str]:
+        """All that `put back exactly` is about: links, addresses, routes of both families and all tables."""
+        shown = []
+        for words in (
+            ["-d", "link"],
+            ["addr"],
+            ["route", "show", "table", "all"],
+            ["-6", "route", "show", "table", "all"],
+        ):
+            told = json.loads(self.run("ip", "-json", *words).stdout)
+            shown += sorted(json.dumps(_steady(each), sort_keys=True) for each in told)
+        return shown
+
+    def files(self) -> dict[str, bytes]:
+        """Every file that differs from the machine's own /etc."""
+        return {
+            str(path.relative_to(self.work / "etc")): path.read_bytes()
+            for path in sorted((self.work / "etc").rglob("*"))
+            if path.is_file()
+        }
+
+
+def _steady(told: Any) -> Any:
+    """Without what moves by itself: lifetimes, counters, timers."""
+    moving = ("valid_life_time", "preferred_life_time", "ageing", "stats", "stats64", "used", "users", "age")
+    if isinstance(told, dict):
+        return {key: _steady(value) for key, value in told.items() if key not in moving and "timer" not in key}
+    return [_steady(each) for each in told] if isinstance(told, list) else told
+
+
+@contextmanager
+def cell(work: Path) -> Iterator[Cell]:
+    """Namespaces for the length of the block."""
+    with subprocess.Popen(["unshare", *SHARE, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as holder:
+        try:
+            children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
+            inner = waiting.until(lambda: children.read_text().strip() or None, within=10)
+            assert inner
+            # The new mount table is there as soon as `cat` runs.
+            assert waiting.until(lambda: Path(f"/proc/{inner}/comm").read_text() == "cat\n" or None, within=10)
+            yield Cell(int(inner), work)
+        finally:
+            holder.kill()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[tuple[Cell, Cell]]:
+    """A host with the uplink `up0`, and its gateway on the other end of the cable."""
+    with ExitStack() as stack:
+        host, gateway = (stack.enter_context(cell(tmp_path)) for _ in range(2))
+        host.run("sh", "-c", SCREENS.format(work=tmp_path))
+        gateway.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; ip link set lo up")
+        ends = ["up0", "netns", str(host.pid), "type", "veth", "peer", "name", "gw0", "netns", str(gateway.pid)]
+        subprocess.run(["ip", "link", "add", *ends], check=True)
+        for there, name, addresses in ((gateway, "gw0", [f"{GATEWAY}/24", "fd77::1/64"]), (host, "up0", UPLINK)):
+            there.run("ip", "link", "set", name, "up")
+            for address in addresses:
+                there.run("ip", "addr", "add", *address.split(), "dev", name)
+        host.run("ip", "route", "add", "default", "via", GATEWAY, "metric", "50")
+        host.run("ip", "route", "add", "10.99.0.0/16", "via", GATEWAY, "table", "77", "mtu", "1300")
+        host.run("ip", "-6", "route", "add", "default", "via", "fd77::1")
+        assert waiting.until(lambda: _up(host) or None, within=10)
+        yield host, gateway
+
+
+def _up(host: Cell) -> bool:
+    """The link is up and its own IPv6 address is in use."""
+    shown = host.run("ip", "addr", "show", "up0").stdout
+    return "state UP" in shown and "inet6 fe80" in shown and "tentative" not in shown
+
+
+# Static, a second one with a label of its own, leased, IPv6.
+UPLINK = [
+    f"{OWN}/24 brd +",
+    "10.77.0.20/24 label up0:1",
+    "10.78.0.5/24 valid_lft 5000 preferred_lft 4000",
+    "fd77::19/64",
+]

@@ -1,0 +1,256 @@
+"""A bridge over the uplink: the addresses move, and whatever goes wrong, all is as it was before."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from builder.adapters import waiting
+from tests.host.conftest import GATEWAY, OWN, SOURCE, Cell
+
+World = tuple[Cell, Cell]
+BRIDGE = ["host", "prepare", "--network-only", "--bridge", "br0", "--uplink", "up0"]
+STATIC = ["--address", f"{OWN}/24", "--gateway", GATEWAY]
+PERIOD = 0.02
+ECHO = """
+import socket
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("", 7))
+print("ready", flush=True)
+while True:
+    server.sendto(*server.recvfrom(64))
+"""
+# Prints the longest run of unanswered questions when its input ends.
+ASK = f"""
+import select, socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+longest = lost = answered = 0
+while not select.select([sys.stdin], [], [], {PERIOD})[0]:
+    client.sendto(b"x", ("{OWN}", 7))
+    if select.select([client], [], [], {PERIOD})[0]:
+        client.recv(64)
+        lost, answered = 0, answered + 1
+    else:
+        lost += 1
+    longest = max(longest, lost)
+print(longest, answered)
+"""
+# Kills itself when the addresses are gone from the uplink and not yet on the bridge.
+HALF_WAY = """
+import os, signal
+from dataclasses import replace
+from pathlib import Path
+from builder.host.net import apply, change
+
+class Deadly(tuple):
+    def __iter__(self):
+        if Path("/sys/class/net/br0").exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__iter__()
+
+made = change.plan(change.Wish("br0", "up0", backend="ifcfg"))
+apply.apply(replace(made, addresses=Deadly(made.addresses)), print)
+"""
+
+
+def settled(host: Cell, before: list[str]) -> bool:
+    """The network is as it was, at once or as soon as the guardian has worked."""
+    return bool(waiting.until(lambda: host.network() == before or None, within=20, every=0.1))
+
+
+def with_ifcfg(host: Cell) -> dict[str, bytes]:
+    """Make it a host of initscripts."""
+    host.run(
+        "sh",
+        "-c",
+        "mkdir -p /etc/sysconfig/network-scripts && echo ONBOOT=yes > /etc/sysconfig/network-scripts/ifcfg-up0",
+    )
+    return host.files()
+
+
+def test_the_address_moves_and_comes_back(world: World) -> None:
+    host, gateway = world
+    before, files = host.network(), with_ifcfg(host)
+    with (
+        subprocess.Popen(host.enter(sys.executable, "-c", ECHO), stdout=subprocess.PIPE, text=True) as echo,
+        subprocess.Popen(
+            gateway.enter(sys.executable, "-c", ASK), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as asking,
+    ):
+        assert echo.stdout is not None
+        assert echo.stdout.readline() == "ready\n"
+        done = host.builder(*BRIDGE, *STATIC, "--json")
+        longest, answered = map(int, asking.communicate("\n")[0].split())
+        echo.kill()
+    assert done.returncode == 0, done.stderr
+    # Less than 3 s without an answer; the address never left for longer than some datagrams in fact.
+    assert answered > 0
+    assert longest * PERIOD * 2 < 3
+    assert json.loads(host.run("ip", "-json", "link", "show", "up0").stdout)[0]["master"] == "br0"
+    assert f"inet {OWN}/24" in host.run("ip", "addr", "show", "br0").stdout
+    written = {name: text.decode() for name, text in host.files().items() if name not in files or text != files[name]}
+    assert sorted(written) == ["sysconfig/network-scripts/ifcfg-br0", "sysconfig/network-scripts/ifcfg-up0"]
+    assert f"IPADDR={OWN}\n" in written["sysconfig/network-scripts/ifcfg-br0"]
+    again = host.builder(*BRIDGE, *STATIC)
+    assert (again.returncode, again.stdout) == (0, "nothing to do\n")
+    assert host.builder("host", "restore").returncode == 0
+    assert host.network() == before
+    assert host.files() == files
+    assert host.builder("host", "restore").stdout == "nothing to take back\n"
+
+
+def test_all_that_the_uplink_has_moves(world: World) -> None:
+    host, _ = world
+    before = host.network()
+    done = host.builder(*BRIDGE, "--backend", "runtime")
+    assert done.returncode == 0, done.stderr
+    shown = host.run("ip", "addr", "show", "br0").stdout
+    assert all(text in shown for text in (f"{OWN}/24", "10.77.0.20/24", "10.78.0.5/24", "fd77::19/64"))
+    assert "dev br0" in host.run("ip", "route", "show", "table", "77").stdout
+    assert "mtu 1300" in host.run("ip", "route", "show", "table", "77").stdout
+    mac = [json.loads(host.run("ip", "-json", "link", "show", name).stdout)[0]["address"] for name in ("br0", "up0")]
+    assert mac[0] == mac[1]
+    assert host.builder("host", "restore").returncode == 0
+    assert host.network() == before
+
+
+def test_sigkill_half_way(world: World) -> None:
+    host, _ = world
+    before, files = host.network(), with_ifcfg(host)
+    words = host.enter("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", HALF_WAY)
+    died = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert died.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL), died.stderr
+    assert settled(host, before)
+    assert host.files() == files
+    assert "builder died half-way" in host.builder("host", "confirm").stderr
+
+
+def test_sigkill_while_a_confirmation_is_waited_for(world: World) -> None:
+    host, _ = world
+    before, files = host.network(), with_ifcfg(host)
+    with waiting_for_confirmation(host, "5s") as child:
+        kill_inside(host, child)
+        assert host.network() != before
+        assert settled(host, before)
+    assert host.files() == files
+
+
+def test_nobody_confirms(world: World) -> None:
+    host, _ = world
+    before, files = host.network(), with_ifcfg(host)
+    done = host.builder(*BRIDGE, *STATIC, "--confirm-within", "5s")
+    assert done.returncode == 3
+    assert "nobody confirmed it within 5 s" in done.stderr
+    assert host.network() == before
+    assert host.files() == files
+
+
+def test_confirmed(world: World) -> None:
+    host, _ = world
+    with_ifcfg(host)
+    with waiting_for_confirmation(host, "60s") as child:
+        assert not any(name.endswith("ifcfg-br0") for name in host.files())
+        said = host.builder("host", "confirm")
+        assert said.returncode == 0, said.stderr
+        assert child.wait(30) == 0
+    assert any(name.endswith("ifcfg-br0") for name in host.files())
+
+
+def test_interrupt_puts_back_at_once(world: World) -> None:
+    host, _ = world
+    before = host.network()
+    with waiting_for_confirmation(host, "10m") as child:
+        inner = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+        os.kill(int((inner or [str(child.pid)])[0]), signal.SIGINT)
+        assert child.wait(30) == 130
+    assert host.network() == before
+
+
+def test_the_guardian_dies(world: World) -> None:
+    host, _ = world
+    before = host.network()
+    with waiting_for_confirmation(host, "10m") as child:
+        pids = host.run("sh", "-c", "grep -l host.net.guardian /proc/[0-9]*/cmdline | cut -d/ -f3").stdout.split()
+        host.run("sh", "-c", f"for p in {' '.join(pids)}; do kill -9 $p 2>/dev/null; done; true")
+        assert child.wait(30) == 3
+    assert host.network() == before
+
+
+def test_both_are_killed_and_restore_mends_it(world: World) -> None:
+    host, _ = world
+    before = host.network()
+    with waiting_for_confirmation(host, "10m") as child:
+        pids = host.run("sh", "-c", "grep -l builder /proc/[0-9]*/cmdline | cut -d/ -f3").stdout.split()
+        host.run("sh", "-c", f"for p in {' '.join(pids)}; do kill -9 $p 2>/dev/null; done; true")
+        child.wait(30)
+        assert host.network() != before
+        assert host.builder("host", "restore").returncode == 0
+    assert host.network() == before
+
+
+def test_a_gateway_that_does_not_answer(world: World) -> None:
+    host, _ = world
+    before = host.network()
+    done = host.builder(*BRIDGE, "--address", f"{OWN}/24", "--gateway", "10.77.0.3")
+    assert done.returncode == 3
+    assert "10.77.0.3 does not answer" in done.stderr
+    assert host.network() == before
+
+
+REFUSED = [
+    (["--address", "192.168.10.19/24", "--gateway", "192.168.19.2"], "gateway 192.168.19.2 is outside"),
+    (["--bridge", "a-name-far-too-long"], "is no name for an interface"),
+    (["--uplink", "lo"], "uplink lo leads nowhere"),
+    (["--uplink", "eth9"], "there is no interface eth9"),
+    (["--bridge", "br9"], "an interface br9 is there already"),
+    (["--confirm-within", "1s"], "between 5s and 1h"),
+    (["--backend", "netplan"], "known are auto"),
+]
+
+
+def test_refused_before_anything_is_touched(world: World) -> None:
+    host, _ = world
+    host.run("ip", "link", "add", "br9", "type", "bridge")
+    before = host.network()
+    for words, said in REFUSED:
+        done = host.builder(*BRIDGE, *words)
+        assert done.returncode in (2, 3)
+        assert said in done.stderr
+    assert host.network() == before
+
+
+def test_dry_run_changes_nothing(world: World) -> None:
+    host, _ = world
+    before, files = host.network(), with_ifcfg(host)
+    done = host.builder(*BRIDGE, *STATIC, "--dry-run")
+    assert f"give {OWN}/24 to br0" in done.stdout
+    assert "write /etc/sysconfig/network-scripts/ifcfg-br0" in done.stdout
+    assert host.network() == before
+    assert host.files() == files
+
+
+@contextmanager
+def waiting_for_confirmation(host: Cell, within: str) -> Iterator[subprocess.Popen[str]]:
+    """A builder that has changed the network and waits."""
+    with host.start(*BRIDGE, *STATIC, "--confirm-within", within) as child:
+        try:
+            assert child.stderr is not None
+            for line in child.stderr:
+                if "host confirm" in line:
+                    break
+            yield child
+        finally:
+            child.kill()
+
+
+def kill_inside(host: Cell, child: subprocess.Popen[str]) -> None:
+    """SIGKILL for builder itself; `nsenter -p` stands before it as its parent."""
+    inner = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
+    os.kill(int(inner[0]), signal.SIGKILL)
+    child.wait(30)
