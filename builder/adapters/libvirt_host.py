@@ -40,10 +40,12 @@ class Net:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What libvirt has. Versions as libvirt counts them: 9.0.0; `qemu` is None when it knows no QEMU."""
+    """What libvirt has, and its version.
+
+    QEMU's own is not asked for here: a daemon that has just started would look at every QEMU first, for seconds.
+    """
 
     libvirt: str
-    qemu: str | None
     pools: tuple[Pool, ...]
     networks: tuple[Net, ...]
 
@@ -55,13 +57,8 @@ def inventory(uri: str) -> Inventory:
         HostError: it does not answer.
     """
     with _told(f"libvirt does not answer at {uri}"), _open(uri) as connection:
-        try:
-            qemu = _version(connection.getVersion())
-        except libvirt.libvirtError:
-            qemu = None
         return Inventory(
             libvirt=_version(connection.getLibVersion()),
-            qemu=qemu,
             pools=tuple(_pool(pool) for pool in connection.listAllStoragePools(0)),
             networks=tuple(_net(network) for network in connection.listAllNetworks(0)),
         )

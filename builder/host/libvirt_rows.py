@@ -108,13 +108,12 @@ def _daemon(uri: str, program: str, system: System) -> Iterator[Row]:
         return
     answer = ask(uri)
     if answer is None:
-        why = "no machine can be started while it hangs"
-        yield Row("libvirt", "fail", f"no answer at {uri} within {PATIENCE:g} s", why, f"systemctl restart {program}")
+        why = "it may have been started just now; if it stays so, it hangs, and no machine can be started"
+        yield Row("libvirt", "warn", f"no answer at {uri} within {PATIENCE:g} s", why, "virsh list")
     elif isinstance(answer, BuilderError):
         yield Row("libvirt", "fail", f"refuses {uri}", answer.details or answer.brief, "usermod -aG libvirt $USER")
     else:
-        qemu = f", drives QEMU {answer.qemu}" if answer.qemu else ""
-        yield Row("libvirt", "ok" if answer.qemu else "warn", f"{answer.libvirt} at {uri}{qemu}")
+        yield Row("libvirt", "ok", f"{answer.libvirt} at {uri}")
         yield _pools(answer)
         yield _networks(answer, uri)
 

@@ -44,21 +44,21 @@ class Cell:
         self.pid = pid
         self.work = work
 
-    def enter(self, *words: str | Path) -> list[str]:
+    def enter(self, *words: object) -> list[str]:
         """The command that runs a command inside."""
         return ["nsenter", "-t", str(self.pid), "-m", "-n", "-p", *map(str, words)]
 
-    def run(self, *words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program inside."""
         return subprocess.run(self.enter(*words), capture_output=True, text=True, timeout=120, check=check)
 
-    def builder(self, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    def builder(self, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run builder inside, to its end."""
         with self.start(*words, **environment) as child:
             out, err = child.communicate(timeout=120)
         return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
-    def start(self, *words: str | Path, **environment: str) -> subprocess.Popen[str]:
+    def start(self, *words: object, **environment: str) -> subprocess.Popen[str]:
         """Start builder inside, on no terminal and not over SSH."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SSH_", "SUDO_", "XDG_"))}
         return subprocess.Popen(

@@ -1,0 +1,125 @@
+"""Prepared once, nothing is left to do; restored, nothing of it is left. libvirt's daemon is the cell's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from builder.host import system
+from builder.host.journal import Journal
+from builder.host.undo import restore
+from tests.host.conftest import Cell
+
+World = tuple[Cell, Cell]
+# Not needed to build, so the machine that runs the tests may lack them; here it is enough that they are found.
+FAKES = ("virt-install", "dnsmasq")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A PATH on which the fakes are found last."""
+    folder = tmp_path / "fakes"
+    folder.mkdir()
+    for name in FAKES:
+        (folder / name).write_text("#!/bin/sh\nexit 1\n")
+        (folder / name).chmod(0o755)
+    return f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{folder}"
+
+
+def test_prepare_twice_and_restore(world: World, path: str, tmp_path: Path) -> None:
+    host, _ = world
+    if system.program("sshd"):
+        host.run("sh", "-c", "echo UseDNS yes >> /etc/ssh/sshd_config")
+    words = ["--iso-dir", tmp_path / "kvm/iso", "--store-dir", tmp_path / "kvm/store"]
+    before = host.files()
+
+    dry = host.builder("host", "prepare", *words, "--dry-run", PATH=path)
+    assert dry.returncode == 0, dry.stderr
+    assert f"make the directory {tmp_path}/kvm/iso" in dry.stdout
+    assert f'+store = "{tmp_path}/kvm/store"' in dry.stdout
+    assert host.files() == before
+    assert not (tmp_path / "kvm").exists()
+
+    first = host.builder("host", "prepare", *words, PATH=path)
+    assert first.returncode == 0, first.stderr
+    pools = host.run("virsh", "-c", "qemu:///system", "pool-list", "--all", "--name", "--persistent").stdout.split()
+    assert sorted(pools) == ["iso", "store"]
+    rows = {row["name"]: row for row in json.loads(host.builder("host", "check", "--json", PATH=path).stdout)["rows"]}
+    assert rows["directories"]["found"] == f"store {tmp_path}/kvm/store, media {tmp_path}/kvm/iso"
+    assert rows["sshd"]["state"] != "warn"
+    listed = host.builder("images", "list", PATH=path)
+    assert (listed.returncode, listed.stdout) == (0, "no images\n")
+
+    settled = host.files()
+    second = host.builder("host", "prepare", *words, PATH=path)
+    assert (second.returncode, second.stdout, second.stderr) == (0, "nothing to do\n", "")
+    assert host.files() == settled
+
+    assert host.builder("host", "restore", PATH=path).returncode == 0
+    assert {name: text for name, text in host.files().items() if "libvirt" not in name} == before
+    assert host.run("virsh", "-c", "qemu:///system", "pool-list", "--all", "--name").stdout.split() == []
+    assert not (tmp_path / "kvm").exists()
+
+
+def test_a_nat_network_that_runs(world: World) -> None:
+    if system.program("dnsmasq") is None:
+        pytest.skip("dnsmasq-base is not installed")
+    host, _ = world
+    words = ["host", "prepare", "--network-only", "--nat"]
+    overlap = host.builder(*words, "10.77.0.0/25")
+    assert overlap.returncode == 2
+    assert "overlaps 10.77.0.0/24" in overlap.stderr
+    made = host.builder(*words, "192.168.150.0/24")
+    assert made.returncode == 0, made.stderr
+    assert "192.168.150.1/24" in host.run("ip", "addr", "show", "virbr-builder").stdout
+    assert host.builder(*words, "192.168.150.0/24").stdout == "nothing to do\n"
+    assert host.builder("host", "restore").returncode == 0
+    assert host.run("ip", "link", "show", "virbr-builder", check=False).returncode != 0
+
+
+def test_what_others_changed_since_is_left(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    kept, file = tmp_path / "kept", tmp_path / "new" / "file"
+    kept.write_text("before")
+    kept.chmod(0o640)
+    journal.replace_file(kept, "after")
+    journal.replace_file(file, "made")
+    kept.write_text("by somebody else")
+    said: list[str] = []
+    left = restore(journal, packages=False, note=said.append)
+    assert [entry["path"] for entry in left] == [str(kept)]
+    assert not file.parent.exists()
+    assert "was changed since" in "".join(said)
+    kept.write_text("after")
+    assert restore(journal, packages=False, note=said.append) == []
+    assert (kept.read_text(), kept.stat().st_mode & 0o777) == ("before", 0o640)
+
+
+def test_a_change_that_a_crash_prevented_is_undone_too(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    file = tmp_path / "file"
+    file.write_text("before")
+    backup = tmp_path / "backup"
+    backup.write_text("before")
+    journal.record("file", path=str(file), backup=str(backup), sha256="of what was never written", then=None)
+    journal.record("directory", path=str(tmp_path / "never made"))
+    with journal.path.open("a") as torn:
+        torn.write('{"kind": "fi')
+    assert restore(journal, packages=False, note=lambda _: None) == []
+    assert file.read_text() == "before"
+
+
+def test_sshd_keeps_its_file_when_it_refuses_the_new_one(world: World, path: str, tmp_path: Path) -> None:
+    if system.program("sshd") is None:
+        pytest.skip("openssh-server is not installed")
+    host, _ = world
+    host.run("sh", "-c", "printf 'UseDNS yes\\nNoSuchOption yes\\n' >> /etc/ssh/sshd_config")
+    before = host.files()["ssh/sshd_config"]
+    words = ["--iso-dir", tmp_path / "kvm/iso", "--store-dir", tmp_path / "kvm/store"]
+    done = host.builder("host", "prepare", *words, PATH=path)
+    assert done.returncode == 3
+    assert "sshd refuses" in done.stderr
+    assert host.files()["ssh/sshd_config"] == before
+    assert not any(".builder" in name for name in host.files())
