@@ -45,6 +45,7 @@ def install(table: Table, selection: Selection, say: Callable[[str], None]) -> N
     shutil.rmtree(ROOT / INSTALLER)
     for number, name in enumerate(ordered[total // 2 :], start=total // 2 + 1):
         say(f"Installing {name} ({number}/{total})")
+    for name in ordered:
         if name in table.debs:
             _put_in(table.debs[name])
     for name in table.removable:
