@@ -1,0 +1,41 @@
+"""Both ways for the kickstart to reach the installer, on both firmwares: each gives a verified image."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from builder.adapters import disk
+from tests.e2e.conftest import Person
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
+
+
+@pytest.mark.timeout(2400)
+@pytest.mark.parametrize("firmware", ["bios", "uefi"])
+@pytest.mark.parametrize("delivery", ["remaster", "seed"])
+def test_a_verified_image(person: Person, rehearsal_iso: Path, firmware: str, delivery: str) -> None:
+    medium = person.folder / "delivered.iso"
+    if not medium.exists():
+        shutil.copyfile(rehearsal_iso, medium)
+        medium.chmod(0o444)
+    before = medium.stat()
+    words = ["--set", f"machine.firmware={firmware}", "--set", f"media.delivery={delivery}"]
+    done = person.run(
+        "--artifacts", "delivered", "run", "centos7-minimal", "--media", medium.name, *words, "--json", timeout=2300
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    image = json.loads(done.stdout)["image"]
+    disk.check(Path(image["disk"]))
+    manifest = json.loads((Path(image["disk"]).parent / "manifest.json").read_text())
+    assert set(manifest["verified"]["twins"]) == {"twin-a", "twin-b"}
+    assert medium.stat() == before
+    # Neither what holds the hash nor the variables of a firmware is left.
+    store = person.folder / "delivered" / ".store"
+    left = {json.loads((path / "stage.json").read_text())["stage"] for path in (store / "objects").iterdir()}
+    assert not left & {"answers", "medium", "install"}
+    assert ("kernel" in left) or delivery == "remaster"
+    assert list((store / "tmp").iterdir()) == []
