@@ -61,7 +61,7 @@ def clone(
     connect: Connect = None,
     as_json: Json = False,
 ) -> None:
-    """Make new VMs from a golden image, each with an identity of its own."""
+    """Make new VMs from a golden image, in a second."""
     if wait and not start:
         raise RecipeError("--wait and --no-start exclude each other", hint="leave out one of them")
     if inventory + config + as_json > 1:

@@ -69,21 +69,27 @@ def list_(
         write(people.table(["NAME", "STATE", "SSH", "IMAGE"], rows))
 
 
-def start(ctx: typer.Context, names: Names, force: Force = False, connect: Connect = None) -> None:
+def start(
+    ctx: typer.Context, names: Names, force: Force = False, connect: Connect = None, as_json: Json = False
+) -> None:
     """Switch VMs on."""
     from builder.clone import lifecycle
 
     settings = ctx.ensure_object(State).settings(connect=local(connect))
     vms = settings.artifacts / "vms"
+    told: list[dict[str, Any]] = []
     for name in names:
         with _host(ctx, name, force=force, connect=connect) as (host, one):
             if one is None:
                 host.start(name)
-                lines([f"{name}: started"])
-                continue
-            started = lifecycle.start(vms, host, name)
-            moved = f" (port {one.port} was taken: now {started.port})" if started.port != one.port else ""
+            started = lifecycle.start(vms, host, name) if one is not None else None
+        port = started.port if started else None
+        told.append({"name": name, "state": "running", "port": port})
+        if not as_json:
+            moved = f" (its port was taken: now {port})" if one is not None and port != one.port else ""
             lines([f"{name}: running{moved}"])
+    if as_json:
+        document(told)
 
 
 def stop(
@@ -93,6 +99,7 @@ def stop(
     within: Annotated[float, typer.Option("--within", metavar="SECONDS", min=1, help="For the guest to obey.")] = 120,
     force: Force = False,
     connect: Connect = None,
+    as_json: Json = False,
 ) -> None:
     """Switch VMs off: press the power button and wait."""
     from builder.clone import lifecycle
@@ -105,7 +112,10 @@ def stop(
                 lifecycle.switch_off(host, name, now=now, within=within)
             else:
                 lifecycle.stop(vms, host, name, now=now, within=within)
+        if not as_json:
             lines([f"{name}: off"])
+    if as_json:
+        document([{"name": name, "state": "off"} for name in names])
 
 
 def console(

@@ -16,7 +16,7 @@ from builder.adapters.domains import Domains
 from builder.clone import removal, request
 from builder.clone.record import DISK, SEED, Vm, changing, list_vms, save, spec
 from builder.clone.request import Request
-from builder.errors import BuilderError
+from builder.errors import BuilderError, HostError
 from builder.images import Image, User
 
 Tell = Callable[[str], None]
@@ -90,8 +90,10 @@ def _one(vms: Path, catalogue: Path, domains: Domains, image: Image, vm: Vm, key
         seed_iso.write_iso(folder / SEED, seed_iso.IDENTITY_LABEL, files, mode=0o444)
         domains.define(spec(vm, folder))
         save(vms, vm)
-    except BaseException:
+    except BaseException as fault:
         removal.remove(vms, catalogue, domains, vm)
+        if isinstance(fault, OSError):
+            raise HostError(f"{folder} cannot be filled: {fault.strerror or fault}", str(fault)) from fault
         raise
 
 

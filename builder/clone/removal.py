@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from builder.adapters.atomic_file import sync_folder
@@ -78,7 +79,7 @@ def require_free(vms: Path, domains: Domains, names: list[str]) -> None:
     for name in names:
         if (vms / name / RECORD).exists():
             raise PublishError(f"there is a VM {name} already", hint=f"take another name, or: builder vm delete {name}")
-        if (vms / name).exists():
+        if os.path.lexists(vms / name):
             raise PublishError(f"{vms / name} holds files that are no clone's", hint="move them away first")
         if name in known:
             raise PublishError(

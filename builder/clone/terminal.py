@@ -1,7 +1,7 @@
 """The one rule: while a guest's console is on the terminal every key is the guest's, but for two.
 
-Ctrl-] leaves. Ctrl-^ types the terminal's size into the guest: a serial line has no other way to tell it, so it is
-also done by itself when the window changes while a shell waits for a command.
+Ctrl-] leaves. Ctrl-^ types the terminal's size into the guest: a serial line has no other way to tell it. After the
+window has changed it is done by itself, as soon as a shell waits for a command.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def attach(line: Line, keyboard: int, screen: int) -> bool:
         Whether the console ended by itself.
     """
     with _raw(keyboard), _resizes() as resized:
-        tail = b""
+        tail, told = b"", True
         while True:
             ready = select.select([keyboard, line.wake, resized], [], [])[0]
             if line.wake in ready:
@@ -48,8 +48,10 @@ def attach(line: Line, keyboard: int, screen: int) -> bool:
                 tail = (tail + data)[-64:]
             if resized in ready:
                 os.read(resized, CHUNK)
-                if PROMPT.search(tail):
-                    line.write(_size_command(keyboard))
+                told = False
+            if not told and PROMPT.search(tail):
+                line.write(_size_command(keyboard))
+                told = True
             if keyboard in ready:
                 keys = os.read(keyboard, CHUNK)
                 before, leave, _ = keys.partition(LEAVE)

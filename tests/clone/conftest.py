@@ -1,0 +1,107 @@
+"""A catalogue with an image that boots a sector of ours, and a libvirt on which clones of it are made for real."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from builder import images
+from builder.adapters import domains
+from builder.adapters.domains import Domains
+from builder.clone import making
+from builder.clone.record import Vm
+from builder.clone.request import Request
+from builder.images import Image
+from builder.settings import Settings
+from tests.fakes.boot_sector import boot_sector, disk_image
+
+ROOT = Path(__file__).parents[2]
+MADE_FOR = {"vcpus": 1, "memory": 64 << 20, "devices": "virtio", "machine": "q35", "firmware": "bios"}
+
+
+@dataclass
+class House:
+    """One artifacts folder that QEMU's user can reach.
+
+    Args:
+        prefix: of every machine's name, for libvirt is the whole host's.
+    """
+
+    folder: Path
+    uri: str
+    prefix: str = field(default_factory=lambda: f"t{secrets.token_hex(3)}")
+
+    @property
+    def vms(self) -> Path:
+        """All clones."""
+        return self.folder / "vms"
+
+    @property
+    def catalogue(self) -> Path:
+        """All images."""
+        return self.folder / "images"
+
+    def name(self, name: str) -> str:
+        """A name that nobody else on this host has."""
+        return f"{self.prefix}-{name}"
+
+    def publish(self, text: bytes = b"ready\r\nroot@sector# ", name: str = "toy") -> Image:
+        """An image that says this on its console and hangs."""
+        work = self.folder / "work"
+        work.mkdir(exist_ok=True)
+        raw = disk_image(work / "disk.raw", boot_sector(ttys0=text, end="hang"))
+        sealed = work / f"{secrets.token_hex(4)}.qcow2"
+        subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, sealed], check=True)
+        sealed.chmod(0o444)
+        manifest = {"stages": {"verify": {"inputs": MADE_FOR, "seconds": 1.0}}}
+        return images.publish(self.catalogue, name, {f"{name}.qcow2": sealed}, manifest)
+
+    def make(self, host: Domains, name: str, *, image: str = "toy", **changes: object) -> list[Vm]:
+        """Clones, made in this process."""
+        atomic = bool(changes.pop("atomic", False))
+        wanted = Request(self.name(name), **changes)  # type: ignore[arg-type]
+        base = images.load_image(self.catalogue, image)
+        return making.make(
+            self.vms, self.catalogue, host, base, wanted, accel="tcg", keys=(), private=None, atomic=atomic
+        )
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """`python -m builder` on this house."""
+        command = [sys.executable, "-m", "builder", "--artifacts", str(self.folder), *words]
+        environment = {**os.environ, "COLUMNS": "80", "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    """A house with one image, `toy`; its machines go with it."""
+    folder = Path(tempfile.mkdtemp(prefix="builder-test-", dir="/var/tmp"))
+    folder.chmod(0o711)
+    found = House(folder, Settings(artifacts=folder, recipes=(), templates=()).uri)
+    try:
+        found.publish()
+        yield found
+    finally:
+        with domains.connect(found.uri) as host:
+            for one in host.all().values():
+                if one.keepsake is not None and one.keepsake.get("folder", "").startswith(f"{folder}/"):
+                    host.undefine(one.name, one.uuid)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def host(house: House) -> Iterator[Domains]:
+    """libvirt."""
+    with domains.connect(house.uri) as opened:
+        yield opened

@@ -1,0 +1,222 @@
+"""What the administrator does with clones, on machines that boot a sector of ours."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from builder.adapters import waiting
+from builder.adapters.domains import Domains
+from builder.clone import lifecycle, login, ports, record, texts
+from builder.errors import PublishError, RecipeError, UnreachableError
+from tests.clone.conftest import ROOT, House
+
+pytestmark = pytest.mark.vm
+
+
+def test_a_clone_is_started_stopped_and_deleted(house: House, host: Domains, tmp_path: Path) -> None:
+    done = house.run("clone", "toy", house.name("web"), "--json")
+    assert done.returncode == 0, done.stderr
+    (made,) = json.loads(done.stdout)
+    name = made["name"]
+    vm = record.find(house.vms, name)
+    found = host.look(name)
+    assert found is not None
+    assert found.state == "running"
+    assert lifecycle.start(house.vms, host, name) == vm
+    # QEMU listens on the stored port.
+    with socket.create_connection(("127.0.0.1", vm.port or 0), timeout=5):
+        pass
+    rows = house.run("vm", "list").stdout.splitlines()
+    assert rows[1].split() == [name, "running", f"127.0.0.1:{vm.port}", f"toy@{vm.version}"]
+    picture = host.screenshot(name, tmp_path / "screen.png")
+    assert picture.read_bytes().startswith((b"\x89PNG", b"P6"))
+    # The sector never obeys the power button.
+    with pytest.raises(UnreachableError, match=r"did not switch itself off within 0.5 s"):
+        lifecycle.stop(house.vms, host, name, now=False, within=0.5)
+    assert house.run("vm", "stop", name, "--now").stdout == f"{name}: off\n"
+    with pytest.raises(UnreachableError, match="is off"), login.session(house.vms, host, _with_key(vm, house), 5):
+        pass
+    lifecycle.start(house.vms, host, name)
+    assert house.run("vm", "delete", name).stdout == f"{name}: deleted\n"
+    assert host.look(name) is None
+    assert not (house.vms / name).exists()
+
+
+def _with_key(vm: record.Vm, house: House) -> record.Vm:
+    return vm.model_copy(update={"key": str(house.folder / ".store" / "secrets" / "clone_ed25519")})
+
+
+def test_a_forward_port_that_somebody_took_is_chosen_again(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", vm.port or 0))
+        thief.listen()
+        assert not ports.free(vm.port or 0)
+        started = lifecycle.start(house.vms, host, vm.name)
+    assert started.port != vm.port
+    assert record.find(house.vms, vm.name) == started
+    with socket.create_connection(("127.0.0.1", started.port or 0), timeout=5):
+        pass
+
+
+def test_a_machine_that_libvirt_lost_is_defined_again(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    host.undefine(vm.name, str(vm.uuid))
+    assert [one.state for one in lifecycle.look(house.vms, host.all())] == ["undefined"]
+    lifecycle.start(house.vms, host, vm.name)
+    assert [one.state for one in lifecycle.look(house.vms, host.all())] == ["running"]
+
+
+def test_changes_are_kept_in_record_and_machine(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    lifecycle.start(house.vms, host, vm.name)
+    done = house.run("vm", "set", vm.name, "--memory", "96MiB", "--vcpus", "2")
+    assert done.stdout == f"{vm.name}: changed, from its next start on\n"
+    assert record.find(house.vms, vm.name).memory == 96
+    lifecycle.stop(house.vms, host, vm.name, now=True, within=1)
+    lifecycle.start(house.vms, host, vm.name)
+    info = host.host.connection.lookupByName(vm.name).info()
+    assert (info[1], info[3]) == (96 << 10, 2)
+    assert house.run("vm", "set", vm.name).returncode == 2
+    assert house.run("vm", "set", vm.name, "--memory", "12").returncode == 2
+
+
+def test_snapshots_are_taken_listed_and_gone_back_to(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    assert house.run("vm", "snapshot", vm.name).stdout == f"{vm.name} has no snapshots\n"
+    for number in ("one", "two"):
+        assert house.run("vm", "snapshot", vm.name, number).returncode == 0
+    assert [name for name, _ in host.snapshots(vm.name)] == ["one", "two"]
+    assert house.run("vm", "snapshot", vm.name, "two").returncode == 7
+    assert house.run("vm", "snapshot", vm.name, "one", "--revert").returncode == 0
+    assert house.run("vm", "snapshot", vm.name, "one", "--delete").returncode == 0
+    assert house.run("vm", "snapshot", vm.name, "one", "--revert").returncode == 7
+    assert lifecycle.delete(house.vms, house.catalogue, host, vm.name) == []
+
+
+class Typist:
+    """`builder vm console` on a terminal of its own."""
+
+    def __init__(self, house: House, *words: str) -> None:
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.environ["PYTHONPATH"] = str(ROOT)
+            command = [sys.executable, "-m", "builder", "--artifacts", str(house.folder), "vm", "console", *words]
+            os.execv(command[0], command)
+        self.seen = b""
+
+    def until(self, words: bytes, within: float = 30) -> bytes:
+        """All that was shown, once it holds the words."""
+        deadline = time.monotonic() + within
+        while words not in self.seen and time.monotonic() < deadline:
+            if select.select([self.terminal], [], [], 0.5)[0]:
+                with suppress(OSError):
+                    self.seen += os.read(self.terminal, 4096)
+        assert words in self.seen, self.seen
+        return self.seen
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.terminal, keys)
+
+    def status(self) -> int:
+        code = waiting.until(lambda: self._reap(), within=20)
+        if code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            raise AssertionError("the console did not end")
+        os.close(self.terminal)
+        return code
+
+    def _reap(self) -> int | None:
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+
+def test_the_console_is_a_raw_terminal_until_its_escape_key(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    assert house.run("vm", "console", vm.name).returncode == 7
+    lifecycle.start(house.vms, host, vm.name)
+    typist = Typist(house, vm.name)
+    try:
+        typist.until(b"Ctrl-] leaves")
+        # What the machine printed before anybody looked is in the log; what it prints now is on the terminal.
+        host.host.connection.lookupByName(vm.name).reset(0)
+        typist.until(b"root@sector# ")
+        local = termios.tcgetattr(typist.terminal)[3]
+        assert not local & (termios.ECHO | termios.ICANON | termios.ISIG)
+        other = house.run("vm", "console", vm.name)
+        assert other.returncode == 7
+        assert "is open elsewhere" in other.stderr
+        typist.type(b"\x1d")
+        typist.until(b"left the console")
+    finally:
+        code = typist.status()
+    assert code == 0
+
+
+def test_the_console_ends_with_its_machine(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    lifecycle.start(house.vms, host, vm.name)
+    typist = Typist(house, vm.name)
+    try:
+        typist.until(b"Ctrl-] leaves")
+        fcntl.ioctl(typist.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 132, 0, 0))
+        lifecycle.stop(house.vms, host, vm.name, now=True, within=1)
+        typist.until(b"switched off")
+    finally:
+        code = typist.status()
+    assert code == 0
+
+
+def test_what_other_tools_read(house: House, host: Domains) -> None:
+    made = [vm.model_copy(update={"key": "/home/me/.ssh/key"}) for vm in house.make(host, "farm", count=2)]
+    config = house.folder / "config"
+    config.write_text(texts.ssh_config(house.vms, made))
+    told = subprocess.run(["ssh", "-G", "-F", config, made[1].name], check=True, capture_output=True, text=True).stdout
+    for line in (f"port {made[1].port}", "hostname 127.0.0.1", "user root", "stricthostkeychecking true"):
+        assert line in told.splitlines()
+    inventory = texts.ansible_inventory(house.vms, made).splitlines()
+    assert inventory[0] == "[toy]"
+    assert f"ansible_port={made[0].port} ansible_user=root" in inventory[1]
+
+
+def test_logging_in_needs_the_private_key(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    with pytest.raises(RecipeError, match=f"the private key that {vm.name} accepts is not known"):
+        login.wait_all(house.vms, host, [vm], 1, lambda _: None)
+    public = house.folder / "only.pub"
+    public.write_text("ssh-ed25519 " + "A" * 68 + " me\n")
+    done = house.run("clone", "toy", house.name("two"), "--ssh-key", str(public), "--wait")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --wait needs the private key")
+    assert house.run("clone", "toy", house.name("two"), "--ssh-key", "none.pub").returncode == 2
+    assert house.run("clone", "toy", house.name("two"), "--wait", "--no-start").returncode == 2
+    assert [one.name for one in record.list_vms(house.vms)] == [vm.name]
+    with pytest.raises(PublishError) as caught:
+        record.find(house.vms, vm.name[:-1])
+    assert caught.value.hint == f"did you mean {vm.name}?"
+
+
+def test_waiting_ends_when_the_machine_shows_no_identity(house: House, host: Domains) -> None:
+    name = house.name("web")
+    done = house.run("clone", "toy", name, "--no-start")
+    assert done.returncode == 0, done.stderr
+    vm = lifecycle.start(house.vms, host, name)
+    failed = login.wait_all(house.vms, host, [vm], 1.0, lambda _: None)
+    assert failed[name].brief == f"{name} did not take its identity within 1 s"
+    assert failed[name].exit_code == 8

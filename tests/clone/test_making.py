@@ -1,0 +1,282 @@
+"""Clones are different machines on one base, made whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from builder import images
+from builder.adapters import disk, domains
+from builder.adapters.domains import Domains
+from builder.clone import lifecycle, record, removal
+from builder.errors import BuilderError, PublishError, RecipeError
+from builder.images import users
+from tests.clone.conftest import House
+from tests.pipeline import processes
+
+pytestmark = pytest.mark.vm
+
+
+def test_a_clone_is_an_overlay_with_an_identity_of_its_own(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web", disk_size=2 << 20, hostname="web.example.org")
+    folder = house.vms / vm.name
+    base = images.load_image(house.catalogue, "toy")
+    info = disk.info(folder / record.DISK)
+    assert info.backing == str(base.disk)
+    assert base.version in str(info.backing)
+    assert info.virtual_size == 2 << 20
+    listed = subprocess.run(
+        ["isoinfo", "-R", "-x", "/builder.conf", "-i", folder / record.SEED], check=True, capture_output=True
+    ).stdout.decode()
+    assert f"instance-id=vm-{vm.uuid}\nhostname=web.example.org\n" in listed
+    found = host.look(vm.name)
+    assert found is not None
+    assert (found.state, found.uuid) == ("off", str(vm.uuid))
+    assert found.keepsake == {"image": "toy", "version": base.version, "folder": str(folder)}
+    assert [use.name for use in images.users_of(base)] == [vm.name]
+    assert (folder / record.DISK).stat().st_mode & 0o077 == 0
+    assert sum(path.stat().st_blocks * 512 for path in folder.iterdir()) < 1 << 20
+
+
+def test_clones_differ_and_are_made_side_by_side(house: House, host: Domains) -> None:
+    made = house.make(host, "farm", count=3)
+    assert [vm.name for vm in made] == [house.name(f"farm-{number}") for number in (1, 2, 3)]
+    for value in ("uuid", "mac", "port", "hostname", "instance"):
+        assert len({getattr(vm, value) for vm in made}) == 3
+    assert record.list_vms(house.vms) == made
+    # The same names again: nothing changes.
+    with pytest.raises(PublishError, match=r"there is a VM .*-farm-1 already"):
+        house.make(host, "farm", count=4)
+    assert record.list_vms(house.vms) == made
+
+
+def test_a_full_copy_needs_no_base(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "full", full=True, disk_size=4 << 20)
+    info = disk.info(house.vms / vm.name / record.DISK)
+    assert (info.backing, info.virtual_size) == (None, 4 << 20)
+    base = images.load_image(house.catalogue, "toy")
+    assert images.users_of(base) == []
+    shutil.rmtree(house.catalogue)
+    disk.check(house.vms / vm.name / record.DISK)
+
+
+def test_what_fails_is_told_with_what_stands(house: House, host: Domains) -> None:
+    house.make(host, "one")
+
+    class Stubborn(Domains):
+        """A libvirt that has had enough after two machines."""
+
+        defined = 0
+
+        def define(self, spec: object) -> None:
+            self.defined += 1
+            if self.defined > 2:
+                raise PublishError("no more", "the reason", "go home")
+            super().define(spec)  # type: ignore[arg-type]
+
+    with pytest.raises(PublishError) as caught:
+        house.make(Stubborn(host.host), "farm", count=4)
+    assert caught.value.brief == f"{house.name('farm-3')} could not be made: no more"
+    names = f"{house.name('farm-1')} to {house.name('farm-2')}"
+    assert caught.value.details == f"2 of 4 stand, whole: {names}\nthe reason"
+    assert not (house.vms / house.name("farm-3")).exists()
+    with pytest.raises(PublishError) as caught:
+        house.make(Stubborn(host.host), "herd", count=4, atomic=True)
+    assert caught.value.details.startswith("none stands")
+    assert len(record.list_vms(house.vms)) == 3
+    assert_whole(house, host)
+    (house.vms / house.name("link")).symlink_to("nowhere")
+    with pytest.raises(PublishError, match="holds files that are no clone's"):
+        house.make(host, "link")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "said"),
+    [
+        ({"address": "192.168.7.5/24"}, RecipeError, "lies outside 10.0.2.0/24, the network user"),
+        ({"address": "10.0.2.2/24"}, RecipeError, "QEMU's own"),
+        ({"address": "10.0.2.9/24", "gateway": "10.0.3.1"}, RecipeError, "gateway 10.0.3.1 lies outside"),
+        ({"address": "10.0.2.9"}, RecipeError, "has no prefix length"),
+        ({"address": "10.0.2.253/24", "count": 3}, RecipeError, "has no room for 3 addresses"),
+        ({"gateway": "10.0.2.1"}, RecipeError, "--gateway without --address"),
+        ({"hostname": "under_score"}, RecipeError, "hostname 'under_score' is refused"),
+        ({"network": "bridge:no-such-br"}, BuilderError, "no bridge no-such-br|needs qemu:///system"),
+        ({"network": "lan"}, RecipeError, "no such network"),
+        ({"disk_size": 1 << 19}, RecipeError, "smaller than the image's disk"),
+        ({"memory": 1 << 20}, RecipeError, "fewer than 64 MiB"),
+        ({"image": "tyo"}, PublishError, "there is no image tyo"),
+        ({"image": "toy@000"}, PublishError, "has no version 000"),
+    ],
+)
+def test_what_cannot_be_changes_nothing(
+    house: House, host: Domains, changes: dict[str, object], error: type[BuilderError], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        house.make(host, "bad", **changes)  # type: ignore[arg-type]
+    assert record.folders(house.vms) == []
+    assert not [name for name in host.all() if name.startswith(house.prefix)]
+    assert images.users_of(images.load_image(house.catalogue, "toy")) == []
+
+
+def test_addresses_of_others_are_not_given_twice(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    other = vm.model_copy(update={"network": "bridge:br0", "address": "192.168.7.5/24"})
+    from builder.clone.request import Request, check_network
+
+    class Bridged(Domains):
+        """On a host whose network nat is 192.168.7.0/24."""
+
+        def network_address(self, name: str) -> str | None:  # noqa: ARG002
+            return "192.168.7.1/255.255.255.0"
+
+    wanted = Request("x", address="192.168.7.4/24", network="nat", count=2)
+    if house.uri == "qemu:///system":
+        with pytest.raises(PublishError, match=rf"192.168.7.5 is in use by {vm.name}"):
+            check_network(wanted, Bridged(host.host), [other])
+        with pytest.raises(RecipeError, match=r"lies outside 192.168.7.0/24"):
+            check_network(Request("x", address="10.1.1.1/24", network="nat"), Bridged(host.host), [])
+
+
+def test_a_foreign_machine_keeps_its_name_and_its_life(house: House, host: Domains) -> None:
+    name = house.name("foreign")
+    xml = f"<domain type='qemu'><name>{name}</name><memory>65536</memory><os><type>hvm</type></os></domain>"
+    domain = host.host.connection.defineXML(xml)
+    try:
+        with pytest.raises(PublishError, match=f"libvirt has a machine {name} already"):
+            house.make(host, "foreign")
+        with pytest.raises(PublishError, match="is not a machine of builder's"):
+            host.undefine(name, domain.UUIDString())
+        done = house.run("vm", "delete", name)
+        assert done.returncode == 7
+        assert f"error: {name} is not a VM of builder's, and stays as it is" in done.stderr
+        assert house.run("vm", "start", name).returncode == 7
+        assert host.look(name) is not None
+        # A clone whose name somebody else took meanwhile: neither is touched by mistake.
+        assert record.folders(house.vms) == []
+    finally:
+        domain.undefine()
+
+
+def test_deleting_removes_what_the_clone_owned_and_nothing_else(house: House, host: Domains) -> None:
+    one, two = house.make(host, "pair", count=2)
+    (house.vms / one.name / "notes.txt").write_text("mine")
+    left = lifecycle.delete(house.vms, house.catalogue, host, one.name)
+    assert [path.name for path in left] == ["notes.txt"]
+    assert [path.name for path in (house.vms / one.name).iterdir()] == ["notes.txt"]
+    assert record.list_vms(house.vms) == [two]
+    base = images.load_image(house.catalogue, "toy")
+    assert [use.name for use in images.users_of(base)] == [two.name]
+    assert host.look(one.name) is None
+    assert host.look(two.name) is not None
+    with pytest.raises(PublishError, match="holds files that are no clone's"):
+        removal.require_free(house.vms, host, [one.name])
+    with pytest.raises(PublishError, match=f"there is no VM {one.name}"):
+        lifecycle.delete(house.vms, house.catalogue, host, one.name)
+
+
+def test_the_base_of_a_clone_is_not_pruned(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    house.publish(b"newer\r\n")
+    done = images.prune(house.catalogue, ["toy"], 1)
+    assert [why for _, why in done.kept] == [f"used by {vm.name}"]
+    listed = json.loads(house.run("vm", "list", "--json").stdout)
+    assert listed[0]["newer"] == images.load_image(house.catalogue, "toy").version
+    assert lifecycle.delete(house.vms, house.catalogue, host, vm.name) == []
+    assert len(images.prune(house.catalogue, ["toy"], 1).removed) == 1
+
+
+def test_a_deleted_base_is_told_before_anything_starts(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    assert vm.base is not None
+    Path(vm.base).unlink()
+    with pytest.raises(PublishError, match=f"the base of {vm.name} is gone"):
+        lifecycle.start(house.vms, host, vm.name)
+    with pytest.raises(PublishError, match=r"is gone"):
+        house.make(host, "other")
+
+
+def clone_in(house: House) -> None:
+    with domains.connect(house.uri) as host:
+        house.make(host, "killed", count=2)
+
+
+def delete_in(house: House) -> None:
+    with domains.connect(house.uri) as host:
+        lifecycle.delete(house.vms, house.catalogue, host, house.name("killed-1"))
+
+
+def assert_whole(house: House, host: Domains) -> None:
+    """Every clone on record is defined and entered, and there is nothing else."""
+    listed = {vm.name for vm in record.list_vms(house.vms)}
+    assert listed == {name for name in host.all() if name.startswith(f"{house.prefix}-")}
+    assert listed == set(record.folders(house.vms))
+    base = images.load_image(house.catalogue, "toy")
+    assert listed == {use.name for use in images.users_of(base)}
+    for name in listed:
+        assert {record.DISK, record.SEED, record.RECORD} <= {path.name for path in (house.vms / name).iterdir()}
+
+
+def test_cloning_killed_anywhere_is_mended_by_the_next_command(house: House, host: Domains) -> None:
+    kills = 0
+    for _ in processes.killed_before_each_change(clone_in, lambda _: (house,), every=3):
+        whole = record.list_vms(house.vms)
+        assert len(whole) < 3
+        with record.changing(house.vms):
+            removal.mend(house.vms, house.catalogue, host)
+        assert_whole(house, host)
+        assert record.list_vms(house.vms) == whole
+        for vm in whole:
+            lifecycle.delete(house.vms, house.catalogue, host, vm.name)
+        kills += 1
+    assert kills > 5
+    assert len(record.list_vms(house.vms)) == 2
+    assert_whole(house, host)
+
+
+def test_deleting_killed_anywhere_is_finished_by_the_next_command(house: House, host: Domains) -> None:
+    name = house.name("killed-1")
+
+    def again(_: int) -> tuple[House]:
+        if name not in [vm.name for vm in record.list_vms(house.vms)]:
+            with record.changing(house.vms):
+                removal.mend(house.vms, house.catalogue, host)
+            house.make(host, "killed-1")
+        return (house,)
+
+    kills = 0
+    for _ in processes.killed_before_each_change(delete_in, again, every=2):
+        if name in [vm.name for vm in record.list_vms(house.vms)]:
+            # Not deleted yet: it can be started, whatever libvirt was told already.
+            assert lifecycle.state_of(record.find(house.vms, name), host.look(name)) in ("off", "undefined")
+        kills += 1
+    assert kills > 2
+    assert record.folders(house.vms) == []
+    assert_whole(house, host)
+
+
+def test_a_killed_cloner_does_not_hold_the_image(house: House, host: Domains) -> None:
+    assert processes.status(processes.start(_die_in_the_middle, house)) == -signal.SIGKILL
+    house.publish(b"newer\r\n")
+    torn = images.prune(house.catalogue, ["toy"], 1)
+    # Until somebody mends it, the torn clone counts as a user: its disk is there.
+    assert [why for _, why in torn.kept] == [f"used by {house.name('torn')}"]
+    house.make(host, "next")
+    assert len(images.prune(house.catalogue, ["toy"], 1).removed) == 1
+    assert not list((house.catalogue / "toy" / users.FOLDER).glob("*/*torn*"))
+
+
+def _die_in_the_middle(house: House) -> None:
+    class Deadly(Domains):
+        """Dies where libvirt would be told."""
+
+        def define(self, spec: object) -> None:  # noqa: ARG002
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with domains.connect(house.uri) as host:
+        house.make(Deadly(host.host), "torn")
