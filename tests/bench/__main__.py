@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tests.bench import bench_cli, bench_media
+from tests.bench import bench_cli, bench_clone, bench_media
 
 if __name__ == "__main__":
     bench_cli.main()
+    bench_clone.main()
     bench_media.main()

@@ -1,0 +1,49 @@
+"""From a golden image to three machines that answer, each as itself; and back to nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Person
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
+IMAGE = "centos7-minimal-rehearsal"
+NAMES = ["farm-1", "farm-2", "farm-3"]
+WHO = (
+    "hostname; cat /etc/machine-id; ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub; df -B1 --output=size / | tail -1"
+)
+
+
+def test_three_clones_come_up_as_themselves_and_go_without_a_trace(person: Person, golden: Any) -> None:
+    base = Path(golden["image"]["disk"])
+    before = base.stat()
+    try:
+        made = person.json("clone", IMAGE, "farm", "--count", "3", "--wait", "--disk-size", "10GiB", "--memory", "1GiB")
+        assert [vm["name"] for vm in made] == NAMES
+        told = []
+        for name in NAMES:
+            done = person.run("vm", "ssh", name, "--", WHO)
+            assert done.returncode == 0, done.stderr
+            told.append(done.stdout.split("\n"))
+        assert [lines[0] for lines in told] == NAMES
+        for line in (1, 2):
+            assert len({lines[line] for lines in told}) == 3
+        # The root file system grew with the disk.
+        assert all(int(lines[3]) > 9 << 30 for lines in told)
+        assert [vm["state"] for vm in person.json("vm", "list")] == ["running"] * 3
+        shown = person.json("images", "show", IMAGE)
+        assert sorted(user["name"] for user in shown["users"]) == NAMES
+        assert person.run("vm", "stop", "farm-1", "--within", "240").returncode == 0
+        assert person.run("vm", "stop", "farm-2", "farm-3", "--now").returncode == 0
+    finally:
+        left = [vm["name"] for vm in json.loads(person.run("vm", "list", "--json").stdout)]
+        if left:
+            assert person.run("vm", "delete", *left).returncode == 0
+    assert person.json("images", "show", IMAGE)["users"] == []
+    assert base.stat() == before
+    assert list((person.folder / "artifacts" / "vms").iterdir()) == [person.folder / "artifacts" / "vms" / ".lock"]
+    assert person.json("images", "verify", IMAGE)[0]["good"]
