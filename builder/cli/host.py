@@ -159,12 +159,13 @@ def restore(
         if apply.pending():
             apply.put_back_pending()
         left = undo.restore(journal, packages, _note)
-    kept = [undo.title(entry) for entry in left]
+    kept = [undo.title(entry) for entry in left if entry["kind"] != "packages"]
     if as_json:
         document({"dry_run": False, "steps": titles, "left": kept})
     else:
-        lines([*(f"not done: {text}" for text in kept), "done"])
-    if any(entry["kind"] != "packages" for entry in left):
+        stay = " ".join(name for entry in left for name in entry.get("names", ()))
+        lines([f"done; these packages stay (--packages removes them): {stay}" if stay else "done"])
+    if kept:
         raise HostError("not everything could be taken back", "\n".join(kept), "see above why; then run it again")
 
 

@@ -43,6 +43,19 @@ def restore(journal: Journal, packages: bool, note: Callable[[str], None]) -> li
     return left
 
 
+def rewind(journal: Journal, count: int) -> None:
+    """Undo all but the first `count` entries at once, because what they were part of failed.
+
+    Raises:
+        HostError, OSError: one could not be undone; it stays in the journal.
+    """
+    entries = journal.entries()
+    while len(entries) > count:
+        UNDO[entries[-1]["kind"]](entries[-1])
+        entries.pop()
+        journal.keep(entries)
+
+
 def title(entry: Entry) -> str:
     """What undoing it means, in a line."""
     texts = {
@@ -72,6 +85,7 @@ def _file(entry: Entry) -> None:
     if backup is None:
         path.unlink(missing_ok=True)
     else:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.builder")
         shutil.copy2(backup, part)
         status = backup.stat()
@@ -127,10 +141,10 @@ def _link(entry: Entry) -> None:
     from builder.adapters import netlink
 
     uplink, bridge = entry["uplink"], entry["bridge"]
-    if netlink.port_of(uplink) != bridge:
-        return
     before = netlink.Snapshot.from_dict(entry["snapshot"])
     if entry["boot"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
+        if netlink.port_of(uplink) != bridge:
+            return
         before = replace(netlink.snapshot(bridge), uplink=uplink)
     netlink.put_back(before, bridge)
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from builder.adapters import netlink
 from builder.adapters.netlink import FOREVER, Address, Route, Snapshot
 from builder.host import network_rows
-from builder.host.net import ifcfg, keyfile
+from builder.host.net.backends import BACKENDS, Name, choose
 from builder.host.net.plan import BridgePlan, bridge_faults, refuse
 from builder.host.row import read
 
 MAIN = 254  # the routing table that is meant when none is named
-Backend = Literal["networkmanager", "ifcfg", "runtime"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Change:
     addresses: tuple[Address, ...]
     routes: tuple[Route, ...]
     gateways: tuple[str, ...]
-    backend: Backend
+    backend: Name
     files: dict[str, str]
     confirm: bool
     within: float
@@ -67,7 +65,7 @@ class Wish:
     addresses: tuple[str, ...] = ()
     gateways: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
-    backend: Backend | Literal["auto"] = "auto"
+    backend: Name | Literal["auto"] = "auto"
     confirm: bool = False
     within: float = 60.0
 
@@ -99,7 +97,7 @@ def plan(wish: Wish) -> Change | None:
     if not before.addresses and not wish.addresses:
         faults.append(f"uplink {wish.uplink} has no address to move: give one with --address")
     refuse(faults)
-    backend = _backend() if wish.backend == "auto" else wish.backend
+    backend = choose() if wish.backend == "auto" else wish.backend
     addresses, routes = _targets(wish, before)
     return Change(
         bridge=wish.bridge,
@@ -108,7 +106,7 @@ def plan(wish: Wish) -> Change | None:
         routes=routes,
         gateways=facts.gateways,
         backend=backend,
-        files={str(path): text for path, text in _files(backend, facts).items()},
+        files={str(path): text for path, text in BACKENDS[backend].render(facts).items()},
         confirm=wish.confirm,
         within=wish.within,
     )
@@ -132,12 +130,6 @@ def lines(change: Change) -> list[str]:
     if not change.files:
         text.append("keep it until the next reboot: nothing that runs this host's network is known to builder")
     return text
-
-
-def _files(backend: Backend, plan: BridgePlan) -> dict[Path, str]:
-    if backend == "networkmanager":
-        return keyfile.render(plan)
-    return ifcfg.render(plan) if backend == "ifcfg" else {}
 
 
 def _fulfilled(wish: Wish) -> bool:
@@ -176,10 +168,3 @@ def _servers() -> tuple[str, ...]:
     words = [line.split() for line in read("/etc/resolv.conf").splitlines()]
     found = [each[1] for each in words if len(each) > 1 and each[0] == "nameserver"]
     return tuple(each for each in found if not each.startswith("127.") and each != "::1" and "%" not in each)[:3]
-
-
-def _backend() -> Backend:
-    """What runs this host's network."""
-    if Path("/run/NetworkManager").is_dir() and keyfile.FOLDER.is_dir():
-        return "networkmanager"
-    return "ifcfg" if ifcfg.FOLDER.is_dir() else "runtime"

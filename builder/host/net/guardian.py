@@ -24,10 +24,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from builder.adapters import netlink
-from builder.errors import BuilderError
+from builder.adapters import netlink, process
+from builder.errors import BuilderError, HostError
+from builder.host import undo
 from builder.host.journal import FOLDER, Journal
 from builder.host.net import session
+from builder.host.net.backends import BACKENDS
 from builder.host.net.change import Change
 
 RUN = Path("/run/builder/host")
@@ -159,18 +161,27 @@ class Guardian:
         return None
 
     def keep(self, why: str) -> None:
-        """Make the change last."""
-        journal = Journal(FOLDER)
+        """Make the change last; a back end that spoils it has its files taken away again."""
+        journal, change = Journal(FOLDER), self.change
+        count = len(journal.entries())
         try:
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-            facts = {"uplink": self.change.before.uplink, "bridge": self.change.bridge}
-            journal.record("link", boot=boot, snapshot=self.change.before.as_dict(), **facts)
-            for path, text in self.change.files.items():
-                journal.replace_file(Path(path), text, 0o600 if path.endswith(".nmconnection") else 0o644)
+            snapshot = change.before.as_dict()
+            journal.record("link", boot=boot, snapshot=snapshot, uplink=change.before.uplink, bridge=change.bridge)
+            backend = BACKENDS[change.backend]
+            for path, text in change.files.items():
+                journal.replace_file(Path(path), text, backend.mode, list(backend.reload) or None)
+            for words in backend.take_over(change):
+                process.run(words, timeout=GATEWAY * 4)
+            silent = self._silent() if change.files else None
+            if silent:
+                raise HostError(f"the gateway {silent} fell silent when {change.backend} took over")
         except (BuilderError, OSError) as fault:
-            self.put_back(f"it could not be recorded: {fault}")
+            with suppress(BuilderError, OSError):
+                undo.rewind(journal, count)
+            self.put_back(f"it could not be kept: {fault}")
             return
-        self._end({"outcome": "kept", "why": why, "files": list(self.change.files)})
+        self._end({"outcome": "kept", "why": why, "files": list(change.files)})
 
     def _end(self, outcome: dict[str, Any]) -> None:
         with suppress(OSError):

@@ -1,0 +1,64 @@
+"""The one rule: what runs a host's network is one record here; another one is another record.
+
+A back end renders files, names what makes them known, and takes the running bridge over. `runtime` has neither: the
+bridge lasts until the next reboot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from builder.host.net import ifcfg, keyfile
+from builder.host.net.plan import BridgePlan
+
+if TYPE_CHECKING:
+    from builder.host.net.change import Change
+
+Name = Literal["networkmanager", "ifcfg", "runtime"]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One of them.
+
+    Args:
+        render: files by path.
+        mode: of these files.
+        reload: run after an undo, so that files that came back or went are noticed.
+        take_over: commands that hand the running bridge to the back end, once the files are written.
+        runs: it runs this host's network.
+    """
+
+    render: Callable[[BridgePlan], dict[Path, str]]
+    mode: int
+    reload: tuple[str, ...]
+    take_over: Callable[[Change], list[list[str]]]
+    runs: Callable[[], bool]
+
+
+def choose() -> Name:
+    """What runs this host's network; the first that does."""
+    return next(name for name, backend in BACKENDS.items() if backend.runs())
+
+
+def _activate(change: Change) -> list[list[str]]:
+    """NetworkManager adopts a bridge that has the same address without dropping it."""
+    names = [Path(path).name.removesuffix(".nmconnection") for path in change.files]
+    return [["nmcli", "connection", "load", *change.files], *(["nmcli", "connection", "up", name] for name in names)]
+
+
+BACKENDS: dict[Name, Backend] = {
+    "networkmanager": Backend(
+        keyfile.render,
+        0o600,
+        ("nmcli", "connection", "reload"),
+        _activate,
+        lambda: Path("/run/NetworkManager").is_dir() and keyfile.FOLDER.is_dir(),
+    ),
+    # initscripts read their files at boot and on ifup only: the running bridge stays as it is.
+    "ifcfg": Backend(ifcfg.render, 0o644, (), lambda _: [], lambda: ifcfg.FOLDER.is_dir()),
+    "runtime": Backend(lambda _: {}, 0o644, (), lambda _: [], lambda: True),
+}
