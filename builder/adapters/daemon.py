@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from builder.adapters import process, reaper, waiting
@@ -50,6 +51,22 @@ def answers(path: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+@contextlib.contextmanager
+def log_daemon_kept(uri: str) -> Iterator[None]:
+    """Keep libvirt's log daemon for the length of the block, by being a client of it.
+
+    A virtlogd with a time-out leaves when it has had no client for so long, although it holds the logs of running
+    machines (seen with libvirt 9.0: it was gone 120 s after the last start, and what a guest wrote afterwards was
+    lost). libvirtd talks to it at starts and ends only.
+    """
+    folder = SYSTEM if uri.startswith("qemu:///system") else session_directory()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        # Without a log daemon (stdio_handler = "file" in qemu.conf) there is nothing to keep.
+        with contextlib.suppress(OSError):
+            client.connect(str(folder / "virtlogd-sock"))
+        yield
 
 
 def session_directory() -> Path:

@@ -147,7 +147,10 @@ class Hypervisor:
             reading: list[Console] = []
             undo.callback(self._end, uuid, held, reading)
             try:
-                yield self._start(spec, console, signals, held, reading, keep)
+                machine = self._start(spec, console, signals, held, reading, keep)
+                # After the start: for an ordinary user it is libvirtd that starts the log daemon.
+                undo.enter_context(daemon.log_daemon_kept(self.uri))
+                yield machine
             except Exception:
                 if keep and held:
                     undo.pop_all()

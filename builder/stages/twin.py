@@ -108,13 +108,14 @@ def boot_twin(
     reports = job.scratch / f"{role}.ttyS1"
     told = job.evidence / f"{role}.ttyS1.log"
     console = job.evidence / f"{role}.console.log"
+    screen = job.scratch / f"{role}.ttyS0"
     spec = MachineSpec(
         name=who.name,
         uuid=who.uuid,
         run_id=job.run_id,
         role=role,
         mac=who.mac,
-        console_log=job.scratch / f"{role}.ttyS0",
+        console_log=screen,
         machine=given.machine,
         # Two translated machines share the host's processors; more virtual ones would only take turns.
         vcpus=given.vcpus if accel.name == "kvm" else max(1, min(given.vcpus, host_facts.cpu_count() // 2)),
@@ -133,7 +134,7 @@ def boot_twin(
     (job.evidence / f"{role}.xml").write_text(render(spec), encoding="utf-8")
     machines.enter_context(LogFollower(reports, told))
     # Not the stream that is logged in through: a pty drops what nobody takes in time, the log daemon does not.
-    machines.enter_context(LogFollower(spec.console_log, console))
+    machines.enter_context(LogFollower(screen, console))
     started = time.monotonic()
     stop = threading.Event()
     machine = machines.enter_context(host.boot(spec, job.scratch / f"{role}.stream", keep=job.settings.keep_failed))
@@ -238,7 +239,8 @@ def _require_no_failed_unit(twin: Twin, session: guest.GuestSession) -> None:
         jobs = session.run("systemctl list-jobs --no-pager").out.strip()
         raise VerifyError(f"{twin.role}: the system never finished booting", jobs)
     listed = session.run("systemctl list-units --failed --no-legend --plain --no-pager").out
-    failed = _UNIT.findall(listed)
+    # Once a line: a unit without a description has its name there again.
+    failed = [found[0] for line in listed.splitlines() if (found := _UNIT.search(line))]
     if failed:
         names = " ".join(failed)
         log = session.run(f"systemctl status --no-pager --lines=5 {names}").out.strip()

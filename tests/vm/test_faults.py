@@ -117,13 +117,30 @@ print("gone" if waiting.until(gone, within=5) else "still there")
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
-def test_killed_libvirtd_leaves_no_machine(make_spec: MakeSpec, place: Path) -> None:
+# The daemons' patience is shortened, so that the guest's last line comes long after it is over.
+OUTLAST = """
+import pickle, sys
+from pathlib import Path
+from builder.adapters import daemon, waiting
+from builder.adapters.hypervisor import connect
+daemon.IDLE = 2
+spec = pickle.loads(bytes.fromhex(sys.argv[1]))
+def left():
+    # By its process: whoever connects to ask is a client, and keeps it.
+    found = [entry for entry in Path("/proc").glob("[0-9]*/comm") if entry.read_text() == "virtlogd\\n"]
+    return None if found else True
+with connect("qemu:///system") as hypervisor:
+    with hypervisor.boot(spec, Path(sys.argv[2])):
+        print("left" if waiting.until(left, within=6) else "stayed")
+print("left" if waiting.until(left, within=20) else "stayed")
+"""
 
-    spec = make_spec({"end": "hang"})
+
+def in_own_namespaces(script: str, spec: MachineSpec, log: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script where no libvirt runs yet: whatever it starts or kills is nobody else's, and ends with it."""
     mounts = "".join(f"mount -t tmpfs tmpfs {path}; " for path in ("/run", "/var/lib/libvirt", "/var/cache/libvirt"))
-    words = [sys.executable, "-c", LOST, pickle.dumps(spec).hex(), str(place / "console.log")]
-    done = subprocess.run(
+    words = [sys.executable, "-c", script, pickle.dumps(spec).hex(), str(log)]
+    return subprocess.run(
         [*UNSHARE, "sh", "-c", f'{mounts} mkdir /run/lock; ip link set lo up; "$@"', "sh", *words],
         cwd=ROOT,
         capture_output=True,
@@ -131,7 +148,22 @@ def test_killed_libvirtd_leaves_no_machine(make_spec: MakeSpec, place: Path) -> 
         timeout=120,
         check=False,
     )
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
+
+
+@needs_root
+def test_killed_libvirtd_leaves_no_machine(make_spec: MakeSpec, place: Path) -> None:
+    spec = make_spec({"end": "hang"})
+    done = in_own_namespaces(LOST, spec, place / "console.log")
     assert done.stdout == f"the connection to libvirt was lost while {spec.name} was running\ngone\n", done.stderr
+
+
+@needs_root
+def test_log_daemon_stays_while_a_machine_runs_and_leaves_afterwards(make_spec: MakeSpec, place: Path) -> None:
+    done = in_own_namespaces(OUTLAST, make_spec({"end": "hang"}), place / "console.log")
+    assert done.stdout == "stayed\nleft\n", done.stderr
 
 
 def test_flood_names_every_line() -> None:
