@@ -57,14 +57,21 @@ def _choose(recipe: Recipe, media: str | None, store: Store, settings: Settings)
         return Medium(None, rehearsal.inputs_digest(settings.artifacts / ".cache")), settings
     sources = recipe.media.sources
     if media is not None:
-        medium = _from_file(recipe, Path(media), store)
+        path = _place(Path(media), settings)
+        medium = _from_file(recipe, path, store)
         # Not for the medium, which is here: for what the vendor says of it.
         urls = next((source.urls for source in sources if source.sha256 == medium.sha256), ())
-        return medium, replace(settings, medium_file=Path(media), medium_urls=urls)
+        return medium, replace(settings, medium_file=path, medium_urls=urls)
     for source in sources:
         if any(store.path(name).exists() for name in fetch.objects_of(source.sha256, recipe.media.signed_by)):
             return Medium(source.sha256), replace(settings, medium_urls=source.urls)
     return Medium(sources[0].sha256), replace(settings, medium_urls=sources[0].urls)
+
+
+def _place(path: Path, settings: Settings) -> Path:
+    """The file itself, else the one of this name among the host's install media."""
+    kept = settings.media / path
+    return kept if not path.exists() and kept.is_file() else path
 
 
 def _from_file(recipe: Recipe, path: Path, store: Store) -> Medium:

@@ -90,7 +90,10 @@ def prepare(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Give this host what a build needs; done twice, the second time changes nothing."""
+    """Give this host what a build needs, or a network.
+
+    Done twice, the second time changes nothing.
+    """
     from builder.host import prepare as preparing
     from builder.host.journal import Journal
 
@@ -125,7 +128,10 @@ def prepare(
 
 
 def confirm(as_json: Json = False) -> None:
-    """Keep the changed network; to be run in a session opened after the change."""
+    """Keep the changed network.
+
+    To be run in a session that was opened after the change: it proves that the host can be reached.
+    """
     from builder.host.net import apply
 
     outcome = apply.confirm()
@@ -140,7 +146,10 @@ def restore(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take back what `prepare` did, the last change first; directories stay unless they are empty."""
+    """Take back what `prepare` did, the last change first.
+
+    Directories stay unless they are empty, and files that somebody changed since.
+    """
     from builder.host import undo
     from builder.host.journal import Journal
     from builder.host.net import apply

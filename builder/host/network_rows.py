@@ -11,15 +11,17 @@ from pathlib import Path
 from builder.adapters import process
 from builder.errors import BuilderError
 from builder.host import system as host_system
+from builder.host.net import ifcfg
 from builder.host.row import Row, read
 
 NET = Path("/sys/class/net")
 
 
 def rows() -> Iterator[Row]:
-    """Uplink, bridges, forwarding, firewall."""
+    """Uplink, bridges, ifcfg files, forwarding, firewall."""
     yield _uplink()
     yield _bridges()
+    yield from _ifcfg()
     yield from _forwarding()
     yield _bridge_filter()
 
@@ -79,6 +81,15 @@ def _bridges() -> Row:
     over = uplink[0] if uplink and not wireless(uplink[0]) else None
     mend = f"builder host prepare --bridge br0 --uplink {over}" if over else ""
     return Row("bridge", "info", "none over an uplink", "only network.mode: bridge needs one", mend)
+
+
+def _ifcfg() -> Iterator[Row]:
+    files = {path.name: read(path) for path in ifcfg.FOLDER.glob("ifcfg-*")} if ifcfg.FOLDER.is_dir() else {}
+    faults = list(ifcfg.faults(files))
+    for fault in faults:
+        yield Row("ifcfg", "warn", fault, "the network does not come up as it is meant to", f"vi {ifcfg.FOLDER}")
+    if files and not faults:
+        yield Row("ifcfg", "ok", f"{len(files)} files without a fault")
 
 
 def _forwarding() -> Iterator[Row]:

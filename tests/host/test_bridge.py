@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from builder.adapters import waiting
 from tests.host.conftest import GATEWAY, OWN, SOURCE, Cell
 
@@ -131,6 +133,7 @@ def test_sigkill_half_way(world: World) -> None:
     assert "builder died half-way" in host.builder("host", "confirm").stderr
 
 
+@pytest.mark.slow
 def test_sigkill_while_a_confirmation_is_waited_for(world: World) -> None:
     host, _ = world
     before, files = host.network(), with_ifcfg(host)
@@ -182,6 +185,7 @@ def test_the_guardian_dies(world: World) -> None:
     assert host.network() == before
 
 
+@pytest.mark.slow
 def test_both_are_killed_and_restore_mends_it(world: World) -> None:
     host, _ = world
     before = host.network()

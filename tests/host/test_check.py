@@ -16,6 +16,7 @@ from builder import config
 from builder.errors import RecipeError
 from builder.host import check, libvirt_rows, place_rows, sshd, system
 from builder.host.row import Row
+from tests.host.conftest import Cell
 
 SOURCE = Path(__file__).parents[2]
 
@@ -151,3 +152,11 @@ def test_a_damaged_settings_file_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     config.host_file().write_text(text)
     with pytest.raises(RecipeError, match="is no settings file"):
         config.load()
+
+
+def test_a_network_script_with_a_fault_is_a_finding(world: tuple[Cell, Cell]) -> None:
+    host, _ = world
+    script = "mkdir -p /etc/sysconfig/network-scripts; echo ONBOOT=br0 > /etc/sysconfig/network-scripts/ifcfg-up0"
+    host.run("sh", "-c", script)
+    rows = json.loads(host.builder("host", "check", "--json").stdout)["rows"]
+    assert [row["found"] for row in rows if row["name"] == "ifcfg"] == ["ifcfg-up0: ONBOOT=br0: must be yes or no"]

@@ -94,6 +94,7 @@ def test_not_confirmed_from_an_older_session(world: World, ssh: Ssh) -> None:
     assert host.network() == before
 
 
+@pytest.mark.slow
 def test_the_session_is_cut_off(world: World, ssh: Ssh) -> None:
     host, _ = world
     before = host.network()
