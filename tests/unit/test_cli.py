@@ -25,7 +25,7 @@ COMMANDS = [
     *[[name] for name in ("run", "plan", "pipelines", "schema", "kickstart", "images", "runs", "gc", "host")],
     *[["media", name] for name in ("list", "add", "inspect", "verify", "inject")],
     *[["kickstart", "render"], ["kickstart", "lint"]],
-    *[["images", "list"], ["images", "show"], ["runs", "list"], ["runs", "show"],
+    *[["images", "list"], ["images", "show"], ["runs", "list"], ["runs", "show"]],
     *[["host", "check"], ["host", "prepare"], ["host", "confirm"], ["host", "restore"]],
 ]
 
