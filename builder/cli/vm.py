@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from builder.adapters.domains import Domains, Found
     from builder.clone.lifecycle import Seen
     from builder.clone.record import Vm
+    from builder.images import Image
 
 vm = typer.Typer(help="Virtual machines cloned from golden images.", rich_markup_mode=None, no_args_is_help=True)
 
@@ -33,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
     vm.command("list")(list_)
     vm.command("set")(set_)
-    for command in (start, stop, console, ssh, screenshot, snapshot, delete):
+    for command in (start, stop, console, ssh, screenshot, snapshot, rebase, flatten, delete):
         vm.command()(command)
     app.add_typer(vm, name="vm")
 
@@ -247,6 +248,42 @@ def snapshot(
         write(people.table(["SNAPSHOT", "STATE"], [[one, state] for one, state in there]))
     else:
         lines([f"{name} has no snapshots"])
+
+
+def rebase(
+    ctx: typer.Context,
+    name: Name,
+    image: Annotated[
+        str | None, typer.Argument(metavar="[IMAGE[@VERSION]]", help="Without one: the latest of its image.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rest a VM on another image; the guest sees no change."""
+    from builder.images import load_image
+
+    settings = ctx.ensure_object(State).settings()
+    with _host(ctx, name) as (_, one):
+        assert one is not None
+        base = load_image(settings.images, image or one.image)
+    _rest(ctx, name, base, as_json=as_json)
+
+
+def flatten(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Give a VM a disk of its own, which rests on no image."""
+    _rest(ctx, name, None, as_json=as_json)
+
+
+def _rest(ctx: typer.Context, name: str, base: Image | None, *, as_json: bool) -> None:
+    from builder.clone import lifecycle
+
+    settings = ctx.ensure_object(State).settings()
+    vms = settings.artifacts / "vms"
+    with _host(ctx, name) as (host, _):
+        changed = lifecycle.rest_on(vms, settings.images, host, name, base)
+    if as_json:
+        document(facts(vms, changed))
+    else:
+        lines([f"{name}: rests on {f'{changed.image}@{changed.version}' if changed.base else 'no image'}"])
 
 
 def delete(ctx: typer.Context, names: Names, as_json: Json = False) -> None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from builder import images
+from builder.adapters import process
 from builder.adapters.domains import Domains, Found
 from builder.clone import ports, removal, request
-from builder.clone.record import Vm, changing, find, list_vms, save, spec
+from builder.clone.record import DISK, Vm, changing, find, list_vms, save, spec
 from builder.errors import BuilderError, HostError, PublishError, UnreachableError
+from builder.images import Image, User
 
 REFUSED_FORWARD = "host forwarding"  # QEMU: "Could not set up host forwarding rule"
 
@@ -113,6 +118,47 @@ def change(vms: Path, domains: Domains, name: str, changes: Mapping[str, Any]) -
         elif new.network != "user":
             new = new.model_copy(update={"port": None})
         return _change(vms, domains, new), state_of(vm, domains.look(name)) not in ("off", "undefined")
+
+
+def rest_on(vms: Path, catalogue: Path, domains: Domains, name: str, base: Image | None) -> Vm:
+    """Give a clone's disk another base, or none; the guest sees the same bytes as before.
+
+    What the two bases differ in is copied first and the new one named last, so a process that is killed between
+    leaves a disk that is right on either; done again, it is finished.
+
+    Raises:
+        PublishError: the clone runs, has snapshots (which rest on the old base), or a base is gone.
+    """
+    with changing(vms), images.using(base) if base else nullcontext():
+        vm = find(vms, name)
+        old = vm.base
+        if state_of(vm, domains.look(name)) not in ("off", "undefined"):
+            raise PublishError(f"{name} is running", hint=f"builder vm stop {name}")
+        if old is None:
+            raise PublishError(f"{name} has a disk of its own already, without a base")
+        if not Path(old).exists():
+            raise PublishError(f"the base of {name} is gone: {vm.image}@{vm.version}", f"no such file: {old}")
+        if state_of(vm, domains.look(name)) == "off" and domains.snapshots(name):
+            raise PublishError(f"{name} has snapshots, which rest on its base", hint=f"builder vm snapshot {name}")
+        if base is not None and str(base.disk.absolute()) == old:
+            return vm
+        target = vms / name / DISK
+        words: list[str | Path] = ["qemu-img", "rebase", "-q", "-f", "qcow2", "-b"]
+        if base is not None:
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            images.enter(base, User(str(vm.uuid), "clone", name, str(target), since))
+            changes: dict[str, str | None] = {
+                "base": str(base.disk.absolute()),
+                "image": base.name,
+                "version": base.version,
+            }
+            process.run([*words, base.disk.absolute(), "-F", "qcow2", target])
+        else:
+            changes = {"base": None}
+            process.run([*words, "", target])
+        new = _change(vms, domains, vm.model_copy(update=changes))
+        images.leave(catalogue / vm.image, vm.version, str(vm.uuid))
+        return new
 
 
 def delete(vms: Path, catalogue: Path, domains: Domains, name: str) -> list[Path]:

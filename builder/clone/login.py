@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,10 +42,11 @@ def wait_all(
     for vm in waited:
         _private(vm)
     start = time.monotonic()
+    given_up = threading.Event()
 
     def one(vm: Vm) -> BuilderError | None:
         try:
-            with session(vms, domains, vm, within):
+            with session(vms, domains, vm, within, stop=given_up.is_set):
                 tell(f"{vm.name}: root is in after {time.monotonic() - start:.0f} s")
         except BuilderError as fault:
             tell(f"{vm.name}: {fault.brief}")
@@ -52,13 +54,22 @@ def wait_all(
         return None
 
     with ThreadPoolExecutor(max(1, len(waited)), thread_name_prefix="wait") as pool:
-        results = list(pool.map(one, waited))
+        try:
+            results = list(pool.map(one, waited))
+        finally:
+            # After an interrupt nobody wants to know any more, and the threads have to end first.
+            given_up.set()
     return {vm.name: fault for vm, fault in zip(waited, results, strict=True) if fault is not None}
 
 
 @contextmanager
-def session(vms: Path, domains: Domains, vm: Vm, within: float) -> Iterator[guest.GuestSession]:
+def session(
+    vms: Path, domains: Domains, vm: Vm, within: float, *, stop: Callable[[], bool] = lambda: False
+) -> Iterator[guest.GuestSession]:
     """Log in as root; the host key is written to the clone's known_hosts.
+
+    Args:
+        stop: asked again and again; true gives up.
 
     Raises:
         UnreachableError: it does not come up in time, is off, or shows another host key.
@@ -66,10 +77,10 @@ def session(vms: Path, domains: Domains, vm: Vm, within: float) -> Iterator[gues
     """
     key = guest.load_key(_private(vm))
     deadline = time.monotonic() + within
-    prints = _fingerprints(vms, domains, vm, within)
+    prints = _fingerprints(vms, domains, vm, within, stop)
     host, port = _place(domains, vm, deadline - time.monotonic())
     left = max(1.0, deadline - time.monotonic())
-    with guest.connect(port, key, prints, within=left, host=host) as opened:
+    with guest.connect(port, key, prints, within=left, host=host, stop=stop) as opened:
         line = f"{vm.host_alias} {opened.host_key}\n".encode()
         with replacing(vms / vm.name / KNOWN_HOSTS) as file:
             file.write(line)
@@ -105,7 +116,7 @@ def _private(vm: Vm) -> Path:
     return Path(vm.key)
 
 
-def _fingerprints(vms: Path, domains: Domains, vm: Vm, within: float) -> list[str]:
+def _fingerprints(vms: Path, domains: Domains, vm: Vm, within: float, stop: Callable[[], bool]) -> list[str]:
     """Those that the clone told with this start, once it says that it took its identity."""
     path = vms / vm.name / REPORTS
     ready = re.compile(rf"^BUILDER READY {re.escape(vm.instance)}\s*$", re.M)
@@ -113,6 +124,8 @@ def _fingerprints(vms: Path, domains: Domains, vm: Vm, within: float) -> list[st
 
     def told() -> str | None:
         nonlocal asked
+        if stop():
+            raise UnreachableError(f"waiting for {vm.name} was given up")
         try:
             text = path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:

@@ -19,11 +19,13 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import waiting
+from builder import images
+from builder.adapters import disk, domains, waiting
 from builder.adapters.domains import Domains
 from builder.clone import lifecycle, login, ports, record, texts
 from builder.errors import PublishError, RecipeError, UnreachableError
 from tests.clone.conftest import ROOT, House
+from tests.pipeline import processes
 
 pytestmark = pytest.mark.vm
 
@@ -181,6 +183,81 @@ def test_the_console_ends_with_its_machine(house: House, host: Domains) -> None:
     finally:
         code = typist.status()
     assert code == 0
+
+
+def test_another_base_or_none_shows_the_guest_the_same(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    old = images.load_image(house.catalogue, "toy")
+    target = house.vms / vm.name / record.DISK
+    subprocess.run(["qemu-io", "-c", "write -P 7 512k 4k", target], check=True, capture_output=True)
+    before = house.folder / "before.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", target, before], check=True)
+    new = house.publish(b"something else\r\n")
+    lifecycle.start(house.vms, host, vm.name)
+    refused = house.run("vm", "rebase", vm.name)
+    assert (refused.returncode, refused.stderr.splitlines()[0]) == (7, f"error: {vm.name} is running")
+    lifecycle.stop(house.vms, host, vm.name, now=True, within=1)
+    done = house.run("vm", "rebase", vm.name)
+    assert done.stdout == f"{vm.name}: rests on toy@{new.version}\n", done.stderr
+    assert disk.info(target).backing == str(new.disk)
+    assert disk.same(target, "qcow2", before, "raw")
+    assert (images.users_of(old), [use.name for use in images.users_of(new)]) == ([], [vm.name])
+    host.take_snapshot(vm.name, "one")
+    assert house.run("vm", "flatten", vm.name).returncode == 7
+    host.drop_snapshot(vm.name, "one")
+    assert house.run("vm", "flatten", vm.name).stdout == f"{vm.name}: rests on no image\n"
+    assert disk.info(target).backing is None
+    assert disk.same(target, "qcow2", before, "raw")
+    assert images.users_of(new) == []
+    lifecycle.start(house.vms, host, vm.name)
+    assert lifecycle.look(house.vms, host.all())[0].state == "running"
+
+
+def rebase_in(house: House, name: str, version: str) -> None:
+    with domains.connect(house.uri) as host:
+        lifecycle.rest_on(house.vms, house.catalogue, host, name, images.load_image(house.catalogue, f"toy@{version}"))
+
+
+def test_a_rebase_killed_anywhere_loses_nothing(house: House, host: Domains) -> None:
+    old = images.load_image(house.catalogue, "toy")
+    new = house.publish(b"something else\r\n")
+    content = house.folder / "content.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", old.disk, content], check=True)
+    made: list[str] = []
+
+    def again(number: int) -> tuple[House, str, str]:
+        (vm,) = house.make(host, f"web-{number}", image=f"toy@{old.version}")
+        made.append(vm.name)
+        return house, vm.name, new.version
+
+    for _ in processes.killed_before_each_change(rebase_in, again, every=3):
+        vm = record.find(house.vms, made[-1])
+        # Whatever base record and machine name, the disk shows the same on it, and that base cannot be pruned.
+        target = house.vms / vm.name / record.DISK
+        assert disk.same(target, "qcow2", content, "raw")
+        assert vm.version in (old.version, new.version)
+        assert vm.name in [use.name for use in images.users_of(images.load_image(house.catalogue, f"toy@{vm.version}"))]
+        rebase_in(house, vm.name, new.version)
+        assert disk.info(target).backing == str(new.disk)
+        assert disk.same(target, "qcow2", content, "raw")
+        assert images.users_of(old) == []
+    assert len(made) > 3
+
+
+def test_an_interrupt_ends_the_waiting(house: House, host: Domains) -> None:
+    name = house.name("web")
+    words = [sys.executable, "-m", "builder", "--artifacts", str(house.folder)]
+    words += ["clone", "toy", name, "--wait", "--atomic"]
+    log = house.folder / "log"
+    with log.open("wb") as file, subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file) as child:
+        try:
+            waiting.until(lambda: b"waiting up to" in log.read_bytes() or None, within=30)
+            child.send_signal(signal.SIGINT)
+            assert child.wait(15) == 130
+        finally:
+            child.kill()
+    assert record.folders(house.vms) == []
+    assert host.look(name) is None
 
 
 def test_what_other_tools_read(house: House, host: Domains) -> None:
