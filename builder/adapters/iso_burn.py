@@ -1,7 +1,7 @@
 """The one rule: an image is written, hashed and flushed in one pass, with a bounded amount of memory.
 
-Hashing is the slowest of the three (MD5 allows no parallel work), so it sets the pace: writing and flushing happen
-beside it, each on a thread of its own. All three release the interpreter's lock while they work.
+Hashing is the slowest of the three (MD5 allows no parallel work), so it sets the pace and is the limit: writing and
+flushing happen beside it, each on a thread of its own. All three release the interpreter's lock while they work.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from builder.adapters.implant_md5 import APPLICATION_USE, Implant
 from builder.adapters.iso_plan import CHUNK, Plan
 from builder.errors import HostError
 
-_BUFFERS = 4
+_BUFFERS = 8
 # In chunks: what is written is sent to the disk meanwhile, so that little is left to do at the end.
-_FLUSH_EVERY = 32
+_FLUSH_EVERY = 512
 
 
 def burn(plan: Plan, output: BinaryIO, implant: Implant | None) -> None:

