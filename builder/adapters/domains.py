@@ -194,8 +194,14 @@ class Domains:
         """Keep disk and, of a running machine, memory as they are now, inside the machine's own disk."""
         wanted = ET.Element("domainsnapshot")
         ET.SubElement(wanted, "name").text = snapshot
-        with told(f"no snapshot of {name} could be taken"):
-            self._connection.lookupByName(name).snapshotCreateXML(ET.tostring(wanted, encoding="unicode"), 0)
+        try:
+            with told(f"no snapshot of {name} could be taken"):
+                self._connection.lookupByName(name).snapshotCreateXML(ET.tostring(wanted, encoding="unicode"), 0)
+        except HostError as fault:
+            # A running machine with UEFI cannot be kept inside its disk: its variables are in a file of their own.
+            if "pflash" not in fault.details:
+                raise
+            raise HostError(fault.brief, fault.details, f"switch it off first: builder vm stop {name}") from fault
 
     def go_back(self, name: str, snapshot: str) -> None:
         """Make the machine what it was."""
