@@ -1,0 +1,171 @@
+"""The stages that get and prepare the medium, without a machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from builder import media
+from builder.errors import MediumError, RecipeError
+from builder.secrets import Secrets
+from builder.settings import Settings
+from builder.stage import Inputs, Job, Ledger
+from builder.stages import answers, fetch, kernel, medium
+from builder.store import Store
+from tests.adapters.media import readers, vendor
+from tests.adapters.media.conftest import Press
+from tests.conftest import Silent
+
+KICKSTART = "cdrom\nclearpart --all\nreqpart\npart / --size=2048 --grow\npoweroff\n"
+SEED = medium.MediumInputs(delivery="seed", memory=2 << 30, disk_size=8 << 30, firmware="bios")
+
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / ".store")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def vendors(tmp_path: Path, press: Press) -> Path:
+    path = tmp_path / "vendor.iso"
+    shutil.copyfile(press(vendor.Shape()), path)
+    return path
+
+
+@pytest.fixture
+def make_job(tmp_path: Path, store: Store) -> MakeJob:
+    """A job with empty directories; `needs` are finished ones, by name."""
+    count = 0
+
+    def make(inputs: Inputs, needs: dict[str, Path], **settings: object) -> Job:
+        nonlocal count
+        count += 1
+        folders = [store.tmp / f"job{count}-{kind}" for kind in ("out", "scratch")]
+        for folder in folders:
+            folder.mkdir()
+        return Job(
+            run_id="test",
+            digest="d" * 64,
+            inputs=inputs,
+            needs=needs,
+            digests={name: path.name for name, path in needs.items()},
+            out=folders[0],
+            scratch=folders[1],
+            evidence=tmp_path,
+            settings=replace(Settings(tmp_path, (), ()), **settings),  # type: ignore[arg-type]
+            secrets=Secrets(store, "test"),
+            progress=Silent(),
+            ledger=Ledger(),
+        )
+
+    return make
+
+
+@pytest.fixture
+def needs(tmp_path: Path, store: Store, vendors: Path) -> dict[str, Path]:
+    """A medium that was taken in, and a rendered kickstart."""
+    known, _ = media.add(vendors, store)
+    folder = tmp_path / "answers"
+    folder.mkdir()
+    (folder / answers.FILE).write_text(KICKSTART)
+    return {"fetch": known.path.parent, "answers": folder}
+
+
+def kernels(store: Store) -> list[Path]:
+    return [path for path in store.objects.iterdir() if (path / kernel.KERNEL).exists()]
+
+
+def test_seed_leaves_the_medium_untouched_and_writes_one_small_cd(
+    make_job: MakeJob, needs: dict[str, Path], store: Store
+) -> None:
+    job = make_job(SEED, needs)
+    medium.run(job)
+    start = medium.boot(job.out)
+    assert start.kernel is not None
+    assert start.cdroms[0].samefile(needs["fetch"] / fetch.FILE)
+    anew = [path for path in job.out.iterdir() if path.stat().st_nlink == 1]
+    assert sum(path.stat().st_size for path in anew) < 2 << 20
+    assert readers.unpacked(start.cdroms[1], job.scratch / "cd")["/ks.cfg"] == KICKSTART.encode()
+    # What QEMU's user has to read, as the remastered medium.
+    assert start.cdroms[1].stat().st_mode & 0o777 == 0o444
+    words = start.kernel.cmdline.split()
+    assert words[:2] == [r"inst.stage2=hd:LABEL=CentOS\x207\x20x86_64", "inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg"]
+    assert tuple(words[2:]) == medium.KERNEL_ARGS
+    assert start.kernel.kernel.read_bytes() == bytes([1]) * 66_000
+    assert start.kernel.initrd.read_bytes() == bytes([2]) * 130_001
+
+
+def test_the_kernel_is_taken_out_once(make_job: MakeJob, needs: dict[str, Path], store: Store) -> None:
+    first, second = make_job(SEED, needs), make_job(SEED, needs)
+    medium.run(first)
+    medium.run(second)
+    assert (first.out / kernel.KERNEL).samefile(second.out / kernel.KERNEL)
+    (standing,) = kernels(store)
+    # A damaged one is made anew.
+    (standing / kernel.KERNEL).chmod(0o644)
+    (standing / kernel.KERNEL).write_bytes(b"broken")
+    third = make_job(SEED, needs)
+    medium.run(third)
+    assert (third.out / kernel.KERNEL).read_bytes() == bytes([1]) * 66_000
+
+
+def test_remaster_makes_one_cd_that_boots_by_itself(make_job: MakeJob, needs: dict[str, Path], store: Store) -> None:
+    job = make_job(SEED.model_copy(update={"delivery": "remaster"}), needs)
+    medium.run(job)
+    assert medium.boot(job.out) == medium.Boot((job.out / medium.FILE,), None)
+    assert readers.sound_md5(job.out / medium.FILE)
+    assert kernels(store) == []
+
+
+@pytest.mark.parametrize("delivery", ["seed", "remaster"])
+def test_what_cannot_be_installed_is_told_before_anything_is_written(
+    make_job: MakeJob, needs: dict[str, Path], delivery: str
+) -> None:
+    job = make_job(SEED.model_copy(update={"delivery": delivery, "memory": 256 << 20, "disk_size": 1 << 30}), needs)
+    with pytest.raises(RecipeError, match="does not fit") as caught:
+        medium.run(job)
+    assert "machine.memory is 256 MiB" in caught.value.details
+    assert "disk.size is 1024 MiB" in caught.value.details
+    assert list(job.out.iterdir()) == []
+
+
+def test_a_medium_without_a_kernel_names_the_other_delivery(
+    make_job: MakeJob, needs: dict[str, Path], store: Store, tmp_path: Path
+) -> None:
+    tree = tmp_path / "tree"
+    (tree / "a").mkdir(parents=True)
+    (tree / "a" / "file").write_text("x")
+    bare = vendor.press(tree, tmp_path / "bare.iso", vendor.Shape(bios=False, uefi=False, hybrid="", implanted=False))
+    known, _ = media.add(bare, store)
+    with pytest.raises(MediumError, match="no kernel that could be started directly") as caught:
+        medium.run(make_job(SEED, {**needs, "fetch": known.path.parent}))
+    assert "remaster" in caught.value.hint
+
+
+def test_a_signature_asked_for_later_does_not_fetch_the_medium_again(
+    make_job: MakeJob, needs: dict[str, Path], vendors: Path
+) -> None:
+    sha256 = next(known.sha256 for known in media.in_store(Store(vendors.parent / ".store")))
+    job = make_job(fetch.FetchInputs(sha256=sha256, rehearsal=None, signed_by="A" * 40), {})
+    # No mirror is asked for the medium; that there is no list is what stops it.
+    with pytest.raises(MediumError, match="wants a signed medium"):
+        fetch.run(job)
+    assert (job.out / fetch.FILE).samefile(needs["fetch"] / fetch.FILE)
+
+
+def test_a_file_is_taken_in_as_it_is(make_job: MakeJob, store: Store, vendors: Path) -> None:
+    known, how = media.add(vendors, store)
+    assert how in ("reflink", "hard link")
+    assert media.add(vendors, store) == (known, "there already")
+    job = make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=None), {}, medium_file=vendors)
+    fetch.run(job)
+    assert not (job.out / fetch.FILE).samefile(vendors)
+    assert (job.out / fetch.FACTS).read_bytes() == known.path.with_name(fetch.FACTS).read_bytes()
