@@ -116,13 +116,28 @@ def root_person() -> Iterator[Person]:
         yield Person("root", 0, Path("/root"), folder)
 
 
+def reachable_by_others() -> bool:
+    """An ordinary user can run builder from this checkout: no folder on the way to it is closed."""
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    words = [*nobody, sys.executable, "-c", "import builder.pipeline"]
+    environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(words, cwd="/", env=environment, capture_output=True, check=False).returncode == 0
+
+
 @pytest.fixture(scope="session")
 def person() -> Iterator[Person]:
-    """An ordinary user, made for the test when root runs it; gone with all its processes afterwards."""
+    """An ordinary user, made for the test when root runs it; gone with all its processes afterwards.
+
+    In a checkout that only root can enter, root builds the image, on qemu:///system.
+    """
     if os.geteuid() != 0:
         with folder_for(os.getuid()) as folder:
             who = pwd.getpwuid(os.getuid())
             yield Person(who.pw_name, who.pw_uid, Path(who.pw_dir), folder)
+        return
+    if not reachable_by_others():
+        with folder_for(0) as folder:
+            yield Person("root", 0, Path("/root"), folder)
         return
     name = f"builder-{secrets.token_hex(4)}"
     subprocess.run(["useradd", "--create-home", "--user-group", name], check=True)
@@ -149,8 +164,6 @@ def end_all(person: Person) -> None:
 @pytest.fixture(scope="session")
 def golden(person: Person, rehearsal_iso: Path) -> Any:
     """What `builder run` says of the image that it built on the rehearsal medium."""
-    if not os.access(ROOT, os.X_OK):
-        pytest.fail(f"{ROOT} cannot be entered by an ordinary user")
     medium = person.folder / "medium.iso"
     shutil.copyfile(rehearsal_iso, medium)
     medium.chmod(0o444)
