@@ -120,4 +120,4 @@ def _compare(first: TwinReport, second: TwinReport) -> None:
         )
 
 
-STAGE = Stage("verify", 2, ("seal",), inputs, run, "boot two copies and log in as root")
+STAGE = Stage("verify", 3, ("seal",), inputs, run, "boot two copies and log in as root")
