@@ -11,7 +11,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 # Sections whose lines are commands of somebody else; each ends with %end.
 _SECTIONS = ("%packages", "%pre", "%pre-install", "%post", "%onerror", "%traceback", "%addon", "%anaconda")
@@ -72,7 +71,12 @@ class Kickstart:
         found = self.all(name)
         return found[-1] if found else None
 
-    @cached_property
+    @property
+    def complete(self) -> bool:
+        """Nothing is included that only the installer will see."""
+        return not self.all("%include", "%ksappend")
+
+    @property
     def erases(self) -> str:
         """Which disks are cleared or written to without a question, for people."""
         clearing, ignoring = self.last("clearpart"), self.last("ignoredisk")
@@ -83,13 +87,14 @@ class Kickstart:
             where = f"the disks {named}"
         elif spared and not only:
             where += f" except {spared}"
-        if clearing is None or clearing.has("none") or not (clearing.words):
-            partitions = clearing.option("list") if clearing else None
-            taken = f"no partition is removed; free space of {where} is used"
-            return f"the partitions {partitions}" if partitions else taken
-        if partitions := clearing.option("list"):
+        if clearing and (partitions := clearing.option("list")):
             return f"the partitions {partitions}"
-        return f"Linux partitions of {where}" if clearing.has("linux") else f"everything on {where}"
+        if clearing and clearing.has("linux"):
+            return f"Linux partitions of {where}"
+        if clearing and clearing.has("all"):
+            return f"everything on {where}"
+        # Also what `clearpart --initlabel` alone means: labels for disks that have none.
+        return f"no partition; free space of {where} is used"
 
 
 def read(text: str) -> Kickstart:

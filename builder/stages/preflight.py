@@ -91,7 +91,7 @@ def require_labels(vendor: Path) -> None:
 
 def _sources(given: Kickstart) -> Iterator[str]:
     chosen = given.all(*_SOURCES)
-    if not any(command.name == "cdrom" for command in chosen):
+    if given.complete and not any(command.name == "cdrom" for command in chosen):
         others = ", ".join(f"`{command.name}` in line {command.line}" for command in chosen)
         instead = f" instead of {others}" if others else ": without it the installer looks for a mirror"
         yield f"the packages come from the medium: the kickstart has to say `cdrom`{instead}"
@@ -121,9 +121,9 @@ def _there(wanted: Wanted, medium: Contents) -> bool:
 
 def _memory(given: Kickstart, room: Room) -> Iterator[str]:
     swap = bool(given.all("autopart")) or any("swap" in part.words[:1] for part in given.all("part", "logvol"))
-    least = LEAST_MEMORY if swap else LEAST_MEMORY_WITHOUT_SWAP
+    least = LEAST_MEMORY if swap or not given.complete else LEAST_MEMORY_WITHOUT_SWAP
     if room.memory < least * MIB:
-        why = "" if swap else " where there is no swap"
+        why = "" if least == LEAST_MEMORY else " where there is no swap"
         yield f"machine.memory is {room.memory // MIB} MiB: the installer wants {least} MiB at least{why}"
 
 
@@ -131,7 +131,7 @@ def _disk(given: Kickstart, room: Room) -> Iterator[str]:
     parts = given.all("part")
     automatic = given.all("autopart", "reqpart")
     esp = any(part.words[:1] == ("/boot/efi",) for part in parts)
-    if room.firmware == "uefi" and not automatic and not esp:
+    if room.firmware == "uefi" and given.complete and not automatic and not esp:
         yield "machine.firmware is uefi: the kickstart has to make /boot/efi (`reqpart` does it)"
     # Partitions on other disks (--ondisk) do not exist here: the machine has this one disk.
     sizes = [(part, _grown(part, given)) for part in parts]

@@ -139,12 +139,19 @@ def test_what_would_need_a_network(line: str, count: int) -> None:
         ("clearpart --all\nignoredisk --drives=sdb", "everything on every disk of the machine except sdb"),
         ("clearpart --linux", "Linux partitions of every disk of the machine"),
         ("clearpart --list=sda2,sda3", "the partitions sda2,sda3"),
-        ("clearpart --none", "no partition is removed; free space of every disk of the machine is used"),
-        ("autopart", "no partition is removed; free space of every disk of the machine is used"),
+        ("clearpart --none", "no partition; free space of every disk of the machine is used"),
+        ("clearpart --initlabel --drives=sda", "no partition; free space of the disks sda is used"),
+        ("autopart", "no partition; free space of every disk of the machine is used"),
     ],
 )
 def test_which_disks_a_kickstart_clears(lines: str, said: str) -> None:
     assert kickstart_lines.read(lines).erases == said
+
+
+def test_what_an_included_file_may_say_is_not_missed() -> None:
+    text = "%include /tmp/made-by-pre.cfg\npoweroff\n"
+    assert faults(text, Room(400 << 20, 8 << 30, "uefi")) == []
+    assert faults("poweroff\n", UEFI) != []
 
 
 def test_comments_quotes_and_spaces() -> None:
