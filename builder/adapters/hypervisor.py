@@ -284,6 +284,17 @@ class _DomainHandle:
         with told("the power button could not be pressed"):
             self._domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
+    def address(self) -> str | None:
+        sources = ("VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE", "VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT")
+        for source in sources:
+            # No lease server, or no agent: then this source knows nothing.
+            with suppress(libvirt.libvirtError):
+                for name, card in self._domain.interfaceAddresses(getattr(libvirt, source)).items():
+                    for one in (card["addrs"] or []) if name != "lo" else []:
+                        if one["type"] == libvirt.VIR_IP_ADDR_TYPE_IPV4:
+                            return str(one["addr"])
+        return None
+
     def screenshot(self, path: Path) -> Path:
         with told("no screenshot could be taken"):
             stream = self._connection.newStream(0)

@@ -63,6 +63,9 @@ class Handle(Protocol):
     def press_power(self) -> None:
         """Press the ACPI power button."""
 
+    def address(self) -> str | None:
+        """The guest's IPv4 address, as a lease of libvirt's or the agent in the guest has it."""
+
 
 class Signals:
     """What libvirt said about one machine, with a descriptor that becomes readable when it says something."""
@@ -265,6 +268,10 @@ class Machine:
             HostError: the machine is gone.
         """
         return self._handle.screenshot(path)
+
+    def address(self) -> str | None:
+        """The guest's IPv4 address as libvirt knows it: by its own DHCP lease, or from an agent in the guest."""
+        return self._handle.address()
 
     def press_power(self) -> None:
         """Press the ACPI power button; `wait_off` tells whether the guest obeyed.

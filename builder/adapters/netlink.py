@@ -198,6 +198,28 @@ def answers(gateway: str, interface: str, within: float) -> bool:
         return bool(waiting.until(look, within=within, every=0.1))
 
 
+def neighbour(mac: str) -> str | None:
+    """The IPv4 address that a card answered ARP with, if this host has asked for it."""
+    with _netlink() as ip:
+        for one in ip.get_neighbours(family=socket.AF_INET):
+            if one["state"] & ANSWERED and one.get_attr("NDA_LLADDR") == mac.lower():
+                return str(one.get_attr("NDA_DST"))
+    return None
+
+
+def ask_all(interface: str) -> None:
+    """Make the kernel ask everybody in the interface's IPv4 networks for their MAC addresses; up to 254 a network."""
+    with _netlink() as ip:
+        messages = ip.get_addr(index=_index(ip, interface), family=socket.AF_INET)
+        own = [ipaddress.ip_interface(f"{one.get_attr('IFA_LOCAL')}/{one['prefixlen']}") for one in messages]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.setblocking(False)
+        for each in own:
+            for host in each.network.hosts() if each.network.prefixlen >= 24 else ():
+                with contextlib.suppress(OSError):
+                    probe.sendto(b"", (str(host), 9))
+
+
 def _address(message: Any, uplink: str) -> Address | None:
     """None for what the kernel makes itself: link-local and temporary addresses."""
     six = message["family"] == socket.AF_INET6

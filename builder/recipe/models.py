@@ -196,9 +196,23 @@ class Disk(Section):
 
 
 class Network(Section):
-    """How the machine is wired while it is built and proved."""
+    """How the two copies of the proof are wired; the install itself never has a way out.
+
+    Args:
+        mode: `user` needs nothing; `nat` and `bridge` need qemu:///system and a network of the host.
+        name: libvirt's network (`nat`, default: `default`) or the host's bridge (`bridge`, default: `br0`).
+    """
 
     mode: Literal["user", "nat", "bridge"] = "user"
+    name: Annotated[str, *_text(r"[A-Za-z0-9_.-]{1,15}", "network: 1 to 15 letters, digits, '_', '.', '-'")] | None = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _named_where_it_has_a_name(self) -> Network:
+        if self.mode == "user" and self.name is not None:
+            raise SectionError([((("name",), ("mode",)), "the mode `user` has no name: set mode to nat or bridge")])
+        return self
 
 
 class Limits(Section):

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from builder.adapters import console_login, disk, guest, host_facts, seed_iso, waiting
-from builder.adapters.domain_xml import Disk, Layer, MachineSpec, UserNet, render
+from builder.adapters import console_login, disk, guest, guest_address, host_facts, seed_iso, waiting
+from builder.adapters.domain_xml import BridgeNet, Disk, Layer, LibvirtNet, MachineSpec, UserNet, render
 from builder.adapters.follow import LogFollower
 from builder.adapters.host_facts import Accel
 from builder.adapters.hypervisor import Hypervisor
 from builder.adapters.machine import Machine
-from builder.errors import VerifyError
+from builder.errors import HostError, VerifyError
 from builder.seed import Identity, files
 from builder.stage import Job
 from builder.stages.machines import identity, stretched, tail
@@ -72,6 +72,7 @@ class TwinReport:
         users: `name uid`.
         ports: `tcp 0.0.0.0:22`: what listens.
         suid: files that run as their owner.
+        address: where SSH answered; empty with user-mode networking, which gives every copy the same.
     """
 
     role: str
@@ -89,6 +90,7 @@ class TwinReport:
     ports: tuple[str, ...]
     suid: tuple[str, ...]
     checks: tuple[str, ...]
+    address: str
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -129,7 +131,7 @@ def boot_twin(
         disks=(Disk(overlay, "qcow2", DISK_SERIAL, backing=(Layer(sealed, "qcow2"),)),),
         cdroms=(seed,),
         serial1=reports,
-        network=UserNet(),
+        network=_network(job),
         on_reboot="restart",
     )
     (job.evidence / f"{role}.xml").write_text(render(spec), encoding="utf-8")
@@ -152,9 +154,8 @@ def examine(job: Job, twin: Twin) -> TwinReport:
     """
     prints = _wait_ready(job, twin)
     left = max(1.0, twin.limit - (time.monotonic() - twin.started))
-    login = guest.connect(
-        twin.machine.ssh_port or 0, twin.key, prints, within=left, error=VerifyError, stop=twin.stop.is_set
-    )
+    host, port = _door(job, twin, left)
+    login = guest.connect(port, twin.key, prints, within=left, host=host, error=VerifyError, stop=twin.stop.is_set)
     with login as session:
         boot_seconds = time.monotonic() - twin.started
         job.progress.note(f"{twin.role}: root is in over SSH after {boot_seconds:.0f} s")
@@ -183,9 +184,43 @@ def examine(job: Job, twin: Twin) -> TwinReport:
         release=values.get("release", ""),
         host_keys=tuple(prints),
         boot_seconds=round(boot_seconds, 1),
+        address=host if job.inputs.network != "user" else "",
         **lists,
         checks=tuple(name for name, _ in job.inputs.checks),
     )
+
+
+def _network(job: Job) -> UserNet | LibvirtNet | BridgeNet:
+    """What the recipe's network.mode says.
+
+    Raises:
+        HostError: an ordinary user's libvirt has neither networks nor bridges.
+    """
+    if job.inputs.network != "user" and job.settings.uri.endswith("/session"):
+        raise HostError(
+            f"network.mode: {job.inputs.network} needs qemu:///system, not {job.settings.uri}",
+            hint="run as root, use --connect qemu:///system, or --set network.mode=user",
+        )
+    if job.inputs.network == "nat":
+        return LibvirtNet(job.inputs.network_name or "default")
+    return BridgeNet(job.inputs.network_name or "br0") if job.inputs.network == "bridge" else UserNet()
+
+
+def _door(job: Job, twin: Twin, within: float) -> tuple[str, int]:
+    """Where the copy's sshd is reached."""
+    network = twin.machine.spec.network
+    if isinstance(network, UserNet):
+        return "127.0.0.1", twin.machine.ssh_port or 0
+    bridge = network.name if isinstance(network, BridgeNet) else None
+    address = guest_address.find(twin.machine, twin.reports, bridge, within=within, stop=twin.stop.is_set)
+    if address is None:
+        raise VerifyError(
+            f"the address of {twin.role} did not become known within {within:.0f} s",
+            f"asked for: a lease, the guest agent, ARP for {twin.machine.spec.mac}, its own line on ttyS1",
+            "does a DHCP server answer on this network?",
+        )
+    job.progress.note(f"{twin.role}: has the address {address}")
+    return address, 22
 
 
 def _sorted_out(facts: str) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:

@@ -37,6 +37,8 @@ class VerifyInputs(Inputs):
     devices: Literal["virtio", "emulated"]
     machine: Literal["q35", "pc"]
     checks: tuple[tuple[str, str], ...]
+    network: Literal["user", "nat", "bridge"] = "user"
+    network_name: str | None = None
 
 
 def inputs(order: Order) -> VerifyInputs:
@@ -49,6 +51,8 @@ def inputs(order: Order) -> VerifyInputs:
         devices=chosen.devices,
         machine=chosen.machine,
         checks=tuple((check.name, check.run) for check in order.recipe.verify.checks),
+        network=order.recipe.network.mode,
+        network_name=order.recipe.network.name,
     )
 
 
@@ -109,6 +113,8 @@ def _watch(job: Job, twins: list[Twin], examined: list[Future[TwinReport]]) -> N
 
 def _compare(first: TwinReport, second: TwinReport) -> None:
     same = [name for name in ("machine_id", "hostname", "mac") if getattr(first, name) == getattr(second, name)]
+    if first.address and first.address == second.address:
+        same.append("address")
     if set(first.host_keys) & set(second.host_keys):
         same.append("host_keys")
     if same:

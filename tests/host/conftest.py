@@ -19,10 +19,13 @@ SOURCE = Path(__file__).parents[2]
 SHARE = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SCREENS = """\
 set -e
+mkdir -p {work}/etc {work}/trash {work}/cgroup
+mount --rbind /sys/fs/cgroup {work}/cgroup
 mount -t sysfs sys /sys
-mkdir -p {work}/etc {work}/trash
+mount --rbind {work}/cgroup /sys/fs/cgroup
 mount -t overlay -o lowerdir=/etc,upperdir={work}/etc,workdir={work}/trash over /etc
 mount -t tmpfs run /run
+mkdir /run/lock
 mount -t tmpfs lib /var/lib/libvirt
 mount -t tmpfs cache /var/cache/libvirt
 mount -t tmpfs log /var/log/libvirt

@@ -258,3 +258,17 @@ def kill_inside(host: Cell, child: subprocess.Popen[str]) -> None:
     inner = Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split()
     os.kill(int(inner[0]), signal.SIGKILL)
     child.wait(30)
+
+
+def test_a_neighbour_is_found_by_its_mac_address(world: World) -> None:
+    host, gateway = world
+    mac = json.loads(gateway.run("ip", "-json", "link", "show", "gw0").stdout)[0]["address"]
+    code = f"""
+from builder.adapters import netlink, waiting
+assert netlink.neighbour("{mac}") is None
+netlink.ask_all("up0")
+print(waiting.until(lambda: netlink.neighbour("{mac.upper()}"), within=10))
+"""
+    host.run("ip", "neigh", "flush", "all")
+    said = host.run("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", code)
+    assert said.stdout == f"{GATEWAY}\n"

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from builder.errors import RecipeError
 from builder.recipe import Limits, Machine, Recipe, duration, find_all, load, schema, size
+from builder.recipe.models import Network
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -233,3 +234,11 @@ def test_the_schema_names_every_key_and_says_how_sizes_are_written() -> None:
     assert set(schema()["properties"]) == set(Recipe.model_fields)
     assert "GiB" in text
     assert schema()["additionalProperties"] is False
+
+
+def test_a_network_has_a_name_where_there_is_one() -> None:
+    assert Network(mode="bridge", name="br7").name == "br7"
+    assert Network.model_validate({"mode": "nat"}).name is None
+    for wrong in ({"name": "br0"}, {"mode": "bridge", "name": "a/b"}, {"mode": "bridge", "name": "x" * 16}):
+        with pytest.raises(ValueError, match="name"):
+            Network.model_validate(wrong)
