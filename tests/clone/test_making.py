@@ -260,6 +260,20 @@ def test_deleting_killed_anywhere_is_finished_by_the_next_command(house: House, 
     assert_whole(house, host)
 
 
+def test_of_two_who_want_one_name_one_gets_it(house: House, host: Domains) -> None:
+    both = [processes.start(_one_or_none, house) for _ in range(2)]
+    assert sorted(processes.status(process) for process in both) == [0, 7]
+    assert len(record.list_vms(house.vms)) == 2
+    assert_whole(house, host)
+
+
+def _one_or_none(house: House) -> None:
+    try:
+        clone_in(house)
+    except PublishError as fault:
+        raise SystemExit(fault.exit_code) from fault
+
+
 def test_a_killed_cloner_does_not_hold_the_image(house: House, host: Domains) -> None:
     assert processes.status(processes.start(_die_in_the_middle, house)) == -signal.SIGKILL
     house.publish(b"newer\r\n")
