@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from builder.adapters import waiting
@@ -26,13 +28,17 @@ id=old
 type=ethernet
 interface-name=up0
 [ipv4]
-method=manual
-address1={own}/24,{gateway}
+{ipv4}
 EOF
 chmod 600 /etc/NetworkManager/system-connections/old.nmconnection
 dbus-daemon --system --fork
 NetworkManager
 """
+
+DHCP = [
+    *("dnsmasq", "--conf-file=/dev/null", "--interface=gw0", "--bind-interfaces", "--port=0", "--no-ping"),
+    *("--dhcp-range=10.77.0.100,10.77.0.150", "--leasefile-ro", "--user=root", "--pid-file="),
+]
 
 pytestmark = pytest.mark.skipif(system.program("NetworkManager") is None, reason="network-manager is not installed")
 
@@ -43,21 +49,33 @@ def state(host: Cell) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines)
 
 
-def test_networkmanager_takes_the_bridge_over(world: World) -> None:
-    host, _ = world
-    host.run("sh", "-c", START.format(own=OWN, gateway=GATEWAY))
+@pytest.mark.parametrize("ipv4", [f"method=manual\naddress1={OWN}/24,{GATEWAY}", "method=auto"], ids=["static", "dhcp"])
+def test_networkmanager_takes_the_bridge_over(world: World, ipv4: str) -> None:
+    host, gateway = world
+    if ipv4 == "method=auto":
+        if system.program("dnsmasq") is None:
+            pytest.skip("dnsmasq-base is not installed")
+        gateway.run(*DHCP)
+    host.run("sh", "-c", START.format(ipv4=ipv4))
     assert waiting.until(lambda: state(host).get("up0") == "old" or None, within=20, every=0.2)
-    files = host.files()
+    files, own = host.files(), address(host, "up0")
     done = host.builder("host", "prepare", "--network-only", "--bridge", "br0", "--uplink", "up0")
     assert done.returncode == 0, done.stderr
     assert state(host)["br0"] == "builder-br0"
     assert state(host)["up0"] == "builder-br0-up0"
-    assert f"inet {OWN}/24" in host.run("ip", "addr", "show", "br0").stdout
+    assert address(host, "br0") == own
+    assert address(host, "up0") is None
     again = host.builder("host", "prepare", "--network-only", "--bridge", "br0", "--uplink", "up0")
     assert again.stdout == "nothing to do\n"
     assert host.builder("host", "restore").returncode == 0
     restored = {"up0": "old", "lo": "lo"}
     assert waiting.until(lambda: state(host) == restored or None, within=20, every=0.2), state(host)
-    assert f"inet {OWN}/24" in host.run("ip", "addr", "show", "up0").stdout
+    assert address(host, "up0") == own
     assert f"via {GATEWAY} dev up0" in host.run("ip", "route", "show", "default").stdout
     assert host.files() == files
+
+
+def address(host: Cell, name: str) -> str | None:
+    """The one IPv4 address of a card."""
+    told = json.loads(host.run("ip", "-json", "-4", "addr", "show", name).stdout)
+    return told[0]["addr_info"][0]["local"] if told else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from builder.adapters import netlink
@@ -99,6 +99,9 @@ def plan(wish: Wish) -> Change | None:
     refuse(faults)
     backend = choose() if wish.backend == "auto" else wish.backend
     addresses, routes = _targets(wish, before)
+    if backend != "networkmanager":
+        # Nobody renews a lease on the bridge before the next reboot: an address that runs out would lock us out.
+        addresses = tuple(replace(each, preferred=FOREVER, valid=FOREVER) for each in addresses)
     return Change(
         bridge=wish.bridge,
         before=before,
@@ -119,7 +122,7 @@ def lines(change: Change) -> list[str]:
         f"make the bridge {change.bridge} with MAC address {before.mac} and MTU {before.mtu}",
         f"take {' '.join(each.cidr for each in before.addresses) or 'no address'} from {before.uplink}",
         f"make {before.uplink} a port of {change.bridge}",
-        *(f"give {each.cidr} to {change.bridge}" for each in change.addresses),
+        *(f"give {each.cidr} to {change.bridge}{_lease(each, before)}" for each in change.addresses),
         *(f"route {each.dst} {f'via {each.gateway} ' if each.gateway else ''}over {change.bridge}" for each in routes),
         *(f"see that the gateway {gateway} answers, else put all back" for gateway in change.gateways),
     ]
@@ -130,6 +133,11 @@ def lines(change: Change) -> list[str]:
     if not change.files:
         text.append("keep it until the next reboot: nothing that runs this host's network is known to builder")
     return text
+
+
+def _lease(address: Address, before: Snapshot) -> str:
+    leased = any(each.cidr == address.cidr and each.valid != FOREVER for each in before.addresses)
+    return ", without the end of its lease: nobody renews it before a reboot" * (leased and address.valid == FOREVER)
 
 
 def _fulfilled(wish: Wish) -> bool:
