@@ -17,7 +17,7 @@ from builder.errors import HostError
 
 LINE = re.compile(r"^BUILDER ADDRESS ([0-9.]{7,15})\s*$", re.M)
 EVERY = 0.5
-ASK_EVERY = 5.0  # seconds between two rounds of ARP
+ASK_EVERY = 10.0  # seconds between two rounds of ARP
 
 
 def find(
