@@ -52,6 +52,8 @@ def list_(
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
     listed = record.list_vms(vms)
+    for fault in record.damaged(vms).values():
+        note(f"{fault.brief}: {fault.hint}")
     if inventory or config:
         write((texts.ansible_inventory if inventory else texts.ssh_config)(vms, listed))
         return
@@ -295,8 +297,10 @@ def delete(ctx: typer.Context, names: Names, as_json: Json = False) -> None:
     for name in names:
         _require_no_foreign(settings.uri, vms, name)
     left: list[Path] = []
+    broken = record.damaged(vms)
     for name in names:
-        with _open(record.find(vms, name).uri) as host:
+        uri = settings.uri if name in broken else record.find(vms, name).uri
+        with _open(uri) as host:
             left += lifecycle.delete(vms, settings.images, host, name)
     if as_json:
         document({"deleted": names, "left": [str(path) for path in left]})
@@ -345,6 +349,8 @@ def _require_no_foreign(uri: str, vms: Path, name: str) -> None:
     """A name that libvirt knows and builder does not gets a message of its own."""
     from builder.clone import record
 
+    if name in record.damaged(vms):
+        return
     try:
         record.find(vms, name)
     except PublishError:

@@ -13,7 +13,7 @@ from builder import images
 from builder.adapters import process
 from builder.adapters.domains import Domains, Found
 from builder.clone import ports, removal, request
-from builder.clone.record import DISK, Vm, changing, find, list_vms, save, spec
+from builder.clone.record import DISK, RECORD, Vm, changing, damaged, find, list_vms, save, spec
 from builder.errors import BuilderError, HostError, PublishError, UnreachableError
 from builder.images import Image, User
 
@@ -162,12 +162,16 @@ def rest_on(vms: Path, catalogue: Path, domains: Domains, name: str, base: Image
 
 
 def delete(vms: Path, catalogue: Path, domains: Domains, name: str) -> list[Path]:
-    """Remove a clone, running or not, with its entry in the base's list of users.
+    """Remove a clone, running or not, with its entry in the base's list of users; also one whose record is damaged.
 
     Returns:
         Files in its folder that are not its own, and stay.
     """
     with changing(vms):
+        if name in damaged(vms):
+            (vms / name / RECORD).unlink()
+            removal.mend(vms, catalogue, domains)
+            return sorted((vms / name).iterdir()) if (vms / name).is_dir() else []
         removal.mend(vms, catalogue, domains)
         return removal.remove(vms, catalogue, domains, find(vms, name))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 from uuid import UUID
@@ -135,13 +135,28 @@ def load(vms: Path, name: str) -> Vm | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as fault:
-        raise PublishError(f"the record of {name} cannot be read", str(fault), f"look at {path}") from fault
+        hint = f"mend {path}, or remove the VM: builder vm delete {name}"
+        raise PublishError(f"the record of {name} cannot be read", str(fault), hint) from fault
 
 
 def list_vms(vms: Path) -> list[Vm]:
-    """All whole clones by name, `web-2` before `web-10`."""
-    found = [load(vms, name) for name in folders(vms)]
+    """All whole clones by name, `web-2` before `web-10`; without those of `damaged`."""
+    found = []
+    for name in folders(vms):
+        with suppress(PublishError):
+            found.append(load(vms, name))
     return sorted((vm for vm in found if vm is not None), key=lambda vm: natural(vm.name))
+
+
+def damaged(vms: Path) -> dict[str, PublishError]:
+    """Why the records of clones cannot be read, by name."""
+    found = {}
+    for name in folders(vms):
+        try:
+            load(vms, name)
+        except PublishError as fault:
+            found[name] = fault
+    return found
 
 
 def find(vms: Path, name: str) -> Vm:

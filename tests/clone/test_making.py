@@ -180,6 +180,19 @@ def test_deleting_removes_what_the_clone_owned_and_nothing_else(house: House, ho
         lifecycle.delete(house.vms, house.catalogue, host, one.name)
 
 
+def test_a_damaged_record_spoils_no_other_clone(house: House, host: Domains) -> None:
+    one, two = house.make(host, "pair", count=2)
+    (house.vms / one.name / record.RECORD).write_text("{torn")
+    assert record.list_vms(house.vms) == [two]
+    listed = house.run("vm", "list")
+    assert f"the record of {one.name} cannot be read" in listed.stderr
+    assert [line.split()[0] for line in listed.stdout.splitlines()[1:]] == [two.name]
+    assert house.run("vm", "start", one.name).returncode == 7
+    assert house.run("vm", "delete", one.name).returncode == 0
+    assert_whole(house, host)
+    assert record.list_vms(house.vms) == [two]
+
+
 def test_the_base_of_a_clone_is_not_pruned(house: House, host: Domains) -> None:
     (vm,) = house.make(host, "web")
     house.publish(b"newer\r\n")
