@@ -121,7 +121,11 @@ def _appended(line: str, arguments: Sequence[str]) -> str:
 
 
 def _isolinux_local_default(body: list[str]) -> list[str]:
-    """The entry that boots from disk becomes the menu's default; it is made where there is none."""
+    """The entry that boots from disk becomes the menu's default; it is made where there is none.
+
+    It hands back to the BIOS. From a CD that leads to the first disk; a BIOS that was started from a stick may count all
+    disks as one device and say that there is no other. Nothing is installed either way.
+    """
     for _, block in _isolinux_labels(body):
         for number in range(block.first, block.end):
             if re.match(r"\s*localboot\b", body[number], re.I):
@@ -150,8 +154,9 @@ def edit_grub(text: str, arguments: Sequence[str], menu: Menu) -> str:
         front = entry
     else:
         head = _grub_set(head, "default", '"0"')
-        # `exit` hands back to the firmware, which tries its next boot device.
-        front = [f"menuentry '{LOCAL_TITLE}' {{", "\texit", "}", *entry]
+        # Hands back to the firmware. A GRUB that takes a status makes it try its next boot device; after one that does
+        # not, the firmware shows its own menu (UEFI 2.10, 3.1.1: a boot option that succeeded ends the boot order).
+        front = [f"menuentry '{LOCAL_TITLE}' {{", "\texit 1", "}", *entry]
     return "\n".join([*head, *front, *lines[first:]]) + "\n"
 
 

@@ -79,7 +79,7 @@ def test_grub_keeps_every_entry_as_it_was() -> None:
 def test_grub_safe_menu_boots_from_disk() -> None:
     text = edit_grub(GRUB_CFG, ARGUMENTS, "safe")
     assert text[text.index("menuentry") :].startswith(
-        "menuentry 'Boot from local disk' {\n\texit\n}\nmenuentry 'Install"
+        "menuentry 'Boot from local disk' {\n\texit 1\n}\nmenuentry 'Install"
     )
     assert 'set default="0"\n' in text
     assert "set timeout=60\n" in text
