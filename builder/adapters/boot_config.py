@@ -123,8 +123,8 @@ def _appended(line: str, arguments: Sequence[str]) -> str:
 def _isolinux_local_default(body: list[str]) -> list[str]:
     """The entry that boots from disk becomes the menu's default; it is made where there is none.
 
-    It hands back to the BIOS. From a CD that leads to the first disk; a BIOS that was started from a stick may count all
-    disks as one device and say that there is no other. Nothing is installed either way.
+    It hands back to the BIOS. From a CD that leads to the first disk; a BIOS that was started from a stick may count
+    all disks as one device and say that there is no other. Nothing is installed either way.
     """
     for _, block in _isolinux_labels(body):
         for number in range(block.first, block.end):
