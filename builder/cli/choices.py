@@ -32,9 +32,7 @@ def pairs(given: list[str] | None) -> dict[str, str]:
     for word in given or []:
         key, equals, value = word.partition("=")
         if not equals:
-            raise RecipeError(
-                f"--set {word}: no value", hint="write --set KEY=VALUE, e.g. --set machine.firmware=uefi"
-            )
+            raise RecipeError(f"--set {word}: no value", hint="write --set KEY=VALUE, e.g. --set machine.firmware=uefi")
         found[key] = value
     return found
 
