@@ -172,9 +172,7 @@ class RunRecord(BaseModel):
 
 
 @contextmanager
-def recording(
-    store: Store, folder: Path, run_id: str, pipeline: str, argv: Sequence[str] = ()
-) -> Iterator[RunRecord]:
+def recording(store: Store, folder: Path, run_id: str, pipeline: str, argv: Sequence[str] = ()) -> Iterator[RunRecord]:
     """Keep the record of a run for the length of the block; what leaves the block decides its outcome.
 
     Args:

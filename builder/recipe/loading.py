@@ -143,9 +143,7 @@ def _text(path: Path) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise RecipeError(
-            f"recipe {path} is no UTF-8 text", f"{path}:{line}: byte {data[error.start]:#04x}"
-        ) from None
+        raise RecipeError(f"recipe {path} is no UTF-8 text", f"{path}:{line}: byte {data[error.start]:#04x}") from None
 
 
 def _shown(path: Path) -> str:
@@ -240,9 +238,7 @@ def _unknown(place: Path_) -> str | None:
 
 def _no_key(name: object, known: list[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
-    return f"unknown key {str(name)!r}: " + (
-        f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    )
+    return f"unknown key {str(name)!r}: " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
 
 
 def _model(place: Path_) -> type[BaseModel] | None:
