@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,12 +83,14 @@ def test_space_that_is_missing_is_told(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
 class TestReach:
     @pytest.fixture
-    def tree(self, tmp_path: Path) -> Path:
-        for path in reversed([tmp_path, *list(tmp_path.parents)[:2]]):
-            path.chmod(0o711)
-        (tmp_path / "in").mkdir()
-        (tmp_path / "in" / "base").touch(mode=0o444)
-        return tmp_path / "in"
+    def tree(self) -> Iterator[Path]:
+        # Not tmp_path: pytest closes the directories above it to every other user.
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as top:
+            Path(top).chmod(0o711)
+            tree = Path(top, "in")
+            tree.mkdir(mode=0o755)
+            (tree / "base").touch(mode=0o444)
+            yield tree
 
     def test_open_tree(self, tree: Path) -> None:
         host_facts.require_reach(65534, 65534, [tree / "base"], [tree / "disk"])
