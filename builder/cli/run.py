@@ -72,6 +72,8 @@ def run(
         root_password_file=root_password_file,
     )
     with console.watcher(as_json=as_json) as watched:
+        if state.moved:
+            watched.note(state.moved)
         decided, store, settings, secrets = _ask(pipeline, media, sets, fresh, settings)
         from builder.pipeline import execute
 

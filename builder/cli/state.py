@@ -6,6 +6,7 @@ An option wins over its environment variable, that over what `host prepare` reco
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,8 @@ import builder
 from builder.settings import Accel, Settings
 
 PASSWORD_FILE = "BUILDER_ROOT_PASSWORD_FILE"
+# Where state of the host's own services lives (Filesystem Hierarchy Standard, 5.8).
+HOST_STATE = Path("/var/lib/builder")
 
 
 @dataclass
@@ -25,6 +28,7 @@ class State:
     Args:
         artifacts: folder for everything that builder makes.
         media_dir: folder of install ISOs, where one was chosen for this host.
+        moved: why `artifacts` is not below the working directory; None unless it was moved for that reason.
         as_json: one JSON document is wanted on standard output.
         evidence: folder of the run that is under way.
         stage: name of the stage that failed.
@@ -32,12 +36,16 @@ class State:
 
     artifacts: Path = field(default_factory=lambda: Path("artifacts"))
     media_dir: Path | None = None
+    moved: str | None = None
     as_json: bool = False
     evidence: Path | None = None
     stage: str | None = None
 
     def locate(self, artifacts: Path | None) -> None:
         """Settle where things live: as asked for, else as recorded for this host, else below the working directory.
+
+        Root's machines run as a user of their own. Below a directory that is closed to it, as /root is, they could
+        read nothing: things are then kept in /var/lib/builder.
 
         Raises:
             RecipeError: the record is damaged.
@@ -47,6 +55,10 @@ class State:
         recorded = config.load()
         self.media_dir = recorded.media
         self.artifacts = artifacts or recorded.store or Path("artifacts")
+        closed = None if artifacts or recorded.store or os.geteuid() != 0 else closed_directory(Path.cwd())
+        if closed:
+            self.artifacts = HOST_STATE
+            self.moved = f"{closed} lets no other user through, QEMU's neither: working in {HOST_STATE}"
 
     def settings(
         self,
@@ -84,6 +96,14 @@ def search_path(kind: str) -> tuple[Path, ...]:
     # In a checkout the folders stand beside the package.
     came_along = packaged if packaged.is_dir() else package.parent / kind
     return tuple(dict.fromkeys((Path.cwd() / kind, platformdirs.user_config_path("builder") / kind, came_along)))
+
+
+def closed_directory(path: Path) -> Path | None:
+    """The topmost directory on the way to `path`, itself included, that other users may not pass."""
+    for directory in reversed([path, *path.parents]):
+        if not directory.stat().st_mode & stat.S_IXOTH:
+            return directory
+    return None
 
 
 def short(path: Path) -> Path:

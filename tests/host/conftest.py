@@ -67,7 +67,7 @@ class Cell:
         return subprocess.Popen(
             self.enter(sys.executable, "-m", "builder", *words),
             cwd=self.work,
-            env={**kept, "COLUMNS": "80", "PYTHONPATH": str(SOURCE), **environment},
+            env={**kept, "COLUMNS": "80", "PYTHONPATH": str(SOURCE), "BUILDER_ARTIFACTS": "artifacts", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

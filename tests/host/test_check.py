@@ -25,7 +25,7 @@ def builder(*words: str, prefix: tuple[str, ...] = (), cwd: Path | None = None) 
     return subprocess.run(
         [*prefix, sys.executable, "-m", "builder", *words],
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "80", "PYTHONPATH": str(SOURCE)},
+        env={**os.environ, "COLUMNS": "80", "PYTHONPATH": str(SOURCE), "BUILDER_ARTIFACTS": "artifacts"},
         capture_output=True,
         text=True,
         timeout=60,

@@ -74,6 +74,8 @@ def builder(tmp_path: Path) -> Callable[..., Ran]:
                 "COLUMNS": "80",
                 "HOME": str(home),
                 "XDG_CONFIG_DIRS": str(home),
+                # Below pytest's directory, which is closed to others, root would be sent elsewhere.
+                "BUILDER_ARTIFACTS": "artifacts",
                 "PYTHONPATH": str(source),
                 **environment,
             },

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 
 from builder import errors, images, runs
 from builder.cli import main
+from builder.cli.state import State
 from builder.errors import InstallError
 from builder.store import Store
 
@@ -299,7 +301,7 @@ def test_a_crash_is_short_and_its_traceback_is_in_a_file(odd: Run, tmp_path: Pat
     file = tmp_path / lines[2].removeprefix("hint: see ")
     assert file.parent == tmp_path / "place"
     assert "in crash\nLookupError" in file.read_text()
-    assert json.loads(odd("crash", "--json").stdout)["error"]["exit_code"] == 1
+    assert json.loads(odd("--artifacts", "place", "crash", "--json").stdout)["error"]["exit_code"] == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -340,3 +342,22 @@ def test_a_working_directory_that_is_gone_is_no_crash(tmp_path: Path) -> None:
     done = subprocess.run(["sh", "-c", words], cwd=gone, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3
     assert done.stderr.startswith("error: the working directory cannot be used")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root's machines run as another user")
+def test_root_does_not_work_below_a_directory_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as top:
+        monkeypatch.chdir(top)
+        state = State()
+        state.locate(None)
+        assert state.artifacts == Path("/var/lib/builder")
+        assert state.moved is not None
+        assert state.moved.startswith(f"{top} lets no other user through")
+        state = State()
+        state.locate(Path("here"))
+        assert (state.artifacts, state.moved) == (Path("here"), None)
+        Path(top).chmod(0o711)
+        state = State()
+        state.locate(None)
+        assert (state.artifacts, state.moved) == (Path("artifacts"), None)
+        monkeypatch.chdir("/")
