@@ -1,0 +1,80 @@
+"""Guests on a bridge of `host prepare`: the two copies of the proof by DHCP, then clones with static addresses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.host import system
+from tests.e2e.conftest import folder_for
+from tests.host.conftest import GATEWAY, OWN, Cell
+
+FIRST, LAST = "10.77.0.100", "10.77.0.150"
+DHCP = [
+    *("dnsmasq", "--conf-file=/dev/null", "--interface=gw0", "--bind-interfaces", "--port=0", "--no-ping"),
+    *(f"--dhcp-range={FIRST},{LAST}", "--leasefile-ro", "--user=root", "--pid-file="),
+]
+BRIDGE = ["--bridge", "br0", "--uplink", "up0", "--address", f"{OWN}/24", "--gateway", GATEWAY]
+IMAGE = "centos7-minimal-rehearsal"
+STATIC = ["--network", "bridge:br0", "--address", "10.77.0.40/24", "--gateway", GATEWAY, "--memory", "1GiB"]
+WHO = "hostname; cat /etc/machine-id; ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub; ip -4 -o addr show scope global"
+WITHIN = 1500
+
+
+def ended(child: subprocess.Popen[str], within: float = WITHIN) -> str:
+    """What builder printed; it must succeed, and is not left behind."""
+    with child:
+        try:
+            out, err = child.communicate(timeout=within)
+        except BaseException:
+            child.kill()
+            raise
+    assert child.returncode == 0, out + err[-4000:]
+    return out
+
+
+def require_copies_were_on_the_bridge(artifacts: Path) -> None:
+    """Both have an address of the gateway's DHCP server."""
+    (record,) = (artifacts / "images" / IMAGE).glob("*/verify.json")
+    twins: dict[str, Any] = json.loads(record.read_text())["twins"]
+    addresses = [IPv4Address(twin["address"]) for twin in twins.values()]
+    assert len(set(addresses)) == 2
+    assert all(IPv4Address(FIRST) <= address <= IPv4Address(LAST) for address in addresses)
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+@pytest.mark.vm
+@pytest.mark.timeout(2 * WITHIN + 300)
+@pytest.mark.skipif(system.program("dnsmasq") is None, reason="dnsmasq-base is not installed")
+def test_guests_on_a_bridge_let_root_in(world: tuple[Cell, Cell], rehearsal_iso: Path) -> None:
+    host, gateway = world
+    gateway.run(*DHCP)
+    before = host.network()
+    made = host.builder("host", "prepare", "--network-only", *BRIDGE)
+    assert made.returncode == 0, made.stderr
+    with folder_for(0) as folder:
+        place = ("--artifacts", folder / "artifacts")
+        words = ["run", "centos7-minimal", "--media", rehearsal_iso, "--set", "network.mode=bridge"]
+        ended(host.start(*place, *words))
+        require_copies_were_on_the_bridge(folder / "artifacts")
+
+        ended(host.start(*place, "clone", IMAGE, "web", "--count", "3", *STATIC, "--wait"))
+        told = [host.builder(*place, "vm", "ssh", f"web-{number}", "--", WHO) for number in (1, 2, 3)]
+        assert [done.returncode for done in told] == [0, 0, 0], [done.stderr for done in told]
+        lines = [done.stdout.splitlines() for done in told]
+        assert [line[0] for line in lines] == ["web-1", "web-2", "web-3"]
+        for number in (1, 2):
+            assert len({line[number] for line in lines}) == 3
+        assert [f"10.77.0.{40 + number}/24" in lines[number][3] for number in range(3)] == [True] * 3
+        # The gateway is another machine on the other end of the uplink.
+        assert gateway.run("ping", "-c", "1", "-W", "5", "10.77.0.41").returncode == 0
+        done = host.builder(*place, "vm", "delete", "web-1", "web-2", "web-3")
+        assert done.returncode == 0, done.stderr
+    assert host.builder("host", "restore").returncode == 0
+    assert host.network() == before
