@@ -5,6 +5,25 @@ The class decides the exit code; nothing outside `builder.cli` exits.
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Which known cause a fault has, and how that is known.
+
+    Args:
+        cause: its name; never changes, so that programs may act on it. Empty when none is known.
+        line: the words that told it.
+        source: where they were found (`console`, `anaconda.log`, `libvirt`, …).
+        transient: the same run may succeed later although nobody mended anything.
+    """
+
+    cause: str = ""
+    line: str = ""
+    source: str = ""
+    transient: bool = False
+
 
 class BuilderError(Exception):
     """A fault with a message for people.
@@ -23,6 +42,7 @@ class BuilderError(Exception):
         self.brief = brief
         self.details = details
         self.hint = hint
+        self.proof = Proof()
 
     def as_dict(self) -> dict[str, object]:
         """The same fault for programs (`--json`, verdict.json)."""
@@ -32,6 +52,7 @@ class BuilderError(Exception):
             "brief": self.brief,
             "details": self.details,
             "hint": self.hint,
+            **asdict(self.proof),
         }
 
 

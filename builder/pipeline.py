@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from builder import cleaning, runs
-from builder.errors import HostError, PublishError
+from builder.console import JsonLines, Recorded
+from builder.errors import BuilderError, HostError, PublishError
 from builder.objects import Record
 from builder.planning import ASKED, closure, decide, fault, needs_of, plan
 from builder.settings import Settings
 from builder.stage import Action, Job, Ledger, Observer, Plan, Secrets, Stage, Step
-from builder.stages import answers, fetch, install, medium, publish, seal, verify
+from builder.stages import answers, fetch, install, medium, publish, seal, verdict, verify
 from builder.store import Build, Store
 
 __all__ = ["KEEPER", "STAGES", "Outcome", "execute", "plan"]
@@ -85,8 +86,11 @@ def execute(
         _open_umask(),
         runs.register(store, run_id, claims),
         runs.recording(store, settings.runs, run_id, given.name, argv) as record,
+        runs.events(settings.runs, run_id) as kept,
+        _named_faults(),
         _plain_os_errors(store),
     ):
+        observer = Recorded(observer, JsonLines(kept))
         swept = cleaning.sweep(store, settings.runs, clean)
         for dead, why in swept.stuck.items():
             observer.note(f"remains of run {dead} could not be removed: {why}")
@@ -248,6 +252,16 @@ def _step_record(
         seconds=round(seconds, 3),
         ledger=ledger,
     )
+
+
+@contextmanager
+def _named_faults() -> Iterator[None]:
+    """A fault leaves with its cause, if that is known."""
+    try:
+        yield
+    except BuilderError as fault:
+        verdict.name(fault)
+        raise
 
 
 @contextmanager

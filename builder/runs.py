@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -30,6 +30,24 @@ from builder.store import Store
 
 RECORD = "run.json"
 VERDICT = "verdict.json"
+EVENTS = "events.jsonl"
+README = "README.txt"
+# What may be in a run's folder, in the order in which one looks.
+FILES = {
+    VERDICT: "what went wrong, for programs: cause, line, source, transient, exit code",
+    "console.txt": "what the installer showed, without escape codes",
+    "anaconda.log": "the installer's own log",
+    "screenshot.png": "the last picture of the screen",
+    "ttyS1.log": "what the machine reported of itself",
+    "kickstart.cfg": "the answers the installer got; secrets are masked",
+    "qemu.log": "QEMU's own words, with its command line",
+    "domain.xml": "the machine as libvirt got it",
+    EVENTS: "every step of the run, one JSON object a line",
+    "console.log": "what the installer showed, byte for byte",
+    RECORD: "the run's record: steps, digests, seconds",
+}
+# Where to look first, by the source of the line that told the cause.
+_FIRST = {"console": "console.txt", "all signals": "screenshot.png", "ttyS1": "ttyS1.log", "libvirt": "console.txt"}
 KEEP_RUNS = 50
 KEEP_BYTES = 2 << 30
 
@@ -158,7 +176,7 @@ class RunRecord(BaseModel):
         started: UTC, ISO 8601.
         ended: the same; None while the run lives, and for ever when it was killed.
         argv: words of the command line, with what looks like a secret blotted out.
-        verdict: of a run that failed: kind, exit code, brief, details, hint and stage.
+        verdict: of a run that failed: kind, exit code, brief, details, hint, stage; and cause, line, source, transient.
     """
 
     id: str
@@ -190,9 +208,11 @@ def recording(store: Store, folder: Path, run_id: str, pipeline: str, argv: Sequ
         record.ended = _now()
         # A full disk must not hide what went wrong.
         with contextlib.suppress(HostError):
-            with replacing(folder / run_id / VERDICT) as file:
+            with replacing(folder / run_id / VERDICT, mode=0o600) as file:
                 file.write(json.dumps(record.verdict, indent=2, ensure_ascii=False).encode() + b"\n")
             save(folder, record)
+            with replacing(folder / run_id / README, mode=0o600) as file:
+                file.write(_readme(folder / run_id, record).encode())
         raise
     else:
         record.outcome, record.ended = "done", _now()
@@ -201,9 +221,22 @@ def recording(store: Store, folder: Path, run_id: str, pipeline: str, argv: Sequ
         bound(folder, spare={run_id, *live(store)})
 
 
+@contextmanager
+def events(folder: Path, run_id: str) -> Iterator[TextIO]:
+    """The file that the run's steps are told to as they happen."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    file = os.fdopen(os.open(folder / run_id / EVENTS, flags, 0o600), "w", encoding="utf-8")
+    try:
+        yield file
+    finally:
+        # What a full disk did not take is lost; it has been told on the way, too.
+        with contextlib.suppress(OSError):
+            file.close()
+
+
 def save(folder: Path, record: RunRecord) -> None:
     """Write the record to the run's folder."""
-    with replacing(folder / record.id / RECORD) as file:
+    with replacing(folder / record.id / RECORD, mode=0o600) as file:
         file.write(record.model_dump_json(indent=2).encode() + b"\n")
 
 
@@ -267,9 +300,34 @@ def _verdict(fault: BaseException) -> dict[str, Any]:
         return fault.as_dict()
     if isinstance(fault, (Interrupted, KeyboardInterrupt)):
         name = fault.signal_name if isinstance(fault, Interrupted) else "SIGINT"
-        return {"kind": "interrupted", "exit_code": 130, "brief": f"interrupted by {name}", "details": "", "hint": ""}
+        brief = f"interrupted by {name}"
+        return BuilderError(brief).as_dict() | {"kind": "interrupted", "exit_code": 130, "cause": "interrupted"}
     details = "".join(traceback.format_exception(fault))
-    return {"kind": "bug", "exit_code": 1, "brief": f"builder broke: {fault!r}", "details": details, "hint": ""}
+    return BuilderError(f"builder broke: {fault!r}", details).as_dict() | {"kind": "bug", "cause": "bug"}
+
+
+def _readme(folder: Path, record: RunRecord) -> str:
+    """What to look at first, for whoever opens the folder."""
+    verdict = record.verdict or {}
+    there = [path.name for path in sorted(folder.iterdir())]
+    told = verdict.get("source", "")
+    first = _FIRST.get(told, told)
+    where = f" in {verdict['stage']}" if verdict.get("stage") else ""
+    lines = [f"Run {record.id} of {record.pipeline} {record.outcome}{where}: exit code {verdict.get('exit_code')}.", ""]
+    for name, text in (
+        ("error", verdict.get("brief")),
+        ("line", verdict.get("line")),
+        ("found in", told),
+        ("do", verdict.get("hint")),
+        ("look first", first if first in there else VERDICT),
+    ):
+        if text:
+            lines.append(f"  {name + ':':<12}{text}")
+    lines += ["  run again:  this may heal by itself (--retry-transient)"] if verdict.get("transient") else []
+    lines += ["", "In this folder:", ""]
+    lines += [f"  {name:<16}{meaning}" for name, meaning in FILES.items() if name in there or name == README]
+    lines += [f"  {name:<16}of one copy that was booted" for name in there if name.startswith("twin-")]
+    return "\n".join(lines) + "\n"
 
 
 def _failed_stage(record: RunRecord) -> str | None:

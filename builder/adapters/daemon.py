@@ -69,6 +69,14 @@ def log_daemon_kept(uri: str) -> Iterator[None]:
         yield
 
 
+def machine_log(uri: str, name: str) -> Path:
+    """QEMU's own words, as libvirt keeps them for the machine of this name."""
+    if uri.startswith("qemu:///system"):
+        return Path("/var/log/libvirt/qemu") / f"{name}.log"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "libvirt" / "qemu" / "log" / f"{name}.log"
+
+
 def session_directory() -> Path:
     """Where libvirt keeps the sockets of `qemu:///session`: $XDG_RUNTIME_DIR/libvirt, else ~/.cache/libvirt."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")

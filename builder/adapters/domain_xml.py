@@ -104,6 +104,8 @@ class MachineSpec:
         host_phys_bits: physical address bits of the host's CPU; only looked at for KVM.
         nvram: file for the UEFI variables, made by libvirt at start; required for `uefi`.
         devices: `virtio`, or `emulated` (SATA and e1000; IDE on `pc`).
+        host_disks: block devices of the host, after the disks.
+        host_devices: PCI devices of the host, by full address.
         cdroms: ISO files, mode 0444, in drive order.
         boot: `cdrom` or `disk` first; the other is tried next.
         console_log: file that gets every byte of ttyS0 through libvirt's log daemon, also when nobody reads the
@@ -128,6 +130,8 @@ class MachineSpec:
     nvram: Path | None = None
     devices: Literal["virtio", "emulated"] = "virtio"
     disks: tuple[Disk, ...] = ()
+    host_disks: tuple[Path, ...] = ()
+    host_devices: tuple[str, ...] = ()
     cdroms: tuple[Path, ...] = ()
     boot: Literal["cdrom", "disk"] = "disk"
     kernel: DirectKernel | None = None
@@ -170,6 +174,7 @@ def render(spec: MachineSpec, *, dac: bool = True) -> str:
     _drives(devices, spec, dac)
     _ports(devices, spec)
     _rest(devices)
+    _host_devices(devices, spec)
     _network(domain, devices, spec)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode") + "\n"
@@ -192,7 +197,7 @@ def _refuse_nonsense(spec: MachineSpec) -> None:
     long = [disk.serial for disk in spec.disks if len(disk.serial) > 20]
     if long:
         raise ValueError(f"a drive's serial number has at most 20 characters: {long[0]}")
-    ide = len(spec.cdroms) + (len(spec.disks) if spec.devices == "emulated" else 0)
+    ide = len(spec.cdroms) + (len(spec.disks) + len(spec.host_disks) if spec.devices == "emulated" else 0)
     if spec.machine == "pc" and ide > 4:
         raise ValueError(f"a pc has room for 4 IDE drives, not {ide}")
 
@@ -266,6 +271,11 @@ def _drives(devices: ET.Element, spec: MachineSpec, dac: bool) -> None:
         _target(element, disk_bus, letters)
         _text(element, "serial", disk.serial)
         _boot(element, spec, first["disk"] + number)
+    for path in spec.host_disks:
+        element = ET.SubElement(devices, "disk", type="block", device="disk")
+        ET.SubElement(element, "driver", name="qemu", type="raw", cache="none")
+        ET.SubElement(element, "source", dev=str(path))
+        _target(element, disk_bus, letters)
     for number, path in enumerate(spec.cdroms):
         element = ET.SubElement(devices, "disk", type="file", device="cdrom")
         ET.SubElement(element, "driver", name="qemu", type="raw")
@@ -278,6 +288,10 @@ def _drives(devices: ET.Element, spec: MachineSpec, dac: bool) -> None:
 def _disk(devices: ET.Element, disk: Disk, unmap: bool, dac: bool) -> ET.Element:
     element = ET.SubElement(devices, "disk", type="file", device="disk")
     driver = ET.SubElement(element, "driver", name="qemu", type=disk.format, cache=disk.cache)
+    if disk.cache == "unsafe":
+        # A machine whose disk fails stands still and says so, instead of going on with what it could not write.
+        driver.set("error_policy", "stop")
+        driver.set("rerror_policy", "stop")
     if unmap:
         driver.set("discard", "unmap")
     if disk.detect_zeroes:
@@ -328,6 +342,17 @@ def _rest(devices: ET.Element) -> None:
     ET.SubElement(devices, "panic", model="isa")
     rng = ET.SubElement(devices, "rng", model="virtio")
     _text(rng, "backend", "/dev/urandom", model="random")
+
+
+def _host_devices(devices: ET.Element, spec: MachineSpec) -> None:
+    for full in spec.host_devices:
+        # managed: libvirt takes it from the host's driver at start and gives it back at the end.
+        element = ET.SubElement(devices, "hostdev", mode="subsystem", type="pci", managed="yes")
+        domain, bus, rest = full.split(":")
+        slot, function = rest.split(".")
+        words = {"domain": domain, "bus": bus, "slot": slot, "function": function}
+        source = ET.SubElement(element, "source")
+        ET.SubElement(source, "address", {name: f"0x{value}" for name, value in words.items()})
 
 
 def _network(domain: ET.Element, devices: ET.Element, spec: MachineSpec) -> None:

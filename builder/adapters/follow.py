@@ -43,7 +43,8 @@ class LogFollower:
 
     def __enter__(self) -> LogFollower:
         self.copy.parent.mkdir(parents=True, exist_ok=True)
-        self._target = self.copy.open("ab", buffering=0)
+        # A guest may print anything, so its log is for its owner alone.
+        self._target = open(self.copy, "ab", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600))
         self._thread.start()
         return self
 

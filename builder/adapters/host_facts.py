@@ -85,6 +85,12 @@ def missing_programs(programs: Sequence[str]) -> dict[str, str]:
     return missing
 
 
+def oom_kills() -> int:
+    """How many processes this host's kernel has killed for their memory since it started (proc(5), vmstat)."""
+    lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
 def require_space(directory: Path, needed: int, purpose: str) -> None:
     """Make sure that a directory has room.
 

@@ -83,6 +83,8 @@ class Hypervisor:
             self._shutdown = libvirt_qemu.qemuMonitorEventRegister(
                 self._connection, None, "SHUTDOWN", self._on_shutdown, None, 0
             )
+            trouble = libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON
+            self._trouble = self._connection.domainEventRegisterAny(None, trouble, self._on_io_error, None)
             self._connection.registerCloseCallback(self._on_close, None)
         except BaseException:
             self._connection.close()
@@ -104,6 +106,8 @@ class Hypervisor:
             self._connection.unregisterCloseCallback()
         with suppress(libvirt.libvirtError):
             self._connection.domainEventDeregisterAny(self._lifecycle)
+        with suppress(libvirt.libvirtError):
+            self._connection.domainEventDeregisterAny(self._trouble)
         with suppress(libvirt.libvirtError):
             libvirt_qemu.qemuMonitorEventDeregister(self._connection, self._shutdown)
         with suppress(libvirt.libvirtError):
@@ -243,6 +247,13 @@ class Hypervisor:
         if signals:
             signals.tell(cause=json.loads(details or "{}").get("reason"))
 
+    def _on_io_error(
+        self, _connection: Any, domain: Any, _path: str, _alias: str, action: int, reason: str, _opaque: Any
+    ) -> None:
+        signals = self._machines.get(domain.UUIDString())
+        if signals and action == libvirt.VIR_DOMAIN_EVENT_IO_ERROR_PAUSE:
+            signals.tell(stuck=reason or "")
+
     def _on_close(self, _connection: Any, _reason: int, _opaque: Any) -> None:
         for signals in list(self._machines.values()):
             signals.tell(lost=True)
@@ -295,6 +306,14 @@ class _DomainHandle:
                             return str(one["addr"])
         return None
 
+    def traffic(self) -> int:
+        try:
+            # No name: the sum of all drives.
+            _reads, read, _writes, written, _errors = self._domain.blockStats("")
+        except libvirt.libvirtError:
+            return 0
+        return int(read) + int(written)
+
     def screenshot(self, path: Path) -> Path:
         with told("no screenshot could be taken"):
             stream = self._connection.newStream(0)
@@ -304,6 +323,8 @@ class _DomainHandle:
                 picture += data
             stream.finish()
         target = path if kind == "image/png" else path.with_suffix(".ppm")
+        # Whoever may look at the screen decides who may look at its picture.
+        target.touch(mode=0o600)
         target.write_bytes(picture)
         return target
 

@@ -8,6 +8,7 @@ libvirt itself has died.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -22,7 +23,7 @@ from builder.adapters import screen, waiting
 from builder.adapters.domain_xml import MachineSpec
 from builder.errors import HostError
 
-How = Literal["shutdown", "reset", "crashed", "destroyed", "failed", "time limit", "watch"]
+How = Literal["shutdown", "reset", "crashed", "destroyed", "failed", "disk", "time limit", "watch"]
 
 # QMP's ShutdownCause (qapi/run-state.json), in our words. A guest that resets itself ends too with on_reboot=destroy.
 CAUSES: dict[str, How] = {
@@ -44,7 +45,8 @@ class Ending:
 
     Args:
         how: `shutdown` by the guest itself; `reset` by the guest (reboot, triple fault); `crashed` (kernel panic told
-            through pvpanic); `destroyed` by somebody on the host; `failed` (QEMU died); `time limit`; `watch`.
+            through pvpanic); `destroyed` by somebody on the host; `failed` (QEMU died); `disk` (it stands
+            still, because its disk cannot be written or read); `time limit`; `watch`.
         seconds: since the waiting began.
         reason: one line for people; for `watch`, what the watcher said.
     """
@@ -66,6 +68,9 @@ class Handle(Protocol):
     def address(self) -> str | None:
         """The guest's IPv4 address, as a lease of libvirt's or the agent in the guest has it."""
 
+    def traffic(self) -> int:
+        """Bytes that all drives have read and written."""
+
 
 class Signals:
     """What libvirt said about one machine, with a descriptor that becomes readable when it says something."""
@@ -75,6 +80,7 @@ class Signals:
         self._cause: How | None = None
         self._stopped: How | None = None
         self._lost = False
+        self._stuck: str | None = None
         self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def close(self) -> None:
@@ -83,13 +89,16 @@ class Signals:
             os.close(self.wake)
             self.wake = -1
 
-    def tell(self, *, cause: str | None = None, stopped: str | None = None, lost: bool = False) -> None:
+    def tell(
+        self, *, cause: str | None = None, stopped: str | None = None, lost: bool = False, stuck: str | None = None
+    ) -> None:
         """Called from libvirt's event thread.
 
         Args:
             cause: QMP's word for why the guest stopped.
             stopped: one of `How`, libvirt's word for how the domain stopped.
             lost: the connection to libvirt is gone.
+            stuck: why a drive stopped the machine: `enospc`, or what else libvirt says.
         """
         with self._lock:
             if cause is not None and self._cause is None:
@@ -97,6 +106,7 @@ class Signals:
             if stopped in get_args(How):
                 self._stopped = stopped  # type: ignore[assignment]
             self._lost = self._lost or lost
+            self._stuck = self._stuck if stuck is None else stuck
             if self.wake >= 0:
                 os.eventfd_write(self.wake, 1)
 
@@ -106,6 +116,12 @@ class Signals:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self.wake)
             return self._cause or self._stopped, self._lost
+
+    @property
+    def stuck(self) -> str | None:
+        """Why a drive stopped the machine; None when none did."""
+        with self._lock:
+            return self._stuck
 
 
 class QemuProcess:
@@ -261,6 +277,16 @@ class Machine:
         """Bytes the first disk takes on the host."""
         return self.spec.disks[0].path.stat().st_blocks * 512 if self.spec.disks else 0
 
+    def traffic(self) -> int:
+        """Bytes that all drives have read and written; unchanged means quiet. 0 when libvirt does not tell."""
+        return self._handle.traffic()
+
+    def gone(self) -> Ending | None:
+        """How it ended, if QEMU is gone, or stands still for good; None while it runs."""
+        if self._qemu.gone():
+            return self._ended(time.monotonic())
+        return self._standing(time.monotonic())
+
     def screenshot(self, path: Path) -> Path:
         """Write what the screen shows and return the file: a PNG (a PPM of that name with QEMU before 7.1).
 
@@ -305,6 +331,8 @@ class Machine:
             how, lost = self._signals.read()
             if self._qemu.gone():
                 return self._ended(start)
+            if standing := self._standing(start):
+                return standing
             if lost:
                 raise HostError(
                     f"the connection to libvirt was lost while {self.spec.name} was running",
@@ -320,6 +348,14 @@ class Machine:
                     return Ending("watch", time.monotonic() - start, reason)
             until = min(due if how is None else now + every, start + limit_s)
             select.select([self._signals.wake, self._qemu.pidfd], [], [], max(0.0, until - time.monotonic()))
+
+    def _standing(self, start: float) -> Ending | None:
+        stuck = self._signals.stuck
+        if stuck is None:
+            return None
+        # QEMU's own word for a full disk is the name of the error; for all others it says nothing more.
+        why = os.strerror(errno.ENOSPC) if stuck == "enospc" else os.strerror(errno.EIO)
+        return Ending("disk", time.monotonic() - start, f"the machine stands still, because of its disk: {why}")
 
     def _ended(self, start: float) -> Ending:
         deadline = time.monotonic() + AFTERMATH

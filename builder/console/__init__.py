@@ -9,11 +9,12 @@ from builder.console.text import (
     time_text,
     times_lines,
 )
-from builder.console.watch import JsonLines, Lines, Spent, Terminal, Watcher, plan_rows, times, watcher
+from builder.console.watch import JsonLines, Lines, Recorded, Spent, Terminal, Watcher, plan_rows, times, watcher
 
 __all__ = [
     "JsonLines",
     "Lines",
+    "Recorded",
     "Spent",
     "Terminal",
     "Watcher",

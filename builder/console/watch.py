@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.text import Text
 
-    from builder.stage import Ledger, Plan, Step
+    from builder.stage import Ledger, Observer, Plan, Step
 
 BEAT_EVERY = 30.0  # seconds between two beats in a log
 
@@ -157,6 +157,43 @@ class JsonLines(Watcher):
     def _event(self, event: str, **more: object) -> None:
         whole = {"event": event, "at": round(time.monotonic() - self.began, 3), **more}
         self.say(json.dumps(whole, ensure_ascii=False))
+
+
+class Recorded:
+    """Tells everything to two: whoever watches, and a file that is kept."""
+
+    def __init__(self, watched: Observer, kept: Observer) -> None:
+        self._both = (watched, kept)
+
+    def planned(self, plan: Plan, run_id: str) -> None:
+        """The run begins."""
+        for one in self._both:
+            one.planned(plan, run_id)
+
+    def started(self, step: Step) -> None:
+        """A step with action `run` begins."""
+        for one in self._both:
+            one.started(step)
+
+    def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
+        """The step is done and its object stands."""
+        for one in self._both:
+            one.ended(step, seconds, ledger)
+
+    def failed(self, step: Step, seconds: float, error: BaseException) -> None:
+        """The step ended with an error (or an interrupt)."""
+        for one in self._both:
+            one.failed(step, seconds, error)
+
+    def note(self, text: str) -> None:
+        """A fact worth keeping."""
+        for one in self._both:
+            one.note(text)
+
+    def beat(self, text: str) -> None:
+        """What is going on right now."""
+        for one in self._both:
+            one.beat(text)
 
 
 @dataclass

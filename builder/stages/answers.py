@@ -8,6 +8,7 @@ from builder.adapters import kickstart
 from builder.errors import RecipeError
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
+from builder.stages import evidence
 
 # The serial number of the disk that is installed to; the kickstart names the disk by it.
 DISK_SERIAL = "BUILDER-SYSTEM"
@@ -54,8 +55,7 @@ def run(job: Job) -> None:
         RecipeError: the template cannot be rendered or the checker finds an error in the result.
     """
     text = render(job.inputs, root_crypt=job.secrets.root_crypt, token=job.digest)
-    masked = text.replace(job.secrets.root_crypt, "********")
-    (job.evidence / "kickstart.cfg").write_text(masked, encoding="utf-8")
+    evidence.write(job.evidence / evidence.KICKSTART, evidence.masked(text, job.secrets))
     findings = kickstart.lint(text)
     for finding in findings:
         if finding.severity == "warning":

@@ -19,6 +19,7 @@ from builder.adapters.machine import Machine
 from builder.errors import HostError, VerifyError
 from builder.seed import Identity, files
 from builder.stage import Job
+from builder.stages import evidence
 from builder.stages.machines import identity, stretched, tail
 
 MIB = 1 << 20
@@ -134,7 +135,7 @@ def boot_twin(
         network=_network(job),
         on_reboot="restart",
     )
-    (job.evidence / f"{role}.xml").write_text(render(spec), encoding="utf-8")
+    evidence.write(job.evidence / f"{role}.xml", render(spec))
     machines.enter_context(LogFollower(reports, told))
     # Not the stream that is logged in through: a pty drops what nobody takes in time, the log daemon does not.
     machines.enter_context(LogFollower(screen, console))

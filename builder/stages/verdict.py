@@ -1,130 +1,115 @@
-"""The one rule: a line that proves a failure is in this table, with where its words come from.
+"""The one rule: every failure gets one named cause, with the line that told it and where that line was.
 
-The texts are those of Anaconda 21.48.22.159 (RHEL 7.9: pyanaconda/errors.py, kickstart.py, ui/tui), of dracut 033 and
-of the kernel; the console shows them through tmux, so they may be wrapped at 80 columns.
+What the words mean is in `builder.stages.signs`; here is only how they are looked for, and what an ending without any
+words means.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
+from builder.adapters.machine import Ending
+from builder.errors import BuilderError, Proof
+from builder.stages.signs import CAUSES, SIGNS, Cause, Sign, Speaker
 
-@dataclass(frozen=True)
-class Sign:
-    """Words that prove a failure.
-
-    Args:
-        pattern: searched in the text of the console and of the installer's log, with every run of white space
-            folded to one blank.
-        cause: what it means, for people.
-        hint: what to do.
-    """
-
-    pattern: re.Pattern[str]
-    cause: str
-    hint: str
+Fault = TypeVar("Fault", bound=BuilderError)
+FOLDED = re.compile(r"\s+")
+# What an ending means when no word explains it.
+ENDINGS = {
+    "reset": "reboot",
+    "crashed": "kernel panic",
+    "time limit": "time limit",
+    "watch": "stalled",
+}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A named cause, the words that prove it, and what to do."""
+    """A named cause, the words that tell it, and where they were found."""
 
-    cause: str
+    cause: Cause
     line: str
-    hint: str
+    source: str
+
+    @property
+    def proof(self) -> Proof:
+        """For the fault that is raised."""
+        return Proof(self.cause.name, self.line, self.source, self.cause.transient)
+
+    def told(self, kind: type[Fault], who: str, evidence: str, details: str = "") -> Fault:
+        """The fault to raise.
+
+        Args:
+            who: whose fault it is, in front of the brief line.
+            details: instead of the line alone.
+        """
+        fault = kind(f"{who}: {self.cause.brief}", details or self.line, f"{self.cause.hint}; evidence: {evidence}")
+        fault.proof = self.proof
+        return fault
 
 
-def _sign(pattern: str, cause: str, hint: str) -> Sign:
-    return Sign(re.compile(pattern), cause, hint)
-
-
-SIGNS = (
-    _sign(
-        r"The following problem occurred on line \d+ of the kickstart file: .{0,160}",
-        "the installer refuses the kickstart",
-        "mend the template at that line; `builder kickstart lint` finds most of these before a machine starts",
-    ),
-    _sign(
-        r"You have specified that the package '[^']*' should be installed\. This package does not exist",
-        "a package is not on the medium",
-        "remove it from kickstart.vars.packages, or use a medium that has it",
-    ),
-    _sign(r"Missing package: \S+", "a package is not on the medium", "remove it, or use a medium that has it"),
-    _sign(
-        r"You have specified that the group '[^']*' should be installed\. This group does not exist",
-        "a package group is not on the medium",
-        "remove it, or use a medium that has it",
-    ),
-    _sign(
-        r"The following errors? occurred with your partitioning: .{0,200}",
-        "the disk cannot be partitioned as the kickstart says",
-        "compare the part lines with disk.size of the recipe",
-    ),
-    _sign(
-        r"Not enough space in file systems for the current software selection\. .{0,80}",
-        "the disk is too small for the packages",
-        "raise disk.size of the recipe",
-    ),
-    _sign(
-        r"There was an error running the kickstart script at line \d+.{0,200}",
-        "a script of the kickstart failed",
-        "its output is in anaconda.log and on the console",
-    ),
-    _sign(
-        r"The following mandatory spokes are not completed: .{0,100}",
-        "the kickstart leaves a mandatory item open",
-        "add the missing command (rootpw, a disk, a package source)",
-    ),
-    _sign(
-        r"Please make your choice from above \['q' to quit \| 'b' to begin installation",
-        "the installer waits at its menu: the kickstart leaves a mandatory item open",
-        "the item marked [!] on the console is missing from the kickstart",
-    ),
-    _sign(
-        r"The following error occurred while installing\. This is a fatal error.{0,160}",
-        "the packages could not be installed",
-        "see anaconda.log",
-    ),
-    _sign(r"requires \d+ MB of memory to install", "the machine has too little memory", "raise machine.memory"),
-    _sign(
-        r"An unknown error has occured, look at the /tmp/anaconda-tb",
-        "the installer crashed",
-        "see anaconda.log for its traceback",
-    ),
-    _sign(r"Traceback \(most recent call last\)", "the installer crashed", "see anaconda.log for its traceback"),
-    _sign(r"Pane is dead", "the installer ended by itself", "see the console above that line"),
-    _sign(
-        r"Please insert CDROM containing '[^']*'",
-        "the kickstart is not on the medium",
-        "the medium and inst.ks= do not fit",
-    ),
-    _sign(r"Can't get kickstart from \S+", "the kickstart was not found", "the medium and inst.ks= do not fit"),
-    _sign(r"CD check failed!", "the medium check failed", "the medium is damaged, or was changed without a new md5"),
-    _sign(
-        r"dracut-initqueue timeout - starting timeout scripts",
-        "the installer does not find its medium",
-        "LABEL= on its command line and the volume id of the medium must be the same",
-    ),
-    _sign(r"Entering emergency mode\.", "the installer fell into its emergency shell", "see the console above it"),
-    _sign(r"Kernel panic - not syncing: .{0,100}", "the guest's kernel panicked", "see the console above it"),
-    _sign(
-        r"Installation complete\. Press return to quit",
-        "the installer is done, but the kickstart does not end the machine",
-        "end the kickstart with `poweroff`",
-    ),
-)
-
-
-def judge(text: str) -> Verdict | None:
+def judge(text: str, source: str, speaker: Speaker = "installer", *, proof: bool = True) -> Verdict | None:
     """The first sign of the table that is in the text; None when there is none.
 
     Args:
-        text: of the console (cleaned) or of the installer's log.
+        text: of a console (cleaned), a log, or an error message.
+        source: where the text is from, for people.
+        speaker: whose words they are.
+        proof: look for what proves that it is over; False takes explanations, too.
     """
-    folded = " ".join(text.split())
+    found = _first(FOLDED.sub(" ", text), speaker, proof)
+    return Verdict(CAUSES[found[0].cause], found[1], source) if found else None
+
+
+def _first(folded: str, speaker: Speaker, proof: bool) -> tuple[Sign, str] | None:
     for sign in SIGNS:
-        found = sign.pattern.search(folded)
-        if found:
-            return Verdict(sign.cause, found[0].strip(), sign.hint)
+        if sign.speaker == speaker and (sign.proof or not proof):
+            match = sign.pattern.search(folded)
+            if match:
+                return sign, match[0].strip()
     return None
+
+
+def of_ending(
+    ending: Ending, texts: Mapping[str, str], qemu_log: str, *, oom: bool = False, speaker: Speaker = "installer"
+) -> Verdict:
+    """What the end of a machine means that should not have ended like this (or not at all).
+
+    Args:
+        texts: what the guest said, by source; the first that explains something counts.
+        qemu_log: what QEMU and libvirt noted of this machine.
+        oom: the host's kernel killed something for its memory while the machine ran.
+    """
+    if ending.how in ("failed", "destroyed"):
+        return _of_qemu(ending, qemu_log, oom)
+    if ending.how == "disk":
+        return judge(ending.reason, "libvirt", "host") or Verdict(CAUSES["disk error"], ending.reason, "libvirt")
+    for source, text in texts.items():
+        explained = judge(text, source, speaker, proof=False)
+        if explained:
+            return explained
+    return Verdict(CAUSES[ENDINGS.get(ending.how, "no marker")], ending.reason, "libvirt")
+
+
+def _of_qemu(ending: Ending, log: str, oom: bool) -> Verdict:
+    """QEMU is gone. It is no child of ours, so its exit status is hidden; its log and the kernel's count tell."""
+    if oom and ending.how == "failed":
+        return Verdict(CAUSES["QEMU out of memory"], "oom_kill in /proc/vmstat went up while it ran", "kernel")
+    said = judge(log, "qemu.log", "host")
+    if said is not None and not (said.cause.name == "QEMU killed" and "libvirtd" in said.line):
+        return said
+    if ending.how == "destroyed":
+        return Verdict(CAUSES["machine ended"], said.line if said else ending.reason, "qemu.log" if said else "libvirt")
+    return Verdict(CAUSES["QEMU killed"], "no last words in qemu.log: SIGKILL, or a crash", "qemu.log")
+
+
+def name(fault: BuilderError) -> BuilderError:
+    """Give a fault of this host its cause, if it has none yet and its words are known."""
+    if not fault.proof.cause:
+        found = judge(f"{fault.brief}\n{fault.details}", fault.kind, "host")
+        if found is not None:
+            fault.proof = found.proof
+    return fault

@@ -288,6 +288,10 @@ def test_an_error_is_one_json_document(odd: Run) -> None:
         "brief": "it failed",
         "details": "where\nand why",
         "hint": "do this",
+        "cause": "",
+        "line": "",
+        "source": "",
+        "transient": False,
         "stage": None,
         "evidence": None,
     }

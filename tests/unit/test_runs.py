@@ -98,6 +98,10 @@ def test_a_recorded_failure_is_read_back(tmp_path: Path) -> None:
         "brief": "the guest is gone",
         "details": "no marker",
         "hint": "look at console.log",
+        "cause": "",
+        "line": "",
+        "source": "",
+        "transient": False,
         "stage": "install",
     }
 
