@@ -37,12 +37,14 @@ PACKAGES = {
     "mmdebstrap": "mmdebstrap",
     "openssl": "openssl",
     "ip": "iproute2",
+    "lsblk": "util-linux",
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "ssh": "openssh-client",
     "setpriv": "util-linux",
     "unshare": "util-linux",
     "virtlogd": "libvirt-daemon-system",
+    "wipefs": "util-linux",
     "xorriso": "xorriso",
 }
 

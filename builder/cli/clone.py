@@ -51,6 +51,17 @@ def clone(
     devices: Annotated[
         Literal["virtio", "emulated"] | None, typer.Option("--devices", help="Paravirtual, or SATA and e1000.")
     ] = None,
+    host_disk: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--host-disk",
+            metavar="PATH[,serial=S]",
+            help="Also a block device of this host; one that bears data only with its serial number.",
+        ),
+    ] = None,
+    host_device: Annotated[
+        list[str] | None, typer.Option("--host-device", metavar="PCI", help="Also a PCI device of this host.")
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="A disk of its own instead of an overlay.")] = False,
     start: Annotated[bool, typer.Option("--start/--no-start", help="Switch it on.")] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Until root can log in over SSH.")] = False,
@@ -82,6 +93,8 @@ def clone(
         network=network,
         devices=devices,
         full=full,
+        host_disks=tuple(host_disk or ()),
+        host_devices=tuple(host_device or ()),
     )
     check_words(wanted)
     made, key = _make(settings, image, wanted, ssh_key, start=start, wait=wait, atomic=atomic)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from builder import images
-from builder.adapters import process
+from builder.adapters import host_devices, process
 from builder.adapters.domains import Domains, Found
 from builder.clone import ports, removal, request
 from builder.clone.record import DISK, RECORD, Vm, changing, damaged, find, list_vms, save, spec
@@ -59,6 +59,9 @@ def start(vms: Path, domains: Domains, name: str) -> Vm:
             raise PublishError(f"libvirt has another machine named {name}", hint=f"look at it: virsh dominfo {name}")
         if vm.base and not Path(vm.base).exists():
             raise PublishError(f"the base of {name} is gone: {vm.image}@{vm.version}", f"no such file: {vm.base}")
+        for path in vm.host_disks:
+            # It was nobody's when the clone was made; the host may have mounted it since.
+            host_devices.require_unused(Path(path))
         if state == "paused":
             raise PublishError(f"{name} is paused", hint=f"virsh resume {name}")
         if state == "undefined":

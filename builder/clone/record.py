@@ -43,6 +43,8 @@ class Vm(BaseModel):
         network: `user`, `nat`, or `bridge:<name>`.
         port: on 127.0.0.1, leads to the guest's port 22; None unless the network is `user`.
         address: static, with prefix length.
+        host_disks: block devices of the host that it gets.
+        host_devices: PCI devices of the host that it gets, by full address.
         key: private key that its root accepts, for builder's own logins; None where only the public half was given.
     """
 
@@ -70,6 +72,8 @@ class Vm(BaseModel):
     address: str | None
     gateway: str | None
     dns: tuple[str, ...]
+    host_disks: tuple[str, ...] = ()
+    host_devices: tuple[str, ...] = ()
     key: str | None
 
     @property
@@ -108,6 +112,8 @@ def spec(vm: Vm, folder: Path) -> MachineSpec:
         nvram=folder / NVRAM if vm.firmware == "uefi" else None,
         devices=vm.devices,
         disks=(Disk(folder / DISK, "qcow2", DISK_SERIAL, backing=backing, cache="writeback"),),
+        host_disks=tuple(map(Path, vm.host_disks)),
+        host_devices=vm.host_devices,
         cdroms=(folder / SEED,),
         console_log=folder / CONSOLE,
         serial1=folder / REPORTS,

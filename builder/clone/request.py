@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import re
 import uuid
 from collections.abc import Collection
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builder import seed
-from builder.adapters import host_facts, process
+from builder.adapters import host_devices, host_facts, process
 from builder.adapters.domains import Domains
 from builder.clone import ports
 from builder.clone.record import Vm
@@ -37,6 +38,8 @@ class Request:
         disk_size: bytes the guest sees; at least the image's.
         network: `user`, `nat` or `bridge:<name>`.
         full: a copy that stands alone, instead of an overlay.
+        host_disks: block devices of the host, see `host_devices.block_device`.
+        host_devices: PCI addresses of devices of the host.
     """
 
     name: str
@@ -51,6 +54,8 @@ class Request:
     network: str = "user"
     devices: Literal["virtio", "emulated"] | None = None
     full: bool = False
+    host_disks: tuple[str, ...] = ()
+    host_devices: tuple[str, ...] = ()
 
     def names(self) -> list[str]:
         """Of all clones."""
@@ -70,6 +75,10 @@ def check_words(request: Request) -> None:
             raise RecipeError(f"a VM cannot be named {name!r}", hint="letters, digits, '-' and '.', at most 63")
     if not re.fullmatch(r"user|nat|bridge:[A-Za-z0-9_.-]{1,15}", request.network):
         raise RecipeError(f"--network {request.network}: no such network", hint="user, nat, or bridge:NAME")
+    if request.count > 1 and (request.host_disks or request.host_devices):
+        raise RecipeError("a device of the host goes to one VM only", hint="leave --count out")
+    for address in request.host_devices:
+        host_devices.pci_address(address)
     if request.gateway and not request.address:
         raise RecipeError("--gateway without --address", hint="without an address the guest asks DHCP for both")
     for number, name in enumerate(request.names()):
@@ -105,12 +114,35 @@ def check_network(request: Request, domains: Domains, others: Collection[Vm]) ->
                 raise PublishError(f"address {address} is in use by {other.name}", hint="builder vm list shows all")
 
 
+def devices(request: Request, domains: Domains, others: Collection[Vm]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Block devices and PCI devices of the host as the record names them, after a look at each.
+
+    Raises:
+        HostError: one is in use on the host, or cannot be handed over.
+        PublishError: another clone has it.
+    """
+    if request.host_devices and not domains.host.uri.endswith("/system"):
+        raise RecipeError("--host-device needs qemu:///system", hint="run as root")
+    disks = tuple(str(host_devices.block_device(words).path) for words in request.host_disks)
+    full = [host_devices.pci_address(address) for address in request.host_devices]
+    cards = tuple(host_devices.pci_device(address, others=full) for address in full)
+    asked = {os.path.realpath(path): path for path in disks} | {card: card for card in cards}
+    if len(asked) < len(disks) + len(cards):
+        raise RecipeError("a device of the host is named twice")
+    for other in others:
+        theirs = {os.path.realpath(path) for path in other.host_disks} | set(other.host_devices)
+        for one in theirs & set(asked):
+            raise PublishError(f"{asked[one]} belongs to {other.name}", hint=f"builder vm delete {other.name}")
+    return disks, cards
+
+
 def drafts(
     request: Request, image: Image, domains: Domains, others: Collection[Vm], *, accel: Any, key: Path | None
 ) -> list[Vm]:
     """Records of the clones to be; nothing is made yet.
 
     Raises:
+        HostError, PublishError: a device of the host is in use, see `devices`.
         RecipeError: the disk is to be smaller than the image's.
     """
     size = int((image.manifest.get("disk") or {}).get("virtual_size") or 0) or _virtual_size(image.disk)
@@ -119,6 +151,7 @@ def drafts(
             f"--disk-size {request.disk_size} is smaller than the image's disk ({size} bytes), or not whole sectors"
         )
     made = _made_for(image)
+    disks, cards = devices(request, domains, others)
     taken = {other.port for other in others if other.port is not None}
     first = Vm(
         name="",
@@ -143,6 +176,8 @@ def drafts(
         address=None,
         gateway=request.gateway,
         dns=request.dns,
+        host_disks=disks,
+        host_devices=cards,
         key=str(key) if key else None,
     )
     found = []

@@ -68,6 +68,9 @@ SPECS = {
     ),
     "nat": dataclasses.replace(INSTALL, network=LibvirtNet("default"), console_log=WORK / "ttyS0.log"),
     "bridge-emulated": dataclasses.replace(INSTALL, network=BridgeNet("br0"), devices="emulated"),
+    "host-devices": dataclasses.replace(
+        INSTALL, host_disks=(Path("/dev/disk/by-id/ata-QEMU_1"),), host_devices=("0000:01:00.0", "0000:01:00.1")
+    ),
     "odd-characters": dataclasses.replace(
         INSTALL,
         run_id="<&>\"'",
