@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builder.adapters import netlink, waiting
-from builder.adapters.machine import Machine
 from builder.errors import HostError
 
 LINE = re.compile(r"^BUILDER ADDRESS ([0-9.]{7,15})\s*$", re.M)
@@ -21,12 +20,20 @@ ASK_EVERY = 10.0  # seconds between two rounds of ARP
 
 
 def find(
-    machine: Machine, reports: Path, interface: str | None, *, within: float, stop: Callable[[], bool] = lambda: False
+    mac: str,
+    reports: Path,
+    interface: str | None,
+    ask: Callable[[], str | None],
+    *,
+    within: float,
+    stop: Callable[[], bool] = lambda: False,
 ) -> str | None:
     """The IPv4 address of a guest.
 
     Args:
+        mac: of its network card.
         reports: what the guest says on ttyS1.
+        ask: asks libvirt, for a lease or the guest agent.
         interface: the host's bridge that the guest is on, for ARP; None leaves that out.
         within: seconds.
         stop: asked before each look; true gives up.
@@ -43,7 +50,7 @@ def find(
         if interface and time.monotonic() - asked > ASK_EVERY:
             asked = time.monotonic()
             netlink.ask_all(interface)
-        return _told(reports) or machine.address() or _neighbour(machine.spec.mac)
+        return _told(reports) or ask() or _neighbour(mac)
 
     return waiting.until(look, within=within, every=EVERY) or None
 

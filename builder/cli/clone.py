@@ -147,7 +147,7 @@ def _make(
 
 def _start(settings: Settings, host: Domains, made: list[Vm], *, wait: bool, atomic: bool) -> list[Vm]:
     """Start them all, and wait for all side by side; clones that fail stay, unless it is all or none."""
-    from builder.clone import lifecycle, login
+    from builder.clone import lifecycle, login, record
 
     vms = settings.artifacts / "vms"
     names = [vm.name for vm in made]
@@ -164,7 +164,8 @@ def _start(settings: Settings, host: Domains, made: list[Vm], *, wait: bool, ato
             kept = "all were removed" if atomic else "the VMs stay: builder vm list"
             raise type(fault)(fault.brief, f"{more}{kept}\n{fault.details}".strip(), fault.hint)
         done = True
-        return started
+        # With the addresses that were found meanwhile.
+        return [record.find(vms, vm.name) for vm in started]
     finally:
         if atomic and not done:
             for name in names:

@@ -157,7 +157,7 @@ def ssh(
     one = record.find(vms, name)
     with _open(one.uri) as host, login.session(vms, host, one, within):
         # That was the proof of the host key; ssh(1) does the rest, and knows agents, forwards and terminals.
-        options = login.ssh_options(vms, one)
+        options = login.ssh_options(vms, record.find(vms, name))
     words = [process.find("ssh")]
     for option, value in options.items():
         words += ["-o", f"{option}={value}"]

@@ -212,4 +212,5 @@ def place(vm: Vm) -> tuple[str, int] | None:
     """Host and port at which its SSH answers, as far as the record knows."""
     if vm.network == "user":
         return (ports.HOST, vm.port) if vm.port else None
-    return (vm.address.partition("/")[0], 22) if vm.address else None
+    known = vm.address.partition("/")[0] if vm.address else vm.seen
+    return (known, 22) if known else None

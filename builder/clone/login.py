@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from builder.adapters import guest, host_facts, waiting
+from builder.adapters import guest, guest_address, host_facts, waiting
 from builder.adapters.atomic_file import replacing
 from builder.adapters.domains import Domains
 from builder.clone.lifecycle import place, state_of
-from builder.clone.record import CONSOLE, KNOWN_HOSTS, REPORTS, Vm
+from builder.clone.record import CONSOLE, KNOWN_HOSTS, REPORTS, Vm, changing, find, save
 from builder.errors import BuilderError, RecipeError, UnreachableError
 
 # Limits are written for KVM; a guest whose every instruction is translated gets this much more.
@@ -78,7 +78,7 @@ def session(
     key = guest.load_key(_private(vm))
     deadline = time.monotonic() + within
     prints = _fingerprints(vms, domains, vm, within, stop)
-    host, port = _place(domains, vm, deadline - time.monotonic())
+    host, port = _place(vms, domains, vm, deadline - time.monotonic(), stop)
     left = max(1.0, deadline - time.monotonic())
     with guest.connect(port, key, prints, within=left, host=host, stop=stop) as opened:
         line = f"{vm.host_alias} {opened.host_key}\n".encode()
@@ -95,7 +95,11 @@ def ssh_options(vms: Path, vm: Vm) -> dict[str, str]:
     """
     where = place(vm)
     if where is None:
-        raise UnreachableError(f"the address of {vm.name} is not known", hint="give clones on a network an --address")
+        raise UnreachableError(
+            f"the address of {vm.name} is not known",
+            "a network handed it out, and builder has not asked yet",
+            f"builder vm ssh {vm.name} finds it; so does --wait",
+        )
     options = {
         "HostName": where[0],
         "Port": str(where[1]),
@@ -152,18 +156,26 @@ def _fingerprints(vms: Path, domains: Domains, vm: Vm, within: float, stop: Call
     return prints
 
 
-def _place(domains: Domains, vm: Vm, within: float) -> tuple[str, int]:
+def _place(vms: Path, domains: Domains, vm: Vm, within: float, stop: Callable[[], bool]) -> tuple[str, int]:
+    """Where its SSH answers now: an address that DHCP gave may be another one than last time."""
     where = place(vm)
-    if where is None and vm.network == "nat":
-        found = waiting.until(lambda: domains.address(vm.name), within=max(0.0, within), every=0.5)
-        where = (found, 22) if found else None
-    if where is None:
+    if where is not None and (vm.network == "user" or vm.address):
+        return where
+    bridge = vm.network.partition(":")[2] or None
+    reports = vms / vm.name / REPORTS
+    found = guest_address.find(
+        vm.mac, reports, bridge, lambda: domains.address(vm.name), within=max(0.0, within), stop=stop
+    )
+    if found is None:
         raise UnreachableError(
             f"the address of {vm.name} is not known",
-            "on a bridge, DHCP is somebody else's",
-            "give clones on a bridge an --address",
+            f"asked for: a lease, the guest agent, ARP for {vm.mac}, its own line on ttyS1",
+            "does a DHCP server answer on this network? clones can be given an --address",
         )
-    return where
+    if found != vm.seen:
+        with changing(vms):
+            save(vms, find(vms, vm.name).model_copy(update={"seen": found}))
+    return found, 22
 
 
 def _tail(folder: Path) -> str:

@@ -43,6 +43,7 @@ class Vm(BaseModel):
         network: `user`, `nat`, or `bridge:<name>`.
         port: on 127.0.0.1, leads to the guest's port 22; None unless the network is `user`.
         address: static, with prefix length.
+        seen: the address that it had when builder was in last; None with a static one and on the network `user`.
         host_disks: block devices of the host that it gets.
         host_devices: PCI devices of the host that it gets, by full address.
         key: private key that its root accepts, for builder's own logins; None where only the public half was given.
@@ -70,6 +71,7 @@ class Vm(BaseModel):
     port: int | None
     hostname: str
     address: str | None
+    seen: str | None = None
     gateway: str | None
     dns: tuple[str, ...]
     host_disks: tuple[str, ...] = ()

@@ -213,7 +213,10 @@ def _door(job: Job, twin: Twin, within: float) -> tuple[str, int]:
     if isinstance(network, UserNet):
         return "127.0.0.1", twin.machine.ssh_port or 0
     bridge = network.name if isinstance(network, BridgeNet) else None
-    address = guest_address.find(twin.machine, twin.reports, bridge, within=within, stop=twin.stop.is_set)
+    machine = twin.machine
+    address = guest_address.find(
+        machine.spec.mac, twin.reports, bridge, machine.address, within=within, stop=twin.stop.is_set
+    )
     if address is None:
         raise VerifyError(
             f"the address of {twin.role} did not become known within {within:.0f} s",

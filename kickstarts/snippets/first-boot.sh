@@ -101,6 +101,7 @@ set_address() {
         done
     } > "$file"
     restorecon "$file"
+    report "ADDRESS ${address%/*}"
 }
 
 # Root is the last partition; when the disk has room behind it, take that room.

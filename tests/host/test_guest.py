@@ -76,5 +76,13 @@ def test_guests_on_a_bridge_let_root_in(world: tuple[Cell, Cell], rehearsal_iso:
         assert gateway.run("ping", "-c", "1", "-W", "5", "10.77.0.41").returncode == 0
         done = host.builder(*place, "vm", "delete", "web-1", "web-2", "web-3")
         assert done.returncode == 0, done.stderr
+
+        # One without an address of its own: it gets one from the gateway, and builder finds out which.
+        out = ended(host.start(*place, "clone", IMAGE, "leased", "--network", "bridge:br0", "--wait", "--ssh-config"))
+        (line,) = [line for line in out.splitlines() if "HostName" in line]
+        assert IPv4Address(FIRST) <= IPv4Address(line.split()[1]) <= IPv4Address(LAST)
+        done = host.builder(*place, "vm", "ssh", "leased", "--", "hostname")
+        assert (done.returncode, done.stdout) == (0, "leased\n"), done.stderr
+        assert host.builder(*place, "vm", "delete", "leased").returncode == 0
     assert host.builder("host", "restore").returncode == 0
     assert host.network() == before
