@@ -6,13 +6,13 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 IMAGE  ?= centos7-minimal
 
-.PHONY: run test check e2e bench clean packages lock
+.PHONY: run test check e2e faults bench clean packages lock
 
 run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media rehearsal
 
 test: check
-	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone
+	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults
 	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
 
 check: $(READY)
@@ -24,6 +24,10 @@ check: $(READY)
 
 e2e: $(READY)
 	$(BIN)/pytest -m "e2e or slow" tests
+
+# Every fault there is a test for, and the table of what became of it.
+faults: $(READY)
+	$(BIN)/pytest -q -m fault tests
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench

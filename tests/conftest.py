@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder import locks
 from builder.rehearsal import medium
+from tests import fault_table
+from tests.fault_table import fault_row
+
+__all__ = ["Silent", "fault_row", "rehearsal_iso"]
 
 CACHE = Path(__file__).parents[1] / "artifacts" / ".cache" / "rehearsal"
 
@@ -40,3 +45,18 @@ def rehearsal_iso() -> Path:
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     return iso
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The mark of the fault table, which nobody has to write."""
+    config.addinivalue_line("markers", "fault: makes a row of the fault table; set by the fixture fault_row")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that make a row of the fault table are found by `-m fault`."""
+    fault_table.mark_faults(items)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The fault table, when there is one."""
+    fault_table.print_table(terminalreporter)

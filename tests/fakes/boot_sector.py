@@ -3,7 +3,8 @@
 A boot sector for the first disk (or, through El Torito "no emulation", for a CD) that says things on the two serial
 ports and ends in a chosen way. In real mode, nothing but the 16550 ports and the ACPI power register is touched.
 Sources: Intel SDM volume 2 (encodings), the 16550 data sheet (line status bit 5: transmitter empty), SeaBIOS
-(power management base 0x600, so PM1a control is port 0x604, on both `q35` and `pc`).
+(power management base 0x600, so PM1a control is port 0x604, on both `q35` and `pc`), the BIOS's extended disk services
+(int 13h, functions 42h and 43h).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Literal
 
-End = Literal["poweroff", "hang", "reset", "triple fault", "panic"]
+End = Literal["poweroff", "hang", "reset", "triple fault", "panic", "read", "write"]
 
 TTYS0 = 0x3F8
 TTYS1 = 0x2F8
@@ -150,6 +151,8 @@ def _end(code: _Code, end: End) -> None:
     elif end == "triple fault":
         code.address("0F011E", "no_idt")  # lidt [no_idt]: a table of length 0
         code.put("CC")  # int3: no handler, no double-fault handler, shutdown
+    elif end in ("read", "write"):
+        _disk(code, end)
     elif end == "panic":
         code.put("BA0505 B001 EE")  # mov dx,0x505 (pvpanic); mov al,1; out dx,al
     code.label("stop")
@@ -157,6 +160,24 @@ def _end(code: _Code, end: End) -> None:
     code.jump("E9", "stop")
     code.label("no_idt")
     code.put("0000 00000000")
+
+
+def _disk(code: _Code, end: End) -> None:
+    """For ever: read the first sector of the first disk, or write one sector of each of its pages in turn."""
+    code.label("turn")
+    code.address("BE", "packet")  # mov si,packet
+    code.put("B280")  # mov dl,0x80
+    code.put("B80042" if end == "read" else "B80043")  # mov ax,0x4200 or 0x4300
+    code.put("CD13")  # int 0x13
+    if end == "write":
+        code.address("8306", "block")  # add word [block],8
+        code.put("08")
+    code.jump("E9", "turn")
+    # 16 bytes long; 1 sector; at 0000:8000; from this block on.
+    code.label("packet")
+    code.put("1000 0100 0080 0000")
+    code.label("block")
+    code.put("0000 0000 0000 0000")
 
 
 def _routines(code: _Code) -> None:

@@ -1,0 +1,122 @@
+"""The table of causes: whole, without a dead row, and right about words that no guest here says."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import builder
+from builder.adapters.machine import Ending
+from builder.errors import HostError, MediumError
+from builder.stages import verdict
+from builder.stages.signs import CAUSES, SIGNS
+from tests.faults.test_guest_words import SAID
+
+GONE = Ending("failed", 1.0, "QEMU ended unexpectedly")
+
+
+def test_every_cause_is_reached_by_a_sign_or_an_ending() -> None:
+    text = "".join((Path(builder.__file__).parent / "stages" / f"{name}.py").read_text() for name in
+                   ("verdict", "watching", "install"))  # fmt: skip
+    used = {node.value for node in ast.walk(ast.parse(text.replace("from __future__ import annotations", "")))
+            if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # fmt: skip
+    assert CAUSES.keys() <= {sign.cause for sign in SIGNS} | used
+
+
+def test_every_sign_has_a_source_and_every_cause_a_hint() -> None:
+    assert all(sign.source and sign.cause in CAUSES for sign in SIGNS)
+    assert all(cause.hint and cause.brief for cause in CAUSES.values())
+
+
+def test_no_line_of_a_good_install_is_a_proof() -> None:
+    """The console of an install that goes well, in Anaconda's order and words."""
+    good = """
+Welcome to CentOS Linux 7 (Core) dracut-033-572.el7 (Initramfs)!
+Starting installer, one moment...
+anaconda 21.48.22.159-1 for CentOS 7 started.
+ * installation log files are stored in /tmp during the installation
+ * shell is available on TTY2 and in second TMUX pane (ctrl+b, then press 2)
+12:00:01 Not asking for VNC because we don't have a network
+Starting automated install....
+Generating updated storage configuration
+Checking storage configuration...
+1) [x] Language settings                 2) [x] Time settings
+Progress
+Setting up the installation environment
+Creating disklabel on /dev/sda
+Creating xfs on /dev/sda1
+Running pre-installation scripts
+Starting package installation process
+Preparing transaction from installation source
+Installing libgcc (1/301)
+Performing post-installation setup tasks
+Installing boot loader
+Running post-installation scripts
+[  OK  ] Reached target Shutdown.
+dracut Warning: Killing all remaining processes
+Powering off.
+[  333.3] Power down.
+"""
+    assert verdict.judge(good, "console") is None
+    assert verdict.judge(good, "console", proof=False) is None
+    assert verdict.judge(good, "console", "system", proof=False) is None
+
+
+@pytest.mark.parametrize("words", SAID, ids=lambda words: words.cause)
+def test_words_are_found_in_the_middle_of_others(words: object) -> None:
+    said, cause = words.ttys0.replace("\x1b[7m", "").replace("\x1b[0m", ""), words.cause  # type: ignore[attr-defined]
+    found = verdict.judge(f"Installing x (1/2)\n{said}\n[anaconda] 1:main* 2:shell", "console", proof=False)
+    # What only an event tells has no words.
+    assert (found.cause.name if found else cause) == cause
+
+
+@pytest.mark.parametrize(
+    ("log", "oom", "how", "cause"),
+    [
+        ("shutting down, reason=crashed", False, "failed", "QEMU killed"),
+        ("shutting down, reason=crashed", True, "failed", "QEMU out of memory"),
+        ("qemu-system-x86_64: block.c:12: bdrv_x: Assertion `a == b' failed.", False, "failed", "QEMU crashed"),
+        ("qemu: terminating on signal 15 from pid 7 (kill)", False, "destroyed", "QEMU killed"),
+        ("qemu: terminating on signal 15 from pid 7 (/usr/sbin/libvirtd)", False, "destroyed", "machine ended"),
+        ("", False, "destroyed", "machine ended"),
+        ("", False, "failed", "QEMU killed"),
+    ],
+)
+def test_the_end_of_qemu(log: str, oom: bool, how: str, cause: str) -> None:
+    found = verdict.of_ending(Ending(how, 1.0, "gone"), {}, log, oom=oom)  # type: ignore[arg-type]
+    assert found.cause.name == cause
+    assert found.line
+
+
+@pytest.mark.parametrize(
+    ("details", "cause", "transient"),
+    [
+        ("http://a/x.iso: HTTP 503 Service Unavailable", "no mirror", True),
+        ("http://a/x.iso: connection refused", "no mirror", True),
+        ("http://a/x.iso: sha256 is 00, expected 11", "wrong medium", False),
+        ("http://a/x.iso: HTTP 404 Not Found", "not on mirrors", False),
+    ],
+)
+def test_mirrors(details: str, cause: str, transient: bool) -> None:
+    fault = verdict.name(MediumError("no mirror gave the install medium x.iso", details))
+    assert (fault.proof.cause, fault.proof.transient) == (cause, transient)
+
+
+@pytest.mark.parametrize(
+    ("details", "cause"),
+    [
+        ("qemu-img: error while writing: No space left on device", "disk full"),
+        ("qemu-system-x86_64: cannot set up guest memory 'pc.ram': Cannot allocate memory", "host memory"),
+        ("Cannot recv data: Connection reset by peer", "libvirt gone"),
+        (
+            "internal error: End of file from qemu monitor\nEnd of file while reading data: Input/output error",
+            "libvirt gone",
+        ),
+        ("qemu-img: error while reading: Input/output error", "disk error"),
+        ("something nobody foresaw", ""),
+    ],
+)
+def test_words_of_this_host(details: str, cause: str) -> None:
+    assert verdict.name(HostError("it failed", details)).proof.cause == cause
