@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from builder.recipe import Recipe
 
@@ -22,6 +22,14 @@ class Medium:
 
 
 @dataclass(frozen=True)
+class Base:
+    """The published image that is built on: `name@version`, and its disk's SHA-256."""
+
+    spec: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Order:
     """A recipe with its open choices made.
 
@@ -29,6 +37,9 @@ class Order:
         name: in the catalogue; the recipe's, with `-rehearsal` behind it when the medium is one.
         templates: texts of the kickstart template and all it includes, by name.
         password_mac: HMAC of the root password's crypt string: tells a changed password, tells no password.
+        secrets_of: the recipe whose root password the image has: its own, or the one of the image it is built on.
+        base: what is built on, instead of an install.
+        provisions: SHA-256 of what the recipe provisions with, by name.
     """
 
     name: str
@@ -36,3 +47,6 @@ class Order:
     medium: Medium
     templates: Mapping[str, str]
     password_mac: str
+    secrets_of: str = ""
+    base: Base | None = None
+    provisions: Mapping[str, str] = field(default_factory=dict)

@@ -19,12 +19,13 @@ from builder.console import JsonLines, Recorded
 from builder.errors import BuilderError, HostError, PublishError
 from builder.objects import Record
 from builder.planning import ASKED, closure, decide, fault, needs_of, plan
+from builder.recipe import Recipe
 from builder.settings import Settings
 from builder.stage import Action, Job, Ledger, Observer, Plan, Secrets, Stage, Step
-from builder.stages import answers, fetch, install, medium, publish, seal, verdict, verify
+from builder.stages import answers, fetch, install, medium, provision, publish, seal, verdict, verify
 from builder.store import Build, Store
 
-__all__ = ["KEEPER", "STAGES", "Outcome", "execute", "plan"]
+__all__ = ["KEEPER", "ON_BASE", "PROVISIONED", "STAGES", "Outcome", "execute", "plan", "stages_of"]
 
 STAGES: tuple[Stage, ...] = (
     fetch.STAGE,
@@ -36,8 +37,30 @@ STAGES: tuple[Stage, ...] = (
     publish.STAGE,
 )
 
+# With a `provision` section in the recipe, what was installed is booted before it is sealed.
+PROVISIONED: tuple[Stage, ...] = (
+    fetch.STAGE,
+    answers.STAGE,
+    medium.STAGE,
+    install.STAGE,
+    provision.STAGE,
+    seal.PROVISIONED,
+    verify.STAGE,
+    publish.STAGE,
+)
+
+# With `from`, a published image takes the place of the install.
+ON_BASE: tuple[Stage, ...] = (provision.ON_BASE, seal.PROVISIONED, verify.STAGE, publish.STAGE)
+
 # When this stage stands, nobody will ask for the large and secret-bearing objects that came before it.
 KEEPER = "seal"
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The pipeline of a recipe."""
+    if recipe.from_ is not None:
+        return ON_BASE
+    return PROVISIONED if recipe.provision.wanted else STAGES
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from builder.adapters import kickstart
-from builder.errors import MediumError
-from builder.order import Medium, Order
+from builder import images
+from builder.adapters import kickstart, provisions
+from builder.errors import MediumError, RecipeError
+from builder.order import Base, Medium, Order
 from builder.recipe import REHEARSAL, Recipe
 from builder.secrets import Secrets
 from builder.settings import Patience, Settings
@@ -32,22 +33,42 @@ def resolve(
 
     Raises:
         MediumError: the file is no ISO, is truncated, or is not a medium that the recipe names.
-        RecipeError: a template is missing.
+        PublishError: there is no image that it builds on.
+        RecipeError: a template is missing, or something to provision with.
     """
-    medium, settings = _choose(recipe, media, store, settings)
+    base = _base(recipe, media, settings)
+    if base is None:
+        medium, settings = _choose(recipe, media, store, settings)
+    else:
+        medium = Medium(None, rehearsal=base.sha256 if base.manifest.get("rehearsal") else None)
     limits = recipe.limits
     settings = replace(settings, patience=Patience(limits.install, limits.quiet, limits.boot))
     name = recipe.name + (REHEARSAL if medium.rehearsal else "")
-    # One password for a recipe and its rehearsals: the kickstart is the same bytes for both.
-    secrets = Secrets(store, recipe.name, settings.root_password_file, peek=peek)
+    # One password for a recipe and its rehearsals: the kickstart is the same bytes for both. What is built on an image
+    # has its password.
+    owner = recipe.name if base is None else str(base.manifest.get("secrets_of") or base.manifest["recipe"])
+    secrets = Secrets(store, owner, settings.root_password_file, peek=peek)
     order = Order(
         name=name,
         recipe=recipe,
         medium=medium,
-        templates=kickstart.collect(recipe.kickstart.template, settings.templates),
+        templates={} if base else kickstart.collect(recipe.kickstart.template, settings.templates),
         password_mac=secrets.mac(secrets.root_crypt),
+        secrets_of=owner,
+        base=Base(f"{base.name}@{base.version}", base.sha256) if base else None,
+        provisions=provisions.collect(recipe.provision.sources, settings.provisions),
     )
     return order, settings, secrets
+
+
+def _base(recipe: Recipe, media: str | None, settings: Settings) -> images.Image | None:
+    """The published image that the recipe builds on; a rehearsal of it where one was asked for."""
+    if recipe.from_ is None:
+        return None
+    if media not in (None, ASKED):
+        raise RecipeError(f"{recipe.name} is built on {recipe.from_}: it has no use for --media {media}")
+    name, at, version = recipe.from_.partition("@")
+    return images.load_image(settings.images, f"{name}{REHEARSAL if media else ''}{at}{version}")
 
 
 def _choose(recipe: Recipe, media: str | None, store: Store, settings: Settings) -> tuple[Medium, Settings]:

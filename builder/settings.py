@@ -71,6 +71,11 @@ class Settings:
         return self.artifacts / "images"
 
     @property
+    def provisions(self) -> tuple[Path, ...]:
+        """Folders searched for what recipes provision with: each lies beside one of `recipes`."""
+        return tuple(folder.parent / "provision" for folder in self.recipes)
+
+    @property
     def runs(self) -> Path:
         """One folder a run, with its record and its evidence."""
         return self.artifacts / "runs"

@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from builder.errors import BuilderError, HostError
 
 # Debian package that brings each program, for the hint of a missing one.
 PACKAGES = {
+    "ansible-playbook": "ansible-core",
     "blkid": "util-linux",
     "checkisomd5": "isomd5sum",
     "cp": "coreutils",
@@ -88,6 +89,7 @@ def run(
     env: Mapping[str, str] | None = None,
     check: bool = True,
     error: type[BuilderError] = HostError,
+    heard: Callable[[str], None] | None = None,
 ) -> Finished:
     """Run one program to its end and return what it said.
 
@@ -98,6 +100,8 @@ def run(
         env: added to the environment.
         check: raise when the exit status is not 0.
         error: the class raised for a bad exit status or a time-out.
+        heard: told what the program writes on standard output as it comes; then nothing is given to the program, and
+            there is no time limit.
 
     Raises:
         HostError: the program is not installed.
@@ -116,6 +120,8 @@ def run(
         start_new_session=True,
     ) as child:
         try:
+            if heard is not None:
+                _listen(child, heard)
             out, err = child.communicate(data, timeout=timeout)
         except subprocess.TimeoutExpired:
             _end_group(child)
@@ -147,6 +153,13 @@ def start_daemon(argv: Sequence[str | Path]) -> int:
     # The daemon is meant to outlive this object: keep Python from warning that it still runs.
     child.returncode = 0
     return child.pid
+
+
+def _listen(child: subprocess.Popen[bytes], heard: Callable[[str], None]) -> None:
+    """Hand on what comes until its end. Such programs write a line or two on standard error: no pipe fills up."""
+    stream = child.stdout
+    while stream is not None and (piece := os.read(stream.fileno(), 4096)):
+        heard(_text(piece))
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:

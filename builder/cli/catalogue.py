@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +26,7 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Wi
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
     images.command("list")(list_)
-    for command in (show, diff, verify, rollback, release, prune):
+    for command in (show, diff, verify, rollback, release, prune, export):
         images.command()(command)
     app.add_typer(images, name="images")
 
@@ -204,6 +205,45 @@ def prune(
         write(console.table(["NAME", "VERSION", ""], rows))
     if not dry_run:
         lines([f"{console.size_text(done.freed)} freed"] if done.removed else ["nothing to remove"])
+
+
+def export(
+    ctx: typer.Context,
+    name: Spec,
+    kind: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="qcow2, raw, vmdk, vhdx, vdi, or vagrant: a libvirt box.")
+    ] = "qcow2",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Without one: NAME-VERSION.FORMAT, here.")
+    ] = None,
+    zstd: Annotated[bool, typer.Option("--zstd", help="Smaller; QEMU before 5.1 cannot open it.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write an image in another format, and read it back."""
+    from builder import console, images
+
+    if kind not in images.KINDS:
+        raise RecipeError(f"there is no format {kind}", hint=f"formats: {', '.join(images.KINDS)}")
+    if zstd and kind not in ("qcow2", "vagrant"):
+        raise RecipeError(f"--zstd has no meaning for {kind}")
+    image = images.load_image(ctx.ensure_object(State).settings().images, name)
+    chosen: Any = kind
+    target = output or Path(images.default_name(image, chosen))
+    with console.watcher(as_json=as_json) as watched:
+        target = images.export(
+            image,
+            chosen,
+            target,
+            compression="zstd" if zstd else "zlib",
+            force=force,
+            tell=lambda what, percent: watched.beat(f"{what}: {percent:.0f} %" if percent else what),
+        )
+    size = target.stat().st_size
+    if as_json:
+        document({"name": image.name, "version": image.version, "format": kind, "path": str(target), "size": size})
+        return
+    lines([f"{short(target)}: {console.size_text(size)}, {kind}, holds {image.name}@{image.version}"])
 
 
 def _facts(image: Image) -> dict[str, Any]:

@@ -128,14 +128,14 @@ def _ask(
 
     chosen = recipe.load(pipeline, pairs(sets), settings.recipes)
     # Only now: a fault of the recipe is reported without waiting for the libraries that a run needs.
-    from builder.pipeline import STAGES
     from builder.pipeline import plan as decide
+    from builder.pipeline import stages_of
     from builder.resolve import resolve
     from builder.store import Store
 
     store = Store(settings.store)
     order, settings, secrets = resolve(chosen, media, store, settings, peek=peek)
-    return decide(STAGES, order, store, settings, fresh=frozenset(fresh or ())), store, settings, secrets
+    return decide(stages_of(chosen), order, store, settings, fresh=frozenset(fresh or ())), store, settings, secrets
 
 
 def _look_at_host(settings: Settings, watched: Watcher) -> None:

@@ -11,12 +11,14 @@ from builder.images.catalogue import (
     publish,
 )
 from builder.images.differences import Changes, Difference, compare
+from builder.images.export import KINDS, Kind, default_name, export
 from builder.images.history import held_version, previous, release, roll_back
 from builder.images.proof import Proof, proofs, prove, versions
 from builder.images.retention import Pruned, prune
 from builder.images.users import Use, User, enter, leave, users_of, using
 
 __all__ = [
+    "KINDS",
     "LATEST",
     "MANIFEST",
     "SUMS",
@@ -24,12 +26,15 @@ __all__ = [
     "Changes",
     "Difference",
     "Image",
+    "Kind",
     "Proof",
     "Pruned",
     "Use",
     "User",
     "compare",
+    "default_name",
     "enter",
+    "export",
     "held_version",
     "leave",
     "list_images",

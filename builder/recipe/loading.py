@@ -231,14 +231,19 @@ def _unknown(place: Path_) -> str | None:
     """Why a place cannot be part of a recipe, None when it can."""
     for end, part in enumerate(place):
         model = _model(place[:end])
-        if model is not None and not isinstance(part, int) and part not in model.model_fields:
-            return _no_key(part, list(model.model_fields))
+        if model is not None and not isinstance(part, int) and part not in _keys(model):
+            return _no_key(part, _keys(model))
     return None
 
 
 def _no_key(name: object, known: list[str]) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     return f"unknown key {str(name)!r}: " + (f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}")
+
+
+def _keys(model: type[BaseModel]) -> list[str]:
+    """The keys of a section as they are written in a file."""
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _model(place: Path_) -> type[BaseModel] | None:
@@ -281,7 +286,7 @@ def _said(fault: Any, place: Path_) -> str:
             return "is missing"
         case "extra_forbidden":
             model = _model(place[:-1])
-            return _no_key(place[-1], list(model.model_fields) if model else [])
+            return _no_key(place[-1], _keys(model) if model else [])
         case "literal_error":
             return f"{value!r} is none of {context['expected'].replace(' or ', ', ')}"
         case "model_type" | "model_attributes_type" | "dict_type":

@@ -15,6 +15,8 @@ from pydantic import (
     ConfigDict,
     Field,
     StrictInt,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -107,6 +109,19 @@ Url = Annotated[str, *_text(r"https?://(?![^/]*@)[!-~]+", "http or https URL wit
 Template = Annotated[str, *_text(TEMPLATE, "template: the name of a file in kickstarts/, without a folder")]
 Title = Annotated[str, *_text(r"[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,99}", "title: one line of at most 100 characters")]
 Command = Annotated[str, *_text(r"[^\x00]*\S[^\x00]*", "shell command")]
+
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}"
+SourceName = Annotated[
+    str,
+    *_text(rf"{_PART}(/{_PART})*", "source: a name below the folder `provision`, of letters, digits, '.', '_', '-'"),
+]
+Playbook = Annotated[str, *_text(rf"{_PART}(/{_PART})+", "playbook: write folder/playbook.yml, below `provision`")]
+GuestPath = Annotated[
+    str, *_text(r"(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*|/\.[A-Za-z0-9_][A-Za-z0-9._-]*)+", "absolute path in the guest")
+]
+FileMode = Annotated[str, *_text(r"0[0-7]{3}", 'file mode: four octal digits, as in "0644"')]
+BaseName = Annotated[str, *_text(rf"{NAME}(@[0-9a-f]{{4,12}})?", "image: NAME or NAME@VERSION")]
 
 
 class Section(BaseModel):
@@ -271,18 +286,91 @@ class Publish(Section):
     keep: StrictInt = Field(default=7, ge=1)
 
 
+class File(Section):
+    """A file of the folder `provision` that is put into the machine."""
+
+    source: SourceName
+    path: GuestPath
+    mode: FileMode = "0644"
+
+
+class Provision(Section):
+    """What is done to the installed system before it is sealed: files, then scripts, then an Ansible playbook.
+
+    Args:
+        scripts: files of the folder `provision`, run as root in this order; each must exit 0.
+        playbook: `folder/playbook.yml` below `provision`; the whole folder counts.
+    """
+
+    files: tuple[File, ...] = ()
+    scripts: tuple[SourceName, ...] = ()
+    playbook: Playbook | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Anything is to be done."""
+        return bool(self.files or self.scripts or self.playbook)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of files and folders below `provision`."""
+        folder = (self.playbook.partition("/")[0],) if self.playbook else ()
+        return (*(one.source for one in self.files), *self.scripts, *folder)
+
+
+class Budget(Section):
+    """What the image may cost at most; more of it fails the build.
+
+    Args:
+        size: bytes of the sealed disk.
+        boot: seconds until root is in, of the slower copy, meant for a host with KVM.
+        packages: how many are installed.
+    """
+
+    size: Size | None = None
+    boot: Duration | None = None
+    packages: Annotated[StrictInt, Field(ge=1)] | None = None
+
+
 class Recipe(Section):
-    """One pipeline: everything that decides what the golden image is."""
+    """One pipeline: everything that decides what the golden image is.
+
+    Args:
+        from_: `from` in the file: the published image to build on, instead of `media` and `kickstart`. Those two are
+            None exactly where it is given, and the stages that read them are then no part of the pipeline.
+    """
 
     name: Name
-    media: Media
-    kickstart: Kickstart
+    from_: BaseName | None = Field(default=None, alias="from")
+    media: Media = Field(default=None, validate_default=True)
+    kickstart: Kickstart = Field(default=None, validate_default=True)
     machine: Machine = Machine()
     disk: Disk = Disk()
     network: Network = Network()
     limits: Limits = Limits()
     verify: Verify = Verify()
     publish: Publish = Publish()
+    provision: Provision = Provision()
+    budget: Budget = Budget()
+
+    @field_validator("media", "kickstart", mode="wrap")
+    @classmethod
+    def _installs_or_builds_on(cls, value: object, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        builds_on = info.data.get("from_", "")
+        if value is None and builds_on == "":
+            return None  # `from` itself is at fault
+        if value is None and builds_on is None:
+            raise ValueError("is missing")
+        if value is not None and builds_on:
+            raise ValueError(f"has no use beside from: {builds_on}")
+        return check(value) if value is not None else None
+
+    @field_validator("from_")
+    @classmethod
+    def _no_rehearsal_below(cls, value: str | None) -> str | None:
+        if value and value.partition("@")[0].endswith(REHEARSAL):
+            raise ValueError(f"{value!r} is a rehearsal: name the image it is one of, and run with --media rehearsal")
+        return value
 
     @field_validator("name")
     @classmethod

@@ -25,12 +25,13 @@ LIBRARIES = ("libvirt-python", "pycdlib", "paramiko", "jinja2", "pykickstart")
 
 
 class PublishInputs(Inputs):
-    """Under which name, what the recipe was called, and how many versions stay."""
+    """Under which name, what the recipe was called, how many versions stay, and whose root password the image has."""
 
     name: str
     recipe: str
     rehearsal: bool
     keep: int
+    secrets_of: str
 
 
 def inputs(order: Order) -> PublishInputs:
@@ -40,6 +41,7 @@ def inputs(order: Order) -> PublishInputs:
         recipe=order.recipe.name,
         rehearsal=order.medium.rehearsal is not None,
         keep=order.recipe.publish.keep,
+        secrets_of=order.secrets_of,
     )
 
 
@@ -66,14 +68,16 @@ def run(job: Job) -> None:
     facts = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))
     proof = job.needs["verify"] / verify.FILE
     name = job.inputs.name
+    stages = _stages(job)
     manifest = {
         "recipe": job.inputs.recipe,
         "rehearsal": job.inputs.rehearsal,
         "builder": builder.__version__,
         "run": job.run_id,
-        "booted_before_sealing": False,
+        "secrets_of": job.inputs.secrets_of,
+        "booted_before_sealing": "provision" in stages,
         "disk": facts,
-        "stages": _stages(job),
+        "stages": stages,
         "tools": _tools(),
         "verified": json.loads(proof.read_text(encoding="utf-8")),
     }
@@ -149,4 +153,4 @@ def _tools() -> dict[str, str]:
     return tools | {name: version(name) for name in LIBRARIES}
 
 
-STAGE = Stage("publish", 2, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)
+STAGE = Stage("publish", 3, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)

@@ -1,8 +1,9 @@
-"""The one rule: what is sealed was searched for secrets first, and holds the very bytes that the installer left."""
+"""The one rule: what is sealed was searched for secrets first, and holds the very bytes that were searched."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Literal
 
 from builder.adapters import disk, secret_scan
@@ -33,7 +34,9 @@ def run(job: Job) -> None:
     Raises:
         VerifyError: a secret or a private key is on the disk; nothing is sealed.
     """
-    raw = job.needs["install"] / install.FILE
+    # The install, or what provisioning made of it.
+    (before,) = job.needs.values()
+    raw = before / install.FILE
     sealed = job.out / FILE
     allocated = raw.stat().st_blocks * 512
     with job.ledger.spend("search", allocated):
@@ -63,3 +66,4 @@ def run(job: Job) -> None:
 
 
 STAGE = Stage("seal", 1, ("install",), inputs, run, "search, compress and seal the disk")
+PROVISIONED = replace(STAGE, needs=("provision",))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import threading
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from builder.adapters import console_login, disk, guest, guest_address, host_facts, seed_iso, waiting
 from builder.adapters.domain_xml import BridgeNet, Disk, Layer, LibvirtNet, MachineSpec, UserNet, render
@@ -44,6 +45,15 @@ find / -xdev -type f -perm -4000 2>/dev/null | sed 's/^/suid=/' | sort
 # Facts of which there are many, by the word they are told with.
 _LISTS = {"package": "packages", "service": "services", "user": "users", "port": "ports", "suid": "suid"}
 _UNIT = re.compile(r"\S+\.(?:service|socket|mount|target|timer|path|swap|device|automount|slice|scope)\b")
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a copy lies over; `size` in bytes is what its guest sees, None for as much as there is below."""
+
+    path: Path
+    format: Literal["raw", "qcow2"] = "qcow2"
+    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,13 +109,13 @@ class TwinReport:
 
 
 def boot_twin(
-    job: Job, host: Hypervisor, accel: Accel, role: str, sealed: Path, key: tuple[Any, str], machines: ExitStack
+    job: Job, host: Hypervisor, accel: Accel, role: str, base: Base, key: tuple[Any, str], machines: ExitStack
 ) -> Twin:
     """Start one copy: a throw-away overlay of the sealed file, and a seed of its own."""
     who = identity(job.run_id, role)
     given = job.inputs
     overlay = job.scratch / f"{role}.qcow2"
-    disk.create(overlay, None, "qcow2", backing=(sealed, "qcow2"))
+    disk.create(overlay, base.size, "qcow2", backing=(base.path, base.format))
     seed = job.scratch / f"{role}.iso"
     instance = f"{job.run_id}-{role}"
     seed_iso.write_iso(seed, seed_iso.IDENTITY_LABEL, files(Identity(instance, role, (key[1],))), mode=0o444)
@@ -129,7 +139,7 @@ def boot_twin(
         firmware=given.firmware,
         nvram=job.scratch / f"{role}.nvram" if given.firmware == "uefi" else None,
         devices=given.devices,
-        disks=(Disk(overlay, "qcow2", DISK_SERIAL, backing=(Layer(sealed, "qcow2"),)),),
+        disks=(Disk(overlay, "qcow2", DISK_SERIAL, backing=(Layer(base.path, base.format),)),),
         cdroms=(seed,),
         serial1=reports,
         network=_network(job),
@@ -147,11 +157,22 @@ def boot_twin(
     return Twin(role, instance, machine, told, console, key[0], limit, started, stop)
 
 
-def examine(job: Job, twin: Twin) -> TwinReport:
-    """Log in over SSH and on the console, and look whether all is well.
+@dataclass(frozen=True)
+class Door:
+    """A login as root over SSH, where it was had, with what host keys, and how long after the start."""
+
+    session: guest.GuestSession
+    host: str
+    host_keys: tuple[str, ...]
+    boot_seconds: float
+
+
+@contextmanager
+def entered(job: Job, twin: Twin) -> Iterator[Door]:
+    """Log in over SSH, with the host key that the copy told on ttyS1.
 
     Raises:
-        VerifyError: what failed, with the copy's name.
+        VerifyError: it told none, has no address, or does not let root in.
     """
     prints = _wait_ready(job, twin)
     left = max(1.0, twin.limit - (time.monotonic() - twin.started))
@@ -160,6 +181,18 @@ def examine(job: Job, twin: Twin) -> TwinReport:
     with login as session:
         boot_seconds = time.monotonic() - twin.started
         job.progress.note(f"{twin.role}: root is in over SSH after {boot_seconds:.0f} s")
+        yield Door(session, host, tuple(prints), boot_seconds)
+
+
+def examine(job: Job, twin: Twin) -> TwinReport:
+    """Log in over SSH and on the console, and look whether all is well.
+
+    Raises:
+        VerifyError: what failed, with the copy's name.
+    """
+    with entered(job, twin) as door:
+        session, boot_seconds = door.session, door.boot_seconds
+        left = max(1.0, twin.limit - (time.monotonic() - twin.started))
         with console_login.log_in(twin.machine.console, job.secrets.root_password, within=left) as shell:
             answer = shell.run("id -u")
         if answer.text.strip() != "0":
@@ -183,9 +216,9 @@ def examine(job: Job, twin: Twin) -> TwinReport:
         kernel=values.get("kernel", ""),
         cmdline=values.get("cmdline", ""),
         release=values.get("release", ""),
-        host_keys=tuple(prints),
+        host_keys=door.host_keys,
         boot_seconds=round(boot_seconds, 1),
-        address=host if job.inputs.network != "user" else "",
+        address=door.host if job.inputs.network != "user" else "",
         **lists,
         checks=tuple(name for name, _ in job.inputs.checks),
     )

@@ -20,7 +20,7 @@ from builder.order import Order
 from builder.stage import Inputs, Job, Stage
 from builder.stages import evidence, seal
 from builder.stages.machines import keep_picture, tail
-from builder.stages.twin import Twin, TwinReport, boot_twin, examine
+from builder.stages.twin import Base, Twin, TwinReport, boot_twin, examine
 from builder.stages.verdict import judge, of_ending
 from builder.stages.watching import read_texts
 
@@ -88,7 +88,7 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[TwinReport, TwinReport]:
     ):
         accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
         job.progress.note(f"booting two copies with {accel.name.upper()}")
-        twins = [boot_twin(job, host, accel, role, sealed, key, machines) for role in ROLES]
+        twins = [boot_twin(job, host, accel, role, Base(sealed), key, machines) for role in ROLES]
         examined = [pool.submit(examine, job, twin) for twin in twins]
         try:
             _watch(job, twins, examined)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import builder
-from builder.pipeline import STAGES
+from builder.pipeline import PROVISIONED as STAGES
 from builder.stage import Stage
 from tests.pipeline import toys
 

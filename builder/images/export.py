@@ -1,0 +1,115 @@
+"""The one rule: an export has its name only when it is whole and was read back; until then it is a hidden file.
+
+A hidden file that a killed process left is removed by the next export to the same place.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, get_args
+
+from builder import locks
+from builder.adapters import disk
+from builder.adapters.atomic_file import sync_folder
+from builder.errors import PublishError
+from builder.hashing import sha256_file
+from builder.images import users, vagrant
+from builder.images.catalogue import Image
+
+Kind = Literal["qcow2", "raw", "vmdk", "vhdx", "vdi", "vagrant"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SUFFIXES = {"raw": "img", "vagrant": "box"}
+
+# What is done, and how much of it in percent.
+Progress = Callable[[str, float], None]
+
+
+def default_name(image: Image, kind: Kind) -> str:
+    """The file name of an export that was given none."""
+    return f"{image.name}-{image.version}.{SUFFIXES.get(kind, kind)}"
+
+
+def export(
+    image: Image,
+    kind: Kind,
+    target: Path,
+    *,
+    compression: disk.Compression = "zlib",
+    force: bool = False,
+    tell: Progress = lambda _what, _percent: None,
+) -> Path:
+    """Write a version's disk in another format; the version itself is only read, and cannot be pruned meanwhile.
+
+    Args:
+        compression: of a qcow2, also of the one in a Vagrant box. QEMU before 5.1 opens zlib only.
+        force: replace a file that is there.
+
+    Raises:
+        PublishError: there is such a file already, the version is gone or has rotted, the folder cannot be written to,
+            or what was written does not hold the bytes of the image; no file is left.
+    """
+    target = target.absolute()
+    if target.is_dir() or (target.exists() and not force):
+        raise PublishError(f"{target} exists already", hint="give another name with --output, or --force")
+    if target.resolve().is_relative_to(image.path.parent.resolve()):
+        raise PublishError(f"{target} lies inside the catalogue", hint="give another place with --output")
+    from builder.objects import remove
+
+    part = target.with_name(f".{target.name}.exporting")
+    lock = target.with_name(f".{target.name}.lock")
+    try:
+        with locks.held(lock, holder="builder images export"), users.using(image):
+            try:
+                # Nobody else writes here while the lock is held: what is there was left by a process that was killed.
+                for left in target.parent.glob(f"{glob.escape(part.name)}*"):
+                    remove(left)
+                if sha256_file(image.disk) != image.sha256:
+                    raise PublishError(
+                        f"the disk of {image.name}@{image.version} is not what was published",
+                        hint=f"builder images verify {image.name}@{image.version}",
+                    )
+                _write(image, kind, part, compression, tell)
+                part.chmod(0o644)
+                _flush(part)
+                part.rename(target)
+                sync_folder(target.parent)
+            finally:
+                part.unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
+    except OSError as fault:
+        raise PublishError(f"{target} cannot be written: {fault.strerror or fault}", str(fault)) from fault
+    return target
+
+
+def _write(image: Image, kind: Kind, part: Path, compression: disk.Compression, tell: Progress) -> None:
+    if kind == "vagrant":
+        vagrant.write_box(image, part, compression=compression, tell=tell)
+        return
+    converted(image, kind, part, compression, tell)
+
+
+def converted(image: Image, kind: disk.Format, part: Path, compression: disk.Compression, tell: Progress) -> None:
+    """Convert the disk, and compare what was written with the image.
+
+    Raises:
+        PublishError: qemu-img failed, or the bytes differ.
+    """
+    disk.convert(
+        image.disk,
+        "qcow2",
+        part,
+        kind,
+        compression=compression if kind == "qcow2" else "none",
+        error=PublishError,
+        tell=lambda percent: tell("writing", percent),
+    )
+    if not disk.same(image.disk, "qcow2", part, kind, tell=lambda percent: tell("reading back", percent)):
+        raise PublishError(f"what was written as {kind} does not hold the bytes of {image.name}@{image.version}")
+
+
+def _flush(path: Path) -> None:
+    from builder.objects import sync_file
+
+    sync_file(path)

@@ -1,0 +1,110 @@
+"""The one rule: a box holds an ordinary copy of the image; who it is comes from a seed, as for every other copy.
+
+A box for Vagrant's libvirt provider is a tar.gz of `metadata.json` (provider, format, virtual_size in GiB), `box.img`
+and a `Vagrantfile` (vagrant-libvirt, example_box/README.md). Vagrant logs in as root with a key made for the box, which
+travels in it: whoever has the box can log in to its machines until the key is replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from builder import seed
+from builder.adapters import disk
+from builder.errors import PublishError
+from builder.images.catalogue import Image
+from builder.seed import Identity
+
+DISK = "box.img"
+KEY = "vagrant_private_key"
+SEED = "seed.iso"
+GIB = 1 << 30
+VAGRANTFILE = f"""\
+Vagrant.configure("2") do |config|
+  config.ssh.username = "root"
+  config.ssh.private_key_path = File.expand_path("../{KEY}", __FILE__)
+  config.ssh.insert_key = false
+  config.vm.synced_folder ".", "/vagrant", disabled: true
+  config.vm.provider :libvirt do |libvirt|
+    libvirt.machine_type = "%(machine)s"
+    libvirt.memory = %(memory)d
+    libvirt.cpus = %(vcpus)d
+    libvirt.disk_bus = "%(bus)s"
+    libvirt.nic_model_type = "%(nic)s"
+    libvirt.storage :file, :device => :cdrom, :path => File.expand_path("../{SEED}", __FILE__)
+  end
+end
+"""
+
+
+def write_box(image: Image, part: Path, *, compression: disk.Compression, tell: Callable[[str, float], None]) -> None:
+    """Write a box, and read it back.
+
+    Raises:
+        PublishError: qemu-img failed, or the box does not hold what was put into it.
+    """
+    from builder.adapters import guest, seed_iso
+    from builder.images.export import converted
+
+    with tempfile.TemporaryDirectory(prefix=f"{part.name}.", dir=part.parent) as name:
+        work = Path(name)
+        converted(image, "qcow2", work / DISK, compression, tell)
+        (work / KEY).touch(mode=0o600)
+        (work / KEY).write_bytes(guest.make_private_key())
+        line = guest.public_line(guest.load_key(work / KEY), "vagrant")
+        who = Identity(f"vagrant-{image.version}", "vagrant.localdomain", (line,))
+        seed_iso.write_iso(work / SEED, seed_iso.IDENTITY_LABEL, seed.files(who), mode=0o644)
+        size = disk.info(work / DISK).virtual_size
+        facts = {"provider": "libvirt", "format": "qcow2", "virtual_size": -(-size // GIB)}
+        (work / "metadata.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        (work / "Vagrantfile").write_text(VAGRANTFILE % _machine(image), encoding="utf-8")
+        tell("packing", 0)
+        # The disk is compressed already; what tells most is how fast it is written.
+        with tarfile.open(part, "w:gz", compresslevel=1, format=tarfile.PAX_FORMAT) as box:
+            for one in ("metadata.json", "Vagrantfile", KEY, SEED, DISK):
+                box.add(work / one, one, filter=_nobodys)
+        tell("reading back", 0)
+        _read_back(part, work)
+
+
+def _machine(image: Image) -> dict[str, str | int]:
+    """The machine that the image was proved on."""
+    verify = (image.manifest.get("stages") or {}).get("verify") or {}
+    given = verify.get("inputs") or {}
+    plain = given.get("devices", "virtio") == "virtio"
+    return {
+        "machine": str(given.get("machine", "q35")),
+        "memory": int(given.get("memory", 2 * GIB)) >> 20,
+        "vcpus": int(given.get("vcpus", 2)),
+        "bus": "virtio" if plain else "sata" if given.get("machine", "q35") == "q35" else "ide",
+        "nic": "virtio" if plain else "e1000",
+    }
+
+
+def _nobodys(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
+
+
+def _read_back(part: Path, work: Path) -> None:
+    with tarfile.open(part, "r:gz") as box:
+        for path in work.iterdir():
+            packed = box.extractfile(path.name)
+            with path.open("rb") as file:
+                if packed is None or _sha256(packed) != _sha256(file):
+                    raise PublishError(f"{path.name} in the box is not what was put into it")
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    for piece in iter(lambda: file.read(io.DEFAULT_BUFFER_SIZE * 64), b""):
+        digest.update(piece)
+    return digest.hexdigest()
