@@ -105,6 +105,21 @@ def damage(folder: Path, record: Record) -> str | None:
     return None
 
 
+def condemn(folder: Path, record: Record) -> list[str]:
+    """Mark the files whose content is not as recorded, by their time stamps, so that `damage` sees them.
+
+    Returns:
+        Their names. A file that was recorded without its digest is not looked at.
+    """
+    rotten = []
+    for name, facts in record.files.items():
+        path = folder / name
+        if facts.sha256 is not None and path.is_file() and sha256_file(path) != facts.sha256:
+            os.utime(path)
+            rotten.append(name)
+    return rotten
+
+
 def flush(folder: Path) -> None:
     """Write everything below the folder to disk, each folder after what is in it."""
     for path, folders, names in os.walk(folder, topdown=False):

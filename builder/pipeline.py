@@ -17,7 +17,7 @@ from typing import Literal
 from builder import cleaning, runs
 from builder.console import JsonLines, Recorded
 from builder.errors import BuilderError, HostError, PublishError
-from builder.objects import Record
+from builder.objects import Record, condemn
 from builder.planning import ASKED, closure, decide, fault, needs_of, plan
 from builder.recipe import Recipe
 from builder.settings import Settings
@@ -106,6 +106,8 @@ def execute(
     run_id = runs.new_id()
     claims = {step.digest for step in given.steps}
     with (
+        _named_faults(),
+        _plain_os_errors(store),
         _open_umask(),
         runs.register(store, run_id, claims),
         runs.recording(store, settings.runs, run_id, given.name, argv) as record,
@@ -212,18 +214,27 @@ class _Run:
         ledger = Ledger()
         self.observer.started(step)
         try:
-            with _plain_os_errors(self.store):
+            with _named_faults(), _plain_os_errors(self.store):
                 step.stage.run(self._job(step, build, needs, ledger))
                 record = build.finish(ledger, time.monotonic() - start)
         except BaseException as error:
             seconds = time.monotonic() - start
             self.record.steps.append(_step_record(step, "failed", step.reason, seconds, asdict(ledger)))
             self.observer.failed(step, seconds, error)
+            if isinstance(error, BuilderError) and error.proof.cause == "rotten":
+                self._condemn(needs)
             if self.settings.keep_failed:
                 self.observer.note(f"kept for inspection: {build.out} and {build.scratch}")
             raise
         self.observer.ended(step, time.monotonic() - start, ledger)
         return record
+
+    def _condemn(self, needs: Mapping[str, str]) -> None:
+        """A rotten file looks sound to a cheap look; marked, it is built anew by the next run instead of used again."""
+        for name, digest in needs.items():
+            found = self.store.load(digest)
+            for file in condemn(self.store.path(digest), found) if found else []:
+                self.observer.note(f"{name}: {file} is rotten; the next run builds it anew")
 
     def _job(self, step: Step, build: Build, needs: Mapping[str, str], ledger: Ledger) -> Job:
         return Job(

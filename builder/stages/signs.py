@@ -132,6 +132,10 @@ _CAUSES = (
           "lower machine.memory, or run less beside it", transient=True),
     Cause("disk full", "the host's disk is full",
           "builder gc; builder images prune; or --artifacts on a larger disk"),
+    Cause("read-only", "the place is read-only",
+          "mount it writable, or give builder another place with --artifacts"),
+    Cause("rotten", "a finished file is not what it was",
+          "run again: it was marked, and is built anew; look at the host's disk (dmesg, smartctl)"),
     Cause("disk error", "the machine's disk cannot be read or written",
           "dmesg of the host tells which disk fails"),
     Cause("no mirror", "no mirror gave the install medium",
@@ -219,6 +223,10 @@ SIGNS = (
     # -- what programs of this host say
     _sign("host", "disk full", "OS ENOSPC, EDQUOT", r"No space left on device|Disk quota exceeded"),
     _sign("host", "disk full", "BUILDER host_facts.py", r"has \S+ GiB free, and .{0,60} needs \S+ GiB"),
+    _sign("host", "disk full", "BUILDER iso_burn.py", r"no space for the new medium: .{0,80}"),
+    _sign("host", "read-only", "OS EROFS", r"Read-only file system"),
+    _sign("host", "rotten", "BUILDER catalogue.py, verify.py",
+          r"has changed since it was finished|the sealed image changed while its copies ran"),
     _sign("host", "host memory", "QEMU, OS ENOMEM", r"cannot set up guest memory .{0,60}|Cannot allocate memory"),
     _sign("host", "libvirt gone", "LIBVIRT rpc/virnetclient.c, virnetsocket.c",
           r"End of file while reading data|client socket is closed|Cannot recv data: .{0,60}|"

@@ -23,7 +23,10 @@ from builder.stages import install, medium
 from builder.stages.install import InstallInputs
 from builder.store import Store
 from tests.fakes.boot_sector import boot_sector, cd_image
+from tests.pipeline.conftest import memory_path
 from tests.pipeline.toys import Watcher
+
+__all__ = ["Machines", "memory_path"]
 
 PASSWORD = "a-password-for-nobody"
 CRYPT = "$6$saltsaltsalt$" + "x" * 86

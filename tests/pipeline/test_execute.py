@@ -17,6 +17,7 @@ from builder.errors import HostError, InstallError, PublishError
 from builder.objects import recorded
 from builder.stage import Job
 from builder.store import Store
+from tests.fault_table import FaultRow, Row
 from tests.pipeline import processes, toys
 from tests.pipeline.toys import STAGES, ToyOrder, Watcher, diary, plan_in, run_in, told
 
@@ -255,12 +256,19 @@ def run_and_hang(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_undoes_everything(memory_path: Path, number: signal.Signals) -> None:
+def test_a_signal_undoes_everything(memory_path: Path, number: signal.Signals, fault_row: FaultRow) -> None:
+    with fault_row(f"{number.name} in a stage", place=memory_path) as row:
+        _interrupted(memory_path, number, row)
+
+
+def _interrupted(memory_path: Path, number: signal.Signals, row: Row) -> None:
     process = processes.start(run_and_hang, memory_path)
     assert until(lambda: (memory_path / "artifacts" / "hanging").exists() or None, within=30, every=0.01)
     assert process.pid is not None
+    row.now()
     os.kill(process.pid, number)
     assert processes.status(process) == 130
+    row.judged(f"interrupted by {number.name}")
     store = store_of(memory_path)
     assert list(store.tmp.iterdir()) == []
     assert list(store.objects.iterdir()) == []

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 from builder import images, runs
@@ -13,6 +14,7 @@ from builder.objects import RECORD, Record
 from builder.settings import Settings
 from builder.stage import Ledger
 from builder.store import ABSENT, Store
+from tests.fault_table import FaultRow
 from tests.pipeline import processes, toys
 
 
@@ -52,6 +54,13 @@ def assert_nothing_is_left(settings: Settings) -> None:
     assert not list(settings.images.glob("*/.new-*"))
 
 
+def count_kills(fault_row: FaultRow, what: str, kills: int, began: float) -> None:
+    """One row for them all, with the mean time of a kill and what mends it; what was left is asserted each time."""
+    with fault_row(f"kill -9 at each change of a file, {what}", kind="mend") as row:
+        row.judged(f"{kills} times whole, next run good")
+        row.happened = row.seen - (time.time() - began) / kills
+
+
 def build_one(folder: Path) -> None:
     """Build the first toy stage by hand, in the place of one that stands already, if it does."""
     store = Store(folder / "store")
@@ -65,14 +74,14 @@ def build_one(folder: Path) -> None:
         build.finish(Ledger(), 1.0)
 
 
-def test_an_object_stands_whole_or_not_at_all(memory_path: Path) -> None:
+def test_an_object_stands_whole_or_not_at_all(memory_path: Path, fault_row: FaultRow) -> None:
     def place(change: int) -> tuple[Path]:
         folder = memory_path / str(change)
         build_one(folder) if change % 2 else None
         return (folder,)
 
     step = toys.plan_in(memory_path).steps[0]
-    kills = 0
+    kills, began = 0, time.time()
     for change in processes.killed_before_each_change(build_one, place):
         store = Store(memory_path / str(change) / "store")
         assert_objects_are_whole(store)
@@ -80,14 +89,17 @@ def test_an_object_stands_whole_or_not_at_all(memory_path: Path) -> None:
         assert store.fault(step.digest, {}) is None
         kills += 1
     assert kills > 20
+    count_kills(fault_row, "an object is written", kills, began)
 
 
-def test_a_run_killed_anywhere_leaves_nothing_that_the_next_one_cannot_mend(memory_path: Path) -> None:
+def test_a_run_killed_anywhere_leaves_nothing_that_the_next_one_cannot_mend(
+    memory_path: Path, fault_row: FaultRow
+) -> None:
     def place(change: int) -> tuple[Path]:
         (memory_path / str(change)).mkdir()
         return (memory_path / str(change),)
 
-    kills = 0
+    kills, began = 0, time.time()
     for change in processes.killed_before_each_change(toys.run_quietly, place, every=6):
         folder = memory_path / str(change)
         settings = toys.settings_in(folder)
@@ -106,13 +118,14 @@ def test_a_run_killed_anywhere_leaves_nothing_that_the_next_one_cannot_mend(memo
         assert toys.diary(folder).count("fetch") <= 2
         kills += 1
     assert kills > 20
+    count_kills(fault_row, "a run, in all its stages", kills, began)
 
 
 def publish(catalogue: Path, source: Path) -> None:
     images.publish(catalogue, "toy", {"toy.qcow2": source / "new", "proof.json": source / "proof"}, {})
 
 
-def test_publishing_killed_anywhere_keeps_the_last_good_image(memory_path: Path) -> None:
+def test_publishing_killed_anywhere_keeps_the_last_good_image(memory_path: Path, fault_row: FaultRow) -> None:
     (memory_path / "old").write_bytes(b"old disk")
     (memory_path / "new").write_bytes(b"new disk")
     (memory_path / "proof").write_bytes(b"proof")
@@ -123,7 +136,7 @@ def test_publishing_killed_anywhere_keeps_the_last_good_image(memory_path: Path)
         return catalogue, memory_path
 
     old = sha256(memory_path / "old")
-    kills = moved = 0
+    kills, moved, began = 0, 0, time.time()
     for change in processes.killed_before_each_change(publish, place):
         catalogue = memory_path / f"images-{change}"
         assert_catalogue_is_whole(catalogue)
@@ -136,6 +149,7 @@ def test_publishing_killed_anywhere_keeps_the_last_good_image(memory_path: Path)
         assert not list((catalogue / "toy").glob(".new-*"))
         kills += 1
     assert kills > 8
+    count_kills(fault_row, "an image is published", kills, began)
 
 
 def hold(folder: Path, ready: int) -> None:
@@ -150,7 +164,13 @@ def hold(folder: Path, ready: int) -> None:
         signal.pause()
 
 
-def test_a_lock_goes_with_the_killed_process(memory_path: Path) -> None:
+def test_a_lock_goes_with_the_killed_process(memory_path: Path, fault_row: FaultRow) -> None:
+    with fault_row("a lock of a killed process", kind="mend") as row:
+        _taken_over(memory_path)
+        row.judged("taken over at once")
+
+
+def _taken_over(memory_path: Path) -> None:
     code = processes.status(processes.start(hold, memory_path, signal.SIGKILL))
     assert code == -signal.SIGKILL
     assert (memory_path / "ready").exists()

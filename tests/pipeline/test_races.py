@@ -15,6 +15,7 @@ from builder.objects import remove
 from builder.secrets import Secrets
 from builder.stage import Ledger
 from builder.store import ABSENT, Store
+from tests.fault_table import FaultRow
 from tests.pipeline import processes, toys
 
 
@@ -141,8 +142,10 @@ def collect(barrier: Barrier, number: int, folder: Path) -> None:
         cleaning.gc(store, (), older_than=0)
 
 
-def test_gc_takes_nothing_that_a_live_run_needs(memory_path: Path) -> None:
-    assert together(3, collect, memory_path) == [0, 0, 0]
+def test_gc_takes_nothing_that_a_live_run_needs(memory_path: Path, fault_row: FaultRow) -> None:
+    with fault_row("a run beside two gc", kind="mend", place=memory_path) as row:
+        assert together(3, collect, memory_path) == [0, 0, 0]
+        row.judged("nothing taken from it")
 
 
 def test_two_that_build_one_digest_wait_for_each_other(memory_path: Path) -> None:
