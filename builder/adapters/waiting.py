@@ -25,3 +25,35 @@ def until(ask: Callable[[], T | None], *, within: float, every: float = 0.05) ->
         retry_error_callback=lambda _: None,
     )
     return asking(ask)
+
+
+def again(
+    work: Callable[[], T],
+    *,
+    heals: Callable[[BaseException], bool],
+    tries: int,
+    first: float,
+    told: Callable[[BaseException, float], None],
+) -> T:
+    """Do the work, and do it again while what it raises may heal by itself; the last fault is raised as it is.
+
+    Args:
+        heals: whether another try may do better after this.
+        tries: at most so many.
+        first: seconds before the second try; each further pause is twice as long.
+        told: called before each pause, with the fault and the seconds.
+    """
+
+    def pausing(state: tenacity.RetryCallState) -> None:
+        fault = state.outcome.exception() if state.outcome else None
+        if fault is not None:
+            told(fault, state.upcoming_sleep)
+
+    asking = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(heals),
+        stop=tenacity.stop_after_attempt(tries),
+        wait=tenacity.wait_exponential(multiplier=first),
+        before_sleep=pausing,
+        reraise=True,
+    )
+    return asking(work)

@@ -13,7 +13,7 @@ import typer
 from builder.cli.choices import Fresh, Media, Pipeline, Sets, local, pairs
 from builder.cli.output import document, lines, write
 from builder.cli.state import PASSWORD_FILE, Json, State, short
-from builder.errors import RecipeError
+from builder.errors import BuilderError, RecipeError
 from builder.settings import Accel, Settings
 
 if TYPE_CHECKING:
@@ -32,6 +32,12 @@ PasswordFile = Annotated[
     typer.Option(metavar="FILE", envvar=PASSWORD_FILE, help="Holds the root password; without it one is made."),
 ]
 KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Leave machine and files of a failed stage.")]
+RetryTransient = Annotated[
+    bool,
+    typer.Option("--retry-transient", help="Try again what may heal by itself: mirrors, libvirt, memory of the host."),
+]
+# Three tries with 5 and 10 seconds between them: a daemon that restarts, a mirror that hiccups.
+TRIES, FIRST_PAUSE = 3, 5.0
 KeepIntermediates = Annotated[
     bool, typer.Option("--keep-intermediates", help="Keep the remastered ISO and the raw disk.")
 ]
@@ -51,6 +57,7 @@ def run(
     fresh: Fresh = None,
     keep_failed: KeepFailed = False,
     keep_intermediates: KeepIntermediates = False,
+    retry_transient: RetryTransient = False,
     require_kvm: RequireKvm = False,
     accel: Accelerator = "auto",
     connect: Connect = None,
@@ -77,14 +84,18 @@ def run(
         decided, store, settings, secrets = _ask(pipeline, media, sets, fresh, settings)
         from builder.pipeline import execute
 
-        if not decided.idle:
-            _look_at_host(settings, watched)
-        try:
-            outcome = execute(decided, store, settings, secrets, watched, argv=sys.argv, clean=_cleaner(settings))
-        finally:
-            if watched.run_id:
-                state.evidence = settings.runs / watched.run_id
-            state.stage = watched.failure[0] if watched.failure else None
+        def attempt() -> Outcome:
+            watched.failure = None
+            try:
+                if not decided.idle:
+                    _look_at_host(settings, watched)
+                return execute(decided, store, settings, secrets, watched, argv=sys.argv, clean=_cleaner(settings))
+            finally:
+                if watched.run_id:
+                    state.evidence = settings.runs / watched.run_id
+                state.stage = watched.failure[0] if watched.failure else None
+
+        outcome = _healing(attempt, watched, TRIES if retry_transient else 1)
     took = console.times(watched, watched.elapsed)
     image = _published(settings, outcome)
     if as_json:
@@ -136,6 +147,21 @@ def _ask(
     store = Store(settings.store)
     order, settings, secrets = resolve(chosen, media, store, settings, peek=peek)
     return decide(stages_of(chosen), order, store, settings, fresh=frozenset(fresh or ())), store, settings, secrets
+
+
+def _healing(attempt: Callable[[], Outcome], watched: Watcher, tries: int) -> Outcome:
+    """Runs until one succeeds, while what fails may heal by itself; each run has a record of its own."""
+    from builder.adapters import waiting
+    from builder.stages import verdict
+
+    def heals(fault: BaseException) -> bool:
+        return isinstance(fault, BuilderError) and verdict.name(fault).proof.transient
+
+    def told(fault: BaseException, seconds: float) -> None:
+        cause = fault.proof.cause if isinstance(fault, BuilderError) else ""
+        watched.note(f"{cause}: {fault}; trying again in {seconds:.0f} s")
+
+    return waiting.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=told)
 
 
 def _look_at_host(settings: Settings, watched: Watcher) -> None:

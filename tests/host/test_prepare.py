@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -46,10 +47,12 @@ def test_prepare_twice_and_restore(world: World, path: str, tmp_path: Path) -> N
     assert first.returncode == 0, first.stderr
     pools = host.run("virsh", "-c", "qemu:///system", "pool-list", "--all", "--name", "--persistent").stdout.split()
     assert sorted(pools) == ["iso", "store"]
-    rows = {row["name"]: row for row in json.loads(host.builder("host", "check", "--json", PATH=path).stdout)["rows"]}
+    # As recorded by `host prepare`, with nothing said on the command line or in the environment.
+    recorded = functools.partial(host.builder, PATH=path, BUILDER_ARTIFACTS="")
+    rows = {row["name"]: row for row in json.loads(recorded("host", "check", "--json").stdout)["rows"]}
     assert rows["directories"]["found"] == f"store {tmp_path}/kvm/store, media {tmp_path}/kvm/iso"
     assert rows["sshd"]["state"] != "warn"
-    listed = host.builder("images", "list", PATH=path)
+    listed = recorded("images", "list")
     assert (listed.returncode, listed.stdout) == (0, "no images\n")
 
     settled = host.files()

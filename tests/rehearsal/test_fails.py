@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from builder.stages.verdict import judge
+from tests.fault_table import FaultRow
 from tests.rehearsal.machine import Machine, empty_disk, kickstart_cd, machine
 
 pytestmark = pytest.mark.vm
@@ -41,6 +43,7 @@ class Row:
     """One fault.
 
     Args:
+        cause: what builder calls it.
         kickstart: text of ks.cfg.
         says: what must be on the console, in this order; the machine is looked at when the last has been said.
         off: the machine then switches itself off (or resets, which ends QEMU here); otherwise it stays up.
@@ -48,6 +51,7 @@ class Row:
     """
 
     name: str
+    cause: str
     kickstart: str
     says: tuple[str, ...]
     off: bool = False
@@ -67,13 +71,39 @@ TOO_BIG = GOOD.replace("--size=2000 --grow", "--size=90000")
 TINY = GOOD.replace("--size=2000 --grow", "--size=100")
 
 FAST = [
-    Row("missing %end", "text\n%packages\n@core\n", ("Section %packages does not end with %end.", "Pane is dead")),
-    Row("unknown command", "text\nfrobnicate\n", (PROBLEM.format(2), "Unknown command: frobnicate", "Pane is dead")),
-    Row("command not carried out", "text\nraid /\n", ("cannot carry out this command: raid", "Pane is dead")),
-    Row("no such disk", "text\nignoredisk --only-use=vdz\n", (PROBLEM.format(2), 'Disk "vdz"', "Pane is dead")),
-    Row("unknown package, text", _ks("text", packages=UNKNOWN), (MISSING, "Please respond 'yes' or 'no': ")),
+    Row(
+        "missing %end",
+        "kickstart error",
+        "text\n%packages\n@core\n",
+        ("Section %packages does not end with %end.", "Pane is dead"),
+    ),
+    Row(
+        "unknown command",
+        "kickstart error",
+        "text\nfrobnicate\n",
+        (PROBLEM.format(2), "Unknown command: frobnicate", "Pane is dead"),
+    ),
+    Row(
+        "command not carried out",
+        "kickstart error",
+        "text\nraid /\n",
+        ("cannot carry out this command: raid", "Pane is dead"),
+    ),
+    Row(
+        "no such disk",
+        "kickstart error",
+        "text\nignoredisk --only-use=vdz\n",
+        (PROBLEM.format(2), 'Disk "vdz"', "Pane is dead"),
+    ),
+    Row(
+        "unknown package, text",
+        "missing package",
+        _ks("text", packages=UNKNOWN),
+        (MISSING, "Please respond 'yes' or 'no': "),
+    ),
     Row(
         "unknown package, cmdline",
+        "missing package",
         _ks("cmdline", packages=UNKNOWN),
         (STOPPED, "Missing package: no-such-package"),
         True,
@@ -81,16 +111,20 @@ FAST = [
     ),
     Row(
         "unknown group",
+        "missing group",
         _ks("text", packages="%packages\n@nope\n%end\n"),
         ("group 'nope'", "Please respond 'yes' or 'no': "),
     ),
     Row(
         "too big",
+        "partitioning",
         _ks("text", TOO_BIG),
         ("storage configuration failed: not enough free space on disks", "[!] Installation Destination", HUB),
     ),
     Row(
         "too big, cmdline",
+        # What cannot be partitioned is why the item is open.
+        "partitioning",
         _ks("cmdline", TOO_BIG),
         (STOPPED, "mandatory spokes are not completed:\nInstallation Destination"),
         True,
@@ -98,14 +132,28 @@ FAST = [
     ),
     Row(
         "too small",
+        "disk too small",
         _ks("text", TINY),
         ("Not enough space in file systems for the current software selection.", "Enter 'b' to ignore", HUB),
     ),
-    Row("no root password", _ks("text", NO_ROOT), ("[!] Root password", HUB)),
-    Row("no root password, cmdline", _ks("cmdline", NO_ROOT), (STOPPED, "not completed:\nRoot password"), True, ""),
-    Row("no partitions", _ks("text", GOOD.replace("part /", "#part /")), ("[!] Installation Destination", HUB)),
+    Row("no root password", "mandatory item", _ks("text", NO_ROOT), ("[!] Root password", HUB)),
+    Row(
+        "no root password, cmdline",
+        "mandatory item",
+        _ks("cmdline", NO_ROOT),
+        (STOPPED, "not completed:\nRoot password"),
+        True,
+        "",
+    ),
+    Row(
+        "no partitions",
+        "mandatory item",
+        _ks("text", GOOD.replace("part /", "#part /")),
+        ("[!] Installation Destination", HUB),
+    ),
     Row(
         "failing %pre",
+        "script failed",
         _ks("text", more="%pre --erroronfail\necho why\nexit 3\n%end\n"),
         ("Running pre-installation scripts", "error running the kickstart script at line 16", "why", "Pane is dead"),
     ),
@@ -115,11 +163,13 @@ _POST = "%post{}\necho reason-of-failure\nexit 1\n%end\n"
 SLOW = [
     Row(
         "%post fails",
+        "script failed",
         _ks("text", more=_POST.format(" --erroronfail")),
         ("There was an error running the kickstart script at line", "reason-of-failure", ENTER),
     ),
     Row(
         "%post fails, cmdline",
+        "script failed",
         _ks("cmdline", more=_POST.format(" --erroronfail")),
         ("Running in cmdline mode, no interactive debugging allowed.", "The exact error message is: 0"),
         True,
@@ -127,13 +177,14 @@ SLOW = [
     ),
     Row(
         "%post fails without --erroronfail",
+        "script failed",
         _ks("text", more=_POST.format("")),
         ("Running post-installation scripts", "Powering off."),
         True,
         "There was an error",
         "Error code 1 running the kickstart script at line",
     ),
-    Row("no poweroff", _ks("text", end=""), ("Installation complete.  Press return to quit",)),
+    Row("no poweroff", "no power-off", _ks("text", end=""), ("Installation complete.  Press return to quit",)),
 ]
 
 
@@ -164,7 +215,18 @@ def installer(
         yield vm
 
 
-def _row(row: Row, vm: Machine, folder: Path) -> None:
+def _row(row: Row, vm: Machine, folder: Path, fault_row: FaultRow) -> None:
+    with fault_row(f"rehearsal: {row.name}", place=None) as told:
+        _fails(row, vm, folder)
+        # As the watch over an install does: the console first, then the log.
+        texts = {"console": vm.screen(), "anaconda.log": vm.log()}
+        found = [judge(text, source, proof=not row.off) for source, text in texts.items()]
+        verdict = next(one for one in found if one is not None)
+        told.judged(verdict.cause.name, happened=(vm.folder / "serial0.log").stat().st_mtime)
+        assert verdict.cause.name == row.cause
+
+
+def _fails(row: Row, vm: Machine, folder: Path) -> None:
     vm.resume()
     vm.insert("cd1", kickstart_cd(folder / "ks.iso", row.kickstart))
     for words in row.says:
@@ -183,14 +245,14 @@ def _row(row: Row, vm: Machine, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("row", FAST, ids=lambda row: row.name)
-def test_fails_as_anaconda(row: Row, installer: Machine, tmp_path: Path) -> None:
-    _row(row, installer, tmp_path)
+def test_fails_as_anaconda(row: Row, installer: Machine, tmp_path: Path, fault_row: FaultRow) -> None:
+    _row(row, installer, tmp_path, fault_row)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", SLOW, ids=lambda row: row.name)
-def test_fails_late_as_anaconda(row: Row, installer: Machine, tmp_path: Path) -> None:
-    _row(row, installer, tmp_path)
+def test_fails_late_as_anaconda(row: Row, installer: Machine, tmp_path: Path, fault_row: FaultRow) -> None:
+    _row(row, installer, tmp_path, fault_row)
 
 
 @pytest.mark.slow

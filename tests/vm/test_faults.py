@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from builder.adapters.domain_xml import MachineSpec
 from builder.adapters.follow import LogFollower
 from builder.adapters.hypervisor import Hypervisor
 from tests.fakes.boot_sector import TTYS0, TTYS1, boot_sector, disk_image, flood_lines
+from tests.fault_table import FaultRow
 
 pytestmark = pytest.mark.vm
 MakeSpec = Callable[..., MachineSpec]
@@ -48,14 +50,21 @@ def another_builder(uri: str, spec: MachineSpec, console: Path) -> Iterator[subp
             child.kill()
 
 
-def test_killed_builder_leaves_no_machine(hypervisor: Hypervisor, make_spec: MakeSpec, place: Path) -> None:
+def test_killed_builder_leaves_no_machine(
+    hypervisor: Hypervisor, make_spec: MakeSpec, place: Path, fault_row: FaultRow
+) -> None:
     spec = make_spec({"end": "hang"})
-    with another_builder(hypervisor.uri, spec, place / "console.log") as child:
+    with (
+        fault_row("kill -9 of a builder whose machine runs", kind="mend", place=place) as row,
+        another_builder(hypervisor.uri, spec, place / "console.log") as child,
+    ):
         assert spec.name in hypervisor.machines()
+        row.now()
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         gone = waiting.until(lambda: spec.name not in hypervisor.machines() or None, within=5)
-    assert gone
+        row.judged("machine ended by libvirt")
+        assert gone
 
 
 def test_interrupted_builder_leaves_no_machine(hypervisor: Hypervisor, make_spec: MakeSpec, place: Path) -> None:
@@ -95,24 +104,27 @@ def test_no_byte_of_a_flood_is_lost(
 UNSHARE = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
 # Runs in name spaces of its own, so that the libvirtd it kills is nobody else's.
 LOST = """
-import os, pickle, signal, sys
+import os, pickle, signal, sys, time
 from pathlib import Path
 from builder.adapters import waiting
 from builder.adapters.hypervisor import connect
 from builder.errors import HostError
+from builder.stages import verdict
 spec = pickle.loads(bytes.fromhex(sys.argv[1]))
 with connect("qemu:///system") as hypervisor:
     try:
         with hypervisor.boot(spec, Path(sys.argv[2])) as machine:
             pid = machine.pid
-            os.kill(int(Path("/run/libvirtd.pid").read_text()), signal.SIGKILL)
+            os.kill(int(Path("/run/libvirtd.pid").read_text()), getattr(signal, sys.argv[3]))
+            killed = time.monotonic()
             machine.wait_off(60, lambda text: None)
     except HostError as error:
-        print(error.brief)
+        print(verdict.name(error).proof.cause)
         print(error.details, file=sys.stderr)
 def gone():
     stat = Path(f"/proc/{pid}/stat")
     return not stat.exists() or stat.read_text().split()[2] == "Z" or None
+print(f"{time.monotonic() - killed:.3f}")
 print("gone" if waiting.until(gone, within=5) else "still there")
 """
 
@@ -136,10 +148,10 @@ print("left" if waiting.until(left, within=20) else "stayed")
 """
 
 
-def in_own_namespaces(script: str, spec: MachineSpec, log: Path) -> subprocess.CompletedProcess[str]:
+def in_own_namespaces(script: str, spec: MachineSpec, log: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run a script where no libvirt runs yet: whatever it starts or kills is nobody else's, and ends with it."""
     mounts = "".join(f"mount -t tmpfs tmpfs {path}; " for path in ("/run", "/var/lib/libvirt", "/var/cache/libvirt"))
-    words = [sys.executable, "-c", script, pickle.dumps(spec).hex(), str(log)]
+    words = [sys.executable, "-c", script, pickle.dumps(spec).hex(), str(log), *more]
     return subprocess.run(
         [*UNSHARE, "sh", "-c", f'{mounts} mkdir /run/lock; ip link set lo up; "$@"', "sh", *words],
         cwd=ROOT,
@@ -154,10 +166,14 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root
 
 
 @needs_root
-def test_killed_libvirtd_leaves_no_machine(make_spec: MakeSpec, place: Path) -> None:
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM"])
+def test_killed_libvirtd_leaves_no_machine(number: str, make_spec: MakeSpec, place: Path, fault_row: FaultRow) -> None:
     spec = make_spec({"end": "hang"})
-    done = in_own_namespaces(LOST, spec, place / "console.log")
-    assert done.stdout == f"the connection to libvirt was lost while {spec.name} was running\ngone\n", done.stderr
+    with fault_row(f"libvirtd gets {number} while a machine runs", place=place) as row:
+        done = in_own_namespaces(LOST, spec, place / "console.log", number)
+        cause, seconds, end = done.stdout.splitlines() or [done.stderr] * 3
+        row.judged(cause, happened=time.time() - float(seconds))
+        assert (cause, end) == ("libvirt gone", "gone"), done.stderr
 
 
 @needs_root
