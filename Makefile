@@ -4,6 +4,7 @@ PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+TESTED := debian-packages.txt debian-packages-test.txt
 IMAGE  ?= centos7-minimal
 
 .PHONY: run test check e2e faults bench clean packages lock
@@ -12,7 +13,7 @@ run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media rehearsal
 
 test: check
-	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults
+	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly
 	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
 
 check: $(READY)
@@ -43,8 +44,12 @@ $(READY): constraints.txt pyproject.toml | packages
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
+# Whoever only runs builder needs no browser.
+test check e2e faults bench: LISTS := $(TESTED)
+LISTS ?= debian-packages.txt
+
 packages:
-	@missing=$$(sed 's/#.*//' debian-packages.txt | xargs -n 1 | while read -r name; do \
+	@missing=$$(sed 's/#.*//' $(LISTS) | xargs -n 1 | while read -r name; do \
 		dpkg-query -W -f '$${Status}' "$$name" 2>/dev/null | grep -q 'ok installed' || printf '%s ' "$$name"; done); \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ]; then \

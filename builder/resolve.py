@@ -43,9 +43,9 @@ def resolve(
         medium = Medium(None, rehearsal=base.sha256 if base.manifest.get("rehearsal") else None)
     limits = recipe.limits
     settings = replace(settings, patience=Patience(limits.install, limits.quiet, limits.boot))
-    name = recipe.name + (REHEARSAL if medium.rehearsal else "")
-    # One password for a recipe and its rehearsals: the kickstart is the same bytes for both. What is built on an image
-    # has its password.
+    name = recipe.image + (REHEARSAL if medium.rehearsal else "")
+    # One password for a recipe, its variants and its rehearsals: the kickstart is the same bytes for both media. What
+    # is built on an image has its password.
     owner = recipe.name if base is None else str(base.manifest.get("secrets_of") or base.manifest["recipe"])
     secrets = Secrets(store, owner, settings.root_password_file, peek=peek)
     order = Order(

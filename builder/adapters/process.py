@@ -11,6 +11,9 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
+import threading
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +163,72 @@ def _listen(child: subprocess.Popen[bytes], heard: Callable[[str], None]) -> Non
     stream = child.stdout
     while stream is not None and (piece := os.read(stream.fileno(), 4096)):
         heard(_text(piece))
+
+
+class Children:
+    """Programs under way, each watched by a thread of its own; all of them can be told to end, from any thread.
+
+    They get SIGTERM from the kernel, too, when the thread that started them is gone without a word.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._alive: set[subprocess.Popen[bytes]] = set()
+        self._ending = False
+
+    def run(
+        self, argv: Sequence[str | Path], hear: Callable[[str], None], env: Mapping[str, str] | None = None
+    ) -> Finished:
+        """Run one program to its end.
+
+        Args:
+            argv: program and arguments; never a secret.
+            hear: called with each line of standard error, as it comes.
+            env: added to the environment.
+
+        Returns:
+            What it left; `stderr` holds its last lines only. The status is -15 if it was ended before it began.
+        """
+        words = [find("setpriv"), "--pdeathsig", "TERM", "--", find(str(argv[0])), *map(str, argv[1:])]
+        last: deque[str] = deque(maxlen=200)
+        with tempfile.TemporaryFile() as out:
+            with self._lock:
+                if self._ending:
+                    return Finished(tuple(words), -signal.SIGTERM, "", "")
+                child = subprocess.Popen(
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.PIPE,
+                    env={**os.environ, **(env or {})},
+                    start_new_session=True,
+                )
+                self._alive.add(child)
+            try:
+                assert child.stderr is not None
+                with child.stderr as said:
+                    for line in said:
+                        text = _text(line).rstrip("\n")
+                        last.append(text)
+                        hear(text)
+                child.wait()
+            except BaseException:
+                _end_group(child)
+                raise
+            finally:
+                with self._lock:
+                    self._alive.discard(child)
+            out.seek(0)
+            return Finished(tuple(words), child.returncode, _text(out.read()), "\n".join(last))
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """Send all of them a signal, to the whole process group each; none is started any more."""
+        with self._lock:
+            self._ending = True
+            for child in self._alive:
+                # Only the thread that waits for a child reaps it, and takes it out of the set under the lock.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(child.pid, how)
 
 
 def _end_group(child: subprocess.Popen[bytes]) -> None:

@@ -1,7 +1,7 @@
 """The one rule: errors end here and nowhere else; each becomes one message and one exit code.
 
 0 done · 1 builder broke · 2 bad recipe or usage · 3 host · 4 medium · 5 install · 6 verification · 7 publishing ·
-8 guest unreachable · 9 KVM required and absent · 130 interrupted.
+8 guest unreachable · 9 KVM required and absent · 10 builds of a night failed in several ways · 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from builder import __version__
-from builder.cli import catalogue, clone, host, housekeeping, media, recipes, run, vm
+from builder.cli import catalogue, clone, host, housekeeping, media, nightly, recipes, run, vm
 from builder.cli.output import document, lines, mute
 from builder.cli.state import State, short
 from builder.errors import BuilderError, HostError, Interrupted
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for part in (run, recipes, catalogue, clone, vm, media, housekeeping, host):
+for part in (run, nightly, recipes, catalogue, clone, vm, media, housekeeping, host):
     part.add_to(app)
 
 

@@ -14,7 +14,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
+    StrictStr,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     WithJsonSchema,
@@ -108,6 +110,10 @@ Fingerprint = Annotated[
 Url = Annotated[str, *_text(r"https?://(?![^/]*@)[!-~]+", "http or https URL without a password")]
 Template = Annotated[str, *_text(TEMPLATE, "template: the name of a file in kickstarts/, without a folder")]
 Title = Annotated[str, *_text(r"[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,99}", "title: one line of at most 100 characters")]
+Place = Annotated[
+    str,
+    *_text(r"(?!(name|variant|matrix)\b)[a-z_]+(\.[a-z0-9_]+)+", "place of a recipe's value, e.g. machine.firmware"),
+]
 Command = Annotated[str, *_text(r"[^\x00]*\S[^\x00]*", "shell command")]
 
 
@@ -336,11 +342,14 @@ class Recipe(Section):
     """One pipeline: everything that decides what the golden image is.
 
     Args:
+        variant: goes behind the name in the catalogue, for an image that differs by `--set` or by the matrix.
+        matrix: values of other keys, by their dotted place; a night builds each combination as a variant.
         from_: `from` in the file: the published image to build on, instead of `media` and `kickstart`. Those two are
             None exactly where it is given, and the stages that read them are then no part of the pipeline.
     """
 
     name: Name
+    variant: Name | None = None
     from_: BaseName | None = Field(default=None, alias="from")
     media: Media = Field(default=None, validate_default=True)
     kickstart: Kickstart = Field(default=None, validate_default=True)
@@ -352,6 +361,14 @@ class Recipe(Section):
     publish: Publish = Publish()
     provision: Provision = Provision()
     budget: Budget = Budget()
+    matrix: dict[Place, Annotated[tuple[StrictBool | StrictInt | StrictStr, ...], Field(min_length=1)]] = Field(
+        default_factory=dict
+    )
+
+    @property
+    def image(self) -> str:
+        """Name in the catalogue, without the ending of rehearsals."""
+        return f"{self.name}-{self.variant}" if self.variant else self.name
 
     @field_validator("media", "kickstart", mode="wrap")
     @classmethod
@@ -377,6 +394,13 @@ class Recipe(Section):
     def _not_a_rehearsal(cls, value: str) -> str:
         if value.endswith(REHEARSAL):
             raise ValueError(f"{value!r} ends with {REHEARSAL}, which is kept for rehearsals of other pipelines")
+        return value
+
+    @field_validator("variant")
+    @classmethod
+    def _not_called_rehearsal(cls, value: str | None) -> str | None:
+        if value is not None and f"-{value}".endswith(REHEARSAL):
+            raise ValueError(f"{value!r} ends with {REHEARSAL[1:]}, which is kept for rehearsals")
         return value
 
 

@@ -1,0 +1,125 @@
+"""The one rule: a night ends with a report and an exit code, whatever became of its builds."""
+
+from __future__ import annotations
+
+import platform
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from builder import __version__
+from builder.cli.choices import Media, local
+from builder.cli.output import document, lines
+from builder.cli.run import Accelerator, Connect, PasswordFile, RequireKvm
+from builder.cli.state import Json, State, short
+from builder.errors import Interrupted, RecipeError
+
+if TYPE_CHECKING:
+    from builder.nightly.night import Ended
+    from builder.nightly.record import Night
+    from builder.nightly.room import Room
+    from builder.settings import Accel
+
+Pipelines = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PIPELINE]...", help="Names or recipe files; without any: all in ./pipelines."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", "-j", min=1, metavar="N", help="Builds at a time, if memory and disk allow."),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("nightly")(nightly)
+
+
+def nightly(
+    ctx: typer.Context,
+    pipelines: Pipelines = None,
+    media: Media = None,
+    jobs: Jobs = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more after a failure.")] = False,
+    require_kvm: RequireKvm = False,
+    accel: Accelerator = "auto",
+    connect: Connect = None,
+    root_password_file: PasswordFile = None,
+    as_json: Json = False,
+) -> None:
+    """Build what needs it, prove the rest again, write a report."""
+    from builder.nightly import building, matrix, report, retention
+    from builder.nightly.night import spread
+    from builder.nightly.room import room
+    from builder.nightly.telling import Teller
+
+    settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
+    options = _options(media, accel, local(connect), root_password_file, require_kvm=require_kvm)
+    builds = matrix.builds(pipelines or (), settings.recipes)
+    space = room([build.recipe for build in builds if build.recipe], jobs, settings.artifacts)
+    began = datetime.now(UTC)
+    orders = building.Orders(settings.artifacts, options, time.monotonic(), building.BUILDER)
+    teller = Teller(as_json=as_json)
+    teller.note(f"{len(builds)} build{'' if len(builds) == 1 else 's'}, {space.jobs} at a time (limit: {space.why})")
+    ended = spread(builds, orders, space.jobs, teller.event, teller.done, fail_fast=fail_fast)
+    reports = settings.artifacts / "reports"
+    night = _night(ended, began, orders.now, space)
+    folder = report.write(reports, night)
+    retention.prune(reports, retention.Policy())
+    if as_json:
+        document({**night.model_dump(mode="json"), "date": folder.name, "report": str(folder)})
+    else:
+        lines(_as_lines(night, folder))
+    if night.exit_code:
+        raise typer.Exit(night.exit_code)
+
+
+def _options(
+    media: str | None, accel: Accel, uri: str | None, password: Path | None, *, require_kvm: bool
+) -> tuple[str, ...]:
+    """The same words for each `builder run`."""
+    if require_kvm and accel == "tcg":
+        raise RecipeError("--require-kvm and --accel tcg exclude each other", hint="leave out one of them")
+    given = {
+        "--media": media,
+        "--accel": accel,
+        "--connect": uri,
+        "--root-password-file": str(password) if password else None,
+    }
+    words = [word for option, value in given.items() if value is not None for word in (option, value)]
+    return (*words, *(["--require-kvm"] if require_kvm else []))
+
+
+def _night(ended: Ended, began: datetime, seconds: float, space: Room) -> Night:
+    from builder.nightly.record import Night, exit_code
+
+    return Night(
+        date=f"{began:%Y-%m-%d}",
+        started=began.isoformat(timespec="seconds"),
+        ended=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(seconds, 3),
+        host=platform.node(),
+        builder=__version__,
+        jobs=space.jobs,
+        jobs_why=space.why,
+        exit_code=Interrupted.exit_code if ended.interrupt else exit_code(ended.results),
+        results=list(ended.results),
+    )
+
+
+def _as_lines(night: Night, folder: Path) -> list[str]:
+    from builder import console
+    from builder.nightly.markdown import headline
+
+    width = max(len(result.name) for result in night.results)
+    rows = [f"{result.name:<{width}}  {result.verdict}" for result in night.results]
+    return [
+        *rows,
+        "",
+        headline(night),
+        f"took     {console.time_text(night.seconds)}",
+        f"report   {short(folder)}/index.html",
+    ]

@@ -1,0 +1,1 @@
+"""The one rule: a night builds what needs it, looks at the rest again, and says of each what became of it."""

@@ -1,0 +1,94 @@
+"""The one rule: a reader of the first ten lines knows whether anything has to be done."""
+
+from __future__ import annotations
+
+import re
+
+from builder.console import clean, size_text, time_text
+from builder.nightly.record import Night, Result
+
+SIGNS = {"published": "✅", "no news": "💤", "failed": "❌", "rotten": "❌", "interrupted": "⚠️", "not built": "⏭️"}
+# Packages of a difference that are told one by one.
+MOST = 30
+
+
+def headline(night: Night) -> str:
+    """`3 builds: 2 published, 1 failed`."""
+    count = len(night.results)
+    parts = ", ".join(f"{number} {verdict}" for verdict, number in night.verdicts().items())
+    return f"{count} build{'' if count == 1 else 's'}: {parts}"
+
+
+def render(night: Night) -> str:
+    """The report as GitHub-flavoured Markdown, for the summary of a CI job."""
+    lines = [f"# Night of {night.date}: {headline(night)}", ""]
+    lines += ["| image | verdict | why | took | size | boot |", "|---|---|---|--:|--:|--:|"]
+    lines += [f"| {' | '.join(_row(result))} |" for result in night.results]
+    for result in night.results:
+        if result.fault is not None:
+            lines += _failure(result)
+        elif result.difference is not None:
+            lines += _difference(result)
+    lines += ["", f"{night.host}, {time_text(night.seconds)}, {night.jobs} at a time; builder {night.builder}"]
+    return "\n".join(lines) + "\n"
+
+
+def changes(difference: dict[str, object]) -> list[str]:
+    """A package a line: `+` came, `-` went, an arrow where the version changed."""
+    found = difference.get("packages")
+    packages = found if isinstance(found, dict) else {}
+    lines = [f"+ {name}" for name in packages.get("added", ())]
+    lines += [f"- {name}" for name in packages.get("removed", ())]
+    lines += [f"{one['name']} {one['old']} → {one['new']}" for one in packages.get("updated", ())]
+    return lines
+
+
+def _row(result: Result) -> list[str]:
+    image = result.image
+    why = result.fault.brief if result.fault else result.why
+    return [
+        f"`{result.name}`",
+        f"{SIGNS[result.verdict]} {result.verdict}",
+        _text(why),
+        time_text(result.seconds),
+        size_text(image.size) if image else "",
+        time_text(image.boot) if image and image.boot is not None else "",
+    ]
+
+
+def _failure(result: Result) -> list[str]:
+    fault = result.fault
+    assert fault is not None
+    where = f" in {fault.stage}" if fault.stage else ""
+    lines = ["", f"## {SIGNS[result.verdict]} {result.name}: exit {fault.exit_code}{where}", "", _text(fault.brief)]
+    if fault.details:
+        lines += ["", *_fenced(fault.details)]
+    if fault.hint:
+        lines += ["", f"Hint: {_text(fault.hint)}"]
+    if result.folder:
+        lines += ["", f"Evidence: `{result.folder}`: {', '.join(f'`{name}`' for name in result.evidence)}"]
+    if result.console:
+        lines += ["", "<details><summary>The console's last lines</summary>", "", *_fenced(result.console)]
+        lines += ["", "</details>"]
+    return lines
+
+
+def _difference(result: Result) -> list[str]:
+    assert result.difference is not None
+    found = changes(result.difference)
+    old = result.difference["old"]["version"]
+    head = f"{result.name}: {len(found)} package{'' if len(found) == 1 else 's'} changed since {old}"
+    more = [f"… and {len(found) - MOST} more"] if len(found) > MOST else []
+    return ["", f"## {head}", "", *(_fenced("\n".join([*found[:MOST], *more])) if found else [])]
+
+
+def _fenced(text: str) -> list[str]:
+    """A block that its own text cannot end."""
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [fence, *map(clean, text.expandtabs().splitlines()), fence]
+
+
+def _text(text: str) -> str:
+    """One line in which nothing is markup."""
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", clean(" ".join(text.split())))

@@ -1,0 +1,189 @@
+"""Whole nights over toy stages: every build is a real child process of the real command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from builder.adapters import waiting
+from builder.images import proofs
+from tests.nightly.conftest import Place, verdicts
+
+
+def test_one_failure_stops_no_other_build_and_decides_the_exit_code(place: Place) -> None:
+    place.recipe("alpha")
+    place.recipe("broken", behave="fail")
+    place.recipe("gamma", "matrix: {machine.firmware: [bios, uefi]}")
+    (place.folder / "pipelines" / "torn.yaml").write_text("name: torn\nmedia: 3\n")
+    night = place.night("alpha", "broken", "gamma", code=5)
+    assert verdicts(night) == {
+        "alpha": "published",
+        "broken": "failed",
+        "gamma": "published",
+        "gamma-uefi": "published",
+    }
+    broken = night["results"][1]
+    assert broken["exit_code"] == 5
+    assert broken["fault"]["stage"] == "install"
+    assert broken["fault"]["hint"] == "see the console"
+    assert broken["console"].splitlines()[-1] == "Pane is dead"
+    assert broken["picture"] == "screenshot.png"
+    assert Path(broken["folder"], "verdict.json").is_file()
+    assert {path.name for path in (place.artifacts / "images").iterdir()} == {"alpha", "gamma", "gamma-uefi"}
+
+    # Without names: all there are, and now failures of two kinds. What stands is proved, not built.
+    night = place.night(code=10)
+    assert verdicts(night) == {
+        "alpha": "no news",
+        "broken": "failed",
+        "gamma": "no news",
+        "gamma-uefi": "no news",
+        "torn": "failed",
+    }
+    torn = night["results"][-1]
+    assert torn["exit_code"] == 2
+    assert "torn.yaml" in torn["fault"]["details"]
+    latest = place.artifacts / "images" / "alpha" / night["results"][0]["image"]["version"]
+    assert [proof.good for proof in proofs(latest)] == [True]
+    assert sum(line.endswith("alpha ") for line in place.diary()) == 1
+
+
+def test_a_changed_input_is_named_and_the_packages_are_compared(place: Place) -> None:
+    place.recipe("alpha")
+    place.night()
+    place.recipe("alpha", hostname="longer-name")
+    [result] = place.night()["results"]
+    assert result["verdict"] == "published"
+    assert result["why"] == "vars.hostname changed"
+    assert result["difference"]["packages"]["updated"] == [{"name": "tree", "old": "5", "new": "11"}]
+
+
+def test_silent_rot_is_found_and_the_image_is_not_built_anew(place: Place) -> None:
+    place.recipe("alpha")
+    [first] = place.night()["results"]
+    disk = place.artifacts / "images" / "alpha" / first["image"]["version"] / "alpha.qcow2"
+    before, data = disk.stat(), bytearray(disk.read_bytes())
+    data[0] ^= 1
+    disk.chmod(0o644)
+    disk.write_bytes(bytes(data))
+    disk.chmod(0o444)
+    os.utime(disk, ns=(before.st_atime_ns, before.st_mtime_ns))
+    [second] = place.night(code=6)["results"]
+    assert second["verdict"] == "rotten"
+    assert "alpha.qcow2" in second["fault"]["details"]
+    assert len(place.diary()) == 1
+
+
+def test_a_medium_that_cannot_be_had_is_exit_4(place: Place) -> None:
+    place.recipe("alpha", behave="medium")
+    [result] = place.night(code=4)["results"]
+    assert result["fault"]["kind"] == "medium"
+    assert not (place.artifacts / "images").exists()
+
+
+def test_fail_fast_starts_nothing_more(place: Place) -> None:
+    place.recipe("a", behave="fail")
+    place.recipe("b")
+    night = place.night("--fail-fast", "--jobs", "1", "a", "b", code=5)
+    assert verdicts(night) == {"a": "failed", "b": "not built"}
+
+
+def test_a_build_that_dies_without_a_word_is_a_failure(place: Place) -> None:
+    place.recipe("a", behave="die")
+    [result] = place.night(code=130)["results"]
+    assert "without a verdict (SIGKILL)" in result["fault"]["brief"]
+
+
+def test_an_unknown_pipeline_is_refused_before_anything_is_built(place: Place) -> None:
+    place.recipe("alpha")
+    done = place.run("--artifacts", str(place.artifacts), "nightly", "alpha", "alhpa")
+    assert done.returncode == 2
+    assert "did you mean alpha?" in done.stderr
+    assert not place.artifacts.exists()
+
+
+def test_every_build_has_a_process_group_of_its_own(place: Place) -> None:
+    for name in ("a", "b"):
+        place.recipe(name)
+    place.night("--jobs", "2")
+    groups = [line.split()[:2] for line in place.diary()]
+    assert len(groups) == 2
+    assert all(process == group for process, group in groups)
+
+
+@contextlib.contextmanager
+def waiting_night(place: Place) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A night whose one build waits, and the id of that build's process."""
+    place.recipe("a", behave="wait")
+    with (place.folder / "out").open("wb") as out, (place.folder / "err").open("wb") as err:
+        night = subprocess.Popen(
+            place.command("--artifacts", str(place.artifacts), "nightly", "--json"),
+            cwd=place.folder,
+            env=place.environment,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+        )
+        try:
+            lines = waiting.until(lambda: place.diary() or None, within=60)
+            assert lines is not None, (place.folder / "err").read_text()
+            yield night, int(lines[0].split()[0])
+        finally:
+            night.kill()
+            night.wait()
+
+
+def gone(process: int) -> bool | None:
+    """Whether the process has ended; one that nobody has collected yet counts as ended."""
+    try:
+        return True if Path(f"/proc/{process}/stat").read_text().split(") ")[1][0] == "Z" else None
+    except OSError:
+        return True
+
+
+def test_an_interrupt_ends_the_builds_and_is_reported(place: Place) -> None:
+    with waiting_night(place) as (night, child):
+        os.kill(night.pid, signal.SIGINT)
+        assert night.wait(60) == 130
+        assert waiting.until(lambda: gone(child), within=1)
+    assert place.diary()[-1] == "undone"
+    assert verdicts(json.loads((place.folder / "out").read_text())) == {"a": "interrupted"}
+    assert (place.artifacts / "reports" / "latest" / "index.html").is_file()
+
+
+def test_builds_end_when_the_night_is_killed(place: Place) -> None:
+    with waiting_night(place) as (night, child):
+        os.kill(night.pid, signal.SIGKILL)
+        assert waiting.until(lambda: gone(child), within=30)
+        assert waiting.until(lambda: place.diary()[-1] == "undone" or None, within=30)
+
+
+def test_two_nights_of_one_day_have_two_reports(place: Place) -> None:
+    place.recipe("a")
+    first, second = place.night(), place.night()
+    assert second["date"] == f"{first['date']}.2" or time.strftime("%H") == "00"
+    assert (place.artifacts / "reports" / "latest").readlink() == Path(second["date"])
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("matrix: {machine.firmware: [bios, ufei]}", "machine.firmware=ufei"),
+        ("matrix: {machine.firmwear: [bios]}", "machine.firmwear"),
+        ("matrix: {name: [b]}", "name"),
+    ],
+)
+def test_a_matrix_that_makes_no_sense_is_that_recipe_s_failure(place: Place, more: str, told: str) -> None:
+    place.recipe("a", more)
+    night = place.night(code=2)
+    faults = [result["fault"] for result in night["results"] if result["fault"]]
+    assert len(faults) == 1
+    assert told in faults[0]["details"]

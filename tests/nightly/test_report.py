@@ -1,0 +1,198 @@
+"""The report of a night, as a browser, a CI system and a reader of plain text see it."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from builder.nightly import junit, markdown, report, retention
+from builder.nightly.record import Fault, ImageFacts, Night, Result, StageTime, exit_code, nights
+from tests.nightly.browser import browser
+from tests.nightly.pictures import red_square
+
+ROWS = "[...document.querySelectorAll('#builds tbody tr')].map(row => row.dataset.name).join()"
+
+
+def published(name: str, size: int, boot: float, start: float = 0) -> Result:
+    stages = [
+        StageTime(stage="install", action="run", reason="first run", start=start, seconds=60),
+        StageTime(stage="verify", action="run", reason="first run", start=start + 60, seconds=30),
+    ]
+    image = ImageFacts(name=name, version="0123456789ab", sha256="0" * 64, size=size, boot=boot)
+    return Result(
+        name=name, pipeline=name, verdict="published", why="first run", stages=stages, image=image, seconds=90
+    )
+
+
+def failed(folder: Path) -> Result:
+    run = folder / "runs" / "20261123-010203-abcd"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "screenshot.png").write_bytes(red_square())
+    (run / "a #file.log").write_text("evidence")
+    return Result(
+        name="broken",
+        pipeline="broken",
+        verdict="failed",
+        exit_code=5,
+        start=90,
+        seconds=45,
+        folder=str(run),
+        evidence=["a #file.log", "screenshot.png"],
+        picture="screenshot.png",
+        console="booting\n<script>document.title = 'taken'</script>\n```\nPane is dead",
+        stages=[StageTime(stage="install", action="run", start=90, seconds=45, failed=True)],
+        fault=Fault(
+            kind="install",
+            exit_code=5,
+            brief="a | <b>bad</b> end",
+            details="]]>\x1b[31m\x00",
+            hint="look",
+            stage="install",
+        ),
+    )
+
+
+def night(folder: Path, *, started: datetime | None = None, results: list[Result] | None = None) -> Night:
+    began = started or datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
+    changed = published("alpha", 2 << 30, 31.0)
+    changed.difference = {
+        "old": {"version": "ba9876543210"},
+        "packages": {"added": ["tree 2"], "removed": [], "updated": []},
+    }
+    found = results if results is not None else [changed, failed(folder), published("beta", 1 << 30, 9.0, 135)]
+    return Night(
+        date=f"{began:%Y-%m-%d}",
+        started=began.isoformat(),
+        ended=(began + timedelta(seconds=240)).isoformat(),
+        seconds=240,
+        host="toy.example",
+        builder="1",
+        jobs=1,
+        jobs_why="cores",
+        exit_code=exit_code(found),
+        results=found,
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with two nights before it."""
+    place = tmp_path_factory.mktemp("artifacts")
+    for day in (21, 22):
+        before = night(place, started=datetime(2026, 11, day, tzinfo=UTC), results=[published("alpha", day << 20, day)])
+        report.write(place / "reports", before)
+    return report.write(place / "reports", night(place))
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
+def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
+    with browser(tmp_path) as page:
+        page.open((folder / "index.html").as_uri())
+        assert page.evaluate("document.title") == "Night of 2026-11-23: 3 builds: 2 published, 1 failed"
+        # What failed comes first; then as asked for, up and down.
+        assert page.evaluate(ROWS) == "broken,alpha,beta"
+        for key, order in (("name", "alpha,beta,broken"), ("size", "broken,beta,alpha"), ("size", "alpha,beta,broken")):
+            page.evaluate(f"document.querySelector('[data-key={key}]').click()")
+            assert page.evaluate(ROWS) == order
+        assert page.evaluate("document.querySelector('[aria-sort=descending]').textContent") == "Size"
+        assert (
+            page.evaluate("[...document.images].every(one => one.naturalWidth === 64) && document.images.length") == 1
+        )
+        assert page.evaluate("document.querySelectorAll('.plot polyline').length") == 2
+        assert page.evaluate("document.querySelectorAll('.time rect').length") == 5
+
+        paper = {}
+        for scheme in ("light", "dark"):
+            page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+            paper[scheme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
+            for width in (1200, 360):
+                page.call(
+                    "Emulation.setDeviceMetricsOverride",
+                    width=width,
+                    height=800,
+                    deviceScaleFactor=1,
+                    mobile=width < 500,
+                )
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+                page.screenshot(tmp_path / f"{scheme}-{width}.png")
+        assert paper["light"] != paper["dark"]
+
+        outside = [one for one in page.requests if not one.startswith(("file:", "data:", "about:"))]
+        assert (page.complaints, outside) == ([], [])
+        links = page.evaluate("[...document.querySelectorAll('.links a')].map(one => one.href)")
+    assert len(links) == 2
+    for link in links:
+        assert link.startswith("file:///")
+    evidence = folder.parents[1] / "runs" / "20261123-010203-abcd"
+    assert links[0] == (evidence / "a #file.log").as_uri()
+
+
+def test_the_same_as_markdown(folder: Path) -> None:
+    text = (folder / report.TEXT).read_text()
+    assert text.splitlines()[0] == "# Night of 2026-11-23: 3 builds: 2 published, 1 failed"
+    assert r"a \| \<b\>bad\</b\> end" in text
+    # The console's own fence does not end the block.
+    assert "````\nbooting\n" in text
+    assert "+ tree 2" in text
+    assert "\x1b" not in text
+
+
+def test_the_same_as_junit(folder: Path) -> None:
+    suite = ElementTree.parse(folder / report.XML).getroot()[0]
+    assert {key: suite.get(key) for key in ("tests", "failures", "skipped", "errors")} == {
+        "tests": "3",
+        "failures": "1",
+        "skipped": "0",
+        "errors": "0",
+    }
+    [failure] = suite.iter("failure")
+    assert failure.get("message") == "a | <b>bad</b> end"
+    assert failure.get("type") == "install"
+    assert (failure.text or "").startswith("]]>")
+
+
+def test_a_night_without_a_reason_to_stay_is_removed(tmp_path: Path) -> None:
+    start = datetime(2026, 1, 1, 3, tzinfo=UTC)
+    for day in range(100):
+        for hour in (0, 12):
+            report_night = night(tmp_path, started=start + timedelta(days=day, hours=hour), results=[])
+            place = tmp_path / "reports" / (report_night.date + (".2" if hour else ""))
+            place.mkdir(parents=True)
+            (place / "night.json").write_text(report_night.model_copy(update={"date": place.name}).model_dump_json())
+    (tmp_path / "reports" / "notes").mkdir()
+    retention.prune(tmp_path / "reports", retention.Policy(daily=3, weekly=2, monthly=4))
+    # 2026-04-10 is a Friday: two weeks are those of the 10th and the 5th.
+    assert [one.date for one in nights(tmp_path / "reports")] == [
+        "2026-01-31.2",
+        "2026-02-28.2",
+        "2026-03-31.2",
+        "2026-04-05.2",
+        "2026-04-08.2",
+        "2026-04-09.2",
+        "2026-04-10.2",
+    ]
+    assert (tmp_path / "reports" / "notes").is_dir()
+
+
+def test_the_exit_code_sums_up(tmp_path: Path) -> None:
+    good, bad = published("a", 1, 1.0), failed(tmp_path)
+    other = bad.model_copy(update={"exit_code": 4})
+    skipped = good.model_copy(update={"verdict": "not built"})
+    assert [exit_code(one) for one in ([good], [good, bad], [bad, other], [bad, skipped], [bad, bad])] == [
+        0,
+        5,
+        10,
+        5,
+        5,
+    ]
+
+
+def test_an_empty_night_is_a_report_too(tmp_path: Path) -> None:
+    nothing = night(tmp_path, results=[])
+    assert "0 builds" in markdown.render(nothing)
+    assert b'tests="0"' in junit.render(nothing)
+    assert (report.write(tmp_path / "reports", nothing) / "index.html").is_file()

@@ -1,0 +1,119 @@
+"""The whole command line of builder over stages that write a few bytes: `python -P toy_builder.py nightly …`.
+
+What a toy build does is said by its recipe's variables: `behave` is `fail`, `wait`, `stop` or anything else, `size` the
+image's bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from builder import images, pipeline
+from builder.cli import main as command_line
+from builder.cli import run as run_command
+from builder.errors import InstallError, MediumError
+from builder.nightly import building
+from builder.objects import recorded
+from builder.order import Order
+from builder.settings import Settings
+from builder.stage import Inputs, Job, Stage
+from builder.stages import publish
+from tests.nightly.pictures import red_square
+
+
+class Named(Inputs):
+    """Under which name."""
+
+    name: str
+
+
+class Answers(Inputs):
+    """What decides the toy image."""
+
+    vars: dict[str, Any]
+    firmware: str
+
+
+class Nothing(Inputs):
+    """No inputs of its own."""
+
+
+def _answers(job: Job) -> None:
+    (job.out / "answers.json").write_text(job.inputs.model_dump_json())
+
+
+def _diary(job: Job, text: str) -> None:
+    """One line, appended in one write, so that many builds may do it."""
+    handle = os.open(job.settings.artifacts / "diary", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(handle, f"{text}\n".encode())
+    os.close(handle)
+
+
+def _install(job: Job) -> None:
+    given = json.loads((job.needs["answers"] / "answers.json").read_text())["vars"]
+    behave = given.get("behave", "")
+    _diary(job, f"{os.getpid()} {os.getpgrp()} {given.get('hostname')} {behave}")
+    job.progress.note("a <b>note</b>")
+    match behave:
+        case "fail":
+            (job.evidence / "console.log").write_bytes(b"booting\r\n<script>alert(1)</script>\r\nPane is dead\r\n")
+            (job.evidence / "screenshot.png").write_bytes(red_square())
+            raise InstallError("the installer ended by itself", "Pane is dead\n]]> \x1b[31m", "see the console")
+        case "medium":
+            raise MediumError("no mirror gave the install medium", "nothing answers", "--media FILE")
+        case "wait":
+            try:
+                # Waits for a signal; the test ends the night.
+                threading.Event().wait(60)
+            finally:
+                _diary(job, "undone")
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+    (job.out / "disk").write_bytes(str(sorted(given.items())).encode() * int(given.get("size", 10)))
+
+
+def _publish(job: Job) -> None:
+    name = job.inputs.name
+    answers = json.loads((job.needs["answers"] / "answers.json").read_text())
+    hostname = answers["vars"].get("hostname", "one")
+    twin = {"boot_seconds": 10 + len(hostname), "packages": ["core 1", f"tree {len(hostname)}"], "release": "toy"}
+    image = images.publish(
+        job.settings.images,
+        name,
+        {f"{name}.qcow2": job.needs["install"] / "disk"},
+        {"run": job.run_id, "verified": {"twins": {"twin-a": twin}}},
+        {f"{name}.qcow2": recorded(job.needs["install"]).files["disk"].sha256 or ""},
+    )
+    record = {"name": image.name, "version": image.version, "path": str(image.disk), "sha256": image.sha256}
+    (job.out / publish.FILE).write_text(json.dumps(record))
+
+
+def _answers_inputs(order: Order) -> Answers:
+    return Answers(vars=dict(order.recipe.kickstart.vars), firmware=order.recipe.machine.firmware)
+
+
+def _stands(path: Path, settings: Settings) -> str | None:
+    return publish.stands(path, settings)
+
+
+STAGES = (
+    Stage("answers", 1, (), _answers_inputs, _answers, "write the answers"),
+    Stage("install", 1, ("answers",), lambda _: Nothing(), _install, "install"),
+    Stage(
+        "publish", 1, ("answers", "install"), lambda order: Named(name=order.name), _publish, "publish", stands=_stands
+    ),
+)
+
+if __name__ == "__main__":
+    pipeline.STAGES = STAGES
+    building.BUILDER = (sys.executable, "-P", __file__)
+    run_command._look_at_host = lambda *_: None
+    sys.exit(command_line.main())
