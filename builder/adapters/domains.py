@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from builder.adapters import domain_xml, host_facts, hypervisor, waiting
+from builder.adapters import daemon, domain_xml, host_facts, hypervisor, waiting
 from builder.adapters.domain_xml import MachineSpec
 from builder.adapters.hypervisor import Hypervisor, told
 from builder.errors import HostError, PublishError
@@ -40,6 +40,8 @@ UNDEFINE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
+# Bytes of a machine's log that hold the last start.
+LOG_END = 16 << 10
 GONE = (libvirt.VIR_ERR_NO_DOMAIN,)
 
 
@@ -86,6 +88,18 @@ class Domains:
                 if error.get_error_code() in GONE:
                     return None
                 raise
+
+    def last_words(self, name: str) -> str:
+        """What QEMU and libvirt noted last of this machine, without its command line; empty if there is nothing."""
+        try:
+            with daemon.machine_log(self.host.uri, name).open("rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_END))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        # Those of a command line end with a backslash, the last one begins with a dash.
+        said = [line for line in lines if line.strip() and not line.startswith("-") and not line.endswith("\\")]
+        return "\n".join(said[-4:])
 
     def require_reach(self, read: list[Path], own: list[Path]) -> None:
         """Make sure that QEMU's user gets at these files, see `host_facts.require_reach`."""

@@ -138,8 +138,10 @@ def _fingerprints(vms: Path, domains: Domains, vm: Vm, within: float, stop: Call
             return text
         if time.monotonic() - asked > ASK_STATE_EVERY:
             asked = time.monotonic()
-            if state_of(vm, domains.look(vm.name)) != "running":
-                raise UnreachableError(f"{vm.name} is off", _tail(vms / vm.name), f"builder vm start {vm.name}")
+            state = state_of(vm, domains.look(vm.name))
+            if state != "running":
+                details = [part for part in (_tail(vms / vm.name), domains.last_words(vm.name)) if part]
+                raise UnreachableError(f"{vm.name} is {state}", "\n".join(details), f"builder vm start {vm.name}")
         return None
 
     text = waiting.until(told, within=max(0.0, within), every=0.1)

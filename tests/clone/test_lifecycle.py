@@ -51,8 +51,13 @@ def test_a_clone_is_started_stopped_and_deleted(house: House, host: Domains, tmp
     with pytest.raises(UnreachableError, match=r"did not switch itself off within 0.5 s"):
         lifecycle.stop(house.vms, host, name, now=False, within=0.5)
     assert house.run("vm", "stop", name, "--now").stdout == f"{name}: off\n"
-    with pytest.raises(UnreachableError, match="is off"), login.session(house.vms, host, _with_key(vm, house), 5):
+    with (
+        pytest.raises(UnreachableError, match="is off") as caught,
+        login.session(house.vms, host, _with_key(vm, house), 5),
+    ):
         pass
+    # Who ended it is said, in libvirt's words.
+    assert caught.value.details.endswith("shutting down, reason=destroyed")
     lifecycle.start(house.vms, host, name)
     assert house.run("vm", "delete", name).stdout == f"{name}: deleted\n"
     assert host.look(name) is None

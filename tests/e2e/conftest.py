@@ -80,7 +80,7 @@ class Person:
     def json(self, *words: str) -> Any:
         """The document that builder prints; the command must succeed."""
         done = self.run(*words, "--json")
-        assert done.returncode == 0, done.stderr[-4000:]
+        assert done.returncode == 0, done.stdout + done.stderr[-4000:]
         return json.loads(done.stdout)
 
     def processes(self, word: str) -> list[int]:
