@@ -137,7 +137,8 @@ def lint(text: str) -> list[Finding]:
         file.write_text(text, encoding="utf-8")
         beside = Path(sys.executable).with_name("ksvalidator")
         program = beside if beside.exists() else Path("ksvalidator")
-        done = process.run([program, "-v", "RHEL7", file], check=False, timeout=60)
+        # It makes a copy of its own, with the hash of the password, and forgets it: it goes with our folder.
+        done = process.run([program, "-v", "RHEL7", file], check=False, timeout=60, env={"TMPDIR": folder})
     found = [*_errors(done.stdout + "\n" + done.stderr), *_warnings(done.stdout + "\n" + done.stderr)]
     return sorted(found, key=lambda finding: (finding.line or 0, finding.severity))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ IMAGE = "centos7-minimal-rehearsal"
 STATIC = ["--network", "bridge:br0", "--address", "10.77.0.40/24", "--gateway", GATEWAY, "--memory", "1GiB"]
 WHO = "hostname; cat /etc/machine-id; ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub; ip -4 -o addr show scope global"
 WITHIN = 1500
+
+BANNER = "import socket, sys; print(socket.create_connection((sys.argv[1], 22), 60).recv(64).decode())"
 
 
 def ended(child: subprocess.Popen[str], within: float = WITHIN) -> str:
@@ -73,7 +76,8 @@ def test_guests_on_a_bridge_let_root_in(world: tuple[Cell, Cell], rehearsal_iso:
             assert len({line[number] for line in lines}) == 3
         assert [f"10.77.0.{40 + number}/24" in lines[number][3] for number in range(3)] == [True] * 3
         # The gateway is another machine on the other end of the uplink.
-        assert gateway.run("ping", "-c", "1", "-W", "5", "10.77.0.41").returncode == 0
+        banner = gateway.run(sys.executable, "-c", BANNER, "10.77.0.41").stdout
+        assert banner.startswith("SSH-2.0-")
         done = host.builder(*place, "vm", "delete", "web-1", "web-2", "web-3")
         assert done.returncode == 0, done.stderr
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,11 @@ def test_windows_line_ends_do_not_reach_the_installer(tmp_path: Path) -> None:
     (tmp_path / "x.ks.j2").write_bytes(b"text\r\ncdrom\r\n")
     texts = kickstart.collect("x.ks.j2", [tmp_path])
     assert "\r" not in kickstart.render(texts, "x.ks.j2", {})
+
+
+def test_lint_leaves_no_copy_of_the_secret_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ksvalidator makes a copy of its own and forgets it."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    kickstart.lint("rootpw --iscrypted $6$secret\n")
+    assert list(tmp_path.iterdir()) == []
