@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,12 +108,20 @@ def diff(
         lines(_difference(found))
 
 
-def verify(ctx: typer.Context, names: Specs = None, as_json: Json = False) -> None:
+def verify(
+    ctx: typer.Context,
+    names: Specs = None,
+    signed: Annotated[bool, typer.Option("--signed", help="Only what a trusted key has signed is good.")] = False,
+    as_json: Json = False,
+) -> None:
     """Read images again and compare with what was published."""
     from builder.images import prove, versions
 
     catalogue = ctx.ensure_object(State).settings().images
     found = [prove(path) for path in versions(catalogue, names or [])]
+    if signed:
+        lacking = ("signature: no key that you trust vouches for it",)
+        found = [one if one.signers else replace(one, faults=one.faults + lacking) for one in found]
     if as_json:
         document([_proof(proof) for proof in found])
         if not all(proof.good for proof in found):
@@ -120,6 +129,7 @@ def verify(ctx: typer.Context, names: Specs = None, as_json: Json = False) -> No
         return
     for proof in found:
         lines([f"{proof.name}@{proof.version}: {_verdict(proof)}"])
+        lines(f"  proved: {line}" for line in proof.proved)
         lines(f"  not proved: {line}" for line in proof.unproven)
     bad = [proof for proof in found if not proof.good]
     if bad:
@@ -267,11 +277,15 @@ def _proof(proof: Proof) -> dict[str, Any]:
         "good": proof.good,
         "faults": list(proof.faults),
         "unproven": list(proof.unproven),
+        "signers": list(proof.signers),
+        "proved": list(proof.proved),
     }
 
 
 def _verdict(proof: Proof) -> str:
-    return "good" if proof.good else f"{len(proof.faults)} fault{'s' if len(proof.faults) > 1 else ''}"
+    if proof.good:
+        return f"good, signed by {', '.join(proof.signers)}" if proof.signers else "good"
+    return f"{len(proof.faults)} fault{'s' if len(proof.faults) > 1 else ''}"
 
 
 def _difference(found: Difference) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from builder import __version__
-from builder.cli import catalogue, clone, host, housekeeping, media, nightly, recipes, run, vm
+from builder.cli import catalogue, clone, host, housekeeping, keys, media, nightly, recipes, run, vm
 from builder.cli.output import document, lines, mute
 from builder.cli.state import State, short
 from builder.errors import BuilderError, HostError, Interrupted
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for part in (run, nightly, recipes, catalogue, clone, vm, media, housekeeping, host):
+for part in (run, nightly, recipes, catalogue, clone, vm, media, keys, housekeeping, host):
     part.add_to(app)
 
 

@@ -3,6 +3,8 @@
 from builder.images.catalogue import (
     LATEST,
     MANIFEST,
+    PROVENANCE,
+    SBOM,
     SUMS,
     VERSION_DIGITS,
     Image,
@@ -21,6 +23,8 @@ __all__ = [
     "KINDS",
     "LATEST",
     "MANIFEST",
+    "PROVENANCE",
+    "SBOM",
     "SUMS",
     "VERSION_DIGITS",
     "Changes",

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import secrets as randomness
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -30,6 +30,9 @@ from builder.images import holds
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
+# CycloneDX, and one DSSE envelope with the SLSA provenance of all other files (slsa.dev names it so).
+SBOM = "sbom.cdx.json"
+PROVENANCE = "provenance.intoto.jsonl"
 LATEST = "latest"
 VERSION_DIGITS = 12
 
@@ -72,6 +75,7 @@ def publish(
     sources: Mapping[str, Path],
     manifest: Mapping[str, Any],
     expected: Mapping[str, str] | None = None,
+    attest: Callable[[Mapping[str, str]], bytes] | None = None,
 ) -> Image:
     """Put a version into the catalogue and make it the latest, unless it is held; does nothing that was done before.
 
@@ -80,6 +84,7 @@ def publish(
             where the file system allows it.
         manifest: facts to add to `manifest.json`.
         expected: SHA-256 of sources as they were finished, by name.
+        attest: makes the statement of provenance; gets the SHA-256 of every file of the version, by name.
 
     Raises:
         PublishError: a source has rotted, the version is there with other contents, or the catalogue cannot be
@@ -98,7 +103,7 @@ def publish(
             else:
                 created = datetime.now(UTC).isoformat(timespec="seconds")
                 head = {**manifest, "name": name, "version": version, "created": created, "files": facts}
-                _write_version(folder, version, sources, head)
+                _write_version(folder, version, sources, head, attest)
             if version not in holds.read(folder):
                 point(folder, version)
     except OSError as fault:
@@ -227,7 +232,13 @@ def _check_same(path: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
-def _write_version(folder: Path, version: str, sources: Mapping[str, Path], manifest: Mapping[str, Any]) -> None:
+def _write_version(
+    folder: Path,
+    version: str,
+    sources: Mapping[str, Path],
+    manifest: Mapping[str, Any],
+    attest: Callable[[Mapping[str, str]], bytes] | None,
+) -> None:
     """Build the version beside its place, flush it, and give it its name with one rename."""
     from builder.objects import sync_file
 
@@ -239,6 +250,10 @@ def _write_version(folder: Path, version: str, sources: Mapping[str, Path], mani
         (new / MANIFEST).write_bytes(text)
         sums = {name: manifest["files"][name]["sha256"] for name in sources}
         sums[MANIFEST] = hashlib.sha256(text).hexdigest()
+        if attest is not None:
+            envelope = attest(sums)
+            (new / PROVENANCE).write_bytes(envelope)
+            sums[PROVENANCE] = hashlib.sha256(envelope).hexdigest()
         (new / SUMS).write_text("".join(f"{sums[name]}  {name}\n" for name in sorted(sums)), encoding="utf-8")
         for path in new.iterdir():
             path.chmod(path.stat().st_mode & 0o444)

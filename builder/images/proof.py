@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from builder import signing
 from builder.adapters.atomic_file import sync_folder
 from builder.errors import PublishError
 from builder.hashing import sha256_file
-from builder.images.catalogue import MANIFEST, SUMS, VERSION_DIGITS, folders, load_image
+from builder.images.catalogue import LATEST, MANIFEST, PROVENANCE, SBOM, SUMS, VERSION_DIGITS, folders, load_image
 
 FOLDER = ".verified"
+# Of a key's id, shown to people.
+KEY_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,8 @@ class Proof:
         when: UTC, ISO 8601.
         faults: one line each; none when all is as it was published.
         unproven: what could not be told, one line each.
+        signers: names of the trusted keys that signed where it comes from.
+        proved: what reading has shown to be right, one line each.
     """
 
     name: str
@@ -37,6 +43,8 @@ class Proof:
     when: str
     faults: tuple[str, ...]
     unproven: tuple[str, ...] = ()
+    signers: tuple[str, ...] = ()
+    proved: tuple[str, ...] = ()
 
     @property
     def good(self) -> bool:
@@ -57,9 +65,17 @@ def versions(catalogue: Path, specs: list[str]) -> list[Path]:
     found = []
     for spec in specs:
         name, at, version = spec.partition("@")
-        matches = [one for one in folders(catalogue / name) if version and one.startswith(version)] if name else []
-        found.append(catalogue / name / matches[0] if at and len(matches) == 1 else load_image(catalogue, spec).path)
+        known = folders(catalogue / name) if name else []
+        latest = _latest(catalogue / name)
+        matches = [one for one in known if (version and one.startswith(version) if at else one == latest)]
+        found.append(catalogue / name / matches[0] if len(matches) == 1 else load_image(catalogue, spec).path)
     return found
+
+
+def _latest(folder: Path) -> str | None:
+    with suppress(OSError):
+        return str((folder / LATEST).readlink())
+    return None
 
 
 def prove(path: Path, tell: Callable[[str], None] = lambda _: None) -> Proof:
@@ -73,13 +89,18 @@ def prove(path: Path, tell: Callable[[str], None] = lambda _: None) -> Proof:
     """
     faults: list[str] = []
     unproven: list[str] = []
+    signers: tuple[str, ...] = ()
+    proved: tuple[str, ...] = ()
     manifest = _manifest(path, faults)
     if manifest is not None:
         _files(path, manifest, faults, tell)
         _sums(path, manifest, faults, unproven)
         _record(path, manifest, faults)
+        _bill(path, manifest, faults, unproven)
+        signers = _provenance(path, manifest, faults, unproven)
+        proved = _proved(path, manifest, [*faults, *unproven], signers)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    proof = Proof(path.parent.name, path.name, when, tuple(faults), tuple(unproven))
+    proof = Proof(path.parent.name, path.name, when, tuple(faults), tuple(unproven), signers, proved)
     try:
         _add(path, proof)
     except OSError as fault:
@@ -97,7 +118,7 @@ def proofs(path: Path) -> list[Proof]:
     for line in lines:
         try:
             told = json.loads(line)
-            lists = (tuple(told["faults"]), tuple(told["unproven"]))
+            lists = [tuple(told.get(one, ())) for one in ("faults", "unproven", "signers", "proved")]
             found.append(Proof(told["name"], told["version"], told["when"], *lists))
         except (ValueError, TypeError, KeyError):
             continue
@@ -137,7 +158,7 @@ def _files(path: Path, manifest: dict[str, Any], faults: list[str], tell: Callab
             faults.append(f"{name}: {size} bytes, {facts['size']} published")
         elif found != facts["sha256"]:
             faults.append(f"{name}: sha256 {found}, {facts['sha256']} published")
-    known = {*manifest["files"], MANIFEST, SUMS}
+    known = {*manifest["files"], MANIFEST, PROVENANCE, SUMS}
     faults += [f"{name}: it was added" for name in sorted({one.name for one in path.iterdir()} - known)]
 
 
@@ -152,6 +173,13 @@ def _sums(path: Path, manifest: dict[str, Any], faults: list[str], unproven: lis
         unproven.append(f"{MANIFEST}: published before its own sum was written down")
     elif sha256_file(path / MANIFEST) != said.pop(MANIFEST):
         faults.append(f"{MANIFEST}: it is not what was published")
+    statement = said.pop(PROVENANCE, None)
+    if statement is not None:
+        try:
+            if sha256_file(path / PROVENANCE) != statement:
+                faults.append(f"{PROVENANCE}: it is not what was published")
+        except OSError as fault:
+            faults.append(f"{PROVENANCE}: {fault.strerror}")
     if said != {name: facts["sha256"] for name, facts in manifest["files"].items()}:
         faults.append(f"{SUMS}: it does not say what {MANIFEST} says")
 
@@ -170,6 +198,66 @@ def _record(path: Path, manifest: dict[str, Any], faults: list[str]) -> None:
         or told.get("sealed") != manifest["files"][f"{path.parent.name}.qcow2"]["sha256"]
     ):
         faults.append(f"{name}: it is not the proof of this disk")
+
+
+def _bill(path: Path, manifest: dict[str, Any], faults: list[str], unproven: list[str]) -> None:
+    """The bill of materials: readable, and of this very disk."""
+    if SBOM not in manifest["files"]:
+        unproven.append(f"{SBOM}: published before there was one")
+        return
+    # Dear to load, and needed here only.
+    from builder.adapters import sbom
+
+    with suppress(OSError):
+        wrong = sbom.fault((path / SBOM).read_bytes(), manifest["files"][f"{path.parent.name}.qcow2"]["sha256"])
+        if wrong is not None:
+            faults.append(f"{SBOM}: {wrong}")
+
+
+def _provenance(path: Path, manifest: dict[str, Any], faults: list[str], unproven: list[str]) -> tuple[str, ...]:
+    """The statement of provenance: of these very files, and signed by whom; the trusted ones of those."""
+    from builder.adapters import dsse
+
+    keys = {dsse.key_id(public, name): (name, public) for name, public in signing.trusted().items()}
+    try:
+        opened = dsse.open_((path / PROVENANCE).read_bytes(), [public for _, public in keys.values()])
+        subjects = {one["name"]: one["digest"]["sha256"] for one in json.loads(opened.payload)["subject"]}
+    except FileNotFoundError:
+        # Where it once was, SHA256SUMS names it.
+        if not any(line.startswith(PROVENANCE) for line in faults):
+            unproven.append(f"{PROVENANCE}: published before there was one")
+        return ()
+    except OSError as fault:
+        faults.append(f"{PROVENANCE}: {fault.strerror}")
+        return ()
+    except (ValueError, KeyError, TypeError):
+        faults.append(f"{PROVENANCE}: it is no signed statement")
+        return ()
+    faults += [f"{PROVENANCE}: the signature of {keys[key][0]} is wrong" for key in opened.wrong]
+    if not opened.signers:
+        unproven.append(f"{PROVENANCE}: nobody signed it (builder keys create, before the next build)")
+    elif not opened.proved and not opened.wrong:
+        who = ", ".join(key[:KEY_DIGITS] for key in opened.signers)
+        unproven.append(f"{PROVENANCE}: signed by {who}, whom you do not trust (builder keys trust FILE)")
+    there = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    with suppress(OSError):
+        there[MANIFEST] = sha256_file(path / MANIFEST)
+    faults += [
+        f"{PROVENANCE}: it is not about this {name}" for name in sorted(there) if subjects.get(name) != there[name]
+    ]
+    return tuple(keys[key][0] for key in opened.proved)
+
+
+def _proved(path: Path, manifest: dict[str, Any], told: list[str], signers: tuple[str, ...]) -> tuple[str, ...]:
+    """What nothing was said against; `told` are all faults and what could not be proved."""
+    doubted = {line.partition(":")[0] for line in told}
+    lines = [f"{name}: sha256 as published" for name in [*sorted(manifest["files"]), MANIFEST] if name not in doubted]
+    if SBOM in manifest["files"] and SBOM not in doubted:
+        lines.append(f"{SBOM}: CycloneDX, of this disk")
+    about = f"{PROVENANCE}: it is "
+    if (path / PROVENANCE).exists() and not any(line.startswith(about) for line in told):
+        lines.append(f"{PROVENANCE}: of these very files")
+    return (*lines, *(f"{PROVENANCE}: signed by {name}" for name in signers))
 
 
 def _journal(path: Path) -> Path:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import builder
-from builder import images
-from builder.adapters import process
+from builder import images, signing
+from builder.adapters import dsse, process
 from builder.errors import PublishError
-from builder.objects import recorded
+from builder.objects import Record, recorded
 from builder.order import Order
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage
-from builder.stages import seal, verify
+from builder.stages import provenance, seal, verify
 from builder.store import Store
 
 FILE = "published.json"
-LONG_TEXT = 200
-LIBRARIES = ("libvirt-python", "pycdlib", "paramiko", "jinja2", "pykickstart")
+LIBRARIES = ("libvirt-python", "pycdlib", "paramiko", "jinja2", "pykickstart", "cyclonedx-python-lib")
 
 
 class PublishInputs(Inputs):
@@ -59,7 +59,7 @@ def stands(path: Path, settings: Settings) -> str | None:
 
 
 def run(job: Job) -> None:
-    """Link disk, proof and manifest into the catalogue, move `latest`, and let the oldest versions go.
+    """Put disk, proof, bill of materials and provenance into the catalogue, and let the oldest versions go.
 
     Raises:
         PublishError: the sealed file has rotted, or the catalogue refused.
@@ -68,26 +68,37 @@ def run(job: Job) -> None:
     facts = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))
     proof = job.needs["verify"] / verify.FILE
     name = job.inputs.name
-    stages = _stages(job)
+    made = _records(job)
+    tools = _tools()
+    told = json.loads(proof.read_text(encoding="utf-8"))
     manifest = {
         "recipe": job.inputs.recipe,
         "rehearsal": job.inputs.rehearsal,
         "builder": builder.__version__,
         "run": job.run_id,
         "secrets_of": job.inputs.secrets_of,
-        "booted_before_sealing": "provision" in stages,
+        "booted_before_sealing": "provision" in made,
         "disk": facts,
-        "stages": stages,
-        "tools": _tools(),
-        "verified": json.loads(proof.read_text(encoding="utf-8")),
+        "stages": {name: _facts(record) for name, record in made.items()},
+        "tools": tools,
+        "verified": told,
     }
+    bill = job.out / images.SBOM
+    bill.write_bytes(_bill(name, facts["sha256"], made["seal"].created, told))
+    key = signing.chosen()
+
+    def attest(subjects: Mapping[str, str]) -> bytes:
+        asked = {"recipe": job.inputs.recipe, "image": name, "rehearsal": job.inputs.rehearsal, "run": job.run_id}
+        return dsse.close(provenance.statement(subjects, made, asked, tools, told, job.secrets), key)
+
     with job.ledger.spend("hash", disk.stat().st_size):
         image = images.publish(
             job.settings.images,
             name,
-            {f"{name}.qcow2": disk, verify.FILE: proof},
+            {f"{name}.qcow2": disk, verify.FILE: proof, images.SBOM: bill},
             manifest,
             expected={f"{name}.qcow2": facts["sha256"]},
+            attest=attest,
         )
     record = {"name": image.name, "version": image.version, "path": str(image.disk), "sha256": image.sha256}
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
@@ -95,6 +106,16 @@ def run(job: Job) -> None:
     if image.held:
         job.progress.note(f"{image.name}@{image.version} is held: builder images release {image.name}")
     _retain(job)
+
+
+def _bill(name: str, sha256: str, sealed: str, verified: Mapping[str, Any]) -> bytes:
+    """What is in the image, as its first booted copy told."""
+    # Dear to load, and every plan loads this module.
+    from builder.adapters import sbom
+
+    twin: dict[str, Any] = next(iter(verified["twins"].values()), {})
+    packages = twin.get("packages", ())
+    return sbom.render(name, sha256[: images.VERSION_DIGITS], sha256, datetime.fromisoformat(sealed), packages)
 
 
 def _retain(job: Job) -> None:
@@ -108,26 +129,16 @@ def _retain(job: Job) -> None:
         job.progress.note(f"pruned: {gone.name}@{gone.version}")
 
 
-def _stages(job: Job) -> dict[str, dict[str, object]]:
-    """Digest, inputs, durations of every stage behind this image, the dropped ones too.
-
-    Template texts stand in by their digests only: the manifest says what went in, it is no copy of it.
-    """
+def _records(job: Job) -> dict[str, Record]:
+    """The records of every stage behind this image, the dropped ones too, by name."""
     store = Store(job.settings.store)
-    found: dict[str, dict[str, object]] = {}
+    found: dict[str, Record] = {}
     waiting = [recorded(path) for path in job.needs.values()]
     while waiting:
         record = waiting.pop()
         if record.stage in found:
             continue
-        found[record.stage] = {
-            "digest": record.digest,
-            "version": record.version,
-            "inputs": _brief(record.inputs),
-            "seconds": record.seconds,
-            "ledger": record.ledger,
-            "run": record.run_id,
-        }
+        found[record.stage] = record
         for need, digest in record.needs.items():
             known = store.load(digest) or store.recall(job.inputs.name, need)
             if known is not None and known.digest == digest:
@@ -135,13 +146,16 @@ def _stages(job: Job) -> dict[str, dict[str, object]]:
     return found
 
 
-def _brief(value: Any) -> Any:
-    """The same inputs with every long text replaced by its digest."""
-    if isinstance(value, dict):
-        return {name: _brief(one) for name, one in value.items()}
-    if isinstance(value, str) and len(value) > LONG_TEXT:
-        return f"sha256:{hashlib.sha256(value.encode()).hexdigest()}"
-    return value
+def _facts(record: Record) -> dict[str, object]:
+    """Digest, inputs and durations of a stage, for the manifest."""
+    return {
+        "digest": record.digest,
+        "version": record.version,
+        "inputs": provenance.brief(record.inputs),
+        "seconds": record.seconds,
+        "ledger": record.ledger,
+        "run": record.run_id,
+    }
 
 
 def _tools() -> dict[str, str]:
@@ -153,4 +167,4 @@ def _tools() -> dict[str, str]:
     return tools | {name: version(name) for name in LIBRARIES}
 
 
-STAGE = Stage("publish", 3, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)
+STAGE = Stage("publish", 4, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from builder.adapters import disk, waiting
+from builder import images
+from builder.adapters import disk, sbom, waiting
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(1500)]
@@ -47,6 +49,29 @@ def test_manifest_holds_every_input_and_no_secret(person: Person, golden: Any) -
             data = file.read_bytes()
             assert password.encode() not in data, file
             assert b"$6$" not in data, file
+
+
+def test_bill_of_materials_and_provenance_are_beside_the_image(person: Person, golden: Any) -> None:
+    path = Path(golden["image"]["disk"]).parent
+    bill = (path / images.SBOM).read_bytes()
+    assert sbom.fault(bill, golden["image"]["sha256"]) is None
+    manifest = json.loads((path / images.MANIFEST).read_text())
+    packages = set(manifest["verified"]["twins"]["twin-a"]["packages"])
+    assert {f"{one['name']} {one['version']}" for one in json.loads(bill)["components"]} == packages
+    envelope = json.loads((path / images.PROVENANCE).read_bytes())
+    assert envelope["signatures"] == []
+    text = base64.b64decode(envelope["payload"]).decode()
+    password = next((person.folder / "artifacts" / ".store" / "secrets").glob("*.password")).read_text().strip()
+    assert password not in text
+    assert "$6$" not in text
+    told = json.loads(text)
+    made_from = told["predicate"]["buildDefinition"]["resolvedDependencies"]
+    materials = {one["name"]: one["digest"]["sha256"] for one in made_from}
+    assert manifest["stages"]["fetch"]["inputs"]["sha256"] in materials.values()
+    assert {"kickstart.cfg", "recipes/centos7-minimal"} <= materials.keys()
+    (proof,) = person.json("images", "verify", NAME)
+    assert proof["good"]
+    assert [line.split(" (")[0] for line in proof["unproven"]] == [f"{images.PROVENANCE}: nobody signed it"]
 
 
 def test_what_holds_the_hash_is_gone_once_it_is_sealed(person: Person, golden: Any) -> None:

@@ -1,0 +1,115 @@
+"""The one rule: what a statement says of an image was read from the records of the stages that made it.
+
+An in-toto Statement v1 (github.com/in-toto/attestation) with the SLSA v1 predicate (slsa.dev/spec/v1.0/provenance).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import builder
+from builder.objects import Record
+from builder.stage import Secrets
+from builder.stages import answers, evidence
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://slsa.dev/provenance/v1"
+# SLSA wants URIs here; these name kinds, and lead nowhere.
+BUILD_TYPE = "tag:builder,2026:golden-image/v1"
+# Longer texts, those of templates, stand in by their digests: a record says what went in, it is no copy of it.
+LONG_TEXT = 200
+BUILDER = "tag:builder,2026:builder"
+
+
+def statement(
+    subjects: Mapping[str, str],
+    made: Mapping[str, Record],
+    order: Mapping[str, Any],
+    tools: Mapping[str, str],
+    verified: Mapping[str, Any],
+    secrets: Secrets,
+) -> bytes:
+    """What was made from what, by what, and which checks it has passed.
+
+    Args:
+        subjects: SHA-256 of each file of the version, by name.
+        made: the record of each stage behind it, by name.
+        order: what was asked for, by name: recipe, image, run.
+        tools: versions, by name.
+        verified: what the two booted copies showed.
+    """
+    given = {name: brief(made[name].inputs) for name in sorted(made)}
+    began = min((record.created for record in made.values()), default="")
+    twins = verified.get("twins", {})
+    told = {
+        "_type": STATEMENT,
+        "subject": [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in sorted(subjects.items())],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {**order, "inputs": given},
+                "internalParameters": {"stages": {name: made[name].digest for name in sorted(made)}},
+                "resolvedDependencies": [_recipe(str(order["recipe"]), given), *_materials(made, secrets)],
+            },
+            "runDetails": {
+                "builder": {"id": BUILDER, "version": {"builder": builder.__version__, **tools}},
+                "metadata": {"invocationId": order["run"], "startedOn": began},
+                "byproducts": [
+                    {
+                        "name": "checks",
+                        "annotations": {role: twin.get("checks", []) for role, twin in sorted(twins.items())},
+                    }
+                ],
+            },
+        },
+    }
+    return json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
+
+
+def _recipe(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe, as what it gave to the stages: a comment in its file changes no image, and so no digest."""
+    text = json.dumps(given, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _material(f"recipes/{name}", _sha256(text), content="externalParameters.inputs, as canonical JSON")
+
+
+def _materials(made: Mapping[str, Record], secrets: Secrets) -> list[dict[str, Any]]:
+    """The medium, the kickstart and all templates, or the image that was built on; each by digest."""
+    found = []
+    if "fetch" in made:
+        for name, file in sorted(made["fetch"].files.items()):
+            if file.sha256:
+                found.append(_material(f"medium/{name}", file.sha256))
+    if "answers" in made:
+        given = answers.AnswersInputs.model_validate(made["answers"].inputs)
+        text = answers.render(given, root_crypt=secrets.root_crypt, token=made["answers"].digest)
+        # As it is kept in runs/<id>/kickstart.cfg: without what lets somebody in.
+        found.append(_material("kickstart.cfg", _sha256(evidence.masked(text, secrets)), masked=True))
+        found += [_material(f"kickstarts/{name}", _sha256(text)) for name, text in sorted(given.templates.items())]
+    if "provision" in made:
+        inputs = made["provision"].inputs
+        if inputs.get("base"):
+            name, sha256 = inputs["base"]
+            found.append(_material(f"images/{name}", sha256))
+    return found
+
+
+def _material(name: str, sha256: str, **annotations: Any) -> dict[str, Any]:
+    more = {"annotations": annotations} if annotations else {}
+    return {"name": name, "digest": {"sha256": sha256}, **more}
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def brief(value: Any) -> Any:
+    """Inputs of a stage with every long text replaced by its digest."""
+    if isinstance(value, dict):
+        return {name: brief(one) for name, one in value.items()}
+    if isinstance(value, str) and len(value) > LONG_TEXT:
+        return f"sha256:{_sha256(value)}"
+    return value
