@@ -8,7 +8,8 @@ import pytest
 
 from builder.adapters import kickstart_lines
 from builder.adapters.iso_inspect import Contents
-from builder.stages import preflight
+from builder.errors import RecipeError
+from builder.stages import preflight, verdict
 from builder.stages.preflight import Room
 
 ROOM = Room(memory=2 << 30, disk=8 << 30, firmware="bios")
@@ -166,3 +167,17 @@ def test_the_shipped_kickstart_fits_the_shipped_recipe() -> None:
     read = kickstart_lines.read(template.read_text())
     # The template's own lines, outside its snippets, are commands already.
     assert {command.name for command in read.commands} >= {"cdrom", "clearpart", "reqpart", "part", "poweroff"}
+
+
+@pytest.mark.parametrize(
+    ("text", "room", "cause"),
+    [
+        (GOOD.replace("\nchrony\n", "\nchroni\n"), ROOM, "missing package"),
+        (GOOD.replace("@core", "@cor"), ROOM, "missing group"),
+        (GOOD.replace("--size=2048", "--size=9000"), ROOM, "disk too small"),
+        (GOOD, Room(memory=256 << 20, disk=8 << 30, firmware="bios"), "low memory"),
+    ],
+)
+def test_what_is_found_has_the_same_name_as_in_the_installer(text: str, room: Room, cause: str) -> None:
+    (said,) = faults(text, room)
+    assert verdict.name(RecipeError(said)).proof.cause == cause
