@@ -39,14 +39,14 @@ class Verdict:
         """For the fault that is raised."""
         return Proof(self.cause.name, self.line, self.source, self.cause.transient)
 
-    def told(self, kind: type[Fault], who: str, evidence: str, details: str = "") -> Fault:
+    def told(self, kind: type[Fault], who: str, details: str = "") -> Fault:
         """The fault to raise.
 
         Args:
             who: whose fault it is, in front of the brief line.
             details: instead of the line alone.
         """
-        fault = kind(f"{who}: {self.cause.brief}", details or self.line, f"{self.cause.hint}; evidence: {evidence}")
+        fault = kind(f"{who}: {self.cause.brief}", details or self.line, self.cause.hint)
         fault.proof = self.proof
         return fault
 

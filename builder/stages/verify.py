@@ -130,7 +130,7 @@ def _require_well(job: Job, twin: Twin) -> None:
         said = read_texts({"console": console})
         seen = of_ending(ending, said, evidence.qemu_words(job, f"{twin.role}.qemu.log"), speaker="system")
     if seen is not None:
-        raise seen.told(VerifyError, twin.role, str(job.evidence), f"{seen.line}\n{tail(console)}".strip())
+        raise seen.told(VerifyError, twin.role, f"{seen.line}\n{tail(console)}".strip())
 
 
 def _compare(first: TwinReport, second: TwinReport) -> None:

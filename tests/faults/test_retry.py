@@ -80,7 +80,7 @@ def test_what_does_not_heal_ends_it(memory_path: Path, fault_row: FaultRow) -> N
         fault = verdict.judge("The following problem occurred on line 3 of the kickstart file: x", "console")
         assert fault is not None
         with pytest.raises(InstallError) as caught:
-            heal(memory_path, failing(1, fault.told(InstallError, "install", "here")))
+            heal(memory_path, failing(1, fault.told(InstallError, "install")))
         row.judged(caught.value.proof.cause)
         assert row.verdict == "kickstart error"
         assert outcomes(memory_path) == ["failed"]
