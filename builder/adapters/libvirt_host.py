@@ -50,6 +50,11 @@ class Inventory:
     networks: tuple[Net, ...]
 
 
+def version() -> str:
+    """Version of libvirt on this host; no daemon has to run."""
+    return _version(libvirt.getVersion())
+
+
 def inventory(uri: str) -> Inventory:
     """Ask a daemon that runs (or that systemd starts on a connection).
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import builder
 from builder import images, signing
-from builder.adapters import dsse, process
+from builder.adapters import dsse, libvirt_host, process
 from builder.errors import PublishError
 from builder.objects import Record, recorded
 from builder.order import Order
@@ -164,6 +164,7 @@ def _tools() -> dict[str, str]:
         "qemu": ["qemu-system-x86_64", "--version"],
     }
     tools = {name: process.run(argv).stdout.splitlines()[0] for name, argv in programs.items()}
+    tools["libvirt"] = libvirt_host.version()
     return tools | {name: version(name) for name in LIBRARIES}
 
 
