@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from datetime import UTC, datetime
@@ -15,13 +16,15 @@ from builder.cli.choices import Media, local
 from builder.cli.output import document, lines
 from builder.cli.run import Accelerator, Connect, PasswordFile, RequireKvm
 from builder.cli.state import Json, State, short
-from builder.errors import Interrupted, RecipeError
+from builder.errors import HostError, Interrupted, RecipeError
 
 if TYPE_CHECKING:
+    from builder.nightly.matrix import Build
     from builder.nightly.night import Ended
     from builder.nightly.record import Night
     from builder.nightly.room import Room
-    from builder.settings import Accel
+    from builder.nightly.telling import Teller
+    from builder.settings import Accel, Settings
 
 Pipelines = Annotated[
     list[str] | None,
@@ -31,6 +34,7 @@ Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, metavar="N", help="Builds at a time, if memory and disk allow."),
 ]
+TlsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="For the scheduler; else Dask's configuration.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -43,6 +47,12 @@ def nightly(
     pipelines: Pipelines = None,
     media: Media = None,
     jobs: Jobs = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Build on the workers of this Dask scheduler (tls://…).")
+    ] = None,
+    tls_ca: TlsFile = None,
+    tls_cert: TlsFile = None,
+    tls_key: TlsFile = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more after a failure.")] = False,
     require_kvm: RequireKvm = False,
     accel: Accelerator = "auto",
@@ -51,22 +61,23 @@ def nightly(
     as_json: Json = False,
 ) -> None:
     """Build what needs it, prove the rest again, write a report."""
-    from builder.nightly import building, matrix, report, retention
-    from builder.nightly.night import spread
-    from builder.nightly.room import room
+    from builder.nightly import matrix, record, report, retention
     from builder.nightly.telling import Teller
 
     settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
     options = _options(media, accel, local(connect), root_password_file, require_kvm=require_kvm)
     builds = matrix.builds(pipelines or (), settings.recipes)
-    space = room([build.recipe for build in builds if build.recipe], jobs, settings.artifacts)
-    began = datetime.now(UTC)
-    orders = building.Orders(settings.artifacts, options, time.monotonic(), building.BUILDER)
-    teller = Teller(as_json=as_json)
-    teller.note(f"{len(builds)} build{'' if len(builds) == 1 else 's'}, {space.jobs} at a time (limit: {space.why})")
-    ended = spread(builds, orders, space.jobs, teller.event, teller.done, fail_fast=fail_fast)
+    began, start = datetime.now(UTC), time.monotonic()
     reports = settings.artifacts / "reports"
-    night = _night(ended, began, orders.now, space)
+    expected = {result.name: result.seconds for night in record.nights(reports) for result in night.results}
+    teller = Teller(as_json=as_json)
+    if scheduler is None:
+        ended, space = _here(builds, settings, options, jobs, teller, fail_fast)
+    else:
+        ended, space = _far(
+            scheduler, (tls_ca, tls_cert, tls_key), builds, settings, options, teller, fail_fast, expected
+        )
+    night = _night(ended, began, time.monotonic() - start, space)
     folder = report.write(reports, night)
     retention.prune(reports, retention.Policy())
     if as_json:
@@ -75,6 +86,51 @@ def nightly(
         lines(_as_lines(night, folder))
     if night.exit_code:
         raise typer.Exit(night.exit_code)
+
+
+def _here(
+    builds: tuple[Build, ...],
+    settings: Settings,
+    options: tuple[str, ...],
+    jobs: int | None,
+    teller: Teller,
+    fail_fast: bool,
+) -> tuple[Ended, Room]:
+    """The night on this host."""
+    from builder.nightly import building
+    from builder.nightly.night import Threads, spread
+    from builder.nightly.room import room
+
+    space = room([build.recipe for build in builds if build.recipe], jobs, settings.artifacts)
+    orders = building.Orders(settings.artifacts, options, time.monotonic(), building.BUILDER)
+    teller.note(f"{len(builds)} build{'' if len(builds) == 1 else 's'}, {space.jobs} at a time (limit: {space.why})")
+    crew = Threads(orders, space.jobs, teller.event, fail_fast=fail_fast)
+    return spread(builds, crew, teller.done, fail_fast=fail_fast), space
+
+
+def _far(
+    address: str,
+    tls: tuple[Path | None, Path | None, Path | None],
+    builds: tuple[Build, ...],
+    settings: Settings,
+    options: tuple[str, ...],
+    teller: Teller,
+    fail_fast: bool,
+    expected: dict[str, float],
+) -> tuple[Ended, Room]:
+    """The night on a farm."""
+    from builder.nightly.night import spread
+    from builder.nightly.room import Room
+
+    try:
+        from builder.nightly import farm
+    except ModuleNotFoundError as fault:
+        raise HostError(f"a farm needs {fault.name}", hint="pip install 'builder[farm]'") from fault
+    lease = float(os.environ.get("BUILDER_FARM_LEASE", farm.LEASE))
+    with farm.joined(address, farm.Tls(*tls), builds, options, teller.event, settings.artifacts, lease=lease) as crew:
+        space = Room(crew.slots, f"{crew.workers} workers of the farm")
+        teller.note(f"{len(builds)} builds on {crew.workers} workers, {crew.slots} at a time")
+        return spread(builds, crew, teller.done, fail_fast=fail_fast, expected=expected), space
 
 
 def _options(

@@ -58,6 +58,7 @@ class Result(BaseModel):
         difference: from the last good image (`builder.images.Difference`); None when there is nothing to compare.
         console: the last lines of a failed guest's console.
         picture: name of the screenshot among the evidence.
+        host, kept: the worker of a farm that built it, and the folder there with its image; "" for this host.
     """
 
     name: str
@@ -77,6 +78,8 @@ class Result(BaseModel):
     fault: Fault | None = None
     console: str = ""
     picture: str = ""
+    host: str = ""
+    kept: str = ""
 
     @property
     def good(self) -> bool:

@@ -27,6 +27,11 @@ class Room:
     why: str
 
 
+def memory_of(recipe: Recipe) -> int:
+    """Bytes that a build needs at most."""
+    return TWINS * recipe.machine.memory + OWN_MEMORY
+
+
 def room(recipes: Sequence[Recipe], asked: int | None, directory: Path, meminfo: Path = MEMINFO) -> Room:
     """How many of the builds may run at a time: never more than memory and disk hold, and at least one.
 
@@ -34,7 +39,7 @@ def room(recipes: Sequence[Recipe], asked: int | None, directory: Path, meminfo:
         asked: at most so many; None for as many as there are cores for.
         directory: where they are built.
     """
-    memory = max((TWINS * recipe.machine.memory + OWN_MEMORY for recipe in recipes), default=OWN_MEMORY)
+    memory = max((memory_of(recipe) for recipe in recipes), default=OWN_MEMORY)
     disk = max((recipe.disk.size + OWN_DISK for recipe in recipes), default=OWN_DISK)
     cores = max((recipe.machine.vcpus for recipe in recipes), default=1)
     found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="ascii"), re.M)

@@ -56,7 +56,8 @@ class Teller:
         """What became of a build."""
         why = result.fault.brief if result.fault else result.why
         image = f", {size_text(result.image.size)}" if result.image else ""
-        text = f"{result.verdict} in {time_text(result.seconds)}{image}: {why}"
+        where = f" (kept on {result.host}: {result.kept})" if result.host else ""
+        text = f"{result.verdict} in {time_text(result.seconds)}{image}: {why}{where}"
         self._say(result.name, {"event": "result", "verdict": result.verdict, "exit_code": result.exit_code}, text)
 
     def _say(self, name: str, event: dict[str, Any], text: str) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tests.bench import bench_cli, bench_clone, bench_media
+from tests.bench import bench_cli, bench_clone, bench_farm, bench_media
 
 if __name__ == "__main__":
     bench_cli.main()
     bench_clone.main()
     bench_media.main()
+    bench_farm.main()

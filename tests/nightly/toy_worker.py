@@ -1,0 +1,8 @@
+"""Loaded by `dask worker --preload tests.nightly.toy_worker`: a worker whose builds are toy builds."""
+
+import sys
+from pathlib import Path
+
+from builder.nightly import building
+
+building.BUILDER = (sys.executable, "-P", str(Path(__file__).with_name("toy_builder.py")))
