@@ -7,9 +7,10 @@ import platform
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+import typer.core
 
 from builder import __version__
 from builder.cli.choices import Media, local
@@ -37,9 +38,28 @@ Jobs = Annotated[
 TlsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="For the scheduler; else Dask's configuration.")]
 
 
+RUN = "run"
+
+
+class _RunUnlessNamed(typer.core.TyperGroup):
+    """`nightly` alone is `nightly run`: pipelines and options may follow at once."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args[:1] in ([name] for name in (*self.commands, *ctx.help_option_names))
+        return super().parse_args(ctx, args if named else [RUN, *args])
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    app.command("nightly")(nightly)
+    group = typer.Typer(cls=_RunUnlessNamed, rich_markup_mode=None)
+    group.command(RUN)(nightly)
+    group.command("install-timer")(install_timer)
+    app.add_typer(
+        group,
+        name="nightly",
+        help="Build what needs it, prove the rest again, write a report.\n\n"
+        "`nightly PIPELINE --jobs 2` is short for `nightly run PIPELINE --jobs 2`.",
+    )
 
 
 def nightly(
@@ -86,6 +106,32 @@ def nightly(
         lines(_as_lines(night, folder))
     if night.exit_code:
         raise typer.Exit(night.exit_code)
+
+
+def install_timer(
+    ctx: typer.Context,
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="[-- WORD...]", help="Pipelines and options of each night.")
+    ] = None,
+    at: Annotated[str, typer.Option("--at", metavar="TIME", help="As systemd.time(7) has it.")] = "02:00",
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FOLDER", help="Default: where systemd looks for units.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write a systemd timer that starts `builder nightly` in this directory."""
+    from builder.nightly import timer
+    from builder.nightly.building import BUILDER
+
+    artifacts = ctx.ensure_object(State).settings().artifacts
+    command = [*BUILDER, "--artifacts", str(artifacts), "nightly", RUN, *(words or [])]
+    written = timer.install(timer.units(command, Path.cwd(), at), to or timer.folder())
+    user = "" if os.geteuid() == 0 else "--user "
+    then = f"systemctl {user}daemon-reload && systemctl {user}enable --now {timer.TIMER}"
+    if as_json:
+        document({"units": [str(path) for path in written], "then": then})
+    else:
+        lines([*(f"written  {path}" for path in written), f"then     {then}"])
 
 
 def _here(

@@ -1,0 +1,61 @@
+"""What starts a night by itself: units for systemd, and templates for CI systems."""
+
+from __future__ import annotations
+
+import configparser
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from builder.nightly import timer
+from tests.nightly.conftest import Place
+
+CI = Path(__file__).parents[2] / "docs" / "ci"
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+
+
+@needs_systemd
+def test_the_units_start_a_night_here(place: Place) -> None:
+    words = ["nightly", "install-timer", "--to", "units", "--at", "Mon..Fri 02:30", "--", "alpha", "--jobs", "2"]
+    done = place.run("--artifacts", str(place.artifacts), *words)
+    assert done.returncode == 0, done.stderr
+    service = configparser.RawConfigParser()
+    service.optionxform = str  # type: ignore[assignment,method-assign]
+    service.read(place.folder / "units" / timer.SERVICE)
+    assert service["Service"]["WorkingDirectory"] == str(place.folder)
+    command = shlex.split(service["Service"]["ExecStart"])
+    assert command[-7:] == ["--artifacts", str(place.artifacts), "nightly", "run", "alpha", "--jobs", "2"]
+    assert "OnCalendar=Mon..Fri 02:30" in (place.folder / "units" / timer.TIMER).read_text()
+    assert f"enable --now {timer.TIMER}" in done.stdout
+
+
+@needs_systemd
+def test_a_time_that_is_none_is_refused_and_nothing_is_written(place: Place) -> None:
+    done = place.run("nightly", "install-timer", "--to", "units", "--at", "half past nine")
+    assert (done.returncode, (place.folder / "units").exists()) == (2, False)
+    assert "Failed to parse calendar specification" in done.stderr
+
+
+@needs_systemd
+def test_words_reach_the_night_as_they_are(tmp_path: Path) -> None:
+    """As systemd reads them back: a quote, a dollar, a percent sign and a blank are no syntax."""
+    words = ["/bin/echo", 'a "b" $HOME %n', "c\\d"]
+    texts = timer.units(words, tmp_path, "02:00")
+    timer.install(texts, tmp_path / "units")
+    (line,) = [line for line in texts[timer.SERVICE].splitlines() if line.startswith("ExecStart=")]
+    assert line == 'ExecStart="/bin/echo" "a \\"b\\" $$HOME %%n" "c\\\\d"'
+
+
+@pytest.mark.parametrize(
+    ("file", "schema"), [("github-actions.yml", "github-workflows"), ("gitlab-ci.yml", "gitlab-ci")]
+)
+def test_templates_for_ci_are_what_their_schemas_want(file: str, schema: str) -> None:
+    program = Path(sys.executable).with_name("check-jsonschema")
+    more = ["--data-transform", "gitlab-ci"] if schema == "gitlab-ci" else []
+    words = [program, *more, "--builtin-schema", f"vendor.{schema}", CI / file]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
