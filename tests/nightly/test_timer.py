@@ -56,6 +56,6 @@ def test_words_reach_the_night_as_they_are(tmp_path: Path) -> None:
 def test_templates_for_ci_are_what_their_schemas_want(file: str, schema: str) -> None:
     program = Path(sys.executable).with_name("check-jsonschema")
     more = ["--data-transform", "gitlab-ci"] if schema == "gitlab-ci" else []
-    words = [program, *more, "--builtin-schema", f"vendor.{schema}", CI / file]
+    words: list[str | Path] = [program, *more, "--builtin-schema", f"vendor.{schema}", CI / file]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
