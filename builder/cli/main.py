@@ -111,7 +111,8 @@ def _as_dict(error: BuilderError | Interrupted | KeyboardInterrupt) -> dict[str,
 def _broken(error: Exception, state: State) -> BuilderError:
     """An error that nobody foresaw, with the file that holds its traceback."""
     text = "".join(traceback.format_exception(error))
-    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}.log"
+    # Two may break within a second.
+    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}-p{os.getpid()}.log"
     for folder in (state.artifacts, Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
