@@ -117,7 +117,8 @@ grow_root() {
     # 4096 sectors, 2 MiB: what alignment and a backup GPT may leave unused at the end.
     [ $((whole - start - size)) -gt 4096 ] || return
     case $(blkid -p -o value -s PTTYPE "/dev/$disk") in
-        dos) echo ',+' | sfdisk --force --no-reread -N "$number" "/dev/$disk" > /dev/null 2>&1 ;;
+        # In sectors: EL7's sfdisk (2.23) counts in cylinders unless told, and then ends short of the disk or beyond it.
+        dos) echo ',+' | sfdisk -uS --force --no-reread -N "$number" "/dev/$disk" > /dev/null 2>&1 ;;
         # A grown disk has its backup GPT in the wrong place: Fix. The partition is in use: Yes.
         gpt) printf 'Fix\n' | parted ---pretend-input-tty "/dev/$disk" print > /dev/null 2>&1
              printf 'Yes\n100%%\n' | parted ---pretend-input-tty "/dev/$disk" resizepart "$number" > /dev/null 2>&1 ;;

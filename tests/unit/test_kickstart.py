@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import tempfile
@@ -101,6 +103,26 @@ def test_kdump_is_off(text: str) -> None:
 
 def test_initramfs_fits_any_hardware(text: str) -> None:
     assert re.search(r'^ *dracut -f --no-hostonly "/boot/initramfs-\$kernel.img" "\$kernel"$', text, re.M)
+
+
+def test_a_grown_root_ends_with_the_disk(text: str, tmp_path: Path) -> None:
+    found = re.search(r"echo '(.*)' \| (sfdisk .*) \"/dev/\$disk\"", section(text, "%post"))
+    assert found
+    words = found[2].replace('"$number"', "1").split()
+    # What counts is the sfdisk of EL7 (util-linux 2.23.2), which takes cylinders for its unit unless told otherwise: a
+    # partition from sector 2048 then ends beyond a disk of 13 GiB. The one at hand knows sectors only.
+    assert "-uS" in words
+    image = tmp_path / "disk"
+    image.touch()
+    os.truncate(image, 1 << 30)
+    start = "label: dos\nstart=2048, size=1024000, type=83, bootable\n"
+    subprocess.run(["sfdisk", "-q", image], input=start, text=True, check=True)
+    os.truncate(image, 13 << 30)
+    subprocess.run([*words, image], input=found[1], text=True, check=True, capture_output=True)
+    table = subprocess.run(["sfdisk", "--json", image], capture_output=True, check=True).stdout
+    (part,) = json.loads(table)["partitiontable"]["partitions"]
+    assert part["start"] == 2048
+    assert (part["start"] + part["size"]) * 512 == 13 << 30
 
 
 def test_repositories_are_three_paths_of_the_vault(text: str) -> None:
