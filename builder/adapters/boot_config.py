@@ -1,7 +1,9 @@
-"""The one rule: boot menus gain one entry and lose none, and what stands in them is passed on letter by letter.
+"""The one rule: boot menus lose none of the vendor's entries, and only the entry that `menu` names starts by itself.
 
 The new entry is a copy of the vendor's own install entry with the kernel arguments appended, so that everything the
-vendor says about finding the runtime (`inst.stage2=hd:LABEL=CentOS\\x207\\x20x86_64`) stays as it is.
+vendor says about finding the runtime (`inst.stage2=hd:LABEL=CentOS\\x207\\x20x86_64`) stays as it is, letter by letter.
+What would choose another default or hurry it (of the vendor's, or of an earlier edit here) is taken out wherever it
+stands.
 
 Sources of the facts: syslinux, doc/syslinux.txt and doc/menu.txt; GRUB manual, chapters "Simple configuration" and
 "Shell-like scripting".
@@ -10,7 +12,7 @@ Sources of the facts: syslinux, doc/syslinux.txt and doc/menu.txt; GRUB manual, 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,6 +23,12 @@ Menu = Literal["unattended", "safe"]
 TITLE = {"unattended": "Install unattended (ERASES DISKS)", "safe": "Install unattended - ERASES DISKS"}
 LOCAL_TITLE = "Boot from local disk"
 LABEL = "kickstart"
+LOCAL_LABEL = "localdisk"
+SECONDS = 60  # that a safe menu waits before it boots from the local disk, as the vendor's waits
+# isolinux.cfg: whatever decides what is started, or when, without anybody's choice. `menu default` inside a submenu
+# holds for that submenu only, and `menu start` opens the menu in it.
+_ISOLINUX_CHOICE = r"\s*((default|timeout|totaltimeout|ontimeout|prompt)\b|menu\s+(default|start|immediate)\b)"
+_ISOLINUX_PROGRAM = r"\s*(ui\s|default\s+\S+\.c32\b)"
 # The x86 kernel takes no more than 2048 bytes, the closing zero included (COMMAND_LINE_SIZE).
 _LINE_LIMIT = 2047
 
@@ -57,20 +65,40 @@ def edit_isolinux(text: str, arguments: Sequence[str], menu: Menu) -> str:
         MediumError: there is no install entry to copy.
     """
     check_arguments(arguments)
-    lines = text.splitlines()
-    labels = _isolinux_labels(lines)
-    model = _install_entry(lines, labels)
+    given = _without(text.splitlines(), _isolinux_labels, lambda name: name.lower() in (LABEL, LOCAL_LABEL))
+    head, lines = [], []
+    for line in given:
+        # A serial line has to be opened first of all, or what comes before does not reach it.
+        if re.match(rf"{_ISOLINUX_PROGRAM}|\s*serial\s", line, re.I):
+            head.append(line)
+        elif not re.match(_ISOLINUX_CHOICE, line, re.I):
+            lines.append(line)
+    model = _install_entry(lines, _isolinux_labels(lines))
     entry = _isolinux_entry(lines[model.first : model.end], arguments, TITLE[menu])
-    first = min(block.first for _, block in labels)
-    head, body = lines[:first], [line for line in lines[first:] if not re.match(r"\s*menu\s+default\b", line, re.I)]
     if menu == "unattended":
-        dropped = r"\s*(default|ui|timeout|totaltimeout|ontimeout|prompt|serial)\b"
-        head = [line for line in head if not re.match(dropped, line, re.I)]
-        # The serial line has to be opened first of all, or the loader's own messages do not reach it.
-        head = ["serial 0 115200", f"default {LABEL}", "prompt 0", "timeout 1", *head]
+        head = ["serial 0 115200", f"default {LABEL}", "prompt 0", "timeout 1"]
     else:
-        body = _isolinux_local_default(body)
-    return "\n".join([*head, *entry, "", *body]) + "\n"
+        if not any(re.match(_ISOLINUX_PROGRAM, line, re.I) for line in head):
+            said = f"{LOCAL_TITLE} after {SECONDS} seconds. To install unattended (ERASES DISKS) type: {LABEL}"
+            head += [f"default {LOCAL_LABEL}", "prompt 1", f"say {said}"]
+        head.append(f"timeout {SECONDS * 10}")
+        entry = [*_ISOLINUX_LOCAL, *entry]
+    first = next(number for number, line in enumerate(lines) if re.match(r"\s*(label|menu\s+begin)\b", line, re.I))
+    return "\n".join([*head, *lines[:first], *entry, "", *lines[first:]]) + "\n"
+
+
+# It hands back to the BIOS. From a CD that leads to the first disk; a BIOS that was started from a stick may count all
+# disks as one device and say that there is no other. Nothing is installed either way. It stands before the kickstart's
+# entry and outside all submenus: the vendor's own, in a submenu, would be that submenu's default alone.
+_ISOLINUX_LOCAL = [f"label {LOCAL_LABEL}", f"  menu label {LOCAL_TITLE}", "  menu default", "  localboot 0xffff", ""]
+
+
+def _without(
+    lines: list[str], entries: Callable[[list[str]], list[tuple[str, _Block]]], ours: Callable[[str], bool]
+) -> list[str]:
+    """The lines without the entries of an earlier edit."""
+    mine = {number for name, block in entries(lines) if ours(name) for number in range(block.first, block.end)}
+    return [line for number, line in enumerate(lines) if number not in mine]
 
 
 def _isolinux_labels(lines: list[str]) -> list[tuple[str, _Block]]:
@@ -120,20 +148,6 @@ def _appended(line: str, arguments: Sequence[str]) -> str:
     return new
 
 
-def _isolinux_local_default(body: list[str]) -> list[str]:
-    """The entry that boots from disk becomes the menu's default; it is made where there is none.
-
-    It hands back to the BIOS. From a CD that leads to the first disk; a BIOS that was started from a stick may count
-    all disks as one device and say that there is no other. Nothing is installed either way.
-    """
-    for _, block in _isolinux_labels(body):
-        for number in range(block.first, block.end):
-            if re.match(r"\s*localboot\b", body[number], re.I):
-                return [*body[: block.first + 1], "  menu default", *body[block.first + 1 :]]
-    local = ["label local", f"  menu label {LOCAL_TITLE}", "  menu default", "  localboot 0xffff", ""]
-    return [*local, *body]
-
-
 def edit_grub(text: str, arguments: Sequence[str], menu: Menu) -> str:
     """`grub.cfg` with the kickstart entry in front; arguments and menu as for `edit_isolinux`.
 
@@ -141,27 +155,23 @@ def edit_grub(text: str, arguments: Sequence[str], menu: Menu) -> str:
         MediumError: there is no install entry to copy.
     """
     check_arguments(arguments)
-    lines = text.splitlines()
-    entries = _grub_entries(lines)
+    lines = _without(text.splitlines(), _grub_entries, lambda name: name in {*TITLE.values(), LOCAL_TITLE})
+    wait = "1" if menu == "unattended" else str(SECONDS)
+    lines = _grub_set(_grub_set(lines, "default", '"0"'), "timeout", wait)
+    entries = [block for _, block in _grub_entries(lines)]
     model = next((block for block in entries if _grub_installs(lines[block.first : block.end])), None)
     if model is None:
         raise MediumError("grub.cfg on the install medium has no entry that installs")
     entry = _grub_entry(lines[model.first : model.end], arguments, TITLE[menu])
     first = min(block.first for block in entries)
-    head = lines[:first]
-    if menu == "unattended":
-        head = _grub_set(_grub_set(head, "default", '"0"'), "timeout", "1")
-        front = entry
-    else:
-        head = _grub_set(head, "default", '"0"')
-        # Hands back to the firmware. A GRUB that takes a status makes it try its next boot device; after one that does
-        # not, the firmware shows its own menu (UEFI 2.10, 3.1.1: a boot option that succeeded ends the boot order).
-        front = [f"menuentry '{LOCAL_TITLE}' {{", "\texit 1", "}", *entry]
-    return "\n".join([*head, *front, *lines[first:]]) + "\n"
+    # Hands back to the firmware. A GRUB that takes a status makes it try its next boot device; after one that does
+    # not, the firmware shows its own menu (UEFI 2.10, 3.1.1: a boot option that succeeded ends the boot order).
+    local = [f"menuentry '{LOCAL_TITLE}' {{", "\texit 1", "}"] if menu == "safe" else []
+    return "\n".join([*lines[:first], *local, *entry, *lines[first:]]) + "\n"
 
 
-def _grub_entries(lines: list[str]) -> list[_Block]:
-    """Menu entries on the top level, and sub-menus (they count as one entry each)."""
+def _grub_entries(lines: list[str]) -> list[tuple[str, _Block]]:
+    """Menu entries on the top level by title, and sub-menus (they count as one entry each)."""
     found = []
     depth = 0
     start: int | None = None
@@ -172,7 +182,8 @@ def _grub_entries(lines: list[str]) -> list[_Block]:
         depth += len(re.findall(r"(?<!\$)\{", bare)) - len(re.findall(r"(?<![\w])\}", bare))
         depth = max(depth, 0)
         if depth == 0 and start is not None and "{" in "".join(lines[start : number + 1]):
-            found.append(_Block(start, number + 1))
+            title = re.match(r"""\s*\w+\s+(?:'([^']*)'|"([^"]*)"|(\S+))""", lines[start])
+            found.append((next(filter(None, title.groups()), "") if title else "", _Block(start, number + 1)))
             start = None
     return found
 
@@ -191,9 +202,12 @@ def _grub_entry(model: list[str], arguments: Sequence[str], title: str) -> list[
     return entry
 
 
-def _grub_set(head: list[str], name: str, value: str) -> list[str]:
-    """The assignment replaced where it stands, else put in front."""
-    pattern = re.compile(rf"\s*set\s+{name}=")
-    if any(pattern.match(line) for line in head):
-        return [f"set {name}={value}" if pattern.match(line) else line for line in head]
-    return [f"set {name}={value}", *head]
+def _grub_set(lines: list[str], name: str, value: str) -> list[str]:
+    """The assignment replaced wherever it stands outside the entries, else put in front."""
+    inside = {number for _, block in _grub_entries(lines) for number in range(block.first, block.end)}
+    pattern = re.compile(rf"(\s*)set\s+{name}=")
+    outside = ((number, pattern.match(line)) for number, line in enumerate(lines) if number not in inside)
+    hits = {number: hit[1] for number, hit in outside if hit}
+    if not hits:
+        return [f"set {name}={value}", *lines]
+    return [f"{hits[number]}set {name}={value}" if number in hits else line for number, line in enumerate(lines)]

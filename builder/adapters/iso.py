@@ -25,6 +25,8 @@ KICKSTART = "/ks.cfg"
 ISOLINUX = "/isolinux/isolinux.cfg"
 GRUB = "/EFI/BOOT/grub.cfg"
 EFI_IMAGE = "/images/efiboot.img"
+# The names of the root folder, long by short, for readers that know neither Rock Ridge nor Joliet (mkisofs -T).
+TRANSLATIONS = "/TRANS.TBL"
 # Where no date is given and the medium has none.
 _NO_DATE = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -83,7 +85,7 @@ def remaster(
         iso = stack.enter_context(open_iso(source))
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="builder-remaster-")))
         date = when or iso.volume.written or _NO_DATE
-        changes = _changes(iso, kernel_args, menu, date, work)
+        changes = _changes(iso, kernel_args, menu, date, work) | _translations(iso)
         before = [entry.sector for entry in iso.boot_entries()]
         plan = iso.plan({**changes, KICKSTART: kickstart}, date, stack)
         after = [entry.sector for entry in iso.boot_entries()]
@@ -142,6 +144,18 @@ def _changes(iso: Iso, kernel_args: Sequence[str], menu: Menu, when: datetime, w
             hint="give an install ISO of CentOS 7 or of its kin",
         )
     return changes
+
+
+def _translations(iso: Iso) -> dict[str, bytes | Path]:
+    """The table of names with the kickstart in it, where there is one."""
+    path = iso.find(TRANSLATIONS)
+    if path is None or KICKSTART in iso.paths:
+        return {}
+    lines = _read_text(iso, path).splitlines()
+    width = max((line.find("\t") for line in lines), default=0)
+    new = f"F {iso.short_name(KICKSTART)}".ljust(width) + f"\t{KICKSTART.removeprefix('/')}"
+    place = next((number for number, line in enumerate(lines) if line[2:] > new[2:]), len(lines))
+    return {path: _text("\n".join([*lines[:place], new, *lines[place:]]) + "\n")}
 
 
 def _read_text(iso: Iso, path: str) -> str:

@@ -181,6 +181,10 @@ class Iso:
             for platform, entry in pairs
         ]
 
+    def short_name(self, path: str) -> str:
+        """What a new file of the root folder will be called in plain ISO 9660."""
+        return _new_paths(self._image, path.removeprefix("/"))["iso_path"].removeprefix("/")
+
     def _record(self, path: str) -> Any:
         return self._image.get_record(**self._where[path])
 

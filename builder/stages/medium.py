@@ -124,4 +124,4 @@ def _escaped(label: str) -> str:
     return label.replace(" ", r"\x20")
 
 
-STAGE = Stage("medium", 2, ("fetch", "answers"), inputs, run, "put the kickstart into the medium", drop=True)
+STAGE = Stage("medium", 3, ("fetch", "answers"), inputs, run, "put the kickstart into the medium", drop=True)

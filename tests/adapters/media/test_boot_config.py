@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from builder.adapters.boot_config import edit_grub, edit_isolinux
+from builder.adapters.boot_config import Menu, edit_grub, edit_isolinux
 from builder.errors import MediumError
 from tests.adapters.media.vendor import ESCAPED, GRUB_CFG, ISOLINUX_CFG
 
 ARGUMENTS = [rf"inst.ks=hd:LABEL={ESCAPED}:/ks.cfg", "console=ttyS0,115200"]
 JOINED = " ".join(ARGUMENTS)
+MENUS: tuple[Menu, ...] = ("unattended", "safe")
+LOCAL = "label localdisk\n  menu label Boot from local disk\n  menu default\n  localboot 0xffff\n"
 
 
 def test_isolinux_starts_the_kickstart_at_once() -> None:
@@ -18,7 +22,7 @@ def test_isolinux_starts_the_kickstart_at_once() -> None:
 
 
 def test_isolinux_keeps_every_entry_as_it_was() -> None:
-    for menu in ("unattended", "safe"):
+    for menu in MENUS:
         text = edit_isolinux(ISOLINUX_CFG, ARGUMENTS, menu)
         for line in ISOLINUX_CFG.splitlines():
             if line.strip().startswith(("label", "append", "kernel", "localboot", "menu label")):
@@ -30,14 +34,55 @@ def test_isolinux_keeps_every_entry_as_it_was() -> None:
 def test_isolinux_safe_menu_waits_as_the_vendors_does() -> None:
     text = edit_isolinux(ISOLINUX_CFG, ARGUMENTS, "safe")
     assert text.startswith("default vesamenu.c32\ntimeout 600\n")
-    assert text.index("label kickstart") < text.index("label linux")
-    assert "label local\n  menu default\n  menu label Boot from ^local drive\n" in text
+    assert text.index("label localdisk") < text.index("label kickstart") < text.index("label linux")
+    assert LOCAL in text
     assert "  menu label Install unattended - ERASES DISKS\n" in text
 
 
-def test_isolinux_gets_a_local_entry_where_it_has_none() -> None:
-    text = edit_isolinux("default linux\nlabel linux\n  kernel vmlinuz\n  append initrd=i\n", ARGUMENTS, "safe")
-    assert "label local\n  menu label Boot from local disk\n  menu default\n  localboot 0xffff\n" in text
+@pytest.mark.parametrize(
+    "extra",
+    [
+        "",
+        "menu begin More\nlabel local\n  menu default\n  localboot 0xffff\nmenu end\n",
+        "menu begin More\nmenu start\nlabel other\n  localboot 0\nmenu end\n",
+        "ontimeout linux\ntotaltimeout 10\ntimeout 5\nprompt 0\n",
+        "MENU IMMEDIATE\n  Menu Default\nTIMEOUT 1\n",
+        "label kickstart\n  menu default\n  kernel old\n  append initrd=old inst.ks=old\n",
+    ],
+    ids=["nothing more", "local in a submenu", "start in a submenu", "hurry", "capitals", "an earlier edit"],
+)
+@pytest.mark.parametrize("front", [True, False], ids=["before", "behind"])
+def test_isolinux_safe_menu_has_one_default_and_that_is_no_kickstart(extra: str, front: bool) -> None:
+    entry = "label linux\n  kernel vmlinuz\n  append initrd=i\n"
+    text = edit_isolinux(f"ui menu.c32\n{extra if front else ''}{entry}{'' if front else extra}", ARGUMENTS, "safe")
+    # Of this menu, not of a submenu: before the first `menu begin`.
+    assert LOCAL in text.partition("menu begin")[0]
+    chooses = r"(?im)^\s*(?:default|timeout|totaltimeout|ontimeout|prompt|menu (?:default|start|immediate))\b.*"
+    assert [hit.strip() for hit in re.findall(chooses, text)] == ["timeout 600", "menu default"]
+    assert text.count("label kickstart") == 1
+    assert "inst.ks=old" not in text
+
+
+@pytest.mark.parametrize("menu", ["safe", "unattended"])
+def test_isolinux_without_a_menu_program_starts_the_disk_too(menu: Menu) -> None:
+    plain = "default linux\nprompt 1\nlabel linux\n  kernel vmlinuz\n  append initrd=i\n"
+    # Also after an edit that boots straight into a kickstart.
+    source = plain if menu == "safe" else edit_isolinux(ISOLINUX_CFG, ["inst.ks=old"], "unattended")
+    text = edit_isolinux(source, ARGUMENTS, "safe")
+    assert "default localdisk\nprompt 1\nsay Boot from local disk after 60 seconds. " in text
+    assert LOCAL in text
+    assert text.count("label kickstart") == 1
+    assert "inst.ks=old" not in text
+
+
+def test_an_edit_may_be_repeated() -> None:
+    for edit, text in ((edit_isolinux, ISOLINUX_CFG), (edit_grub, GRUB_CFG)):
+        for menu in MENUS:
+            once = edit(text, ARGUMENTS, menu)
+            assert edit(edit(text, ["inst.ks=old"], menu), ARGUMENTS, menu) == once
+    assert edit_grub(edit_grub(GRUB_CFG, ["inst.ks=old"], "unattended"), ARGUMENTS, "safe") == edit_grub(
+        GRUB_CFG, ARGUMENTS, "safe"
+    )
 
 
 def test_isolinux_entry_is_found_by_what_it_does() -> None:
@@ -69,7 +114,7 @@ def test_grub_starts_the_kickstart_at_once() -> None:
 
 
 def test_grub_keeps_every_entry_as_it_was() -> None:
-    for menu in ("unattended", "safe"):
+    for menu in MENUS:
         text = edit_grub(GRUB_CFG, ARGUMENTS, menu)
         assert text.endswith(GRUB_CFG[GRUB_CFG.index("menuentry") :])
         assert text.count(JOINED) == 1
@@ -83,6 +128,13 @@ def test_grub_safe_menu_boots_from_disk() -> None:
     )
     assert 'set default="0"\n' in text
     assert "set timeout=60\n" in text
+
+
+def test_grub_default_and_timeout_are_set_wherever_they_stand() -> None:
+    text = "menuentry 'Go' {\n\tset timeout=5\n\tlinux /a\n}\nif true; then\n  set default=1\nfi\nset timeout=2\n"
+    made = edit_grub(text, ARGUMENTS, "safe")
+    assert made.endswith('if true; then\n  set default="0"\nfi\nset timeout=60\n')
+    assert "\tset timeout=5\n" in made
 
 
 def test_grub_entry_is_not_taken_from_a_submenu_or_the_media_check() -> None:

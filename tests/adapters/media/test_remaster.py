@@ -15,7 +15,7 @@ from builder.errors import HostError, MediumError
 from tests.adapters.media import readers, vendor
 from tests.adapters.media.conftest import ARGUMENTS, KICKSTART, Press, Remaster
 
-EDITED = {"/isolinux/isolinux.cfg", "/EFI/BOOT/grub.cfg", "/images/efiboot.img"}
+EDITED = {"/isolinux/isolinux.cfg", "/EFI/BOOT/grub.cfg", "/images/efiboot.img", "/TRANS.TBL"}
 # Both hold addresses that move: the boot catalogue, and the table at byte 8 of isolinux.bin.
 ADDRESSES = {"/isolinux/boot.cat", "/isolinux/isolinux.bin"}
 
@@ -174,6 +174,19 @@ def _record_dates(data: bytes, root: int) -> set[bytes]:
     return found
 
 
+def test_the_table_of_names_stays_true(medium: Path, remaster: Remaster, tmp_path: Path) -> None:
+    once = remaster(medium).output
+    before, after = (readers.unpacked(iso, tmp_path / iso.stem)["/TRANS.TBL"].decode() for iso in (medium, once))
+    new = "F KS.CFG;1".ljust(before.index("\t")) + "\tks.cfg"
+    assert after.splitlines() == sorted([*before.splitlines(), new], key=lambda line: line[2:])
+    listed = {line[2:].split()[0] for line in after.splitlines()}
+    # A reader that knows plain ISO 9660 alone finds what the table says.
+    names = run(["isoinfo", "-f", "-i", once]).stdout.split()
+    assert listed == {name[1:] for name in names if name.count("/") == 1} - {"TRANS.TBL;1", "/TRANS.TBL;1"}
+    twice = remaster(once, kickstart=b"other\n").output
+    assert readers.unpacked(twice, tmp_path / "twice")["/TRANS.TBL"].decode() == after
+
+
 def test_a_remastered_medium_can_be_remastered(medium: Path, remaster: Remaster, tmp_path: Path) -> None:
     once = remaster(medium).output
     twice = remaster(once, kickstart=b"other\n").output
@@ -184,7 +197,7 @@ def test_a_remastered_medium_can_be_remastered(medium: Path, remaster: Remaster,
 def test_safe_menu_boots_from_disk(medium: Path, remaster: Remaster, tmp_path: Path) -> None:
     files = readers.unpacked(remaster(medium, menu="safe").output, tmp_path / "after")
     isolinux = files["/isolinux/isolinux.cfg"].decode()
-    assert "label local\n  menu default\n" in isolinux
+    assert "label localdisk\n  menu label Boot from local disk\n  menu default\n" in isolinux
     assert isolinux.count("menu default") == 1
     assert "ERASES DISKS" in isolinux
     grub = files["/EFI/BOOT/grub.cfg"].decode()
