@@ -124,13 +124,12 @@ class Verified:
     pipelines: tuple[str, ...]
 
 
-def verify(file: Path, search: tuple[Path, ...]) -> Verified:
-    """Read all of a medium, twice, and say what vouches for it.
+def require_sound(file: Path, facts: MediumFacts) -> Verdict:
+    """Read all of a medium and compare with the sum implanted in it.
 
     Raises:
-        MediumError: it is not whole, its sum does not hold, or nothing vouches for it.
+        MediumError: there is one, and it does not hold.
     """
-    facts = iso_inspect.inspect(file)
     verdict = implant_md5.verdict(file)
     if verdict == "bad":
         raise MediumError(
@@ -138,6 +137,17 @@ def verify(file: Path, search: tuple[Path, ...]) -> Verified:
             f"md5 implanted {facts.md5}",
             "get it again, or compare its sha256 with the vendor's list to see which of the two was changed",
         )
+    return verdict
+
+
+def verify(file: Path, search: tuple[Path, ...]) -> Verified:
+    """Read all of a medium, twice, and say what vouches for it.
+
+    Raises:
+        MediumError: it is not whole, its sum does not hold, or nothing vouches for it.
+    """
+    facts = iso_inspect.inspect(file)
+    verdict = require_sound(file, facts)
     # Not from the cache of digests: whoever asks wants the bytes to be read.
     sha256 = sha256_file(file)
     named = tuple(pipelines_of(sha256, search))

@@ -6,7 +6,7 @@ What would choose another default or hurry it (of the vendor's, or of an earlier
 stands.
 
 Sources of the facts: syslinux, doc/syslinux.txt and doc/menu.txt; GRUB manual, chapters "Simple configuration" and
-"Shell-like scripting".
+"Shell-like scripting"; udev, libblkid's `blkid_encode_string` (names below /dev/disk/by-label).
 """
 
 from __future__ import annotations
@@ -31,6 +31,48 @@ _ISOLINUX_CHOICE = r"\s*((default|timeout|totaltimeout|ontimeout|prompt)\b|menu\
 _ISOLINUX_PROGRAM = r"\s*(ui\s|default\s+\S+\.c32\b)"
 # The x86 kernel takes no more than 2048 bytes, the closing zero included (COMMAND_LINE_SIZE).
 _LINE_LIMIT = 2047
+
+
+def label_argument(volume_id: str) -> str:
+    """A volume id as `hd:LABEL=` wants it: spelled like its name below /dev/disk/by-label.
+
+    Raises:
+        MediumError: there is none, or it holds a colon, which ends a device's name in `hd:DEVICE:PATH`.
+    """
+    if not volume_id or ":" in volume_id:
+        raise MediumError(
+            f"the medium's volume id {volume_id!r} cannot be named to the installer",
+            hint="take the vendor's medium as it is; the installer finds it and its kickstart by this name",
+        )
+    return re.sub(
+        r"[^A-Za-z0-9#+.=@_-]", lambda found: "".join(rf"\x{byte:02x}" for byte in found[0].encode()), volume_id
+    )
+
+
+# Where the installer's runtime and packages are, and where GRUB finds the kernel.
+_LOOKED_FOR = re.compile(
+    r"""\b(?:stage2|repo)=hd:LABEL=([^\s:'"]+)|^\s*search\b.*?\s(?:-l|--label)\s+('[^']*'|"[^"]*"|\S+)""", re.M
+)
+
+
+def require_label(text: str, volume_id: str, name: str) -> None:
+    """See that a menu looks for its medium by the name that the medium has.
+
+    Args:
+        name: of the menu, for people.
+
+    Raises:
+        MediumError: it looks for another volume: the installer would not find its runtime.
+    """
+    for found in _LOOKED_FOR.finditer(text):
+        raw = (found[1] or found[2]).strip("'\"")
+        label = re.sub(r"\\+x([0-9a-fA-F]{2})", lambda code: chr(int(code[1], 16)), raw)
+        if label != volume_id:
+            raise MediumError(
+                f"the medium's boot menu looks for the label {label!r}, but its volume id is {volume_id!r}",
+                f"{name}: {found[0].strip()}",
+                "somebody relabelled this medium: take the vendor's, or use delivery: seed, which needs no menu",
+            )
 
 
 def check_arguments(arguments: Sequence[str]) -> None:

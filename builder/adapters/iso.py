@@ -78,7 +78,8 @@ def remaster(
         when: date of what is new; by default the medium's own. Same arguments, same bytes.
 
     Raises:
-        MediumError: no install medium, a damaged one, or one that cannot be rewritten.
+        MediumError: no install medium, a damaged one, one that cannot be rewritten, or one whose menus look for a
+            medium of another name.
         HostError: no space, or mtools or dosfstools is missing.
     """
     with ExitStack() as stack:
@@ -125,16 +126,19 @@ def _may_implant(application_use: bytes) -> bool:
 def _changes(iso: Iso, kernel_args: Sequence[str], menu: Menu, when: datetime, work: Path) -> dict[str, bytes | Path]:
     """New content for each boot configuration that the medium has."""
     changes: dict[str, bytes | Path] = {}
-    if (path := iso.find(ISOLINUX)) is not None:
-        changes[path] = _text(boot_config.edit_isolinux(_read_text(iso, path), kernel_args, menu))
-    if (path := iso.find(GRUB)) is not None:
-        changes[path] = _text(boot_config.edit_grub(_read_text(iso, path), kernel_args, menu))
+    for name, edit in ((ISOLINUX, boot_config.edit_isolinux), (GRUB, boot_config.edit_grub)):
+        if (path := iso.find(name)) is not None:
+            text = _read_text(iso, path)
+            boot_config.require_label(text, iso.volume.volume_id, f"{path} on {iso.name}")
+            changes[path] = _text(edit(text, kernel_args, menu))
     if (path := iso.find(EFI_IMAGE)) is not None:
         image = work / "efiboot.img"
         iso.copy_out(path, image)
         inside = efi_fat.read(image, GRUB)
         if inside is not None:
-            edited = boot_config.edit_grub(inside.decode("utf-8", "surrogateescape"), kernel_args, menu)
+            text = inside.decode("utf-8", "surrogateescape")
+            boot_config.require_label(text, iso.volume.volume_id, f"{GRUB} in {path} on {iso.name}")
+            edited = boot_config.edit_grub(text, kernel_args, menu)
             efi_fat.replace(image, GRUB, _text(edited), when)
             changes[path] = image
     if not changes:

@@ -74,7 +74,7 @@ def read_volume(file: BinaryIO, name: str) -> Volume:
     if len(raw) < SECTOR or raw[:6] != b"\x01CD001":
         raise MediumError(f"{name} is not an ISO 9660 image", hint="give the vendor's install ISO")
     volume = Volume(
-        raw[40:72].decode("latin-1").rstrip(),
+        raw[40:72].decode("latin-1").rstrip("\0 "),
         raw[574:702].decode("latin-1").rstrip("\0 "),
         int.from_bytes(raw[80:84], "little") * SECTOR,
         raw[883:1395],
@@ -106,9 +106,10 @@ class Iso:
         self._source = source
         self.volume = volume
         self.name = name
+        self.joliet = bool(image.has_joliet())
         if image.has_rock_ridge():
             self.names = "rock ridge"
-        elif image.has_joliet():
+        elif self.joliet:
             self.names = "joliet"
         else:
             self.names = "iso9660"

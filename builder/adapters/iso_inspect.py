@@ -7,7 +7,7 @@ import gzip
 import importlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class MediumFacts:
         volume_size: bytes, as the volume descriptor says.
         file_size: bytes; more than the volume where isohybrid padded it.
         names: where file names come from: `rock ridge`, `joliet` or `iso9660`.
+        joliet: there is a Joliet tree, whether or not names come from it.
         boot: the El Torito catalogue.
         mbr, isohybrid: there is a boot sector; and it starts isolinux.
         gpt: both copies of the GPT are there with right checksums; None where there is none.
@@ -53,6 +54,7 @@ class MediumFacts:
     file_size: int
     files: int
     names: str
+    joliet: bool
     boot: tuple[BootEntry, ...]
     mbr: bool
     isohybrid: bool
@@ -118,6 +120,7 @@ def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumF
             file_size=path.stat().st_size,
             files=len(iso.paths),
             names=iso.names,
+            joliet=iso.joliet,
             boot=tuple(iso.boot_entries()),
             mbr=records.mbr,
             isohybrid=records.isohybrid,
@@ -151,22 +154,6 @@ def volume_id(path: Path) -> str:
             return read_volume(file, str(path)).volume_id
     except OSError as fault:
         raise MediumError(f"cannot read {path}: {fault.strerror}") from fault
-
-
-def texts(path: Path, names: Sequence[str]) -> dict[str, str]:
-    """Small text files of a medium, by the names asked for; those that are not there are left out.
-
-    Raises:
-        MediumError: no such medium.
-    """
-    found = {}
-    with open_iso(path) as iso:
-        for name in names:
-            place = iso.find(name)
-            if place is not None:
-                with iso.file(place) as opened:
-                    found[name] = opened.read(1 << 20).decode("utf-8", "replace")
-    return found
 
 
 def roots(path: Path, prefix: str) -> dict[str, bytes]:

@@ -80,6 +80,7 @@ class Kickstart:
     def erases(self) -> str:
         """Which disks are cleared or written to without a question, for people."""
         clearing, ignoring = self.last("clearpart"), self.last("ignoredisk")
+        included = ", ".join(" ".join(command.words[:1]) for command in self.all("%include", "%ksappend"))
         only = ignoring.option("only-use") if ignoring else None
         spared = ignoring.option("drives") if ignoring else None
         where = f"the disks {only}" if only else "every disk of the machine"
@@ -88,13 +89,15 @@ class Kickstart:
         elif spared and not only:
             where += f" except {spared}"
         if clearing and (partitions := clearing.option("list")):
-            return f"the partitions {partitions}"
-        if clearing and clearing.has("linux"):
-            return f"Linux partitions of {where}"
-        if clearing and clearing.has("all"):
-            return f"everything on {where}"
-        # Also what `clearpart --initlabel` alone means: labels for disks that have none.
-        return f"no partition; free space of {where} is used"
+            said = f"the partitions {partitions}"
+        elif clearing and clearing.has("linux"):
+            said = f"Linux partitions of {where}"
+        elif clearing and clearing.has("all"):
+            said = f"everything on {where}"
+        else:
+            # Also what `clearpart --initlabel` alone means: labels for disks that have none.
+            said = f"no partition; free space of {where} is used"
+        return f"{said}; and what {included} says, which only the installer sees" if included else said
 
 
 def read(text: str) -> Kickstart:

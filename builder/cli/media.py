@@ -130,11 +130,17 @@ def inject(
 
     Its menu boots from the local disk unless somebody chooses the kickstart, or --unattended is given.
     """
-    from builder.adapters import iso, iso_inspect, kickstart_lines
+    from builder import media as known
+    from builder.adapters import boot_config, iso, iso_inspect, kickstart_lines
 
     text = _kickstart(kickstart)
     _apart(_there(file), kickstart, output)
-    label = iso_inspect.volume_id(file).replace(" ", r"\x20")
+    reading = kickstart_lines.read(text)
+    given = iso_inspect.inspect(file)
+    label = boot_config.label_argument(given.volume_id)
+    _require_packages(reading, file)
+    # The copy gets a checksum of its own, which must not vouch for what is damaged already.
+    known.require_sound(file, given)
     report = iso.remaster(
         file,
         output,
@@ -142,7 +148,6 @@ def inject(
         kernel_args=(rf"inst.ks=hd:LABEL={label}:/ks.cfg", "inst.nosave=all"),
         menu="unattended" if unattended else "safe",
     )
-    reading = kickstart_lines.read(text)
     facts = iso_inspect.inspect(output)
     if as_json:
         told = {"unattended": unattended, "erases": reading.erases, "gpt": facts.gpt, "mbr": facts.mbr}
@@ -153,18 +158,24 @@ def inject(
 
 def _injected(report: RemasterReport, facts: MediumFacts, reading: Kickstart, unattended: bool) -> list[str]:
     head = [f"written  {short(report.output)}", *_shown(facts)]
-    head += textwrap.wrap(", ".join(report.changed), 79, initial_indent="changed  ", subsequent_indent=" " * 9)
+    head += _wrapped("changed", ", ".join(report.changed))
     if unattended:
         return [
             *head,
             "menu     starts the kickstart by itself after 1 s",
-            f"WARNING  any machine that boots this loses, without a question:\n         {reading.erases}",
+            "WARNING  any machine that boots this loses, without a question:",
+            *_wrapped("", reading.erases),
         ]
     return [
         *head,
-        "menu     boots from the local disk; the kickstart's entry says ERASES DISKS",
-        f"chosen   it clears {reading.erases}",
+        "menu     boots from the local disk after 60 s; the kickstart's entry says",
+        "         ERASES DISKS",
+        *_wrapped("chosen", f"it clears {reading.erases}"),
     ]
+
+
+def _wrapped(title: str, text: str) -> list[str]:
+    return textwrap.wrap(text, 79, initial_indent=f"{title:9}", subsequent_indent=" " * 9)
 
 
 def _shown(facts: MediumFacts) -> list[str]:
@@ -174,12 +185,15 @@ def _shown(facts: MediumFacts) -> list[str]:
     product = " ".join(word for word in (facts.product, facts.version, facts.arch) if word)
     boots = ", ".join(f"{entry.platform.upper()} ({entry.path or 'no name'})" for entry in facts.boot)
     stick = {None: "MBR", True: "MBR, GPT", False: "MBR, GPT (its checksums are wrong)"}[facts.gpt]
+    # Plain names are there in any case; said where there are no better ones.
+    kinds = {"Rock Ridge": facts.names == "rock ridge", "Joliet": facts.joliet}
+    names = " and ".join(kind for kind, there in kinds.items() if there) or "plain ISO 9660 (8.3)"
     room = f"{console.size_text(facts.file_size)} ({facts.file_size} bytes, volume {facts.volume_size})"
     told = [
-        f"volume   {facts.volume_id}",
+        f"volume   {facts.volume_id or 'has no name'}",
         f"product  {product or 'not told: no .treeinfo'}",
         f"size     {room}",
-        f"files    {facts.files}, names by {facts.names}",
+        f"files    {facts.files}, names by {names}",
         f"from CD  {boots or 'does not boot'}",
         f"as disk  {stick if facts.mbr else 'does not boot'}",
         f"md5      {f'{facts.md5} implanted' if facts.md5 else 'none implanted'}",
@@ -203,8 +217,29 @@ def _used_by(named: list[str], rehearsal: bool) -> str:
 
 def _there(file: Path) -> Path:
     if not file.is_file():
-        raise MediumError(f"no such file: {file}", hint="give the path of an install ISO")
+        what = "not a file" if file.exists() else "no such file"
+        raise MediumError(f"{what}: {file}", hint="give the path of an install ISO")
     return file
+
+
+def _require_packages(given: Kickstart, medium: Path) -> None:
+    """See that the medium has what the kickstart wants, where it is to come from nowhere else.
+
+    Raises:
+        RecipeError: the installer would stop at a question.
+    """
+    from builder.adapters import iso_inspect
+    from builder.stages import preflight
+
+    if given.all("url", "nfs", "harddrive", "liveimg", "ostreesetup", "repo") or not given.complete:
+        return
+    missing = list(preflight.packages(given, iso_inspect.contents(medium)))
+    if missing:
+        raise RecipeError(
+            "the kickstart does not fit the medium" if len(missing) > 1 else missing[0],
+            "\n".join(missing) if len(missing) > 1 else "",
+            "builder media inspect --packages shows what is on it",
+        )
 
 
 def _kickstart(path: Path) -> str:

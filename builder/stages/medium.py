@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from builder.adapters import iso, iso_inspect, seed_iso
+from builder.adapters import boot_config, iso, iso_inspect, seed_iso
 from builder.adapters.domain_xml import DirectKernel
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
@@ -78,7 +78,6 @@ def run(job: Job) -> None:
     if given.delivery == "seed":
         _seed(job, vendor, kickstart)
         return
-    preflight.require_labels(vendor)
     with job.ledger.spend("copy", vendor.stat().st_size):
         report = iso.remaster(
             vendor,
@@ -111,17 +110,13 @@ def _seed(job: Job, vendor: Path, kickstart: bytes) -> None:
             (job.out / name).hardlink_to(found / name)
     seed_iso.write_iso(job.out / SEED, seed_iso.KICKSTART_LABEL, {"ks.cfg": kickstart}, mode=0o444)
     # With two CDs the installer must be told which one holds its runtime: else it takes any.
-    runtime = f"inst.stage2=hd:LABEL={_escaped(iso_inspect.volume_id(vendor))}"
+    runtime = f"inst.stage2=hd:LABEL={boot_config.label_argument(iso_inspect.volume_id(vendor))}"
     words = (runtime, _from(seed_iso.KICKSTART_LABEL), *job.inputs.kernel_args)
     (job.out / COMMAND_LINE).write_text(" ".join(words) + "\n", encoding="utf-8")
 
 
 def _from(label: str) -> str:
-    return f"inst.ks=hd:LABEL={_escaped(label)}:/ks.cfg"
-
-
-def _escaped(label: str) -> str:
-    return label.replace(" ", r"\x20")
+    return f"inst.ks=hd:LABEL={boot_config.label_argument(label)}:/ks.cfg"
 
 
 STAGE = Stage("medium", 3, ("fetch", "answers"), inputs, run, "put the kickstart into the medium", drop=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from builder.adapters import iso_inspect, kickstart_lines
 from builder.adapters.iso_inspect import Contents
 from builder.adapters.kickstart_lines import Command, Kickstart, Wanted
-from builder.errors import MediumError, RecipeError
+from builder.errors import RecipeError
 
 MIB = 1 << 20
 LEAST_MEMORY = 320
@@ -27,9 +27,7 @@ LEAST_MEMORY_WITHOUT_SWAP = 520
 EFI_PARTITION = 200
 # The first partition starts at 1 MiB; a GPT takes the last 33 blocks.
 LABEL_ROOM = 2
-MENUS = ("/isolinux/isolinux.cfg", "/EFI/BOOT/grub.cfg")
 _SOURCES = ("cdrom", "url", "nfs", "harddrive", "liveimg", "ostreesetup")
-_MENU_LABEL = re.compile(r"(?:\bLABEL=([^\s:'\"]+)|\bsearch\b.*?\s(?:-l|--label)\s+('[^']*'|\"[^\"]*\"|\S+))")
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def require(kickstart: str, vendor: Path, room: Room) -> None:
 
     Raises:
         RecipeError: naming every fault that the recipe or its template can mend, with the kickstart's lines.
-        MediumError: the medium contradicts itself.
+        MediumError: the medium's repodata is damaged.
     """
     faults = check(kickstart_lines.read(kickstart), iso_inspect.contents(vendor), room)
     if faults:
@@ -67,26 +65,7 @@ def check(given: Kickstart, medium: Contents | None, room: Room) -> list[str]:
     Args:
         medium: what its repodata lists; None where it has none.
     """
-    return [*_sources(given), *_packages(given, medium), *_memory(given, room), *_disk(given, room)]
-
-
-def require_labels(vendor: Path) -> None:
-    """See that the medium's own boot menus look for the medium by the name it has.
-
-    Raises:
-        MediumError: they look for another volume: the installer would not find its runtime.
-    """
-    volume = iso_inspect.volume_id(vendor)
-    for menu, text in iso_inspect.texts(vendor, MENUS).items():
-        for found in _MENU_LABEL.finditer(text):
-            raw = (found[1] or found[2]).strip("'\"")
-            label = re.sub(r"\\+x([0-9a-fA-F]{2})", lambda code: chr(int(code[1], 16)), raw)
-            if label != volume:
-                raise MediumError(
-                    f"the medium's boot menu looks for the label {label!r}, but its volume id is {volume!r}",
-                    f"{menu} on {vendor}: {found[0].strip()}",
-                    "somebody relabelled this medium: take the vendor's, or use delivery: seed, which needs no menu",
-                )
+    return [*_sources(given), *packages(given, medium), *_memory(given, room), *_disk(given, room)]
 
 
 def _sources(given: Kickstart) -> Iterator[str]:
@@ -101,7 +80,8 @@ def _sources(given: Kickstart) -> Iterator[str]:
             yield f"line {command.line}: `{command.name}` needs a network, and there is none while installing"
 
 
-def _packages(given: Kickstart, medium: Contents | None) -> Iterator[str]:
+def packages(given: Kickstart, medium: Contents | None) -> Iterator[str]:
+    """Packages, groups and environments that are asked for and not on the medium; none where it lists nothing."""
     if medium is None or given.ignore_missing:
         return
     for wanted in given.wanted:

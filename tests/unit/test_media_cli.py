@@ -34,6 +34,16 @@ def medium(tmp_path: Path, pressed: Path) -> Path:
 
 
 @pytest.fixture
+def listing(tmp_path: Path) -> Path:
+    """A medium with repodata: the package bash and the group core."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    vendor.tree(tree, vendor.Shape())
+    vendor.repodata(tree, ["bash"])
+    return vendor.press(tree, tmp_path / "listing.iso", vendor.Shape())
+
+
+@pytest.fixture
 def ks(tmp_path: Path) -> Path:
     path = tmp_path / "ks.cfg"
     path.write_text(KICKSTART)
@@ -114,15 +124,26 @@ def test_nothing_vouches_for_a_medium_without_sum_and_recipe(
     assert builder("media", "verify", "bare.iso").returncode == 0
 
 
-@pytest.mark.parametrize("command", ["inspect", "add", "verify"])
-def test_bad_media_exit_4_with_one_clear_line(builder: Run, medium: Path, tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize("command", ["inspect", "add", "verify", "inject"])
+def test_bad_media_exit_4_with_one_clear_line(
+    builder: Run, medium: Path, ks: Path, tmp_path: Path, command: str
+) -> None:
+    more = ("--kickstart", "ks.cfg", "--output", "new.iso") if command == "inject" else ()
     (tmp_path / "short.iso").write_bytes(medium.read_bytes()[:1_000_000])
     (tmp_path / "text.iso").write_text("<html>not found</html>")
-    for name, words in (("short", "is truncated"), ("text", "is not an ISO 9660 image"), ("none", "no such file")):
-        done = builder("media", command, f"{name}.iso")
+    (tmp_path / "folder.iso").mkdir()
+    for name, words in (
+        ("short", "is truncated"),
+        ("text", "is not an ISO 9660 image"),
+        ("none", "no such file"),
+        ("folder", "not a file"),
+    ):
+        done = builder("media", command, f"{name}.iso", *more)
         assert (done.returncode, done.stdout) == (4, "")
         assert words in done.stderr.splitlines()[0]
-    assert builder("media", command, "none.iso", "--json").document()["error"]["exit_code"] == 4
+        assert len(done.stderr.splitlines()[0]) <= 80
+    assert builder("media", command, "none.iso", *more, "--json").document()["error"]["exit_code"] == 4
+    assert not (tmp_path / "new.iso").exists()
 
 
 def test_inject_is_safe_by_default(builder: Run, medium: Path, ks: Path, tmp_path: Path) -> None:
@@ -135,10 +156,9 @@ def test_inject_is_safe_by_default(builder: Run, medium: Path, ks: Path, tmp_pat
     new = tmp_path / "new.iso"
     assert readers.sound_md5(new)
     assert readers.complaints(new) == []
-    texts = iso_inspect.texts(new, ["/ks.cfg", "/isolinux/isolinux.cfg", "/EFI/BOOT/grub.cfg"])
-    assert texts["/ks.cfg"] == KICKSTART
-    assert "ERASES DISKS" in texts["/isolinux/isolinux.cfg"]
-    assert "ERASES DISKS" in texts["/EFI/BOOT/grub.cfg"]
+    assert iso_inspect.read_file(new, "/ks.cfg").decode() == KICKSTART
+    for menu in ("/isolinux/isolinux.cfg", "/EFI/BOOT/grub.cfg"):
+        assert b"ERASES DISKS" in iso_inspect.read_file(new, menu)
     assert sha256(medium) == before
 
 
@@ -150,6 +170,28 @@ def test_inject_unattended_says_what_will_be_lost(builder: Run, medium: Path, ks
     document = json.loads(builder(*words, "--json").stdout)
     assert (document["unattended"], document["erases"]) == (True, "everything on the disks vda")
     assert document["boots"] == ["bios", "uefi"]
+
+
+def test_inject_does_not_vouch_for_what_is_damaged(builder: Run, medium: Path, ks: Path, tmp_path: Path) -> None:
+    at = medium.read_bytes().index(bytes([3]) * 4096)
+    with medium.open("r+b") as file:
+        file.seek(at)
+        file.write(b"!")
+    done = builder("media", "inject", "medium.iso", "--kickstart", "ks.cfg", "--output", "new.iso")
+    assert done.returncode == 4
+    assert "does not fit the checksum implanted in it" in done.stderr
+    assert not (tmp_path / "new.iso").exists()
+
+
+def test_inject_looks_for_the_packages_on_the_medium(builder: Run, listing: Path, ks: Path) -> None:
+    words = ["media", "inject", listing.name, "--kickstart", "ks.cfg", "--output", "new.iso"]
+    ks.write_text(f"{KICKSTART}%packages\n@core\nbash\nbahs\n%end\n")
+    done = builder(*words)
+    assert done.returncode == 2
+    assert "line 8: package bahs is not on the medium; did you mean bash?" in done.stderr
+    # Where they come from a mirror, the medium need not have them.
+    ks.write_text(ks.read_text().replace("cdrom", "url --url=http://mirror.invalid/os"))
+    assert builder(*words).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,12 @@ def test_what_an_included_file_may_say_is_not_missed() -> None:
     assert faults("poweroff\n", UEFI) != []
 
 
+@pytest.mark.parametrize("more", ["", "clearpart --all\n"])
+def test_what_an_included_file_may_clear_is_not_hidden(more: str) -> None:
+    said = kickstart_lines.read(f"{more}%include /tmp/part.cfg\n").erases
+    assert said.endswith("; and what /tmp/part.cfg says, which only the installer sees")
+
+
 def test_comments_quotes_and_spaces() -> None:
     read = kickstart_lines.read("# part / --size=1\npartition '/' --size 7 # --size=8\nlang 'unclosed\n%packages\n#x\n")
     (part,) = read.all("part")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from builder.adapters.boot_config import Menu, edit_grub, edit_isolinux
+from builder.adapters.boot_config import Menu, edit_grub, edit_isolinux, label_argument, require_label
 from builder.errors import MediumError
 from tests.adapters.media.vendor import ESCAPED, GRUB_CFG, ISOLINUX_CFG
 
@@ -158,3 +158,37 @@ def test_arguments_are_single_words(argument: str) -> None:
     for edit, text in ((edit_isolinux, ISOLINUX_CFG), (edit_grub, GRUB_CFG)):
         with pytest.raises(MediumError, match="not one plain word"):
             edit(text, [argument], "unattended")
+
+
+@pytest.mark.parametrize(
+    ("volume_id", "spelled"),
+    [("CentOS 7 x86_64", ESCAPED), ("BUILDER_KS", "BUILDER_KS"), ("a/b'c", r"a\x2fb\x27c"), ("#+-.=@_9", "#+-.=@_9")],
+)
+def test_labels_are_spelled_as_udev_does(volume_id: str, spelled: str) -> None:
+    assert label_argument(volume_id) == spelled
+
+
+@pytest.mark.parametrize("volume_id", ["", "a:b"])
+def test_labels_that_cannot_be_named_are_refused(volume_id: str) -> None:
+    with pytest.raises(MediumError, match="cannot be named to the installer"):
+        label_argument(volume_id)
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        (ISOLINUX_CFG, True),
+        (GRUB_CFG, True),
+        (r'linuxefi /v "inst.stage2=hd:LABEL=CentOS\\x207\\x20x86_64" quiet', True),
+        ("append inst.repo=hd:LABEL=Mine:/ quiet", False),
+        ("search --set=root --label Mine", False),
+        ("append inst.stage2=hd:LABEL=CentOS 7 x86_64", False),
+        ("append inst.stage2=http://h/ inst.dd=hd:LABEL=OEMDRV inst.ks=hd:LABEL=Mine:/ks.cfg", True),
+    ],
+)
+def test_a_menu_has_to_look_for_its_own_medium(text: str, fits: bool) -> None:
+    if fits:
+        require_label(text, "CentOS 7 x86_64", "menu")
+        return
+    with pytest.raises(MediumError, match=r"looks for the label '(Mine|CentOS)', but its volume id is 'CentOS 7"):
+        require_label(text, "CentOS 7 x86_64", "menu")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
@@ -11,27 +10,6 @@ from builder.adapters.process import run
 from builder.errors import MediumError
 from tests.adapters.media import vendor
 from tests.adapters.media.conftest import Press, Remaster
-
-PRIMARY = """<?xml version="1.0" encoding="UTF-8"?>
-<metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="2">
-{packages}
-</metadata>
-"""
-PACKAGE = """<package type="rpm"><name>{name}</name><arch>x86_64</arch><version epoch="0" ver="1" rel="2"/>
-<checksum type="sha256" pkgid="YES">{sha}</checksum><summary>s</summary><description>d</description>
-<packager/><url/><time file="1" build="1"/><size package="1" installed="1" archive="1"/>
-<location href="Packages/{name}.rpm"/><format></format></package>"""
-COMPS = """<?xml version="1.0" encoding="UTF-8"?>
-<comps><group><id>core</id><name>Core</name></group>
-<environment><id>minimal</id><name>Minimal Install</name><grouplist><groupid>core</groupid></grouplist></environment>
-</comps>
-"""
-REPOMD = """<?xml version="1.0" encoding="UTF-8"?>
-<repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>1</revision>
-<data type="primary"><checksum type="sha256">{primary}</checksum><location href="repodata/primary.xml"/></data>
-<data type="group"><checksum type="sha256">{group}</checksum><location href="repodata/comps.xml"/></data>
-</repomd>
-"""
 
 
 def test_facts_of_the_vendors_medium(medium: Path) -> None:
@@ -44,7 +22,7 @@ def test_facts_of_the_vendors_medium(medium: Path) -> None:
         ("uefi", vendor.Shape().efi_size // 512, "/images/efiboot.img"),
     ]
     assert (facts.mbr, facts.isohybrid, facts.gpt) == (True, True, True)
-    assert facts.names == "rock ridge"
+    assert (facts.names, facts.joliet) == ("rock ridge", True)
     assert facts.md5 is not None
     assert facts.md5_verdict == "good"
     assert not facts.is_rehearsal
@@ -96,17 +74,7 @@ def test_no_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_packages_and_groups(tmp_path: Path, medium: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    repodata = tmp_path / "tree/repodata"
-    repodata.mkdir(parents=True)
-    names = ("openssh-server", "bash")
-    packages = "".join(PACKAGE.format(name=name, sha=hashlib.sha256(name.encode()).hexdigest()) for name in names)
-    (repodata / "primary.xml").write_text(PRIMARY.format(packages=packages))
-    (repodata / "comps.xml").write_text(COMPS)
-    sums = {
-        kind: hashlib.sha256((repodata / name).read_bytes()).hexdigest()
-        for kind, name in (("primary", "primary.xml"), ("group", "comps.xml"))
-    }
-    (repodata / "repomd.xml").write_text(REPOMD.format(**sums))
+    vendor.repodata(tmp_path / "tree", ["openssh-server", "bash"])
     run(["genisoimage", "-quiet", "-R", "-o", tmp_path / "a.iso", tmp_path / "tree"])
     facts = iso_inspect.inspect(tmp_path / "a.iso", packages=True)
     assert facts.packages == ("bash", "openssh-server")

@@ -29,7 +29,7 @@ SHAPES = {
     "bios only": vendor.Shape(uefi=False, hybrid="plain"),
     "uefi only": vendor.Shape(bios=False, hybrid=""),
     "no md5": vendor.Shape(implanted=False),
-    "other label": vendor.Shape(label="CentOS-8-x86_64-dvd"),
+    "other label": vendor.Shape(label="CentOS 8/x86_64 dvd"),
 }
 
 
@@ -299,6 +299,24 @@ def test_no_boot_menu_is_refused(tmp_path: Path, remaster: Remaster) -> None:
     run(["genisoimage", "-quiet", "-R", "-o", tmp_path / "plain.iso", tmp_path / "tree"])
     with pytest.raises(MediumError, match="no boot menu"):
         remaster(tmp_path / "plain.iso")
+
+
+@pytest.mark.parametrize("where", ["isolinux/isolinux.cfg", "EFI/BOOT/grub.cfg", "images/efiboot.img"])
+def test_a_relabelled_medium_is_refused(tmp_path: Path, remaster: Remaster, where: str) -> None:
+    shape, tree = vendor.Shape(label="Mine"), tmp_path / "tree"
+    tree.mkdir()
+    vendor.tree(tree, shape)
+    other = {"isolinux/isolinux.cfg": vendor.ISOLINUX_CFG, "EFI/BOOT/grub.cfg": vendor.GRUB_CFG}
+    if where in other:
+        (tree / where).write_text(other[where])
+    else:
+        (tmp_path / "grub.cfg").write_text(vendor.GRUB_CFG)
+        run(["mcopy", "-o", "-i", tree / where, tmp_path / "grub.cfg", "::/EFI/BOOT/grub.cfg"])
+    medium = vendor.press(tree, tmp_path / "medium.iso", shape)
+    with pytest.raises(MediumError, match="label 'CentOS 7 x86_64', but its volume id is 'Mine'") as caught:
+        remaster(medium)
+    assert where in caught.value.details
+    assert not list(tmp_path.glob("remastered*"))
 
 
 def test_random_damage_never_ends_in_a_traceback(medium: Path, remaster: Remaster, tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from builder.adapters.process import run
 from builder.errors import MediumError
 from builder.hashing import sha256_file
 from builder.settings import Settings
-from builder.stages import preflight, vouching
+from builder.stages import vouching
 from tests.adapters.media import vendor
-from tests.adapters.media.conftest import Press
 from tests.adapters.media.server import answer, serving
 from tests.adapters.media.test_signature import Signer, make_signer
 
@@ -125,9 +124,3 @@ def test_a_key_that_nobody_has(case: Case) -> None:
     with pytest.raises(MediumError, match="there is no public key 6341AB27") as caught:
         case.require(fingerprint="6341AB2753D78A78A7C27BB124C6A8A7F4A80EB5")
     assert "./keys/" in caught.value.hint
-
-
-def test_a_relabelled_medium_is_noticed(press: Press) -> None:
-    preflight.require_labels(press(vendor.Shape()))
-    with pytest.raises(MediumError, match="looks for the label 'CentOS 7 x86_64', but its volume id is 'Mine'"):
-        preflight.require_labels(press(vendor.Shape(label="Mine")))

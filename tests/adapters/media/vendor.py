@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +110,29 @@ initrd = images/pxeboot/initrd.img
 """
 
 
+PRIMARY = """<?xml version="1.0" encoding="UTF-8"?>
+<metadata xmlns="http://linux.duke.edu/metadata/common" xmlns:rpm="http://linux.duke.edu/metadata/rpm"
+ packages="{count}">
+{packages}
+</metadata>
+"""
+PACKAGE = """<package type="rpm"><name>{name}</name><arch>x86_64</arch><version epoch="0" ver="1" rel="2"/>
+<checksum type="sha256" pkgid="YES">{sha}</checksum><summary>s</summary><description>d</description>
+<packager/><url/><time file="1" build="1"/><size package="1" installed="1" archive="1"/>
+<location href="Packages/{name}.rpm"/><format></format></package>"""
+COMPS = """<?xml version="1.0" encoding="UTF-8"?>
+<comps><group><id>core</id><name>Core</name></group>
+<environment><id>minimal</id><name>Minimal Install</name><grouplist><groupid>core</groupid></grouplist></environment>
+</comps>
+"""
+REPOMD = """<?xml version="1.0" encoding="UTF-8"?>
+<repomd xmlns="http://linux.duke.edu/metadata/repo"><revision>1</revision>
+<data type="primary"><checksum type="sha256">{primary}</checksum><location href="repodata/primary.xml"/></data>
+<data type="group"><checksum type="sha256">{group}</checksum><location href="repodata/comps.xml"/></data>
+</repomd>
+"""
+
+
 @dataclass(frozen=True)
 class Shape:
     """What a medium has, and what it has not."""
@@ -149,16 +175,36 @@ def tree(folder: Path, shape: Shape) -> None:
         isolinux = folder / "isolinux"
         isolinux.mkdir()
         (isolinux / "isolinux.bin").write_bytes(ISOLINUX_BIN.read_bytes())
-        (isolinux / "isolinux.cfg").write_text(ISOLINUX_CFG)
+        (isolinux / "isolinux.cfg").write_text(labelled(ISOLINUX_CFG, shape))
         for name in ("vmlinuz", "initrd.img"):
             os.link(folder / "images/pxeboot" / name, isolinux / name)
     if shape.uefi:
         (folder / "EFI/BOOT").mkdir(parents=True)
-        (folder / "EFI/BOOT/grub.cfg").write_text(GRUB_CFG)
+        (folder / "EFI/BOOT/grub.cfg").write_text(labelled(GRUB_CFG, shape))
         (folder / "EFI/BOOT/BOOTX64.EFI").write_bytes(b"MZ" * 5000)
         efi_image(folder / "images/efiboot.img", folder / "EFI", shape.efi_size)
     for path in [*folder.rglob("*"), folder]:
         os.utime(path, (BUILT, BUILT))
+
+
+def labelled(text: str, shape: Shape) -> str:
+    """A menu that looks for the medium of this shape."""
+    escaped = "".join(
+        char if re.match(r"[\w#+.=@-]", char, re.ASCII) else rf"\x{ord(char):02x}" for char in shape.label
+    )
+    return text.replace(ESCAPED, escaped).replace(LABEL, shape.label)
+
+
+def repodata(folder: Path, names: Sequence[str]) -> None:
+    """Lists of these packages and of the group core, as createrepo writes them."""
+    place = folder / "repodata"
+    place.mkdir(parents=True)
+    packages = "".join(PACKAGE.format(name=name, sha=hashlib.sha256(name.encode()).hexdigest()) for name in names)
+    texts = {"primary": PRIMARY.format(packages=packages, count=len(names)), "group": COMPS}
+    sums = {kind: hashlib.sha256(text.encode()).hexdigest() for kind, text in texts.items()}
+    for kind, name in (("primary", "primary.xml"), ("group", "comps.xml")):
+        (place / name).write_text(texts[kind])
+    (place / "repomd.xml").write_text(REPOMD.format(**sums))
 
 
 def efi_image(image: Path, content: Path, size: int) -> None:
