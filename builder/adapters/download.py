@@ -8,22 +8,21 @@ Sources of the facts: RFC 9110, sections 13.1.5 (If-Range), 14 (ranges) and 15.5
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 from urllib.parse import urlsplit
 
 import requests
 import tenacity
 
-from builder.adapters.atomic_file import replacing, sync_folder
+from builder.adapters.atomic_file import sync_folder
 from builder.errors import HostError, MediumError
 from builder.stage import Progress
 
@@ -35,8 +34,6 @@ _CONNECT_TIMEOUT = 10.0
 _READ_TIMEOUT = 60.0
 # Besides server errors: a time-out on the server's side, too early, too many requests.
 _PASSING = (408, 425, 429)
-# ioctl(2) request FICLONE: share all blocks of another file.
-_FICLONE = 0x40049409
 
 
 class _PassingFaultError(Exception):
@@ -44,7 +41,15 @@ class _PassingFaultError(Exception):
 
 
 class _MirrorError(Exception):
-    """This mirror will not do."""
+    """This mirror will not do.
+
+    Attributes:
+        why: the same in few words.
+    """
+
+    def __init__(self, text: str, why: str = "") -> None:
+        super().__init__(text)
+        self.why = why or text
 
 
 def fetch(
@@ -71,7 +76,8 @@ def fetch(
         HostError: no space, or the folder cannot be written to.
     """
     wanted = sha256.lower()
-    faults = []
+    faults: list[str] = []
+    reasons: set[str] = set()
     try:
         with _Part(out.with_name(out.name + ".part"), progress) as part:
             for url in urls:
@@ -79,23 +85,25 @@ def fetch(
                     _from_mirror(url, wanted, part, pause, tries)
                 except _MirrorError as fault:
                     faults.append(f"{_shown(url)}: {fault}")
+                    reasons.add(fault.why)
                 else:
                     part.publish(out)
                     return
     except OSError as fault:
         raise HostError(f"cannot write {out}: {fault.strerror or fault}") from fault
     raise MediumError(
-        f"no mirror gave the install medium {_file_name(urls) or out.name}",
+        f"no mirror gave the install medium {_file_name(urls) or out.name}" + _common(reasons),
         details="\n".join([*faults, f"sha256 wanted: {wanted}"]),
         hint="if you have the ISO: --media FILE; without any: --media rehearsal makes a small one from host packages",
     )
 
 
-def small(urls: Sequence[str], *, limit: int = 1 << 20) -> bytes:
+def small(urls: Sequence[str], *, limit: int = 1 << 20, pause: float = 1.0, tries: int = 3) -> bytes:
     """A small file from the first mirror that has it; nothing is known of its content yet.
 
     Args:
         limit: bytes; a longer answer is no answer.
+        pause, tries: as for `fetch`.
 
     Raises:
         MediumError: no mirror has it; the details name the fault of each.
@@ -104,19 +112,26 @@ def small(urls: Sequence[str], *, limit: int = 1 << 20) -> bytes:
     with requests.Session() as session:
         for url in urls:
             try:
-                with session.get(url, stream=True, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT)) as answer:
-                    data = b""
-                    for chunk in answer.iter_content(_NET_CHUNK):
-                        data += chunk
-                        if len(data) > limit:
-                            break
-                if answer.status_code == 200 and len(data) <= limit:
-                    return data
-                what = f"HTTP {answer.status_code} {answer.reason}"
-                faults.append(f"{_shown(url)}: {what if answer.status_code != 200 else 'too long'}")
-            except requests.RequestException as fault:
-                faults.append(f"{_shown(url)}: {_brief(fault)}")
+                return bytes(_retrying(pause, tries, lambda: 0)(_small, session, url, limit))
+            except (_MirrorError, _PassingFaultError) as fault:
+                faults.append(f"{_shown(url)}: {fault}")
     raise MediumError(f"no mirror gave {_file_name(urls) or 'the file'}", details="\n".join(faults))
+
+
+def _small(session: requests.Session, url: str, limit: int) -> bytes:
+    data = b""
+    with _asked(session, url, {}) as answer:
+        _refuse(answer)
+        for chunk in answer.iter_content(_NET_CHUNK):
+            data += chunk
+            if len(data) > limit:
+                raise _MirrorError("too long")
+    return data
+
+
+def _common(reasons: set[str]) -> str:
+    """Why, when it is the same everywhere."""
+    return f": {next(iter(reasons))}" if len(reasons) == 1 else ""
 
 
 def _file_name(urls: Sequence[str]) -> str:
@@ -128,46 +143,63 @@ def _from_mirror(url: str, wanted: str, part: _Part, pause: float, tries: int) -
     if urlsplit(url).scheme not in ("http", "https"):
         raise _MirrorError("only http and https are accepted")
     part.validator = None
-    fruitless = 0
-    best = part.size
-
-    def no_headway(_: tenacity.RetryCallState) -> bool:
-        nonlocal fruitless, best
-        fruitless = 0 if part.size > best else fruitless + 1
-        best = max(best, part.size)
-        return fruitless >= tries
-
-    asking = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(_PassingFaultError),
-        stop=no_headway,
-        wait=tenacity.wait_exponential(multiplier=pause, max=30 * pause),
-        reraise=True,
-    )
     try:
         with requests.Session() as session:
-            asking(_attempt, session, url, part)
+            _retrying(pause, tries, lambda: part.size)(_attempt, session, url, part)
             if part.digest() != wanted and part.pieced:
                 part.restart()
-                asking(_attempt, session, url, part)
+                _retrying(pause, tries, lambda: part.size)(_attempt, session, url, part)
     except _PassingFaultError as fault:
-        raise _MirrorError(f"{fault} ({tries} tries)") from None
+        raise _MirrorError(f"{fault} ({tries} tries)", str(fault)) from None
     found = part.digest()
     if found != wanted:
         part.restart()
-        raise _MirrorError(f"sha256 is {found}, expected {wanted}")
+        raise _MirrorError(f"sha256 is {found}, expected {wanted}", "its sha256 is wrong")
+
+
+def _retrying(pause: float, tries: int, got: Callable[[], int]) -> tenacity.Retrying:
+    """Asks again while it may heal.
+
+    Args:
+        pause: seconds before the first retry; twice as long before each further one that brought nothing.
+        tries: that may bring nothing, one after the other.
+        got: bytes that are there.
+    """
+    fruitless, best = 0, got()
+
+    def count(_: tenacity.RetryCallState) -> None:
+        nonlocal fruitless, best
+        fruitless = 0 if got() > best else fruitless + 1
+        best = max(best, got())
+
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(_PassingFaultError),
+        after=count,
+        stop=lambda _: fruitless >= tries,
+        wait=lambda _: pause * min(2.0 ** max(0, fruitless - 1), 30),
+        reraise=True,
+    )
 
 
 def _attempt(session: requests.Session, url: str, part: _Part) -> None:
     """One request; returns when the server says that this was all."""
-    headers = {"Accept-Encoding": "identity"}
+    headers = {}
     if part.size:
         headers["Range"] = f"bytes={part.size}-"
         if part.validator:
             headers["If-Range"] = part.validator
+    with _asked(session, url, headers) as answer:
+        if _accept(answer, part):
+            part.take(answer.iter_content(_NET_CHUNK), _total(answer, part.size), urlsplit(url).hostname or "")
+
+
+@contextmanager
+def _asked(session: requests.Session, url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+    """The answer of a server; what goes wrong while it is read leaves as one of the two faults here."""
+    wanted = {"Accept-Encoding": "identity", **headers}
     try:
-        with session.get(url, headers=headers, stream=True, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT)) as answer:
-            if _accept(answer, part):
-                part.take(answer.iter_content(_NET_CHUNK), _total(answer, part.size), urlsplit(url).hostname or "")
+        with session.get(url, headers=wanted, stream=True, timeout=(_CONNECT_TIMEOUT, _READ_TIMEOUT)) as answer:
+            yield answer
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as fault:
         if "NameResolutionError" in repr(fault):
             # No name server, or no such host: the next mirror is the better try.
@@ -177,19 +209,24 @@ def _attempt(session: requests.Session, url: str, part: _Part) -> None:
         raise _MirrorError(_brief(fault)) from None
 
 
+def _refuse(answer: requests.Response) -> None:
+    """Raise for every status that brings no file."""
+    if answer.status_code >= 500 or answer.status_code in _PASSING:
+        raise _PassingFaultError(f"HTTP {answer.status_code} {answer.reason}")
+    if answer.status_code not in (200, 206):
+        raise _MirrorError(f"HTTP {answer.status_code} {answer.reason}")
+
+
 def _accept(answer: requests.Response, part: _Part) -> bool:
     """Look at the status and set the part to where the answer's bytes belong; False when there is nothing to read."""
     status = answer.status_code
-    if status >= 500 or status in _PASSING:
-        raise _PassingFaultError(f"HTTP {status} {answer.reason}")
     if status == 416 and part.size:
         # Complete already, or longer than what the server has: the digest tells.
         if _range_total(answer) == part.size:
             return False
         part.restart()
         raise _PassingFaultError("the file is shorter than what was there of it")
-    if status not in (200, 206):
-        raise _MirrorError(f"HTTP {status} {answer.reason}")
+    _refuse(answer)
     if status == 206 and _range_start(answer) != part.size:
         part.restart()
         raise _PassingFaultError("the server answered with another range than was asked for")
@@ -236,18 +273,27 @@ class _Part:
         self._file: BinaryIO
 
     def __enter__(self) -> _Part:
-        self._file = self.path.open("ab+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise HostError(f"{self.path} is being downloaded by another builder", hint="wait for it") from None
+        self._file = self._locked()
         self._file.seek(0)
         while data := self._file.read(_CHUNK):
             self._sha256.update(data)
             self.size += len(data)
         self.pieced = self.size > 0
         return self
+
+    def _locked(self) -> BinaryIO:
+        while True:
+            file = self.path.open("ab+")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise HostError(f"{self.path} is being downloaded by another builder", hint="wait for it") from None
+            # Not one that somebody has given its final name meanwhile: that must not be written to.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
+                    return file
+            file.close()
 
     def __exit__(self, *_: object) -> None:
         if self.size == 0:
@@ -334,70 +380,9 @@ def _brief(fault: requests.RequestException) -> str:
     inner: object = fault.args[0] if fault.args else fault
     inner = getattr(inner, "reason", None) or inner
     text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?", "", str(inner)) or type(fault).__name__
+    # Its own words for an answer that ended early are written twice.
+    if early := re.search(r"IncompleteRead\((\d+) bytes read, (\d+) more expected\)", text):
+        return f"the answer broke off: {early[2]} bytes are missing"
     # urllib3 2 puts "HTTPSConnection(host='…', port=443): " before what happened.
     text = re.sub(r"^\w+\(host='[^']*', port=\d+\): ", "", text)
     return re.sub(r"^\w+\((.*)\)$", r"\1", text.splitlines()[0]).strip("'\" ")
-
-
-How = Literal["reflink", "hard link", "copy"]
-
-
-class _UnsharedError(Exception):
-    """The file system does not share blocks between these two."""
-
-
-def take(file: Path, out: Path, *, link: bool = False) -> tuple[str, How]:
-    """Give a local file a second name: blocks shared where the file system can, else copied.
-
-    Args:
-        link: rather than copy, make a hard link. It is the same file: whoever writes to one writes to both.
-
-    Returns:
-        sha256 of the bytes, 64 hex digits; and how it was done.
-
-    Raises:
-        MediumError: the file cannot be read.
-        HostError: `out` cannot be written.
-    """
-    try:
-        source = file.open("rb", buffering=0)
-    except OSError as fault:
-        raise MediumError(f"cannot read {file}: {fault.strerror}") from fault
-    with source:
-        how: How = "copy"
-        with suppress(_UnsharedError), replacing(out) as copy:
-            if not _reflinked(source, copy):
-                raise _UnsharedError
-            how = "reflink"
-        if how == "copy" and link and _linked(file, out):
-            how = "hard link"
-        if how != "copy":
-            return hashlib.file_digest(source, "sha256").hexdigest(), how
-        sha256 = hashlib.sha256()
-        with replacing(out) as copy:
-            while data := source.read(_CHUNK):
-                sha256.update(data)
-                copy.write(data)
-        return sha256.hexdigest(), how
-
-
-def _linked(file: Path, out: Path) -> bool:
-    """Fails on another file system, and on files of somebody else: those could be written to by their owner."""
-    facts = file.stat()
-    if facts.st_uid != os.geteuid() or not facts.st_mode & 0o004:
-        return False
-    try:
-        out.hardlink_to(file.resolve())
-    except OSError as fault:
-        if fault.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
-            return False
-        raise HostError(f"cannot write {out}: {fault.strerror}") from fault
-    return True
-
-
-def _reflinked(source: BinaryIO, copy: BinaryIO) -> bool:
-    try:
-        fcntl.ioctl(copy, _FICLONE, source.fileno())
-    except OSError:
-        return False
-    return True

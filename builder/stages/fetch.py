@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from dataclasses import replace
 from pathlib import Path
 
-from builder import locks
-from builder.adapters import download, iso_inspect
-from builder.adapters.download import How
+from builder.adapters import download, iso_inspect, local_file
+from builder.adapters.local_file import How
 from builder.errors import MediumError
 from builder.order import Order
 from builder.rehearsal import medium as rehearsal
-from builder.stage import Inputs, Job, Stage, digest
+from builder.stage import Inputs, Job, Stage, Step, digest
 from builder.stages import vouching
 from builder.store import Store
 
@@ -53,13 +54,15 @@ def run(job: Job) -> None:
     """
     target = job.out / FILE
     given: FetchInputs = job.inputs
-    if given.sha256 is None:
+    if given.signed_by is not None:
+        _unsigned(job, target)
+    elif given.sha256 is None:
         with job.ledger.spend("build medium"):
             rehearsal.build(target, work=job.scratch, progress=job.progress)
     elif job.settings.medium_file is not None:
         with job.ledger.spend("copy", job.settings.medium_file.stat().st_size):
             _take(job.settings.medium_file, target, given.sha256, link=False)
-    elif given.signed_by is None or not _linked(job, target):
+    else:
         # Not in the working directory: what a killed download has got is resumed by the next run.
         downloads = job.settings.store / "downloads"
         downloads.mkdir(mode=0o700, exist_ok=True)
@@ -85,7 +88,7 @@ def take_in(file: Path, folder: Path, sha256: str) -> How:
 
 
 def _take(file: Path, target: Path, sha256: str, *, link: bool) -> How:
-    got, how = download.take(file, target, link=link)
+    got, how = local_file.take(file, target, link=link)
     if got != sha256:
         raise MediumError(f"{file} changed while it was read", f"sha256 expected {sha256}\nsha256 found    {got}")
     return how
@@ -97,15 +100,19 @@ def _describe(folder: Path) -> iso_inspect.MediumFacts:
     return facts
 
 
-def _linked(job: Job, target: Path) -> bool:
-    """The same medium, from when nobody asked for a signature: a second name, if it stands."""
+def _unsigned(job: Job, target: Path) -> None:
+    """The same medium as nobody's signature was asked for: an object of its own, got only once, and a second name."""
     store = Store(job.settings.store)
-    plain = object_of(FetchInputs(sha256=job.inputs.sha256, rehearsal=None))
-    with locks.held(store.lock(plain), shared=True):
-        if store.fault(plain, {}) is not None:
-            return False
-        target.hardlink_to(store.path(plain) / FILE)
-    return True
+    inputs = FetchInputs(sha256=job.inputs.sha256, rehearsal=None)
+    step = Step(STAGE, inputs, object_of(inputs), "run", "wanted before its signature is looked at")
+    with store.building(
+        step, job.run_id, {}, fault=lambda: store.fault(step.digest, {}), on_wait=job.progress.beat
+    ) as build:
+        if build.found is None:
+            start = time.monotonic()
+            run(replace(job, inputs=inputs, out=build.out, scratch=build.scratch))
+            build.finish(job.ledger, time.monotonic() - start)
+        target.hardlink_to(store.path(step.digest) / FILE)
 
 
 STAGE = Stage("fetch", 1, (), inputs, run, "get the install medium")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 from builder.adapters.process import run
+from builder.hashing import sha256_file
 
 
 def unpacked(iso: Path, folder: Path) -> dict[str, bytes]:
@@ -13,6 +15,15 @@ def unpacked(iso: Path, folder: Path) -> dict[str, bytes]:
     run(["xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/", folder])
     run(["chmod", "-R", "u+w", folder])
     return {f"/{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def sums(iso: Path, folder: Path) -> dict[str, str]:
+    """SHA-256 of all files by path, as xorriso reads them; the copies are removed again."""
+    run(["xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/", folder])
+    run(["chmod", "-R", "u+w", folder])
+    found = {f"/{path.relative_to(folder)}": sha256_file(path) for path in folder.rglob("*") if path.is_file()}
+    shutil.rmtree(folder)
+    return found
 
 
 def report(iso: Path) -> str:

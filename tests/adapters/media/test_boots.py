@@ -1,17 +1,25 @@
-"""A remastered medium starts as a CD and as a stick, by BIOS and by UEFI, and only does what its menu says."""
+"""An injected medium of the vendor's size and shape starts as a CD and as a stick, by BIOS and by UEFI.
+
+It holds what the vendor's holds, starts what its menu says and nothing else, and other programs find it sound.
+"""
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from builder.adapters import iso, waiting
-from builder.adapters.boot_config import Menu
+from builder.adapters import waiting
 from builder.adapters.process import run
+from tests.adapters.media import readers, vendor
 from tests.fakes.boot_sector import boot_sector
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]
@@ -22,15 +30,77 @@ FIRMWARE = "Select Entry"
 NOTHING_ELSE = "No bootable device"
 INSTALLER = "Welcome to CentOS Linux 7"
 OVMF = (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd"))
-ARGUMENTS = (r"inst.ks=hd:LABEL=CentOS\x207\x20x86_64:/ks.cfg", "console=ttyS0,115200")
+SIZE = 1_000_000_000
+PACKAGES = 440
+KICKSTART = "cdrom\nignoredisk --only-use=vda\nclearpart --all\npoweroff\n"
+EDITED = {"/isolinux/isolinux.cfg", "/EFI/BOOT/grub.cfg", "/images/efiboot.img"}
+# Both hold addresses that move: the boot catalogue, and the table at byte 8 of isolinux.bin.
+ADDRESSES = {"/isolinux/boot.cat", "/isolinux/isolinux.bin"}
 
 
-@pytest.fixture(scope="module", params=["unattended", "safe"])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, rehearsal_iso: Path) -> Path:
-    menu: Menu = request.param
-    output = tmp_path_factory.mktemp("boots") / f"{menu}.iso"
-    iso.remaster(rehearsal_iso, output, kickstart=b"cdrom\n", kernel_args=ARGUMENTS, menu=menu)
-    return output
+@dataclass(frozen=True)
+class Media:
+    """The medium of the vendor's shape, and what `builder media inject` made of it, by menu; with what it said."""
+
+    source: Path
+    made: dict[str, Path]
+    said: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory, rehearsal_iso: Path) -> Iterator[Media]:
+    folder = tmp_path_factory.mktemp("boots")
+    source = vendor_shaped(folder, rehearsal_iso)
+    (folder / "ks.cfg").write_text(KICKSTART)
+    made, said = {}, {}
+    for menu, more in (("safe", ()), ("unattended", ("--unattended",))):
+        made[menu] = folder / f"{menu}.iso"
+        argv = [sys.executable, "-m", "builder", "media", "inject", source.name, "--kickstart", "ks.cfg"]
+        done = subprocess.run(
+            [*argv, "--output", made[menu].name, *more], cwd=folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        said[menu] = done.stdout
+    yield Media(source, made, said)
+    shutil.rmtree(folder)
+
+
+def vendor_shaped(folder: Path, rehearsal_iso: Path) -> Path:
+    """The vendor's menus, with their submenus, and as many bytes and packages; what boots is the rehearsal's."""
+    tree = folder / "tree"
+    run(["xorriso", "-osirrox", "on", "-indev", rehearsal_iso, "-extract", "/", tree])
+    run(["chmod", "-R", "u+w", tree])
+    for path in [*tree.rglob("TRANS.TBL"), tree / "isolinux/boot.cat"]:
+        path.unlink(missing_ok=True)
+    # As without a serial line nobody could read what the loader says.
+    (tree / "isolinux/isolinux.cfg").write_text("serial 0 115200\n" + vendor.ISOLINUX_CFG)
+    (tree / "EFI/BOOT/grub.cfg").write_text(vendor.GRUB_CFG)
+    run(["mcopy", "-o", "-i", tree / "images/efiboot.img", tree / "EFI/BOOT/grub.cfg", "::/EFI/BOOT/grub.cfg"])
+    rest = SIZE - sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
+    (tree / "Packages").mkdir(exist_ok=True)
+    for number in range(PACKAGES):
+        (tree / f"Packages/package-{number:04d}-1.2.3-4.el7.x86_64.rpm").write_bytes(os.urandom(rest // PACKAGES))
+    return vendor.press(tree, folder / "medium.iso", vendor.Shape())
+
+
+def test_only_what_was_meant_is_different(media: Media, tmp_path: Path) -> None:
+    assert media.source.stat().st_size > SIZE
+    assert readers.complaints(media.source) == []
+    before = readers.sums(media.source, tmp_path / "before")
+    for menu, made in media.made.items():
+        assert readers.sound_md5(made)
+        assert readers.complaints(made) == []
+        assert re.search(r"El Torito boot img : +1 +BIOS +y", readers.report(made))
+        assert re.search(r"El Torito boot img : +2 +UEFI +y", readers.report(made))
+        after = readers.sums(made, tmp_path / menu)
+        assert after.keys() - before.keys() == {"/ks.cfg"}
+        assert before.keys() - after.keys() == set()
+        changed = {path for path in before if before[path] != after[path]}
+        assert changed - ADDRESSES == EDITED | {"/TRANS.TBL"}
+        for line in ("from CD  BIOS (/isolinux/isolinux.bin), UEFI (/images/efiboot.img)", "as disk  MBR, GPT"):
+            assert f"{line}\n" in media.said[menu]
+    assert "boots from the local disk" in media.said["safe"]
+    assert "everything on the disks vda" in media.said["unattended"].partition("WARNING")[2]
 
 
 def local_disk(folder: Path, firmware: str) -> Path:
@@ -55,9 +125,10 @@ def local_disk(folder: Path, firmware: str) -> Path:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("menu", ["unattended", "safe"])
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
 @pytest.mark.parametrize("attached", ["cd", "stick"])
-def test_what_boots(tmp_path: Path, made: Path, firmware: str, attached: Literal["cd", "stick"]) -> None:
+def test_what_boots(tmp_path: Path, media: Media, menu: str, firmware: str, attached: Literal["cd", "stick"]) -> None:
     said = tmp_path / "serial.log"
     argv: list[str | Path] = ["qemu-system-x86_64", "-M", "q35", "-accel", "tcg", "-m", "512", "-display", "none"]
     firmware_log = tmp_path / "firmware.log"
@@ -67,22 +138,17 @@ def test_what_boots(tmp_path: Path, made: Path, firmware: str, attached: Literal
         shutil.copyfile(OVMF[1], tmp_path / "vars.fd")
         argv += ["-drive", f"if=pflash,format=raw,readonly=on,file={OVMF[0]}"]
         argv += ["-drive", f"if=pflash,format=raw,file={tmp_path / 'vars.fd'}"]
-    argv += ["-drive", f"if=none,id=medium,format=raw,readonly=on,file={made}"]
+    argv += ["-drive", f"if=none,id=medium,format=raw,readonly=on,file={media.made[menu]}"]
     argv += (
         ["-device", "ide-cd,bus=ide.0,drive=medium,bootindex=1"]
         if attached == "cd"
-        else [
-            "-device",
-            "qemu-xhci",
-            "-device",
-            "usb-storage,drive=medium,bootindex=1",
-        ]
+        else ["-device", "qemu-xhci", "-device", "usb-storage,drive=medium,bootindex=1"]
     )
     argv += ["-drive", f"if=none,id=local,format=raw,file={local_disk(tmp_path, firmware)}"]
     argv += ["-device", "ide-hd,bus=ide.1,drive=local,bootindex=2"]
     # The vendor's menu waits for a minute before it takes its default.
     local = {"uefi": (LOCAL, FIRMWARE), "bios": (LOCAL,) if attached == "cd" else (NOTHING_ELSE,)}[firmware]
-    wanted, unwanted = ((INSTALLER,), local) if made.stem == "unattended" else (local, (INSTALLER,))
+    wanted, unwanted = ((INSTALLER,), local) if menu == "unattended" else (local, (INSTALLER, "Linux version"))
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as machine:
         try:
 

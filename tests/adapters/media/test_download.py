@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.download import fetch, take
+from builder.adapters.download import fetch, small
 from builder.errors import HostError, MediumError
 from tests.adapters.media.server import Site, answer, in_turn, refusing, serving, whole
 
@@ -32,9 +32,9 @@ class Beats:
         self.seen.append(text)
 
 
-def get(out: Path, *urls: str, sha256: str = SHA) -> Beats:
+def get(out: Path, *urls: str, sha256: str = SHA, pause: float = 0.01) -> Beats:
     beats = Beats()
-    fetch(urls, sha256, out, progress=beats, pause=0.01, tries=3)
+    fetch(urls, sha256, out, progress=beats, pause=pause, tries=3)
     return beats
 
 
@@ -75,6 +75,13 @@ def test_servers_without_ranges(tmp_path: Path) -> None:
         get(tmp_path / "m", site.url)
     assert (tmp_path / "m").read_bytes() == DATA
     assert len(site.asked) == 2
+
+
+def test_an_answer_that_always_breaks_off_is_told_in_plain_words(tmp_path: Path) -> None:
+    with serving(whole(DATA, ranges=False, limit=PIECE)) as site, pytest.raises(MediumError) as caught:
+        get(tmp_path / "m", site.url)
+    missing = len(DATA) - PIECE
+    assert caught.value.brief.endswith(f": the answer broke off: {missing} bytes are missing")
 
 
 def lying_about_the_start(handler: BaseHTTPRequestHandler) -> None:
@@ -127,6 +134,27 @@ def test_what_heals_is_tried_again(tmp_path: Path) -> None:
     assert len(site.asked) == 3
 
 
+# With pauses that double in spite of headway it would be a minute.
+@pytest.mark.timeout(30)
+def test_a_mirror_that_breaks_off_but_gives_more_each_time_is_asked_again_soon(tmp_path: Path) -> None:
+    data = random.Random(8).randbytes(15 * PIECE)
+    with serving(whole(data, limit=PIECE)) as site:
+        get(tmp_path / "m", site.url, sha256=hashlib.sha256(data).hexdigest(), pause=0.2)
+    assert len(site.asked) == 15
+
+
+def test_a_small_file_heals_too() -> None:
+    with serving(in_turn(refusing(503), whole(b"list"))) as site:
+        assert small([site.url], pause=0.01) == b"list"
+    with ExitStack() as stack:
+        gone, good = stack.enter_context(serving(refusing(404))), stack.enter_context(serving(whole(b"list")))
+        assert small([gone.url, good.url], pause=0.01) == b"list"
+    assert len(gone.asked) == 1
+    with serving(whole(b"too much")) as site, pytest.raises(MediumError) as caught:
+        small([site.url], limit=4)
+    assert caught.value.details == f"{site.url}: too long"
+
+
 def test_a_client_error_is_not_tried_again(tmp_path: Path) -> None:
     with ExitStack() as stack:
         gone, good = stack.enter_context(serving(refusing(404))), stack.enter_context(serving(whole(DATA)))
@@ -148,6 +176,8 @@ def test_a_wrong_digest_is_never_published(tmp_path: Path) -> None:
     with serving(whole(b"other")) as site, pytest.raises(MediumError) as caught:
         get(tmp_path / "m", site.url)
     assert f"sha256 is {other}, expected {SHA}" in caught.value.details
+    # Where all mirrors have the same fault, the one line names it.
+    assert caught.value.brief == "no mirror gave the install medium medium.iso: its sha256 is wrong"
     assert list(tmp_path.iterdir()) == []
     assert len(site.asked) == 1
 
@@ -161,6 +191,7 @@ def test_one_line_for_each_mirror(tmp_path: Path) -> None:
         urls = [site.url for site in sites]
         with pytest.raises(MediumError) as caught:
             get(tmp_path / "m", NOBODY, *urls, "file:///etc/passwd", "http://user:secret@127.0.0.1:9/m")
+    assert caught.value.brief == "no mirror gave the install medium medium.iso"
     lines = caught.value.details.splitlines()
     assert len(lines) == 7  # six mirrors, and what was wanted of them
     assert lines[0].startswith(f"{NOBODY}: ")
@@ -197,40 +228,3 @@ def test_a_server_that_announces_too_much_is_refused_before_it_fills_the_disk(tm
 
     with serving(huge) as site, pytest.raises(HostError, match="no space"):
         get(tmp_path / "m", site.url)
-
-
-@pytest.mark.parametrize("link", [False, True])
-def test_take_a_local_file(tmp_path: Path, link: bool) -> None:
-    file = tmp_path / "here.iso"
-    file.write_bytes(DATA)
-    found, how = take(file, tmp_path / "there.iso", link=link)
-    assert found == SHA
-    assert how in (("reflink", "hard link") if link else ("reflink", "copy"))
-    assert (tmp_path / "there.iso").read_bytes() == DATA
-    assert (tmp_path / "there.iso").samefile(file) is link
-
-
-def test_take_falls_back_to_a_copy_on_another_file_system(tmp_path: Path) -> None:
-    shm = Path("/dev/shm")
-    if shm.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("/dev/shm is on the same file system")
-    file = tmp_path / "here.iso"
-    file.write_bytes(DATA)
-    target = shm / f"builder-test-{tmp_path.name}-{id(file)}.iso"
-    try:
-        assert take(file, target, link=True) == (SHA, "copy")
-        assert target.read_bytes() == DATA
-    finally:
-        target.unlink(missing_ok=True)
-
-
-def test_take_follows_a_symbolic_link(tmp_path: Path) -> None:
-    (tmp_path / "here.iso").write_bytes(DATA)
-    (tmp_path / "name.iso").symlink_to("here.iso")
-    assert take(tmp_path / "name.iso", tmp_path / "there.iso", link=True)[0] == SHA
-    assert not (tmp_path / "there.iso").is_symlink()
-
-
-def test_take_of_nothing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(MediumError, match="cannot read"):
-        take(tmp_path / "none.iso", tmp_path / "there.iso")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ from builder.stages import answers, fetch, kernel, medium
 from builder.store import Store
 from tests.adapters.media import readers, vendor
 from tests.adapters.media.conftest import Press
+from tests.adapters.media.server import answer, serving
 from tests.conftest import Silent
 
 KICKSTART = "cdrom\nclearpart --all\nreqpart\npart / --size=2048 --grow\npoweroff\n"
@@ -159,6 +164,32 @@ def test_a_signature_asked_for_later_does_not_fetch_the_medium_again(
     with pytest.raises(MediumError, match="wants a signed medium"):
         fetch.run(job)
     assert (job.out / fetch.FILE).samefile(needs["fetch"] / fetch.FILE)
+
+
+def test_a_medium_that_two_want_at_once_is_fetched_once(make_job: MakeJob, vendors: Path) -> None:
+    """Also when they want it signed by different people, and so have different objects."""
+    data, asked = vendors.read_bytes(), []
+
+    def give(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
+        if handler.path.endswith(".iso"):
+            time.sleep(0.3)
+            answer(handler, 200, data)
+        else:
+            answer(handler, 404)
+
+    def one(signer: str) -> str:
+        inputs = fetch.FetchInputs(sha256=hashlib.sha256(data).hexdigest(), rehearsal=None, signed_by=signer * 40)
+        with pytest.raises(MediumError, match="wants a signed medium"):
+            fetch.run(replace(jobs[signer], inputs=inputs))
+        return signer
+
+    with serving(give) as site, ThreadPoolExecutor(2) as pool:
+        jobs = {name: make_job(SEED, {}, medium_urls=(site.url,)) for name in "AB"}
+        assert sorted(pool.map(one, "AB")) == ["A", "B"]
+    assert asked.count("/medium.iso") == 1
+    first, second = (jobs[name].out / fetch.FILE for name in "AB")
+    assert first.samefile(second)
 
 
 def test_a_file_is_taken_in_as_it_is(make_job: MakeJob, store: Store, vendors: Path) -> None:
