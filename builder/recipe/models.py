@@ -190,6 +190,7 @@ class Machine(Section):
 
     Args:
         memory: bytes.
+        firmware: `uefi` is UEFI without Secure Boot.
         devices: `virtio` is paravirtual; `emulated` is SATA and e1000 with q35, IDE and e1000 with pc.
     """
 
@@ -203,6 +204,16 @@ class Machine(Section):
     @classmethod
     def _whole(cls, value: int) -> int:
         return _whole_mib(value, least=64)
+
+    @field_validator("firmware", mode="before")
+    @classmethod
+    def _without_secure_boot(cls, value: object) -> object:
+        if isinstance(value, str) and re.search(r"secure|[-_]?sb$", value, re.I):
+            raise ValueError(
+                f"{value!r}: there is no Secure Boot here: the shim of 2020 may be revoked, and a kernel started "
+                "directly (delivery: seed) has none; `uefi` goes without"
+            )
+        return value
 
 
 class Disk(Section):

@@ -113,6 +113,11 @@ TABLE = [
     ("memory: 1GiB", "vcpus: two", "small.yaml:11: machine.vcpus: 'two' is no whole number"),
     ("memory: 1GiB", "vcpus: true", "small.yaml:11: machine.vcpus: True is no whole number"),
     ("memory: 1GiB", "vcpus: 0", "small.yaml:11: machine.vcpus: 0 is less than 1"),
+    (
+        "firmware: bios",
+        "firmware: uefi-secure",
+        "small.yaml:12: machine.firmware: 'uefi-secure': there is no Secure Boot",
+    ),
     ("firmware: bios", "firmware: efi", "small.yaml:12: machine.firmware: 'efi' is none of 'bios', 'uefi'"),
     ("firmware: bios", "memory: 2GiB", "small.yaml:12: machine.memory: given twice (first in line 11)"),
     ("quiet: 5m", "quiet: 1h", "small.yaml:13: limits.quiet: quiet (3600 s) is longer than install (1200 s)"),
