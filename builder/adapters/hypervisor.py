@@ -389,4 +389,6 @@ def told(brief: str) -> Iterator[None]:
         yield
     except libvirt.libvirtError as error:
         hint = dict(HINTS).get(error.get_error_code(), "")
+        if "find any firmware" in str(error):
+            hint = "apt-get install ovmf"
         raise HostError(brief, details=str(error), hint=hint) from error

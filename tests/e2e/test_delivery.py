@@ -11,6 +11,7 @@ import pytest
 from builder.adapters import disk
 from tests.e2e.conftest import Person
 
+IMAGE = "centos7-minimal"
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
 
 
@@ -30,9 +31,7 @@ def test_a_verified_image(person: Person, rehearsal_iso: Path, firmware: str, de
         medium.chmod(0o444)
     before = told(medium)
     words = ["--set", f"machine.firmware={firmware}", "--set", f"media.delivery={delivery}"]
-    done = person.run(
-        "--artifacts", "delivered", "run", "centos7-minimal", "--media", medium.name, *words, "--json", timeout=2300
-    )
+    done = person.run("--artifacts", "delivered", "run", IMAGE, "--media", medium.name, *words, "--json", timeout=2300)
     assert done.returncode == 0, done.stderr[-4000:]
     image = json.loads(done.stdout)["image"]
     disk.check(Path(image["disk"]))
@@ -45,3 +44,18 @@ def test_a_verified_image(person: Person, rehearsal_iso: Path, firmware: str, de
     assert not left & {"answers", "medium", "install"}
     assert ("kernel" in left) or delivery == "remaster"
     assert list((store / "tmp").iterdir()) == []
+    if (firmware, delivery) == ("uefi", "seed"):
+        a_clone_answers(person)
+
+
+def a_clone_answers(person: Person) -> None:
+    """The image starts as a clone, by UEFI, with variables of its own that go with it."""
+    words = ("--artifacts", "delivered")
+    try:
+        (made,) = person.json(*words, "clone", f"{IMAGE}-rehearsal", "delivered-uefi", "--wait")
+        done = person.run(*words, "vm", "ssh", made["name"], "--", "test -d /sys/firmware/efi && hostname")
+        assert done.stdout == "delivered-uefi\n", done.stderr
+        assert (person.folder / "delivered/vms/delivered-uefi/nvram.fd").exists()
+    finally:
+        person.run(*words, "vm", "delete", "delivered-uefi")
+    assert [path.name for path in (person.folder / "delivered/vms").iterdir()] == [".lock"]

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
 from builder.adapters import waiting
 from builder.adapters.domain_xml import Disk, Layer, MachineSpec
-from builder.adapters.hypervisor import Hypervisor, connect
+from builder.adapters.hypervisor import Hypervisor, connect, told
 from builder.adapters.process import run
 from builder.errors import HostError
 from tests.fakes.boot_sector import boot_sector, cd_image, disk_image
@@ -193,6 +194,20 @@ def test_uefi_variables_do_not_stay(hypervisor: Hypervisor, make_spec: MakeSpec,
         # The firmware finds no system on this disk and says so, on the console it got.
         assert machine.console.read(60)
     assert not nvram.exists()
+
+
+def test_missing_firmware_names_its_package(hypervisor: Hypervisor) -> None:
+    # No firmware offers Secure Boot on i440FX.
+    xml = """<domain type='qemu'><name>builder-test-firmware</name><memory unit='MiB'>64</memory>
+        <os firmware='efi'><type arch='x86_64' machine='pc'>hvm</type>
+        <firmware><feature enabled='yes' name='secure-boot'/></firmware></os><features><acpi/></features></domain>"""
+    connection = libvirt.open(hypervisor.uri)
+    try:
+        with pytest.raises(HostError) as caught, told("it could not start"):
+            connection.createXML(xml)
+    finally:
+        connection.close()
+    assert caught.value.hint == "apt-get install ovmf"
 
 
 def test_a_machine_that_libvirt_refuses_leaves_nothing(

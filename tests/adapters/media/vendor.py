@@ -119,7 +119,7 @@ PRIMARY = """<?xml version="1.0" encoding="UTF-8"?>
 PACKAGE = """<package type="rpm"><name>{name}</name><arch>x86_64</arch><version epoch="0" ver="1" rel="2"/>
 <checksum type="sha256" pkgid="YES">{sha}</checksum><summary>s</summary><description>d</description>
 <packager/><url/><time file="1" build="1"/><size package="1" installed="1" archive="1"/>
-<location href="Packages/{name}.rpm"/><format></format></package>"""
+<location href="Packages/{name}.rpm"/><format>{provides}</format></package>"""
 COMPS = """<?xml version="1.0" encoding="UTF-8"?>
 <comps><group><id>core</id><name>Core</name></group>
 <environment><id>minimal</id><name>Minimal Install</name><grouplist><groupid>core</groupid></grouplist></environment>
@@ -195,11 +195,24 @@ def labelled(text: str, shape: Shape) -> str:
     return text.replace(ESCAPED, escaped).replace(LABEL, shape.label)
 
 
-def repodata(folder: Path, names: Sequence[str]) -> None:
-    """Lists of these packages and of the group core, as createrepo writes them."""
+def repodata(folder: Path, names: Sequence[str], provides: int = 0) -> None:
+    """Lists of these packages and of the group core, as createrepo writes them.
+
+    Args:
+        provides: how many more names each package answers to.
+    """
     place = folder / "repodata"
     place.mkdir(parents=True)
-    packages = "".join(PACKAGE.format(name=name, sha=hashlib.sha256(name.encode()).hexdigest()) for name in names)
+    packages = "".join(
+        PACKAGE.format(
+            name=name,
+            sha=hashlib.sha256(name.encode()).hexdigest(),
+            provides="".join(f'<rpm:entry name="lib{name}.so.{number}()(64bit)"/>' for number in range(provides)).join(
+                ("<rpm:provides>", "</rpm:provides>")
+            ),
+        )
+        for name in names
+    )
     texts = {"primary": PRIMARY.format(packages=packages, count=len(names)), "group": COMPS}
     sums = {kind: hashlib.sha256(text.encode()).hexdigest() for kind, text in texts.items()}
     for kind, name in (("primary", "primary.xml"), ("group", "comps.xml")):
