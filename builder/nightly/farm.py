@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,6 +105,9 @@ class Farm(Executor):
             )
         self._sized = all(MEMORY in worker for worker in able)
         self.workers, self.slots = len(able), sum(int(worker[SLOTS]) for worker in able)
+        # No more than there are slots are under way: Dask would give all of them to workers at once, and leave those
+        # idle that are done early. Each thread only waits.
+        self._waiting = ThreadPoolExecutor(self.slots, thread_name_prefix="farm")
         largest = max((parse_bytes(worker.get(MEMORY, 0)) for worker in able), default=0)
         for build in builds.values():
             if self._sized and build.recipe and memory_of(build.recipe) > largest:
@@ -121,12 +124,16 @@ class Farm(Executor):
         needs: dict[str, float] = {SLOTS: 1}
         if self._sized and build.recipe:
             needs[MEMORY] = memory_of(build.recipe)
-        executor = self._client.get_executor(resources=needs, pure=False)
-        found: Future[T] = executor.submit(fn, *args, **kwargs)
-        return found
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Nothing to do: what is not wanted any more is told to end, and says what became of it."""
+        def far() -> T:
+            found: T = self._client.submit(fn, *args, **kwargs, resources=needs, pure=False).result()
+            return found
+
+        return self._waiting.submit(far)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - Executor's
+        """Send nothing more; never waits: what runs may be on a worker that does not answer any more."""
+        self._waiting.shutdown(wait=False, cancel_futures=cancel_futures)
 
     def unpack(self, found: Any) -> Result:
         """The result of a build, and its evidence laid down here."""
