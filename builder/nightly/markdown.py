@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from builder.console import clean, size_text, time_text
 from builder.nightly.record import Night, Result
 
 SIGNS = {"published": "✅", "no news": "💤", "failed": "❌", "rotten": "❌", "interrupted": "⚠️", "not built": "⏭️"}
-# Packages of a difference that are told one by one.
+# Kinds of differences beside packages (`builder.images.Difference`).
+OTHERS = ("services", "users", "listening ports", "SUID files", "kernel arguments")
+# Changes of a difference that are told one by one.
 MOST = 30
 
 
@@ -33,14 +36,27 @@ def render(night: Night) -> str:
     return "\n".join(lines) + "\n"
 
 
-def changes(difference: dict[str, object]) -> list[str]:
-    """A package a line: `+` came, `-` went, an arrow where the version changed."""
-    found = difference.get("packages")
-    packages = found if isinstance(found, dict) else {}
+def changes(difference: dict[str, Any]) -> list[str]:
+    """A package a line: `+` came, `-` went, an arrow where the version changed; then what else is different."""
+    packages = difference.get("packages", {})
     lines = [f"+ {name}" for name in packages.get("added", ())]
     lines += [f"- {name}" for name in packages.get("removed", ())]
     lines += [f"{one['name']} {one['old']} → {one['new']}" for one in packages.get("updated", ())]
+    for kind in OTHERS:
+        found = difference.get(kind, {})
+        lines += [f"{kind}: + {name}" for name in found.get("added", ())]
+        lines += [f"{kind}: - {name}" for name in found.get("removed", ())]
+    lines += [f"{name}: {one['old']} → {one['new']}" for name, one in difference.get("values", {}).items()]
     return lines
+
+
+def changed(difference: dict[str, Any]) -> str:
+    """`3 packages changed since ba9876543210`."""
+    old = difference["old"]["version"]
+    if "packages" in difference.get("unknown", {}):
+        return f"what packages {old} had is not known"
+    count = sum(len(found) for found in difference.get("packages", {}).values())
+    return f"{count or 'no'} package{'' if count == 1 else 's'} changed since {old}"
 
 
 def _row(result: Result) -> list[str]:
@@ -76,8 +92,7 @@ def _failure(result: Result) -> list[str]:
 def _difference(result: Result) -> list[str]:
     assert result.difference is not None
     found = changes(result.difference)
-    old = result.difference["old"]["version"]
-    head = f"{result.name}: {len(found)} package{'' if len(found) == 1 else 's'} changed since {old}"
+    head = f"{result.name}: {changed(result.difference)}"
     more = [f"… and {len(found) - MOST} more"] if len(found) > MOST else []
     return ["", f"## {head}", "", *(_fenced("\n".join([*found[:MOST], *more])) if found else [])]
 

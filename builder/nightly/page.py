@@ -15,6 +15,7 @@ from markupsafe import Markup
 from builder.console import clean, size_text, time_text
 from builder.nightly import markdown
 from builder.nightly.record import Night, Result
+from builder.runs import README
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 # Larger than any screenshot of a console; a page has to stay one that a phone can load.
@@ -32,6 +33,8 @@ COLOURS = {
     "verify again": 3,
     "publish": 4,
 }
+# Seconds between two marks of the timeline.
+STEPS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800)
 LEGEND = ("prepare", "install", "seal", "verify", "publish")
 
 
@@ -63,6 +66,7 @@ def render(night: Night, earlier: Sequence[Night], folder: Path) -> str:
             "sizes": _plot(result, earlier, _size, size_text),
             "boots": _plot(result, earlier, _boot, time_text),
             "changes": markdown.changes(result.difference) if result.difference else [],
+            "changed": markdown.changed(result.difference) if result.difference else "",
             "picture": _picture(result),
             "links": _links(result, folder),
         }
@@ -70,7 +74,35 @@ def render(night: Night, earlier: Sequence[Night], folder: Path) -> str:
         for result in sorted(night.results, key=lambda result: result.good)
     ]
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(night=night, rows=shown, headline=markdown.headline(night), legend=LEGEND)
+    return template.render(
+        night=night,
+        rows=shown,
+        headline=markdown.headline(night),
+        verdict=_verdict(night),
+        ticks=_ticks(night.seconds),
+        legend=LEGEND,
+    )
+
+
+def _verdict(night: Night) -> str:
+    """Whether there is anything to do."""
+    bad = [result.name for result in night.results if not result.good]
+    if not bad:
+        return "Nothing to do: every image is built and proved" if night.results else "There was nothing to build"
+    return f"{len(bad)} of {len(night.results)} builds want a look"
+
+
+def _ticks(seconds: float) -> list[tuple[float, str]]:
+    """Marks of the timeline, in thousandths of the night: at most seven, at round times."""
+    step = next((step for step in STEPS if seconds / step <= 7), STEPS[-1])
+    times = range(0, int(seconds) + 1, step)
+    return [(round(at / max(seconds, 0.001) * 1000, 1), _mark(at, step)) for at in times if at < seconds * 0.96]
+
+
+def _mark(at: int, step: int) -> str:
+    if step < 60:
+        return f"{at} s"
+    return f"{at // 60} m" if step < 3600 else f"{at // 3600} h"
 
 
 def _plain(text: str) -> str:
@@ -135,4 +167,6 @@ def _links(result: Result, folder: Path) -> list[tuple[str, str]]:
     if not result.folder:
         return []
     base = os.path.relpath(result.folder, folder)
-    return [(name, quote(f"{base}/{name}")) for name in result.evidence]
+    # What to look at first is said in the one file that comes first.
+    names = sorted(result.evidence, key=lambda name: (name != README, name))
+    return [(name, quote(f"{base}/{name}")) for name in names]
