@@ -10,12 +10,13 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from builder import cleaning, runs
 from builder.console import JsonLines, Recorded
+from builder.durations import Durations
 from builder.errors import BuilderError, HostError, PublishError
 from builder.objects import Record, condemn
 from builder.planning import ASKED, closure, decide, fault, needs_of, plan
@@ -116,6 +117,7 @@ def execute(
         _plain_os_errors(store),
     ):
         observer = Recorded(observer, JsonLines(kept))
+        settings = replace(settings, learned=Durations(store.root, given.name).limits())
         swept = cleaning.sweep(store, settings.runs, clean)
         for dead, why in swept.stuck.items():
             observer.note(f"remains of run {dead} could not be removed: {why}")
@@ -143,6 +145,7 @@ class _Run:
         self.run_id, self.given, self.store, self.settings = run_id, given, store, settings
         self.secrets, self.observer, self.record = secrets, observer, record
         self.folder = settings.runs / run_id
+        self.durations = Durations(store.root, given.name)
         self.by_name = {step.stage.name: step for step in given.steps}
         self.inside = closure(given)
         # Stages to run whatever stands; those that were passed or run; those that were run; those still claimed.
@@ -219,14 +222,18 @@ class _Run:
                 record = build.finish(ledger, time.monotonic() - start)
         except BaseException as error:
             seconds = time.monotonic() - start
-            self.record.steps.append(_step_record(step, "failed", step.reason, seconds, asdict(ledger)))
+            self.record.steps.append(_step_record(step, "failed", step.reason, seconds, ledger.as_dict()))
+            if isinstance(error, Exception):
+                self.durations.failed(step.stage.name, ledger)
             self.observer.failed(step, seconds, error)
             if isinstance(error, BuilderError) and error.proof.cause == "rotten":
                 self._condemn(needs)
             if self.settings.keep_failed:
                 self.observer.note(f"kept for inspection: {build.out} and {build.scratch}")
             raise
-        self.observer.ended(step, time.monotonic() - start, ledger)
+        seconds = time.monotonic() - start
+        self.durations.succeeded(step.stage.name, seconds, ledger)
+        self.observer.ended(step, seconds, ledger)
         return record
 
     def _condemn(self, needs: Mapping[str, str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -42,6 +43,7 @@ class Settings:
         medium_file: take the install medium from this file.
         medium_urls: mirrors to download the install medium from, in order.
         patience: how long to wait for guests.
+        learned: how long earlier runs let a guest need at the most, by accelerator; tightens `patience`.
         media_dir: install ISOs are kept here; None means below `artifacts`.
     """
 
@@ -58,6 +60,7 @@ class Settings:
     medium_file: Path | None = None
     medium_urls: tuple[str, ...] = ()
     patience: Patience = Patience()
+    learned: Mapping[str, Patience] = field(default_factory=dict)
     media_dir: Path | None = None
 
     @property

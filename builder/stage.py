@@ -53,10 +53,25 @@ class Secrets(Protocol):
 
 @dataclass
 class Ledger:
-    """Where the seconds of a stage went, by kind (`guest`, `copy`, `convert`, `hash`), and bytes moved."""
+    """Where the seconds of a stage went, by kind (`guest`, `copy`, `convert`, `hash`), and bytes moved.
+
+    Args:
+        longest: the longest wait of a kind in seconds: `quiet` (no sign of life), `boot` (until root was in).
+        accel: the accelerator that its guests ran with; "" when there were none.
+    """
 
     seconds: dict[str, float] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
+    longest: dict[str, float] = field(default_factory=dict)
+    accel: str = ""
+
+    def as_dict(self) -> dict[str, dict[str, float]]:
+        """What is kept of it with what was built: where seconds and bytes went."""
+        return {"seconds": dict(self.seconds), "moved": dict(self.moved)}
+
+    def waited(self, kind: str, seconds: float) -> None:
+        """Note how long something kept us waiting."""
+        self.longest[kind] = max(seconds, self.longest.get(kind, 0.0))
 
     @contextmanager
     def spend(self, kind: str, moved: int = 0) -> Iterator[None]:

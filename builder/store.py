@@ -10,7 +10,6 @@ import os
 import secrets as randomness
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -58,7 +57,7 @@ class Build:
             made_from={name: found.content for name, found in _loaded(store, self._needs)},
             content=sha256(canonical(names)).hexdigest(),
             seconds=round(seconds, 3),
-            ledger=asdict(ledger),
+            ledger=ledger.as_dict(),
             files=files,
         )
         text = record.model_dump_json(indent=2) + "\n"

@@ -82,13 +82,15 @@ def run(
         if state.moved:
             watched.note(state.moved)
         decided, store, settings, secrets = _ask(pipeline, media, sets, fresh, settings)
+        from builder.durations import Durations
         from builder.pipeline import execute
 
         def attempt() -> Outcome:
             watched.failure = None
             try:
                 if not decided.idle:
-                    _look_at_host(settings, watched)
+                    accel = _look_at_host(settings, watched)
+                    watched.expected = Durations(store.root, decided.name).expected(accel)
                 return execute(decided, store, settings, secrets, watched, argv=sys.argv, clean=_cleaner(settings))
             finally:
                 if watched.run_id:
@@ -164,13 +166,14 @@ def _healing(attempt: Callable[[], Outcome], watched: Watcher, tries: int) -> Ou
     return waiting.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=told)
 
 
-def _look_at_host(settings: Settings, watched: Watcher) -> None:
-    """Say first how machines will run; a host that cannot run any is found out before hours of work."""
+def _look_at_host(settings: Settings, watched: Watcher) -> str:
+    """Say first how machines will run, and return it; a host that cannot run any is found out before hours of work."""
     from builder.adapters import hypervisor
 
     with hypervisor.connect(settings.uri) as host:
         accel = host.choose_accel(settings.accel, settings.require_kvm)
     watched.note(f"machines run with {accel.name.upper()} on {settings.uri}: {accel.why}")
+    return accel.name
 
 
 def _cleaner(settings: Settings) -> Callable[[str], None]:

@@ -36,6 +36,18 @@ def time_text(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} m"
 
 
+def left_text(seconds: float | None) -> str:
+    """An estimate for people, no finer than it is: `about 40 s left`, `about 12 m left`; empty without one."""
+    if seconds is None:
+        return ""
+    if seconds < 10:
+        return "nearly done"
+    step = 10 if seconds < 300 else 60
+    whole = round(seconds / step) * step
+    text = f"{whole // 60} m" if 60 <= whole < 3600 and whole % 60 == 0 else time_text(whole)
+    return f"about {text} left"
+
+
 def clean(text: str) -> str:
     """One line that cannot steer a terminal: a guest's console may print anything."""
     return "".join(char if char.isprintable() else " " for char in text.rstrip())

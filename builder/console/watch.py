@@ -10,11 +10,12 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from builder.console.text import clean, time_text
+from builder.console.text import clean, left_text, time_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,7 +36,10 @@ class Spent:
 
 
 class Watcher:
-    """Base of the three watchers: remembers what the summary needs. Used as a context manager around a run."""
+    """Base of the three watchers: remembers what the summary needs. Used as a context manager around a run.
+
+    `expected` is what each stage took before, in seconds by name; from it comes the time left.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -43,6 +47,8 @@ class Watcher:
         self.plan: Plan | None = None
         self.run_id = ""
         self.active = ""
+        self.active_since = 0.0
+        self.expected: Mapping[str, float] = {}
         self.failure: tuple[str, float, BaseException] | None = None
         self.spent: list[Spent] = []
 
@@ -63,7 +69,17 @@ class Watcher:
 
     def started(self, step: Step) -> None:
         """A step with action `run` begins."""
-        self.active = step.stage.name
+        self.active, self.active_since = step.stage.name, time.monotonic()
+
+    def left(self) -> float | None:
+        """Seconds that the stages still to be run took before; None if one of them is new here."""
+        done = {spent.stage for spent in self.spent}
+        steps = self.plan.steps if self.plan else ()
+        names = [step.stage.name for step in steps if step.action == "run" and step.stage.name not in done]
+        if not names or any(name not in self.expected for name in names):
+            return None
+        under_way = time.monotonic() - self.active_since if self.active in names else 0.0
+        return sum(max(0.0, self.expected[name] - (under_way if name == self.active else 0.0)) for name in names)
 
     def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
         """The step is done and its object stands."""
@@ -105,7 +121,7 @@ class Lines(Watcher):
     def started(self, step: Step) -> None:
         super().started(step)
         self.last_beat = time.monotonic()
-        self._stamped(f"{step.stage.name}: {step.stage.title}")
+        self._stamped(f"{step.stage.name}: {step.stage.title}{self._left()}")
 
     def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
         super().ended(step, seconds, ledger)
@@ -122,7 +138,11 @@ class Lines(Watcher):
         now = time.monotonic()
         if now - self.last_beat >= self.every:
             self.last_beat = now
-            self._stamped(f"{self.active}: {clean(text)}")
+            self._stamped(f"{self.active}: {clean(text)}{self._left()}")
+
+    def _left(self) -> str:
+        left = left_text(self.left())
+        return f" ({left})" if left else ""
 
     def _stamped(self, text: str) -> None:
         since = int(time.monotonic() - self.began)
@@ -130,15 +150,15 @@ class Lines(Watcher):
 
 
 class JsonLines(Watcher):
-    """One JSON object a line; `at` is seconds since the start."""
+    """One JSON object a line; `at` is seconds since the start, `left` those to the end, where earlier runs tell."""
 
     def planned(self, plan: Plan, run_id: str) -> None:
         super().planned(plan, run_id)
-        self._event("planned", name=plan.name, run=run_id, stages=plan_rows(plan))
+        self._event("planned", name=plan.name, run=run_id, stages=plan_rows(plan), **self._left())
 
     def started(self, step: Step) -> None:
         super().started(step)
-        self._event("started", stage=step.stage.name)
+        self._event("started", stage=step.stage.name, **self._left())
 
     def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
         super().ended(step, seconds, ledger)
@@ -152,7 +172,11 @@ class JsonLines(Watcher):
         self._event("note", stage=self.active, text=clean(text))
 
     def beat(self, text: str) -> None:
-        self._event("beat", stage=self.active, text=clean(text))
+        self._event("beat", stage=self.active, text=clean(text), **self._left())
+
+    def _left(self) -> dict[str, float]:
+        left = self.left()
+        return {} if left is None else {"left": round(left)}
 
     def _event(self, event: str, **more: object) -> None:
         whole = {"event": event, "at": round(time.monotonic() - self.began, 3), **more}
@@ -301,7 +325,7 @@ class Terminal(Watcher):
         took = time_text(seconds) if row.state in ("run", "done", "failed") else ""
         said = {
             "wait": row.step.reason,
-            "run": row.step.stage.title,
+            "run": ", ".join(filter(None, (row.step.stage.title, left_text(self.left())))),
             "done": row.step.stage.title,
             "failed": row.step.stage.title,
         }.get(row.state, f"{row.step.action}: {row.step.reason}")

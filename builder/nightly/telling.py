@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from typing import Any, TextIO
 
-from builder.console import clean, size_text, time_text
+from builder.console import clean, left_text, size_text, time_text
 from builder.nightly.matrix import Build
 from builder.nightly.record import Result
 
@@ -40,14 +40,14 @@ class Teller:
                 text = f"run {event['run']}: {', '.join(run) or 'nothing changed'}"
             case "started":
                 self._beats[name] = now
-                text = f"{event['stage']} …"
+                text = f"{event['stage']} …{_left(event)}"
             case "ended":
                 text = f"{event['stage']}: done in {time_text(event['seconds'])}"
             case "failed":
                 text = f"{event['stage']}: failed after {time_text(event['seconds'])}"
             case "beat" if now - self._beats.get(name, now) >= BEAT_EVERY:
                 self._beats[name] = now
-                text = f"{event['stage']}: {event['text']}"
+                text = f"{event['stage']}: {event['text']}{_left(event)}"
             case _:
                 text = ""
         self._say(name, event, text)
@@ -74,3 +74,8 @@ class Teller:
         with self._lock, suppress(OSError, ValueError):
             self._stream.write(f"{line}\n")
             self._stream.flush()
+
+
+def _left(event: dict[str, Any]) -> str:
+    left = left_text(event.get("left"))
+    return f" ({left})" if left else ""

@@ -13,7 +13,7 @@ from builder.errors import InstallError
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
 from builder.stages import answers, evidence, medium
-from builder.stages.machines import identity, keep_picture, stretched, tail
+from builder.stages.machines import identity, keep_picture, stretched, tail, tightened
 from builder.stages.signs import CAUSES
 from builder.stages.verdict import Verdict, of_ending
 from builder.stages.watching import Watch
@@ -66,6 +66,7 @@ def run(job: Job) -> None:
     console = job.evidence / evidence.CONSOLE
     with hypervisor.connect(job.settings.uri) as host:
         accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
+        job.ledger.accel = accel.name
         job.progress.note(f"{accel.name.upper()}: {accel.why}")
         spec = _spec(job, accel.name, screen, reports, log)
         evidence.write(job.evidence / evidence.DOMAIN, render(spec))
@@ -78,10 +79,15 @@ def run(job: Job) -> None:
             LogFollower(screen, console) as shown,
             host.boot(spec, job.scratch / "console.stream", keep=job.settings.keep_failed) as machine,
         ):
-            limits = stretched(job.settings.patience, accel.name)
+            limits = tightened(job.settings, accel.name)
+            if limits != stretched(job.settings.patience, accel.name):
+                job.progress.note(
+                    f"given up after {limits.install:.0f} s, or {limits.quiet:.0f} s quiet: earlier runs needed less"
+                )
             picture = job.evidence / evidence.PICTURE
             watch = Watch(machine, console, job.evidence / evidence.LOG, picture, limits.quiet)
             ending = machine.wait_off(limits.install, job.progress.beat, every=EVERY, watch=watch.look)
+            job.ledger.waited("quiet", watch.quietest)
             if ending.how != "shutdown":
                 keep_picture(machine, picture)
             # libvirt's log daemon may still hold the last lines.

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from builder.adapters.machine import Machine
 from builder.errors import HostError
-from builder.settings import Patience
+from builder.settings import Patience, Settings
 
 # Limits are written for KVM; a guest whose every instruction is translated gets this much more.
 TCG_FACTOR = 4.0
+# What earlier runs needed never takes more than this from a limit: a host may be busier tonight than it ever was.
+LEAST = 0.25
 _NAMESPACE = uuid.UUID("6f7f9f5e-6a3f-5f0e-9d0c-7d3b0c6a1e55")
 
 
@@ -35,9 +37,20 @@ def identity(run_id: str, role: str) -> Identity:
 
 
 def stretched(given: Patience, accel: str) -> Patience:
-    """The limits for this accelerator."""
+    """The recipe's limits for this accelerator."""
     factor = TCG_FACTOR if accel == "tcg" else 1.0
     return Patience(given.install * factor, given.quiet * factor, given.boot * factor)
+
+
+def tightened(settings: Settings, accel: str) -> Patience:
+    """The same, and no more than earlier runs have shown to be needed, but at least a quarter of the recipe's."""
+    wide = stretched(settings.patience, accel)
+    seen = settings.learned.get(accel, wide)
+
+    def least(given: float, learned: float) -> float:
+        return max(LEAST * given, min(given, learned))
+
+    return Patience(least(wide.install, seen.install), least(wide.quiet, seen.quiet), least(wide.boot, seen.boot))
 
 
 def keep_picture(machine: Machine, path: Path) -> None:

@@ -130,7 +130,9 @@ def _boot_and_provision(job: Job, base: Base) -> None:
         ExitStack() as machines,
     ):
         accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
+        # What it does beyond booting is nobody's to guess: the recipe's own limits hold.
         limits = stretched(job.settings.patience, accel.name)
+        job.ledger.accel = accel.name
         twin = boot_twin(job, host, accel, ROLE, base, (key, guest.public_line(key)), machines)
         work = pool.submit(_provision, job, twin, secret, limits.quiet)
         started = time.monotonic()

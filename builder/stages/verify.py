@@ -87,6 +87,7 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[TwinReport, TwinReport]:
         ExitStack() as machines,
     ):
         accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
+        job.ledger.accel = accel.name
         job.progress.note(f"booting two copies with {accel.name.upper()}")
         twins = [boot_twin(job, host, accel, role, Base(sealed), key, machines) for role in ROLES]
         examined = [pool.submit(examine, job, twin) for twin in twins]
@@ -99,6 +100,7 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[TwinReport, TwinReport]:
                 evidence.make_readable(job.evidence / f"{twin.role}.console.log")
             raise
         first, second = (future.result() for future in examined)
+    job.ledger.waited("boot", max(first.boot_seconds, second.boot_seconds))
     return first, second
 
 

@@ -31,7 +31,7 @@ class Watch:
         log: the growing copy of the installer's log.
         quiet: seconds without anything on the console, in the log or on any drive that mean the end.
 
-    `verdict` says what was noticed.
+    `verdict` says what was noticed, `quietest` how long the longest silence was, in seconds.
     """
 
     def __init__(self, machine: Machine, console: Path, log: Path, picture: Path, quiet: float) -> None:
@@ -41,6 +41,7 @@ class Watch:
         self._pictured = 0.0
         self._seen: tuple[int, int, int, int] | None = None
         self._since = time.monotonic()
+        self.quietest = 0.0
 
     def look(self) -> str | None:
         """The reason to give up; None while all may still go well."""
@@ -60,6 +61,7 @@ class Watch:
         now = (self._console.size, self._log.size, self._machine.disk_bytes(), self._machine.traffic())
         if now != self._seen:
             self._seen, self._since = now, clock
+        self.quietest = max(self.quietest, clock - self._since)
         if clock - self._since < self._quiet:
             return None
         line = last_line(self._machine.console.tail[-SCREENFUL:])

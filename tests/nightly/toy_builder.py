@@ -115,5 +115,5 @@ STAGES = (
 if __name__ == "__main__":
     pipeline.STAGES = STAGES
     building.BUILDER = (sys.executable, "-P", __file__)
-    run_command._look_at_host = lambda *_: None
+    run_command._look_at_host = lambda *_: ""
     sys.exit(command_line.main())

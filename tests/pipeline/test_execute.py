@@ -13,6 +13,7 @@ import pytest
 
 from builder import cleaning, images, runs
 from builder.adapters.waiting import until
+from builder.durations import Durations
 from builder.errors import HostError, InstallError, PublishError
 from builder.objects import recorded
 from builder.stage import Job
@@ -49,6 +50,15 @@ def test_a_run_does_every_stage_once_and_publishes(memory_path: Path) -> None:
     image = images.load_image(toys.settings_in(memory_path).images, "toy")
     assert image.disk.read_bytes() == (plan_object(memory_path, "seal") / "disk.qcow2").read_bytes()
     assert outcome.object == plan_object(memory_path, "publish")
+
+
+def test_a_run_remembers_what_each_stage_took(memory_path: Path) -> None:
+    run_in(memory_path)
+    fail(memory_path, "verify")
+    with pytest.raises(InstallError):
+        run_in(memory_path, ToyOrder(vars={"hostname": "two"}))
+    history = Durations(store_of(memory_path).root, "toy")
+    assert set(history.expected("tcg")) == set(NAMES)
 
 
 def plan_object(folder: Path, name: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,8 @@ def test_token_and_poweroff_pass(make_job: MakeJob) -> None:
     assert (job.out / install.FILE).stat().st_size == 1 << 20
     assert (job.evidence / "console.log").read_bytes() == b"installing\r\n"
     assert "guest" in job.ledger.seconds
+    # What the history of durations keeps.
+    assert (job.ledger.accel, set(job.ledger.longest)) == ("tcg", {"quiet"})
 
 
 def test_poweroff_without_token_fails(make_job: MakeJob) -> None:
@@ -109,6 +112,16 @@ def test_silent_guest_is_given_up_with_a_picture(make_job: MakeJob) -> None:
     with pytest.raises(InstallError, match="no sign of life"):
         install.run(job)
     assert (job.evidence / "screenshot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_silent_guest_is_given_up_sooner_where_earlier_runs_were_never_silent(make_job: MakeJob) -> None:
+    job = make_job(boot_sector(ttys0=b"thinking\r\n", end="hang"), quiet=2)
+    learned = {"tcg": Patience(install=900, quiet=0.1, boot=60)}
+    job = replace(job, settings=replace(job.settings, learned=learned))
+    # The recipe's 2 s are 8 s under TCG, of which a quarter holds in any case.
+    with pytest.raises(InstallError, match="no sign of life for 2 s"):
+        install.run(job)
+    assert any("earlier runs needed less" in note for note in job.progress.notes)  # type: ignore[attr-defined]
 
 
 def test_hanging_guest_meets_the_limit(make_job: MakeJob) -> None:

@@ -1,0 +1,143 @@
+"""What is learned of how long a phase takes: the time left, and when a machine has stalled."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from math import inf
+from pathlib import Path
+
+import pytest
+
+from builder import console
+from builder.console import left_text
+from builder.durations import NEEDED, REMEMBERED, Durations
+from builder.settings import Patience, Settings
+from builder.stage import Ledger, Plan
+from builder.stages.machines import tightened
+from tests.unit.test_console import step
+
+
+def ledger(accel: str, **longest: float) -> Ledger:
+    return Ledger(accel=accel, longest=longest)
+
+
+@pytest.fixture
+def history(tmp_path: Path) -> Durations:
+    return Durations(tmp_path, "web")
+
+
+def test_what_a_stage_took_is_told_by_name_and_accelerator(history: Durations, tmp_path: Path) -> None:
+    for seconds in (90.0, 30.0, 60.0):
+        history.succeeded("install", seconds, ledger("tcg"))
+    history.succeeded("install", 5.0, ledger("kvm"))
+    history.succeeded("seal", 2.0, Ledger())
+    assert history.expected("tcg") == {"install": 60.0, "seal": 2.0}
+    assert history.expected("kvm") == {"install": 5.0, "seal": 2.0}
+    assert Durations(tmp_path, "db").expected("tcg") == {}
+
+
+def test_old_figures_are_forgotten(history: Durations) -> None:
+    history.succeeded("install", 900.0, ledger("tcg", quiet=90))
+    for _ in range(REMEMBERED):
+        history.succeeded("install", 10.0, ledger("tcg", quiet=1))
+    assert history.limits()["tcg"] == Patience(install=30.0, quiet=3.0, boot=inf)
+
+
+def test_a_limit_is_learned_from_enough_successes_and_forgotten_by_a_failure(history: Durations) -> None:
+    for _ in range(NEEDED - 1):
+        history.succeeded("install", 100.0, ledger("kvm", quiet=7))
+    assert history.limits()["kvm"] == Patience(inf, inf, inf)
+    history.succeeded("install", 120.0, ledger("kvm", quiet=5))
+    assert history.limits()["kvm"] == Patience(360.0, 21.0, inf)
+    # Perhaps it was the limit that was wrong: then the next try must not fail by it again.
+    history.failed("install", ledger("kvm"))
+    assert history.limits()["kvm"] == Patience(inf, inf, inf)
+    history.succeeded("install", 600.0, ledger("kvm", quiet=50))
+    assert history.limits()["kvm"] == Patience(1800.0, 150.0, inf)
+
+
+def test_learned_limits_tighten_those_of_the_recipe_and_never_loosen_them(tmp_path: Path) -> None:
+    given = Settings(tmp_path, (), (), patience=Patience(install=3600, quiet=600, boot=300))
+    assert tightened(given, "kvm") == Patience(3600, 600, 300)
+    learned = {"tcg": Patience(install=8000, quiet=1.0, boot=inf)}
+    given = Settings(tmp_path, (), (), patience=given.patience, learned=learned)
+    # Four times the recipe's under TCG, and a quarter of that at the least.
+    assert tightened(given, "tcg") == Patience(install=8000, quiet=600, boot=1200)
+    assert tightened(given, "kvm") == Patience(3600, 600, 300)
+    slow = Settings(tmp_path, (), (), patience=Patience(), learned={"kvm": Patience(1e6, 1e6, 1e6)})
+    assert tightened(slow, "kvm") == Patience()
+
+
+def test_a_history_that_is_torn_or_cannot_be_written_harms_no_run(history: Durations, tmp_path: Path) -> None:
+    (tmp_path / "durations").mkdir()
+    (tmp_path / "durations" / "web.json").write_text("{")
+    assert history.limits() == {}
+    history.succeeded("seal", 2.0, Ledger())
+    assert history.expected("") == {"seal": 2.0}
+    nowhere = Durations(tmp_path / "absent", "web")
+    nowhere.succeeded("seal", 2.0, Ledger())
+    assert nowhere.expected("") == {}
+
+
+def test_many_runs_remember_at_once(history: Durations) -> None:
+    def remember() -> None:
+        for _ in range(5):
+            history.succeeded("seal", 1.0, Ledger())
+
+    threads = [threading.Thread(target=remember) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert json.loads(history._path.read_text())["phases"]["seal/"]["seconds"] == [1.0] * 20
+
+
+STEPS = [step("fetch", "reuse"), step("install", "run"), step("verify", "run")]
+
+
+def test_the_time_left_is_that_of_the_stages_still_to_be_run() -> None:
+    told = io.StringIO()
+    watched = console.Lines(told, every=0)
+    watched.expected = {"fetch": 1000.0, "install": 65.0, "verify": 100.0}
+    watched.planned(Plan("web", tuple(STEPS)), "run")
+    assert watched.left() == 165
+    watched.started(STEPS[1])
+    watched.beat("copying")
+    # A stage that takes longer than it ever did counts for nothing, and not for less.
+    watched.active_since = time.monotonic() - 500
+    assert watched.left() == 100
+    watched.ended(STEPS[1], 500.0, Ledger())
+    watched.started(STEPS[2])
+    watched.ended(STEPS[2], 90.0, Ledger())
+    assert watched.left() is None
+    said = told.getvalue()
+    assert "install: install at work (about 2 m 40 s left)" in said
+    assert "install: copying (about 2 m 40 s left)" in said
+    assert "verify: verify at work (about 1 m 40 s left)" in said
+
+
+def test_without_a_history_of_every_stage_nothing_is_guessed() -> None:
+    told = io.StringIO()
+    watched = console.JsonLines(told)
+    watched.expected = {"install": 60.0}
+    watched.planned(Plan("web", tuple(STEPS)), "run")
+    assert watched.left() is None
+    watched.expected = {"install": 60.0, "verify": 30.0}
+    watched.started(STEPS[1])
+    first, second = map(json.loads, told.getvalue().splitlines())
+    assert "left" not in first
+    assert second["left"] == 90
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *[(None, ""), (0, "nearly done"), (9.9, "nearly done"), (11, "about 10 s left"), (58, "about 1 m left")],
+        *[(64, "about 1 m left"), (134, "about 2 m 10 s left"), (400, "about 7 m left"), (7200, "about 2 h 00 m left")],
+    ],
+)
+def test_an_estimate_is_no_finer_than_it_is(seconds: float | None, text: str) -> None:
+    assert left_text(seconds) == text
