@@ -59,3 +59,8 @@ def test_templates_for_ci_are_what_their_schemas_want(file: str, schema: str) ->
     words: list[str | Path] = [program, *more, "--builtin-schema", f"vendor.{schema}", CI / file]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    # Without one of these a night would build everything anew, or know nothing of the nights before it.
+    text = (CI / file).read_text()
+    cached = text[text.index("cache") : text.index("nightly --")]
+    for name in ("media", ".store", "images", "reports"):
+        assert f"artifacts/{name}" in cached
