@@ -33,24 +33,24 @@ def memory_of(recipe: Recipe) -> int:
 
 
 def room(recipes: Sequence[Recipe], asked: int | None, directory: Path, meminfo: Path = MEMINFO) -> Room:
-    """How many of the builds may run at a time: never more than memory and disk hold, and at least one.
+    """How many of the builds may run at a time: never more than cores, memory and disk hold, and at least one.
 
     Args:
-        asked: at most so many; None for as many as there are cores for.
+        asked: at most so many, with a core each; None for as many as there are cores for with all their processors.
         directory: where they are built.
     """
     memory = max((memory_of(recipe) for recipe in recipes), default=OWN_MEMORY)
     disk = max((recipe.disk.size + OWN_DISK for recipe in recipes), default=OWN_DISK)
-    cores = max((recipe.machine.vcpus for recipe in recipes), default=1)
+    # Processors may be shared by who wants it so: that costs time, where too little memory or disk costs the build.
+    cores = 1 if asked else max((recipe.machine.vcpus for recipe in recipes), default=1)
     found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="ascii"), re.M)
     bounds = {
         "builds": max(1, len(recipes)),
         "memory": int(found[1]) * 1024 // memory if found else 1,
         "disk": shutil.disk_usage(_existing(directory)).free // disk,
+        "cores": host_facts.cpu_count() // cores,
     }
-    if asked is None:
-        bounds["cores"] = host_facts.cpu_count() // cores
-    else:
+    if asked is not None:
         bounds["--jobs"] = asked
     least = min(bounds, key=lambda name: bounds[name])
     return Room(max(1, bounds[least]), least)
