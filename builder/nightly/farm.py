@@ -28,6 +28,7 @@ from builder.errors import HostError, RecipeError
 from builder.nightly.building import Tell
 from builder.nightly.farm_worker import GO, HALT, Delivery, Task, carried, work
 from builder.nightly.matrix import Build
+from builder.nightly.night import CUT, HALTED, not_built
 from builder.nightly.record import Result
 from builder.nightly.room import memory_of
 
@@ -125,7 +126,9 @@ class Farm(Executor):
         if self._sized and build.recipe:
             needs[MEMORY] = memory_of(build.recipe)
 
-        def far() -> T:
+        def far() -> Any:
+            if self._order != GO:
+                return Delivery(not_built(build, HALTED if self._order == HALT else CUT))
             found: T = self._client.submit(fn, *args, **kwargs, resources=needs, pure=False).result()
             return found
 

@@ -26,6 +26,7 @@ from builder.locks import attempt
 from builder.nightly import building
 from builder.nightly.building import Orders, perform
 from builder.nightly.matrix import Build
+from builder.nightly.night import not_built
 from builder.nightly.record import Result
 from builder.objects import remove
 
@@ -82,8 +83,7 @@ def work(task: Task, build: Build) -> Delivery:
     worker, children, over = get_worker(), Children(), threading.Event()
     variable = Variable(task.night, client=get_client())
     if _asked(variable, task.lease)[1] != GO:
-        why = "the night ended before it began"
-        return Delivery(Result(name=build.name, pipeline=build.pipeline, verdict="not built", why=why))
+        return Delivery(not_built(build, "the night ended before it began"))
     chosen = os.environ.get("BUILDER_ARTIFACTS") or config.load().store or "artifacts"
     artifacts = Path(chosen).absolute()
 
@@ -117,7 +117,7 @@ def _asked(variable: Variable, within: float) -> tuple[int, str]:
 def _watch(variable: Variable, lease: float, children: Children, over: threading.Event) -> None:
     """End the build when the night says so, or says nothing for as long as the lease."""
     last, heard, ended = -1, time.monotonic(), 0.0
-    every = min(1.0, lease / 6)
+    every = lease / 6
     while not over.wait(every):
         count, order = _asked(variable, every)
         now = time.monotonic()

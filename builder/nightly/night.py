@@ -21,6 +21,7 @@ from builder.nightly.record import Fault, Result
 
 # What a build that is told to end needs to take its machines down.
 GRACE = 60.0
+CUT = "interrupted before it began"
 HALTED = "another build failed before it began (--fail-fast)"
 
 
@@ -56,7 +57,7 @@ class Threads:
         """Run one build to its end."""
         # Looked at here: a thread takes its next build before anybody has seen how the last one ended.
         if self._halt.is_set():
-            return _not_built(build, HALTED)
+            return not_built(build, HALTED)
         result = perform(build, self._orders, self._children, self._tell)
         if self._fail_fast and not result.good:
             self._halt.set()
@@ -115,7 +116,7 @@ def spread(
                 done(results[build.name])
     for build in builds:
         if build.name not in results:
-            results[build.name] = _not_built(build, "interrupted before it began")
+            results[build.name] = not_built(build, CUT)
             done(results[build.name])
     return Ended(tuple(results[build.name] for build in builds), interrupt)
 
@@ -130,11 +131,12 @@ def _outcome(future: Future[Any], build: Build, crew: Crew) -> Result:
         if isinstance(crew, Threads):
             raise
         told = Fault(kind="host", exit_code=HostError.exit_code, brief="the farm lost the build", details=str(fault))
-        blank = _not_built(build, "")
+        blank = not_built(build, "")
         return blank.model_copy(update={"verdict": "failed", "exit_code": HostError.exit_code, "fault": told})
 
 
-def _not_built(build: Build, why: str) -> Result:
+def not_built(build: Build, why: str) -> Result:
+    """The result of a build that never began."""
     return Result(name=build.name, pipeline=build.pipeline, sets=dict(build.sets), verdict="not built", why=why)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import os
 import re
 import signal
@@ -157,6 +158,23 @@ def test_the_builds_of_a_killed_worker_are_finished_on_the_other(place: Place) -
         assert len(farm.diary(other)) == 1
         assert (other / "images" / "a").is_dir()
         assert not (store / "images").exists()
+
+
+def test_a_farm_starts_nothing_more_after_a_failure_when_asked_to(place: Place) -> None:
+    place.recipe("broken", behave="fail")
+    for name in ("b", "c", "d"):
+        place.recipe(name, behave="wait")
+    place.recipe("later")
+    names = ["broken", "b", "c", "d", "later"]
+    # Three of four slots are taken until the failure is known, so that nothing else decides what `later` becomes.
+    with two_hosts(place) as farm, night(place, *names, "--fail-fast", "--scheduler", farm.address) as child:
+        said = place.folder / "err"
+        assert waiting.until(lambda: '"verdict": "failed"' in said.read_text() or None, within=60)
+        for store in farm.workers:
+            (store / "calm").touch()
+        assert child.wait(100) == 5
+        done = verdicts(json.loads((place.folder / "out").read_text()))
+        assert done == {"broken": "failed", **dict.fromkeys("bcd", "published"), "later": "not built"}
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGSTOP])
