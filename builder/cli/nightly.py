@@ -33,7 +33,7 @@ Pipelines = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", "-j", min=1, metavar="N", help="Builds at a time, if memory and disk allow."),
+    typer.Option("--jobs", "-j", min=1, metavar="N", help="Builds at a time, as cores, memory and disk allow."),
 ]
 TlsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="For the scheduler; else Dask's configuration.")]
 
@@ -74,6 +74,9 @@ def nightly(
     tls_cert: TlsFile = None,
     tls_key: TlsFile = None,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more after a failure.")] = False,
+    keep_daily: Annotated[int, typer.Option(min=0, metavar="N", help="Days of which a report is kept.")] = 14,
+    keep_weekly: Annotated[int, typer.Option(min=0, metavar="N", help="Weeks of which one is kept.")] = 8,
+    keep_monthly: Annotated[int, typer.Option(min=0, metavar="N", help="Months of which one is kept.")] = 12,
     require_kvm: RequireKvm = False,
     accel: Accelerator = "auto",
     connect: Connect = None,
@@ -89,17 +92,19 @@ def nightly(
     builds = matrix.builds(pipelines or (), settings.recipes)
     began, start = datetime.now(UTC), time.monotonic()
     reports = settings.artifacts / "reports"
-    expected = {result.name: result.seconds for night in record.nights(reports) for result in night.results}
+    expected = record.usual(record.nights(reports))
     teller = Teller(as_json=as_json)
     if scheduler is None:
-        ended, space = _here(builds, settings, options, jobs, teller, fail_fast)
+        ended, space = _here(builds, settings, options, jobs, teller, fail_fast, expected)
     else:
         ended, space = _far(
             scheduler, (tls_ca, tls_cert, tls_key), builds, settings, options, teller, fail_fast, expected
         )
+    for result in ended.results:
+        result.usual = result.seconds if result.verdict == "published" else expected.get(result.name, 0.0)
     night = _night(ended, began, time.monotonic() - start, space)
     folder = report.write(reports, night)
-    retention.prune(reports, retention.Policy())
+    retention.prune(reports, retention.Policy(daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly))
     if as_json:
         document({**night.model_dump(mode="json"), "date": folder.name, "report": str(folder)})
     else:
@@ -126,8 +131,9 @@ def install_timer(
     artifacts = ctx.ensure_object(State).settings().artifacts
     command = [*BUILDER, "--artifacts", str(artifacts), "nightly", RUN, *(words or [])]
     written = timer.install(timer.units(command, Path.cwd(), at), to or timer.folder())
-    user = "" if os.geteuid() == 0 else "--user "
-    then = f"systemctl {user}daemon-reload && systemctl {user}enable --now {timer.TIMER}"
+    # A user's units run while the user is logged in, unless told to linger (loginctl(1)).
+    user, linger = ("", "") if os.geteuid() == 0 else ("--user ", " && loginctl enable-linger")
+    then = f"systemctl {user}daemon-reload && systemctl {user}enable --now {timer.TIMER}{linger}"
     if as_json:
         document({"units": [str(path) for path in written], "then": then})
     else:
@@ -141,6 +147,7 @@ def _here(
     jobs: int | None,
     teller: Teller,
     fail_fast: bool,
+    expected: dict[str, float],
 ) -> tuple[Ended, Room]:
     """The night on this host."""
     from builder.nightly import building
@@ -151,7 +158,7 @@ def _here(
     orders = building.Orders(settings.artifacts, options, time.monotonic(), building.BUILDER)
     teller.note(f"{len(builds)} build{'' if len(builds) == 1 else 's'}, {space.jobs} at a time (limit: {space.why})")
     crew = Threads(orders, space.jobs, teller.event, fail_fast=fail_fast)
-    return spread(builds, crew, teller.done, fail_fast=fail_fast), space
+    return spread(builds, crew, teller.done, fail_fast=fail_fast, expected=expected), space
 
 
 def _far(
@@ -217,7 +224,10 @@ def _as_lines(night: Night, folder: Path) -> list[str]:
     from builder.nightly.markdown import headline
 
     width = max(len(result.name) for result in night.results)
-    rows = [f"{result.name:<{width}}  {result.verdict}" for result in night.results]
+    told = {result.name: console.clean(result.fault.brief if result.fault else result.why) for result in night.results}
+    rows = [f"{result.name:<{width}}  {result.verdict:<11}  {told[result.name]}".rstrip() for result in night.results]
+    # What is cut off stands above, where the build ended, and in the report.
+    rows = [row if len(row) < 80 else f"{row[:77]} …" for row in rows]
     return [
         *rows,
         "",

@@ -17,7 +17,7 @@ from typing import Any
 from builder import images
 from builder.adapters.process import Children, Finished
 from builder.adapters.screen import cleaned
-from builder.errors import BuilderError, Interrupted, VerifyError
+from builder.errors import BuilderError, HostError, Interrupted, VerifyError
 from builder.images import Image
 from builder.nightly.matrix import Build
 from builder.nightly.record import Fault, ImageFacts, Result, StageTime
@@ -28,6 +28,8 @@ NO_NEWS = "nothing changed; verified again"
 # Kept of a console for the report.
 CONSOLE_LINES = 40
 CONSOLE_BYTES = 64 << 10
+# A night ends its builds by SIGTERM, and kills only what does not obey for a minute.
+_KILLED = {"kind": "host", "hint": "dmesg tells whether the kernel ran out of memory"}
 # Reasons that only follow from another stage's.
 _FOLLOWS = ("is needed again", "built anew")
 
@@ -172,7 +174,11 @@ def _failed(result: Result, done: Finished, error: Mapping[str, Any] | None, ord
     if error is None:
         how = f"exit status {code}" if code >= 0 else signal.Signals(-code).name
         error = {"kind": "error", "brief": f"the build ended without a verdict ({how})", "details": done.said}
-    code = code if code > 0 else Interrupted.exit_code if code in (-signal.SIGTERM, -signal.SIGKILL) else 1
+    if code < 0:
+        error = {**error, **(_KILLED if -code == signal.SIGKILL else {})}
+        code = {signal.SIGTERM: Interrupted.exit_code, signal.SIGKILL: HostError.exit_code}.get(
+            signal.Signals(-code), 1
+        )
     result.verdict = "interrupted" if code == Interrupted.exit_code else "failed"
     result.exit_code = code
     kept = {key: error[key] for key in ("kind", "brief", "details", "hint", "stage") if error.get(key)}

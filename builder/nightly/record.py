@@ -58,6 +58,7 @@ class Result(BaseModel):
         difference: from the last good image (`builder.images.Difference`); None when there is nothing to compare.
         console: the last lines of a failed guest's console.
         picture: name of the screenshot among the evidence.
+        usual: seconds that it took when it was built last, tonight or before; 0 when nobody knows.
         host, kept: the worker of a farm that built it, and the folder there with its image; "" for this host.
     """
 
@@ -80,6 +81,7 @@ class Result(BaseModel):
     picture: str = ""
     host: str = ""
     kept: str = ""
+    usual: float = 0.0
 
     @property
     def good(self) -> bool:
@@ -124,6 +126,11 @@ def exit_code(results: Sequence[Result]) -> int:
 
 
 MIXED = 10
+
+
+def usual(found: Sequence[Night]) -> dict[str, float]:
+    """Seconds that each build took when it was built last, by name; a night without news tells nothing of that."""
+    return {one.name: one.usual for night in found for one in night.results if one.usual}
 
 
 def nights(reports: Path) -> list[Night]:

@@ -1,4 +1,7 @@
-"""The one rule: of older nights the last one of each day, week and month stays, of as many as are asked for."""
+"""The one rule: of older nights the last one of each day, week and month stays, of as many as are asked for.
+
+The latest few stay in any case: who mends a fault in the morning and runs again still wants to read what it was.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from builder.objects import remove
 
 @dataclass(frozen=True)
 class Policy:
-    """How many days, weeks and months keep a report; the newest report stays in any case."""
+    """How many of the latest reports stay, and how many days, weeks and months keep one; the newest always stays."""
 
+    latest: int = 7
     daily: int = 14
     weekly: int = 8
     monthly: int = 12
@@ -23,7 +27,7 @@ class Policy:
 def kept(found: Sequence[Night], policy: Policy) -> set[str]:
     """Names of the nights that stay."""
     newest = sorted(found, key=lambda night: (night.started, night.date), reverse=True)
-    stay = {night.date for night in newest[:1]}
+    stay = {night.date for night in newest[: max(1, policy.latest)]}
     for count, period in ((policy.daily, _day), (policy.weekly, _week), (policy.monthly, _month)):
         seen: set[object] = set()
         for night in newest:

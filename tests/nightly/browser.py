@@ -42,6 +42,10 @@ class Page:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
+    def settle(self) -> None:
+        """Wait until events that are under way have been dealt with."""
+        self.call("Runtime.evaluate", expression="new Promise(done => setTimeout(done))", awaitPromise=True)
+
     def screenshot(self, path: Path) -> None:
         """The whole page as a PNG file."""
         data = self.call("Page.captureScreenshot", captureBeyondViewport=True)["data"]

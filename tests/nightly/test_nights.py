@@ -98,8 +98,25 @@ def test_fail_fast_starts_nothing_more(place: Place) -> None:
 
 def test_a_build_that_dies_without_a_word_is_a_failure(place: Place) -> None:
     place.recipe("a", behave="die")
-    [result] = place.night(code=130)["results"]
+    [result] = place.night(code=3)["results"]
     assert "without a verdict (SIGKILL)" in result["fault"]["brief"]
+    assert "out of memory" in result["fault"]["hint"]
+
+
+def test_what_took_longest_begins_first(place: Place) -> None:
+    for name in ("a", "b", "c"):
+        place.recipe(name)
+    first = place.night("--jobs", "1")
+    record = place.artifacts / "reports" / first["date"] / "night.json"
+    for result in first["results"]:
+        result["usual"] = {"a": 5.0, "b": 7.0, "c": 6.0}[result["name"]]
+    record.write_text(json.dumps(first))
+    # A night without news was over in no time, and must not be taken for what a build takes.
+    place.night("--jobs", "1")
+    for name in ("a", "b", "c"):
+        place.recipe(name, size=11)
+    place.night("--jobs", "1")
+    assert [line.split()[2] for line in place.diary()] == ["a", "b", "c", "b", "c", "a"]
 
 
 def test_an_unknown_pipeline_is_refused_before_anything_is_built(place: Place) -> None:
@@ -166,9 +183,10 @@ def test_builds_end_when_the_night_is_killed(place: Place) -> None:
         assert waiting.until(lambda: place.diary()[-1] == "undone" or None, within=30)
 
 
-def test_two_nights_of_one_day_have_two_reports(place: Place) -> None:
+def test_two_nights_of_one_day_have_two_reports_that_stay(place: Place) -> None:
     place.recipe("a")
-    first, second = place.night(), place.night()
+    first, second = place.night(), place.night("--keep-daily", "1", "--keep-weekly", "0", "--keep-monthly", "0")
+    assert Path(first["report"], "index.html").is_file()
     assert second["date"] == f"{first['date']}.2" or time.strftime("%H") == "00"
     assert (place.artifacts / "reports" / "latest").readlink() == Path(second["date"])
 

@@ -15,6 +15,11 @@ from tests.nightly.browser import browser
 from tests.nightly.pictures import red_square
 
 ROWS = "[...document.querySelectorAll('#builds tbody tr')].map(row => row.dataset.name).join()"
+OPEN = "[...document.querySelectorAll('details.part[open]')].map(one => one.id).join()"
+SEEN = """[...document.querySelectorAll('th button')].filter(one => {
+    const box = one.getBoundingClientRect();
+    return box.width > 0 && box.left >= 0 && box.right <= innerWidth;
+}).length"""
 
 
 def published(name: str, size: int, boot: float, start: float = 0) -> Result:
@@ -62,6 +67,8 @@ def night(folder: Path, *, started: datetime | None = None, results: list[Result
     changed.difference = {
         "old": {"version": "ba9876543210"},
         "packages": {"added": ["tree 2"], "removed": [], "updated": []},
+        "services": {"added": [], "removed": ["kdump.service"], "updated": []},
+        "values": {"kernel": {"old": "3", "new": "4"}},
     }
     found = results if results is not None else [changed, failed(folder), published("beta", 1 << 30, 9.0, 135)]
     return Night(
@@ -104,6 +111,14 @@ def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
         )
         assert page.evaluate("document.querySelectorAll('.plot polyline').length") == 2
         assert page.evaluate("document.querySelectorAll('.time rect').length") == 5
+        assert page.evaluate("[...document.querySelectorAll('.ticks i')].map(one => one.textContent).join()") == (
+            "0 m,1 m,2 m,3 m"
+        )
+        # What failed is open to read; the rest opens for who follows its link.
+        assert page.evaluate(OPEN) == "build-1"
+        page.evaluate("document.querySelector('#builds a[href=\"#build-2\"]').click()")
+        page.settle()
+        assert page.evaluate(OPEN) == "build-1,build-2"
 
         paper = {}
         for scheme in ("light", "dark"):
@@ -118,6 +133,8 @@ def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
                     mobile=width < 500,
                 )
                 assert page.evaluate("document.documentElement.scrollWidth") <= width
+                # Also a phone sorts: the heads are in sight.
+                assert page.evaluate(SEEN) == 6
                 page.screenshot(tmp_path / f"{scheme}-{width}.png")
         assert paper["light"] != paper["dark"]
 
@@ -137,7 +154,10 @@ def test_the_same_as_markdown(folder: Path) -> None:
     assert r"a \| \<b\>bad\</b\> end" in text
     # The console's own fence does not end the block.
     assert "````\nbooting\n" in text
+    assert "## alpha: 1 package changed since ba9876543210" in text
     assert "+ tree 2" in text
+    assert "services: - kdump.service" in text
+    assert "kernel: 3 → 4" in text
     assert "\x1b" not in text
 
 
@@ -164,7 +184,7 @@ def test_a_night_without_a_reason_to_stay_is_removed(tmp_path: Path) -> None:
             place.mkdir(parents=True)
             (place / "night.json").write_text(report_night.model_copy(update={"date": place.name}).model_dump_json())
     (tmp_path / "reports" / "notes").mkdir()
-    retention.prune(tmp_path / "reports", retention.Policy(daily=3, weekly=2, monthly=4))
+    retention.prune(tmp_path / "reports", retention.Policy(latest=2, daily=3, weekly=2, monthly=4))
     # 2026-04-10 is a Friday: two weeks are those of the 10th and the 5th.
     assert [one.date for one in nights(tmp_path / "reports")] == [
         "2026-01-31.2",
@@ -173,6 +193,7 @@ def test_a_night_without_a_reason_to_stay_is_removed(tmp_path: Path) -> None:
         "2026-04-05.2",
         "2026-04-08.2",
         "2026-04-09.2",
+        "2026-04-10",
         "2026-04-10.2",
     ]
     assert (tmp_path / "reports" / "notes").is_dir()
@@ -189,6 +210,14 @@ def test_the_exit_code_sums_up(tmp_path: Path) -> None:
         5,
         5,
     ]
+
+
+def test_packages_that_nobody_knows_are_not_said_to_be_unchanged() -> None:
+    old = {"old": {"version": "ba98"}}
+    assert markdown.changed({**old, "packages": {"added": [], "removed": [], "updated": []}}) == (
+        "no packages changed since ba98"
+    )
+    assert markdown.changed({**old, "unknown": {"packages": ["ba98"]}}) == "what packages ba98 had is not known"
 
 
 def test_an_empty_night_is_a_report_too(tmp_path: Path) -> None:
