@@ -19,7 +19,8 @@ LISTS = {
     "suid": "SUID files",
     "cmdline": "kernel arguments",
 }
-VALUES = ("release", "kernel")
+# How the copies were run belongs beside the seconds that they took.
+VALUES = ("release", "kernel", "accel")
 # Differ from machine to machine, not from image to image.
 OWN_ARGUMENTS = ("root=", "BOOT_IMAGE=", "initrd=")
 
@@ -101,7 +102,7 @@ def compare(old: Image, new: Image) -> Difference:
         else:
             sets[said] = _members(before[kind], after[kind])
     values = {
-        name: (str(before.get(name, "")), str(after.get(name, "")))
+        name: (str(before.get(name) or "unknown"), str(after.get(name) or "unknown"))
         for name in VALUES
         if before.get(name) != after.get(name)
     }
@@ -119,6 +120,7 @@ def _facts(image: Image) -> dict[str, Any]:
     verified = image.manifest.get("verified") or {}
     twins = verified.get("twins") or {}
     facts: dict[str, Any] = dict(next(iter(twins.values()), {}))
+    facts["accel"] = verified.get("accel", "")
     if "cmdline" in facts:
         words = str(facts["cmdline"]).split()
         facts["cmdline"] = [word for word in dict.fromkeys(words) if not word.startswith(OWN_ARGUMENTS)]

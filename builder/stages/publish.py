@@ -1,4 +1,4 @@
-"""The one rule: only what was verified gets a place in the catalogue, with the record of how it came to be."""
+"""The one rule: only what was verified and keeps its budget gets a place in the catalogue, with how it came to be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from builder.objects import Record, recorded
 from builder.order import Order
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage
-from builder.stages import provenance, seal, verify
+from builder.stages import budget, provenance, seal, verify
+from builder.stages.budget import BudgetInputs
 from builder.store import Store
 
 FILE = "published.json"
@@ -25,13 +26,14 @@ LIBRARIES = ("libvirt-python", "pycdlib", "paramiko", "jinja2", "pykickstart", "
 
 
 class PublishInputs(Inputs):
-    """Under which name, what the recipe was called, how many versions stay, and whose root password the image has."""
+    """Under which name, the recipe's, how many versions stay, whose root password it has, what it may cost."""
 
     name: str
     recipe: str
     rehearsal: bool
     keep: int
     secrets_of: str
+    budget: BudgetInputs = BudgetInputs()
 
 
 def inputs(order: Order) -> PublishInputs:
@@ -42,6 +44,7 @@ def inputs(order: Order) -> PublishInputs:
         rehearsal=order.medium.rehearsal is not None,
         keep=order.recipe.publish.keep,
         secrets_of=order.secrets_of,
+        budget=BudgetInputs(**order.recipe.budget.model_dump()),
     )
 
 
@@ -62,15 +65,17 @@ def run(job: Job) -> None:
     """Put disk, proof, bill of materials and provenance into the catalogue, and let the oldest versions go.
 
     Raises:
+        VerifyError: the image costs more than the recipe allows.
         PublishError: the sealed file has rotted, or the catalogue refused.
     """
     disk = job.needs["seal"] / seal.FILE
     facts = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))
     proof = job.needs["verify"] / verify.FILE
+    told = json.loads(proof.read_text(encoding="utf-8"))
+    budget.require(job.inputs.budget, int(facts["size"]), told)
     name = job.inputs.name
     made = _records(job)
     tools = _tools()
-    told = json.loads(proof.read_text(encoding="utf-8"))
     manifest = {
         "recipe": job.inputs.recipe,
         "rehearsal": job.inputs.rehearsal,
@@ -168,4 +173,4 @@ def _tools() -> dict[str, str]:
     return tools | {name: version(name) for name in LIBRARIES}
 
 
-STAGE = Stage("publish", 4, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)
+STAGE = Stage("publish", 5, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)

@@ -67,17 +67,18 @@ def run(job: Job) -> None:
     """
     sealed = job.needs["seal"] / seal.FILE
     expected = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))["sha256"]
-    reports = _boot_and_examine(job, sealed)
-    _compare(*reports)
+    accel, first, second = _boot_and_examine(job, sealed)
+    _compare(first, second)
     with job.ledger.spend("hash", sealed.stat().st_size):
         found = sha256_file(sealed)
     if found != expected:
         raise VerifyError("the sealed image changed while its copies ran", f"sealed as {expected}\nfound     {found}")
-    record = {"sealed": found, "twins": {report.role: report.as_dict() for report in reports}}
+    record = {"sealed": found, "accel": accel, "twins": {report.role: report.as_dict() for report in (first, second)}}
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _boot_and_examine(job: Job, sealed: Path) -> tuple[TwinReport, TwinReport]:
+def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, TwinReport, TwinReport]:
+    """How the copies were run (`kvm` or `tcg`), and what they showed."""
     key = guest.make_keypair()
     with (
         job.ledger.spend("guest"),
@@ -101,7 +102,7 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[TwinReport, TwinReport]:
             raise
         first, second = (future.result() for future in examined)
     job.ledger.waited("boot", max(first.boot_seconds, second.boot_seconds))
-    return first, second
+    return accel.name, first, second
 
 
 def _watch(job: Job, twins: list[Twin], examined: list[Future[TwinReport]]) -> None:
@@ -150,4 +151,4 @@ def _compare(first: TwinReport, second: TwinReport) -> None:
         )
 
 
-STAGE = Stage("verify", 3, ("seal",), inputs, run, "boot two copies and log in as root")
+STAGE = Stage("verify", 4, ("seal",), inputs, run, "boot two copies and log in as root")

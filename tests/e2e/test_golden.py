@@ -95,6 +95,18 @@ def test_a_changed_variable_is_named_and_the_medium_reused(person: Person, golde
     assert "timezone" in rows["answers"]["reason"]
 
 
+def test_an_image_over_its_budget_fails_and_the_published_one_stands(person: Person, golden: Any) -> None:
+    words = ["run", "centos7-minimal", "--media", "medium.iso", "--set", "budget.packages=5", "--json"]
+    done = person.run(*words)
+    assert done.returncode == 6, done.stderr
+    told = json.loads(done.stdout)
+    assert told["error"]["brief"] == "the image exceeds its budget: packages"
+    assert person.json("images", "show", NAME)["version"] == golden["image"]["version"]
+    # Nothing was built again to find it out, and a budget that suffices publishes the same version.
+    assert person.json(*words[:-2], "budget.packages=5000")["built"] == ["publish"]
+    assert person.json("run", "centos7-minimal", "--media", "medium.iso")["image"] == golden["image"]
+
+
 def test_a_rehearsal_never_answers_to_the_real_name(person: Person, golden: Any) -> None:
     done = person.run("images", "show", "centos7-minimal")
     assert done.returncode == 7

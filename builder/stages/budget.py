@@ -1,0 +1,56 @@
+"""The one rule: an image that costs more than its recipe allows is not published, and all excesses are told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from builder.console import size_text, time_text
+from builder.errors import VerifyError
+from builder.stage import Inputs
+from builder.stages.machines import TCG_FACTOR
+
+
+class BudgetInputs(Inputs):
+    """What the image may cost at most: bytes of the sealed disk, seconds to the first login, packages."""
+
+    size: int | None = None
+    boot: float | None = None
+    packages: int | None = None
+
+
+def require(allowed: BudgetInputs, size: int, verified: Mapping[str, Any]) -> None:
+    """Make sure that an image stays within its budget.
+
+    Args:
+        size: bytes of the sealed disk.
+        verified: what the two copies showed. Where they were emulated, they may take as much longer as the limits.
+
+    Raises:
+        VerifyError: naming each budget that was exceeded, or that cannot be told.
+    """
+    twins: list[Mapping[str, Any]] = list(verified["twins"].values())
+    faults = []
+    if allowed.size is not None and size > allowed.size:
+        faults.append(f"size: {size_text(size)} ({size} bytes), allowed {size_text(allowed.size)} ({allowed.size})")
+    if allowed.boot is not None:
+        slowest = max(twins, key=lambda twin: float(twin["boot_seconds"]))
+        emulated = verified.get("accel") == "tcg"
+        most = allowed.boot * (TCG_FACTOR if emulated else 1.0)
+        if slowest["boot_seconds"] > most:
+            stretched = f" ({time_text(allowed.boot)}, stretched for TCG)" if emulated else ""
+            took = time_text(slowest["boot_seconds"])
+            faults.append(f"boot: root was in on {slowest['role']} after {took}, allowed {time_text(most)}{stretched}")
+    if allowed.packages is not None:
+        count = len(twins[0]["packages"])
+        if not count:
+            faults.append("packages: the copies named none, so their number cannot be told")
+        elif count > allowed.packages:
+            faults.append(f"packages: {count}, allowed {allowed.packages}")
+    if faults:
+        kinds = ", ".join(fault.partition(":")[0] for fault in faults)
+        raise VerifyError(
+            f"the image exceeds its budget: {kinds}",
+            "\n".join(faults),
+            "make the image smaller, or allow more: `budget` in the recipe",
+        )
