@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from tests.bench import bench_cli, bench_clone, bench_farm, bench_media
+from tests.bench import bench_cli, bench_clone, bench_farm, bench_media, bench_seal
 
 if __name__ == "__main__":
     bench_cli.main()
     bench_clone.main()
+    bench_seal.main()
     bench_media.main()
     bench_farm.main()

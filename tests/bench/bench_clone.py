@@ -1,4 +1,4 @@
-"""What a clone costs: defined by builder, by qemu-img and virsh by hand, and whether the image's size matters.
+"""What a clone costs: defined by builder, by virt-clone, by qemu-img and virsh by hand; does the image's size matter?
 
 Each figure is the median of ROUNDS, all kinds taking turns. Run it alone: python -m tests.bench.bench_clone
 """
@@ -51,9 +51,9 @@ def publish(folder: Path, name: str, size: int) -> None:
     images.publish(folder / "images", name, {f"{name}.qcow2": sealed}, {"disk": {"virtual_size": size}})
 
 
-def clone(folder: Path, host: Domains, image: str, name: str, count: int = 1) -> None:
+def clone(folder: Path, host: Domains, image: str, name: str, count: int = 1, *, full: bool = False) -> None:
     base = images.load_image(folder / "images", image)
-    wanted = Request(name, count=count)
+    wanted = Request(name, count=count, full=full)
     making.make(folder / "vms", folder / "images", host, base, wanted, accel="tcg", keys=(), private=None)
 
 
@@ -76,6 +76,30 @@ def by_hand(folder: Path, uri: str, name: str) -> None:
     subprocess.run(["virsh", "-q", "-c", uri, "define", str(folder / "by-hand.xml")], check=True, capture_output=True)
 
 
+def virt_clone(host: Domains, original: str, name: str, target: Path) -> None:
+    """What virt-manager does: a copy of the whole disk, and a machine that differs in name, UUID and MAC."""
+    words = ["virt-clone", "--quiet", "--connect", host.host.uri, "--original", original, "--name", name]
+    subprocess.run([*words, "--file", str(target)], check=True, capture_output=True)
+
+
+@contextmanager
+def pools_as_before(uri: str) -> Iterator[None]:
+    """virt-clone makes a storage pool of every folder that it writes to; it goes again."""
+    virsh = ["virsh", "-q", "-c", uri]
+
+    def pools() -> set[str]:
+        words = [*virsh, "pool-list", "--all", "--name"]
+        return set(subprocess.run(words, check=True, capture_output=True, text=True).stdout.split())
+
+    before = pools()
+    try:
+        yield
+    finally:
+        for pool in pools() - before:
+            for act in ("pool-destroy", "pool-undefine"):
+                subprocess.run([*virsh, act, pool], check=False, capture_output=True)
+
+
 def took(work: Callable[[], None]) -> float:
     start = time.perf_counter()
     work()
@@ -89,14 +113,21 @@ def delete(folder: Path, host: Domains, name: str) -> None:
 def measure_one(folder: Path, host: Domains) -> dict[str, float]:
     """Medians of a single clone, by kind."""
     clone(folder, host, "small", f"{PREFIX}-pattern")
+    clone(folder, host, "large", f"{PREFIX}-whole", full=True)
     times: dict[str, list[float]] = {"small": [], "large": [], "command": [], "by hand": []}
+    if shutil.which("virt-clone"):
+        times["virt-clone"] = []
     for number in range(ROUNDS):
         for kind, found in times.items():
             name = f"{PREFIX}-{number}"
-            if kind == "by hand":
-                found.append(took(lambda: by_hand(folder, host.host.uri, name)))  # noqa: B023
+            if kind in ("by hand", "virt-clone"):
+                target = folder / f"{name}.qcow2"
+                if kind == "by hand":
+                    found.append(took(lambda: by_hand(folder, host.host.uri, name)))  # noqa: B023
+                else:
+                    found.append(took(lambda: virt_clone(host, f"{PREFIX}-whole", name, target)))  # noqa: B023
                 subprocess.run(["virsh", "-q", "-c", host.host.uri, "undefine", name], check=True, capture_output=True)
-                (folder / f"{name}.qcow2").unlink()
+                target.unlink()
                 continue
             if kind == "command":
                 found.append(took(lambda: command(folder, name)))  # noqa: B023
@@ -104,6 +135,7 @@ def measure_one(folder: Path, host: Domains) -> dict[str, float]:
                 found.append(took(lambda: clone(folder, host, kind, name)))  # noqa: B023
             delete(folder, host, name)
     delete(folder, host, f"{PREFIX}-pattern")
+    delete(folder, host, f"{PREFIX}-whole")
     return {kind: statistics.median(found) for kind, found in times.items()}
 
 
@@ -148,7 +180,8 @@ def main() -> None:
     with house() as folder, domains.connect(uri) as host:
         for name, size in SIZES.items():
             publish(folder, name, size)
-        one = measure_one(folder, host)
+        with pools_as_before(uri):
+            one = measure_one(folder, host)
         herd, largest = measure_herd(folder, host)
         listed = measure_list(folder)
     print(f"\nClones (median of {ROUNDS})")
@@ -156,6 +189,7 @@ def main() -> None:
     print(f"{'linked clone defined, 20 GiB image':44}{one['large']:8.3f} s   target 0.3 s")
     print(f"{'  the whole command':44}{one['command']:8.3f} s")
     print(f"{'  qemu-img create -b + virsh define':44}{one['by hand']:8.3f} s")
+    print(f"{'  virt-clone':44}" + (f"{one['virt-clone']:8.3f} s" if "virt-clone" in one else "not installed"))
     print(f"{f'{HERD} linked clones':44}{herd:8.3f} s   target 30 s")
     print(f"{'  the largest on disk':44}{largest / 2**20:8.3f} MiB target 1 MiB")
     print(f"{f'images list, {VERSIONS} versions':44}{listed:8.3f} s   target 0.5 s")
