@@ -27,7 +27,7 @@ class Identity:
         ssh_keys: public keys for root, one line each.
         address: static IPv4 address with prefix length (`192.168.10.19/24`); None leaves DHCP.
         gateway: must lie in the address's network.
-        dns: name servers.
+        dns: name servers, for a machine with a static address.
     """
 
     instance_id: str
@@ -62,17 +62,22 @@ def _check(identity: Identity) -> None:
     for key in identity.ssh_keys:
         if not _KEY.fullmatch(key):
             raise RecipeError(f"not a public key in OpenSSH's one-line form: {key[:40]!r}")
-    if identity.address is None:
-        return
     try:
-        interface = ipaddress.IPv4Interface(identity.address)
-        gateway = ipaddress.IPv4Address(identity.gateway) if identity.gateway else None
         for server in identity.dns:
             ipaddress.IPv4Address(server)
+        if identity.address is None:
+            return
+        interface = ipaddress.IPv4Interface(identity.address)
+        gateway = ipaddress.IPv4Address(identity.gateway) if identity.gateway else None
     except ValueError as error:
         raise RecipeError(f"bad address: {error}") from None
     if "/" not in identity.address:
         raise RecipeError(f"address {identity.address} has no prefix length", hint=f"write {identity.address}/24")
+    whole = interface.network
+    if whole.prefixlen < 31 and interface.ip in (whole.network_address, whole.broadcast_address):
+        raise RecipeError(f"address {interface.ip} is no machine's: it stands for {whole} or all machines in it")
+    if gateway == interface.ip:
+        raise RecipeError(f"address {interface.ip} is the gateway's", hint="a machine is not its own router")
     if gateway is not None and gateway not in interface.network:
         raise RecipeError(
             f"gateway {gateway} lies outside {interface.network}",

@@ -23,8 +23,8 @@ from builder.images import Image
 
 MIB = 1 << 20
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
-USER_NETWORK = ipaddress.IPv4Network("10.0.2.0/24")  # QEMU, "-netdev user": net, host=10.0.2.2, dns=10.0.2.3
-USER_RESERVED = {ipaddress.IPv4Address("10.0.2.2"), ipaddress.IPv4Address("10.0.2.3")}
+USER_NETWORK = ipaddress.IPv4Interface("10.0.2.2/24")  # QEMU, "-netdev user": net, host
+USER_DNS = ipaddress.IPv4Address("10.0.2.3")
 DEFAULTS = {"vcpus": 2, "memory": 2048 * MIB, "devices": "virtio", "machine": "q35", "firmware": "bios"}
 
 
@@ -79,8 +79,9 @@ def check_words(request: Request) -> None:
         raise RecipeError("a device of the host goes to one VM only", hint="leave --count out")
     for address in request.host_devices:
         host_devices.pci_address(address)
-    if request.gateway and not request.address:
-        raise RecipeError("--gateway without --address", hint="without an address the guest asks DHCP for both")
+    for option, given in (("--gateway", request.gateway), ("--dns", request.dns)):
+        if given and not request.address:
+            raise RecipeError(f"{option} without --address", hint="without one the guest asks DHCP for all three")
     for number, name in enumerate(request.names()):
         seed.files(seed.Identity("x", _hostname(request, name, number), (), *_addresses(request, number)))
     if request.memory is not None and (request.memory < 64 * MIB or request.memory % MIB):
@@ -95,20 +96,22 @@ def check_network(request: Request, domains: Domains, others: Collection[Vm]) ->
         PublishError: another clone has it.
         HostError: there is no such network.
     """
-    network = _subnet(request.network, domains)
+    host = _host_in(request.network, domains)
     for number in range(request.count):
         if request.address is None:
             return
         address = ipaddress.IPv4Interface(str(_addresses(request, number)[0])).ip
-        if network is not None and address not in network:
+        if host is not None and address not in host.network:
             raise RecipeError(
-                f"address {address} lies outside {network}, the network {request.network}",
+                f"address {address} lies outside {host.network}, the network {request.network}",
                 hint="take an address of that network, or another --network",
             )
         if request.network == "user":
-            if address in USER_RESERVED:
+            if address in (USER_NETWORK.ip, USER_DNS):
                 raise RecipeError(f"address {address} is QEMU's own in the network user")
             continue
+        if host is not None and address == host.ip:
+            raise PublishError(f"address {address} is in use by this host, on {request.network}")
         for other in others:
             if other.address and ipaddress.IPv4Interface(other.address).ip == address and other.network != "user":
                 raise PublishError(f"address {address} is in use by {other.name}", hint="builder vm list shows all")
@@ -234,22 +237,22 @@ def _addresses(request: Request, number: int) -> tuple[str | None, str | None, t
     return f"{address}/{first.network.prefixlen}", request.gateway, request.dns
 
 
-def _subnet(network: str, domains: Domains) -> ipaddress.IPv4Network | None:
-    """Addresses of a network; None where this host does not know."""
+def _host_in(network: str, domains: Domains) -> ipaddress.IPv4Interface | None:
+    """The host's own address in a network, and so which addresses there are; None where it has none."""
     if network == "user":
         return USER_NETWORK
     if domains.host.uri.startswith("qemu:///session"):
         raise RecipeError(f"--network {network} needs qemu:///system", hint="run as root, or use --network user")
     if network == "nat":
         found = domains.network_address("default")
-        return ipaddress.IPv4Interface(found).network if found else None
+        return ipaddress.IPv4Interface(found) if found else None
     bridge = network.partition(":")[2]
     if not Path(f"/sys/class/net/{bridge}/bridge").is_dir():
         raise HostError(f"this host has no bridge {bridge}", hint=f"builder host prepare --bridge {bridge}")
     told = json.loads(process.run(["ip", "-j", "-4", "addr", "show", "dev", bridge]).stdout or "[]")
     for card in told:
         for one in card.get("addr_info", []):
-            return ipaddress.IPv4Interface(f"{one['local']}/{one['prefixlen']}").network
+            return ipaddress.IPv4Interface(f"{one['local']}/{one['prefixlen']}")
     return None
 
 

@@ -105,6 +105,11 @@ def test_what_fails_is_told_with_what_stands(house: House, host: Domains) -> Non
         ({"address": "10.0.2.9"}, RecipeError, "has no prefix length"),
         ({"address": "10.0.2.253/24", "count": 3}, RecipeError, "has no room for 3 addresses"),
         ({"gateway": "10.0.2.1"}, RecipeError, "--gateway without --address"),
+        ({"dns": ("10.0.2.3",)}, RecipeError, "--dns without --address"),
+        ({"address": "10.0.2.9/24", "dns": ("one",)}, RecipeError, "bad address"),
+        ({"address": "10.0.2.0/24"}, RecipeError, "10.0.2.0 is no machine's"),
+        ({"address": "10.0.2.255/24"}, RecipeError, "10.0.2.255 is no machine's"),
+        ({"address": "10.0.2.8/24", "gateway": "10.0.2.9", "count": 2}, RecipeError, "10.0.2.9 is the gateway's"),
         ({"hostname": "under_score"}, RecipeError, "hostname 'under_score' is refused"),
         ({"network": "bridge:no-such-br"}, BuilderError, "no bridge no-such-br|needs qemu:///system"),
         ({"network": "lan"}, RecipeError, "no such network"),
@@ -139,6 +144,8 @@ def test_addresses_of_others_are_not_given_twice(house: House, host: Domains) ->
     if house.uri == "qemu:///system":
         with pytest.raises(PublishError, match=rf"192.168.7.5 is in use by {vm.name}"):
             check_network(wanted, Bridged(host.host), [other])
+        with pytest.raises(PublishError, match=r"192.168.7.1 is in use by this host, on nat"):
+            check_network(Request("x", address="192.168.7.1/24", network="nat"), Bridged(host.host), [])
         with pytest.raises(RecipeError, match=r"lies outside 192.168.7.0/24"):
             check_network(Request("x", address="10.1.1.1/24", network="nat"), Bridged(host.host), [])
 
