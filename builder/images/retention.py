@@ -37,8 +37,8 @@ def prune(catalogue: Path, names: Iterable[str], keep: int, *, dry_run: bool = F
         keep: number of versions of each name that stay in any case, at least 1.
 
     Raises:
-        PublishError: an entry in the list of users cannot be checked (then nothing of that name is removed), or the
-            catalogue cannot be written to.
+        PublishError: an entry in the list of users cannot be checked (then all versions of that name stay, and of those
+            after it), or the catalogue cannot be written to.
     """
     removed: list[Image] = []
     kept: list[tuple[Image, str]] = []
@@ -66,7 +66,7 @@ def _decide(old: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
         for use in uses:
             if use.state == "unknown":
                 raise PublishError(
-                    f"whether {use.name} still uses {image.name}@{image.version} cannot be told; nothing was removed",
+                    f"{image.name} stays whole: whether {use.name} still uses {image.version} cannot be told",
                     f"{use.user.disk if use.user else use.entry} cannot be read",
                     f"make it readable, or if it is gone for good: rm {use.entry}",
                 )
