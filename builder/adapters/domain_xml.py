@@ -20,6 +20,8 @@ ET.register_namespace("qemu", QEMU_NS)
 
 # Guests of 2009 to 2020 mishandle more guest-physical address bits than this (EL7 finds no virtio BARs).
 MAX_PHYS_BITS = 46
+# Modules of memory that can be plugged in while a machine runs; each leaves an entry in the guest's tables.
+MEMORY_SLOTS = 8
 
 Format = Literal["raw", "qcow2"]
 Reboot = Literal["destroy", "restart"]
@@ -100,6 +102,8 @@ class MachineSpec:
         run_id: kept in the metadata, so that a later start finds what this run left.
         role: `install`, `twin-a` …
         memory: MiB.
+        most_vcpus: as many may be plugged in while it runs; 0 for a machine that never changes.
+        most_memory: MiB that there may be while it runs; 0 for a machine that never changes.
         accel: `kvm`, or `tcg` for plain emulation.
         host_phys_bits: physical address bits of the host's CPU; only looked at for KVM.
         nvram: file for the UEFI variables, made by libvirt at start; required for `uefi`.
@@ -124,6 +128,8 @@ class MachineSpec:
     machine: Literal["q35", "pc"] = "q35"
     vcpus: int = 1
     memory: int = 1024
+    most_vcpus: int = 0
+    most_memory: int = 0
     accel: Literal["kvm", "tcg"] = "tcg"
     host_phys_bits: int = 0
     firmware: Literal["bios", "uefi"] = "bios"
@@ -159,8 +165,7 @@ def render(spec: MachineSpec, *, dac: bool = True) -> str:
     _text(domain, "name", spec.name)
     _text(domain, "uuid", str(spec.uuid))
     _metadata(domain, spec)
-    _text(domain, "memory", str(spec.memory), unit="MiB")
-    _text(domain, "vcpu", str(spec.vcpus))
+    _capacity(domain, spec)
     _os(domain, spec)
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
@@ -173,7 +178,7 @@ def render(spec: MachineSpec, *, dac: bool = True) -> str:
     devices = ET.SubElement(domain, "devices")
     _drives(devices, spec, dac)
     _ports(devices, spec)
-    _rest(devices)
+    _rest(devices, balloon=spec.most_memory > 0)
     _host_devices(devices, spec)
     _network(domain, devices, spec)
     ET.indent(domain)
@@ -208,6 +213,14 @@ def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> ET.Elem
     return element
 
 
+def _capacity(domain: ET.Element, spec: MachineSpec) -> None:
+    if spec.most_memory > spec.memory:
+        _text(domain, "maxMemory", str(spec.most_memory), slots=str(MEMORY_SLOTS), unit="MiB")
+    _text(domain, "memory", str(spec.memory), unit="MiB")
+    spare = {"current": str(spec.vcpus)} if spec.most_vcpus > spec.vcpus else {}
+    _text(domain, "vcpu", str(max(spec.vcpus, spec.most_vcpus)), **spare)
+
+
 def _metadata(domain: ET.Element, spec: MachineSpec) -> None:
     metadata = ET.SubElement(domain, "metadata")
     if spec.keepsake is not None:
@@ -235,12 +248,17 @@ def _os(domain: ET.Element, spec: MachineSpec) -> None:
 
 def _cpu(domain: ET.Element, spec: MachineSpec) -> None:
     if spec.accel == "tcg":
-        ET.SubElement(domain, "cpu", mode="maximum")
-        return
-    cpu = ET.SubElement(domain, "cpu", mode="host-passthrough", migratable="off")
-    if spec.host_phys_bits > MAX_PHYS_BITS:
+        cpu = ET.SubElement(domain, "cpu", mode="maximum")
+    else:
+        cpu = ET.SubElement(domain, "cpu", mode="host-passthrough", migratable="off")
+    if spec.accel == "kvm" and spec.host_phys_bits > MAX_PHYS_BITS:
         # libvirt refuses to emulate more bits than the host has, so smaller hosts go without.
         ET.SubElement(cpu, "maxphysaddr", mode="emulate", bits=str(MAX_PHYS_BITS))
+    if spec.most_memory > spec.memory:
+        # Memory is plugged into a node, so there has to be one.
+        numa = ET.SubElement(cpu, "numa")
+        cpus = f"0-{max(spec.vcpus, spec.most_vcpus) - 1}"
+        ET.SubElement(numa, "cell", id="0", cpus=cpus, memory=str(spec.memory), unit="MiB")
 
 
 def _clock(domain: ET.Element, spec: MachineSpec) -> None:
@@ -333,11 +351,11 @@ def _ports(devices: ET.Element, spec: MachineSpec) -> None:
         ET.SubElement(channel, "target", type="virtio", name=name)
 
 
-def _rest(devices: ET.Element) -> None:
+def _rest(devices: ET.Element, *, balloon: bool) -> None:
     ET.SubElement(devices, "controller", type="usb", model="none")
     video = ET.SubElement(devices, "video")
     ET.SubElement(video, "model", type="vga", vram="16384", heads="1")
-    ET.SubElement(devices, "memballoon", model="none")
+    ET.SubElement(devices, "memballoon", model="virtio" if balloon else "none")
     # pvpanic: a kernel that dies says so, instead of standing still until a time limit.
     ET.SubElement(devices, "panic", model="isa")
     rng = ET.SubElement(devices, "rng", model="virtio")

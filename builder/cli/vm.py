@@ -190,8 +190,8 @@ def set_(
     network: Annotated[str | None, typer.Option("--network", metavar="NET", help="user, nat, or bridge:NAME.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Change a VM; a running one changes when it is started next."""
-    from builder.clone import lifecycle
+    """Change a VM, at once where its guest follows; else from its next start on."""
+    from builder.clone import lifecycle, record
     from builder.clone.request import MIB, Request, check_network, check_words
 
     settings = ctx.ensure_object(State).settings()
@@ -208,12 +208,16 @@ def set_(
         assert one is not None
         wanted = Request(name, memory=size, network=network or one.network, address=one.address)
         check_words(wanted)
-        check_network(wanted, host, [])
-        changed, running = lifecycle.change(vms, host, name, changes)
+        check_network(wanted, host, [other for other in record.list_vms(vms) if other.name != name])
+        found = host.look(name)
+        changed, waits = lifecycle.change(vms, host, name, changes)
+    runs = found is not None and found.state != "off"
     if as_json:
-        document({**facts(vms, changed), "restart": running})
-    else:
-        lines([f"{name}: changed{', from its next start on' if running else ''}"])
+        document({**facts(vms, changed), "restart": bool(waits), "waits": waits})
+        return
+    for kind, value in changes.items():
+        when = " from its next start on" if kind in waits else " now" if runs else ""
+        lines([f"{name}: {kind} {value}{' MiB' if kind == 'memory' else ''}{when}"])
 
 
 def snapshot(

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from builder import images
-from builder.adapters import host_devices, process
+from builder.adapters import host_devices, plugging, process
+from builder.adapters.domain_xml import UserNet
 from builder.adapters.domains import Domains, Found
 from builder.clone import ports, removal, request
-from builder.clone.record import DISK, RECORD, Vm, changing, damaged, find, list_vms, save, spec
+from builder.clone.record import DISK, RECORD, Vm, changing, damaged, find, list_vms, network, save, spec
 from builder.errors import BuilderError, HostError, PublishError, UnreachableError
 from builder.images import Image, User
 
@@ -107,11 +108,15 @@ def switch_off(domains: Domains, name: str, *, now: bool, within: float) -> None
         )
 
 
-def change(vms: Path, domains: Domains, name: str, changes: Mapping[str, Any]) -> tuple[Vm, bool]:
-    """Change memory (MiB), processors or network; the clone, and whether it has to be started anew for it.
+def change(vms: Path, domains: Domains, name: str, changes: Mapping[str, Any]) -> tuple[Vm, list[str]]:
+    """Change memory (MiB), processors or network, at once where the clone runs and its guest follows.
+
+    Returns:
+        The clone, and what of the changes waits for its next start.
 
     Raises:
-        PublishError: there is no such clone.
+        PublishError: there is no such clone, or it runs and the network cannot be exchanged meanwhile.
+        HostError: libvirt refuses.
     """
     with changing(vms):
         vm = find(vms, name)
@@ -120,7 +125,26 @@ def change(vms: Path, domains: Domains, name: str, changes: Mapping[str, Any]) -
             new = request.with_port(new, _taken(vms))
         elif new.network != "user":
             new = new.model_copy(update={"port": None})
-        return _change(vms, domains, new), state_of(vm, domains.look(name)) not in ("off", "undefined")
+        runs = state_of(vm, domains.look(name)) not in ("off", "undefined")
+        if new.network != vm.network:
+            new = new.model_copy(update={"seen": None})
+            if runs:
+                _move(domains, vm, new)
+        new = _change(vms, domains, new)
+        act = {"memory": plugging.memory, "vcpus": plugging.vcpus}
+        waits = [kind for kind in act if runs and kind in changes and not act[kind](domains, name, changes[kind])]
+        return new, waits
+
+
+def _move(domains: Domains, vm: Vm, new: Vm) -> None:
+    """Put the card of a running clone into another network; user-mode networking is part of QEMU itself."""
+    wanted = network(new)
+    if vm.network == "user" or isinstance(wanted, UserNet):
+        raise PublishError(
+            f"{vm.name} runs, and meanwhile its network {vm.network} cannot be exchanged for {new.network}",
+            hint=f"builder vm stop {vm.name}",
+        )
+    plugging.network(domains, vm.name, vm.mac, wanted)
 
 
 def rest_on(vms: Path, catalogue: Path, domains: Domains, name: str, base: Image | None) -> Vm:

@@ -31,6 +31,10 @@ KNOWN_HOSTS = "known_hosts"
 # All that may stand in a clone's folder; libvirt's log daemon keeps up to three older logs.
 OWN = (DISK, SEED, NVRAM, KNOWN_HOSTS, RECORD, REPORTS, CONSOLE)
 DISK_SERIAL = "BUILDER-SYSTEM"
+# What a clone can grow to while it runs: a guest keeps tables for each processor and page that may ever come.
+MOST_VCPUS = 16
+MEMORY_TIMES = 4
+MOST_MEMORY = 65536  # MiB: below 36 bits of guest-physical addresses, with room for devices
 
 
 class Vm(BaseModel):
@@ -89,15 +93,15 @@ class Vm(BaseModel):
         return f"builder-{self.uuid}"
 
 
+def network(vm: Vm) -> UserNet | LibvirtNet | BridgeNet:
+    """The network that a record names."""
+    if vm.network == "user":
+        return UserNet(port=vm.port or 0, guest=vm.address.partition("/")[0] if vm.address else "")
+    return LibvirtNet() if vm.network == "nat" else BridgeNet(vm.network.partition(":")[2])
+
+
 def spec(vm: Vm, folder: Path) -> MachineSpec:
     """The machine that a record describes; `folder` is the clone's own."""
-    network: UserNet | LibvirtNet | BridgeNet
-    if vm.network == "user":
-        network = UserNet(port=vm.port or 0, guest=vm.address.partition("/")[0] if vm.address else "")
-    elif vm.network == "nat":
-        network = LibvirtNet()
-    else:
-        network = BridgeNet(vm.network.partition(":")[2])
     backing = (Layer(Path(vm.base), "qcow2"),) if vm.base else ()
     return MachineSpec(
         name=vm.name,
@@ -108,6 +112,8 @@ def spec(vm: Vm, folder: Path) -> MachineSpec:
         machine=vm.machine,
         vcpus=vm.vcpus,
         memory=vm.memory,
+        most_vcpus=max(vm.vcpus, MOST_VCPUS),
+        most_memory=max(vm.memory, min(MEMORY_TIMES * vm.memory, MOST_MEMORY)),
         accel=vm.accel,
         host_phys_bits=vm.host_phys_bits,
         firmware=vm.firmware,
@@ -119,7 +125,7 @@ def spec(vm: Vm, folder: Path) -> MachineSpec:
         cdroms=(folder / SEED,),
         console_log=folder / CONSOLE,
         serial1=folder / REPORTS,
-        network=network,
+        network=network(vm),
         on_reboot="restart",
         keepsake={"image": vm.image, "version": vm.version, "folder": str(folder)},
     )

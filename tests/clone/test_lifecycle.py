@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from builder import images
-from builder.adapters import disk, domains, waiting
+from builder.adapters import disk, domains, plugging, waiting
 from builder.adapters.domains import Domains
 from builder.clone import lifecycle, login, ports, record, texts
 from builder.errors import PublishError, RecipeError, UnreachableError
@@ -91,16 +91,58 @@ def test_a_machine_that_libvirt_lost_is_defined_again(house: House, host: Domain
 
 def test_changes_are_kept_in_record_and_machine(house: House, host: Domains) -> None:
     (vm,) = house.make(host, "web")
+    assert house.run("vm", "set", vm.name, "--memory", "64MiB").stdout == f"{vm.name}: memory 64 MiB\n"
     lifecycle.start(house.vms, host, vm.name)
+    # A processor is plugged in at once; memory of less than a block of Linux's cannot be.
     done = house.run("vm", "set", vm.name, "--memory", "96MiB", "--vcpus", "2")
-    assert done.stdout == f"{vm.name}: changed, from its next start on\n"
+    assert done.stdout.splitlines() == [f"{vm.name}: memory 96 MiB from its next start on", f"{vm.name}: vcpus 2 now"]
     assert record.find(house.vms, vm.name).memory == 96
+    assert running(host, vm.name) == (64 << 10, 2)
+    # Those that a machine was started with stay; what is beyond its sockets waits.
+    told = json.loads(house.run("vm", "set", vm.name, "--vcpus", "40", "--json").stdout)
+    assert (told["vcpus"], told["restart"], told["waits"]) == (40, True, ["vcpus"])
+    assert running(host, vm.name) == (64 << 10, 2)
+    house.run("vm", "set", vm.name, "--vcpus", "2")
     lifecycle.stop(house.vms, host, vm.name, now=True, within=1)
     lifecycle.start(house.vms, host, vm.name)
-    info = host.host.connection.lookupByName(vm.name).info()
-    assert (info[1], info[3]) == (96 << 10, 2)
+    assert running(host, vm.name) == (96 << 10, 2)
     assert house.run("vm", "set", vm.name).returncode == 2
     assert house.run("vm", "set", vm.name, "--memory", "12").returncode == 2
+
+
+def running(host: Domains, name: str) -> tuple[int, int]:
+    """KiB that a running machine has, and its processors."""
+    info = host.host.connection.lookupByName(name).info()
+    return info[2], info[3]
+
+
+def test_a_guest_that_does_not_follow_gets_its_memory_at_the_next_start(
+    house: House, host: Domains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugging, "FOLLOWS", 1.0)
+    (vm,) = house.make(host, "web", memory=256 << 20)
+    lifecycle.start(house.vms, host, vm.name)
+    for size in (128, 384):
+        changed, waits = lifecycle.change(house.vms, host, vm.name, {"memory": size})
+        assert (changed.memory, waits) == (size, ["memory"])
+    # The sector has no driver for a balloon: it was left what it had, and nothing waits for it to come.
+    assert running(host, vm.name)[0] == 256 << 10
+    lifecycle.stop(house.vms, host, vm.name, now=True, within=1)
+    lifecycle.start(house.vms, host, vm.name)
+    assert running(host, vm.name)[0] == 384 << 10
+
+
+def test_the_network_inside_qemu_is_not_exchanged_under_a_guest(house: House, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    lifecycle.start(house.vms, host, vm.name)
+    before = record.find(house.vms, vm.name)
+    with pytest.raises(PublishError, match="its network user cannot be exchanged for nat") as caught:
+        lifecycle.change(house.vms, host, vm.name, {"network": "nat"})
+    assert caught.value.hint == f"builder vm stop {vm.name}"
+    assert record.find(house.vms, vm.name) == before
+    lifecycle.stop(house.vms, host, vm.name, now=True, within=1)
+    changed, waits = lifecycle.change(house.vms, host, vm.name, {"network": "bridge:br7"})
+    assert (changed.network, changed.port, waits) == ("bridge:br7", None, [])
 
 
 def test_snapshots_are_taken_listed_and_gone_back_to(house: House, host: Domains) -> None:

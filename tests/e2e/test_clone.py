@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from builder.adapters import waiting
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
@@ -43,6 +44,7 @@ def test_three_clones_come_up_as_themselves_and_go_without_a_trace(person: Perso
         assert [vm["state"] for vm in person.json("vm", "list")] == ["running"] * 3
         shown = person.json("images", "show", IMAGE)
         assert sorted(user["name"] for user in shown["users"]) == NAMES
+        changes_while_it_runs(person, "farm-1")
         assert person.run("vm", "stop", "farm-1", "--within", "240").returncode == 0
         assert person.run("vm", "stop", "farm-2", "farm-3", "--now").returncode == 0
     finally:
@@ -53,3 +55,18 @@ def test_three_clones_come_up_as_themselves_and_go_without_a_trace(person: Perso
     assert content(base) == before
     assert list((person.folder / "artifacts" / "vms").iterdir()) == [person.folder / "artifacts" / "vms" / ".lock"]
     assert person.json("images", "verify", IMAGE)[0]["good"]
+
+
+def changes_while_it_runs(person: Person, name: str) -> None:
+    """Processors and memory come and go under a guest that has drivers for both, and the guest shows it."""
+
+    def shown() -> tuple[int, int]:
+        told = person.run("vm", "ssh", name, "--", "nproc; sed -n 's/MemTotal: *//p' /proc/meminfo").stdout.split()
+        return int(told[0]), int(told[1]) >> 10
+
+    vcpus, memory = shown()
+    assert person.json("vm", "set", name, "--vcpus", str(vcpus + 1), "--memory", "1280MiB")["waits"] == []
+    assert waiting.until(lambda: True if shown()[0] == vcpus + 1 else None, within=60, every=1)
+    assert 200 < shown()[1] - memory <= 256
+    assert person.json("vm", "set", name, "--memory", "768MiB")["waits"] == []
+    assert -260 < shown()[1] - memory < -200

@@ -71,6 +71,8 @@ SPECS = {
     "host-devices": dataclasses.replace(
         INSTALL, host_disks=(Path("/dev/disk/by-id/ata-QEMU_1"),), host_devices=("0000:01:00.0", "0000:01:00.1")
     ),
+    "grows": dataclasses.replace(INSTALL, most_vcpus=16, most_memory=8192),
+    "grows-kvm": dataclasses.replace(INSTALL, accel="kvm", host_phys_bits=48, most_vcpus=16, most_memory=8192),
     "odd-characters": dataclasses.replace(
         INSTALL,
         run_id="<&>\"'",
