@@ -107,6 +107,46 @@ def test_an_image_over_its_budget_fails_and_the_published_one_stands(person: Per
     assert person.json("run", "centos7-minimal", "--media", "medium.iso")["image"] == golden["image"]
 
 
+# Publishes an empty disk as a version of an image (folder, name), a year older than it is.
+OLDER = """\
+import json, sys
+from pathlib import Path
+from builder import images
+from builder.adapters import disk
+folder, name = Path(sys.argv[1]), sys.argv[2]
+disk.create(folder / "older.qcow2", 1 << 20, "qcow2")
+made = images.publish(folder / "images", name, {f"{name}.qcow2": folder / "older.qcow2"}, {})
+path = made.path / images.MANIFEST
+told = json.loads(path.read_bytes()) | {"created": "2020-01-01T00:00:00+00:00"}
+path.chmod(0o644)
+path.write_text(json.dumps(told))
+print(made.version)
+"""
+
+
+def test_a_version_that_was_rolled_back_from_waits_for_its_release(person: Person, golden: Any) -> None:
+    artifacts, version = person.folder / "artifacts", golden["image"]["version"]
+    unchanged = ["run", "centos7-minimal", "--media", "medium.iso"]
+    script = [*person.command()[:-2], "-c", OLDER, str(artifacts), NAME]
+    older = subprocess.run(
+        script, cwd=person.folder, env=person.environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+    def latest() -> str:
+        return str((artifacts / "images" / NAME / "latest").readlink())
+
+    assert person.json(*unchanged)["built"] == ["publish"]
+    assert latest() == version
+    assert person.json("images", "rollback", NAME)["held_version"] == version
+    assert latest() == older
+    assert person.json(*unchanged)["built"] == []
+    assert latest() == older
+    assert person.json("images", "release", NAME)["latest"]
+    assert latest() == version
+    removed = person.json("images", "prune", NAME, "--keep", "1")["removed"]
+    assert [one["version"] for one in removed] == [older]
+
+
 def test_a_rehearsal_never_answers_to_the_real_name(person: Person, golden: Any) -> None:
     done = person.run("images", "show", "centos7-minimal")
     assert done.returncode == 7

@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from builder.adapters import disk, secret_scan
+from builder.secrets import Secrets
+from builder.store import Store
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
@@ -52,6 +55,25 @@ def test_a_provisioned_image_passes_the_same_gate(person: Person, golden: Any, w
     assert len({twin["machine_id"] for twin in twins.values()}) == 2
     # The raw disk was searched: what the first boot made (host keys) is not even among freed blocks.
     assert "search" in manifest["stages"]["seal"]["ledger"]["seconds"]
+
+
+def test_a_clone_of_it_passes_the_same_checks_and_its_base_holds_no_secret(
+    person: Person, golden: Any, web: Any, tmp_path: Path
+) -> None:
+    checks = person.json("images", "show", IMAGE)["manifest"]["stages"]["verify"]["inputs"]["checks"]
+    assert len(checks) == 2
+    try:
+        person.json("clone", IMAGE, "shop", "--wait")
+        for name, command in checks:
+            done = person.run("vm", "ssh", "shop", "--", command)
+            assert done.returncode == 0, f"{name}: {done.stderr}"
+        assert person.run("vm", "ssh", "shop", "--", "hostname").stdout == "shop\n"
+    finally:
+        assert person.run("vm", "delete", "shop").returncode == 0
+    raw = tmp_path / "web.raw"
+    disk.convert(Path(web["image"]["disk"]), "qcow2", raw, "raw")
+    secrets = Secrets(Store(person.folder / "artifacts" / ".store"), "centos7-minimal", peek=True)
+    assert secret_scan.scan(raw, password=secrets.root_password, crypt=secrets.root_crypt) == []
 
 
 def test_unchanged_nothing_is_done_and_a_changed_script_provisions_again(person: Person, web: Any) -> None:
