@@ -138,7 +138,7 @@ class Lines(Watcher):
         now = time.monotonic()
         if now - self.last_beat >= self.every:
             self.last_beat = now
-            self._stamped(f"{self.active}: {clean(text)}{self._left()}")
+            self._stamped(f"{self.active}: {clean(text)}{self._left()}" if self.active else clean(text))
 
     def _left(self) -> str:
         left = left_text(self.left())
@@ -303,6 +303,10 @@ class Terminal(Watcher):
 
     def beat(self, text: str) -> None:
         self.last_beat = clean(text).strip()
+        # Work without stages (an export) shows its beats alone.
+        if not self.rows and not self.live.is_started:
+            with suppress(OSError, ValueError):
+                self.live.start()
 
     def _settle(self, step: Step, state: str, seconds: float) -> None:
         self.last_beat = ""
@@ -317,6 +321,8 @@ class Terminal(Watcher):
             lines.append(self._line(row))
             if row.state == "run" and self.last_beat:
                 lines.append(_cut(f"{'':15}{self.last_beat}", "dim"))
+        if not self.rows and self.last_beat:
+            lines.append(_cut(self.last_beat, "dim"))
         return Group(*lines)
 
     def _line(self, row: _Row) -> Text:

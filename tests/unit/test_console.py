@@ -167,6 +167,25 @@ def test_the_active_stage_shows_its_last_beat_on_one_line(
     assert [line.split()[1] for line in lines if not line.startswith("    ")][-1] == "provision"
 
 
+@pytest.mark.parametrize(("ended", "left"), [(False, ["writing: 5 %"]), (True, [])])
+def test_work_without_stages_shows_its_beats_until_it_ends(
+    terminal: Callable[[Callable[[io.TextIOWrapper], None]], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    ended: bool,
+    left: list[str],
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+
+    def write(stream: io.TextIOWrapper) -> None:
+        watched = console.Terminal(stream)
+        watched.beat("writing: 5 %")
+        if ended:
+            watched.__exit__(None)
+        watched.live.stop()
+
+    assert terminal(write) == left
+
+
 def test_a_pipe_gets_plain_lines_and_few_beats() -> None:
     stream = io.StringIO()
     watched = console.watcher(as_json=False, stream=stream)
@@ -186,6 +205,9 @@ def test_a_pipe_gets_plain_lines_and_few_beats() -> None:
     tell(console.Lines(eager, every=0.0), fails=True)
     assert "install: Installing kernel" in eager.getvalue()
     assert eager.getvalue().endswith("install: failed after 1 m 32 s\n")
+    alone = io.StringIO()
+    console.Lines(alone, every=0.0).beat("writing: 5 %")
+    assert alone.getvalue() == "00:00:00 writing: 5 %\n"
 
 
 def test_programs_get_one_json_object_a_line() -> None:
