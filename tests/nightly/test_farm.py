@@ -148,6 +148,10 @@ def test_the_builds_of_a_killed_worker_are_finished_on_the_other(place: Place) -
     place.recipe("a", behave="wait")
     with two_hosts(place) as farm, night(place, "--scheduler", farm.address) as child:
         store, process = begun(farm)
+        # What a build says is here while it still runs.
+        said = place.folder / "err"
+        begins = re.compile('"event": "started", .*"stage": "install"')
+        assert waiting.until(lambda: begins.search(said.read_text()), within=30)
         [other] = set(farm.workers) - {store}
         # What waits on the first worker does not wait on the second one.
         (other / "calm").touch()
