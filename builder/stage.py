@@ -56,7 +56,7 @@ class Ledger:
     """Where the seconds of a stage went, by kind (`guest`, `copy`, `convert`, `hash`), and bytes moved.
 
     Args:
-        longest: the longest wait of a kind in seconds: `quiet` (no sign of life), `boot` (until root was in).
+        longest: the longest wait of a kind in seconds: `quiet` (no sign of life).
         accel: the accelerator that its guests ran with; "" when there were none.
     """
 

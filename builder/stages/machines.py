@@ -50,7 +50,7 @@ def tightened(settings: Settings, accel: str) -> Patience:
     def least(given: float, learned: float) -> float:
         return max(LEAST * given, min(given, learned))
 
-    return Patience(least(wide.install, seen.install), least(wide.quiet, seen.quiet), least(wide.boot, seen.boot))
+    return Patience(least(wide.install, seen.install), least(wide.quiet, seen.quiet), wide.boot)
 
 
 def keep_picture(machine: Machine, path: Path) -> None:

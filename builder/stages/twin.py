@@ -21,7 +21,7 @@ from builder.errors import HostError, VerifyError
 from builder.seed import Identity, files
 from builder.stage import Job
 from builder.stages import evidence
-from builder.stages.machines import identity, tail, tightened
+from builder.stages.machines import identity, stretched, tail
 
 MIB = 1 << 20
 DISK_SERIAL = "BUILDER-SYSTEM"
@@ -153,7 +153,7 @@ def boot_twin(
     stop = threading.Event()
     machine = machines.enter_context(host.boot(spec, job.scratch / f"{role}.stream", keep=job.settings.keep_failed))
     machines.callback(stop.set)
-    limit = tightened(job.settings, accel.name).boot
+    limit = stretched(job.settings.patience, accel.name).boot
     return Twin(role, instance, machine, told, console, key[0], limit, started, stop)
 
 

@@ -101,7 +101,6 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, TwinReport, TwinRepo
                 evidence.make_readable(job.evidence / f"{twin.role}.console.log")
             raise
         first, second = (future.result() for future in examined)
-    job.ledger.waited("boot", max(first.boot_seconds, second.boot_seconds))
     return accel.name, first, second
 
 

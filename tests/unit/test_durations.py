@@ -67,7 +67,7 @@ def test_learned_limits_tighten_those_of_the_recipe_and_never_loosen_them(tmp_pa
     # Four times the recipe's under TCG, and a quarter of that at the least.
     assert tightened(given, "tcg") == Patience(install=8000, quiet=600, boot=1200)
     assert tightened(given, "kvm") == Patience(3600, 600, 300)
-    slow = Settings(tmp_path, (), (), patience=Patience(), learned={"kvm": Patience(1e6, 1e6, 1e6)})
+    slow = Settings(tmp_path, (), (), patience=Patience(), learned={"kvm": Patience(1e6, 1e6, 0.1)})
     assert tightened(slow, "kvm") == Patience()
 
 

@@ -116,7 +116,7 @@ def test_silent_guest_is_given_up_with_a_picture(make_job: MakeJob) -> None:
 
 def test_silent_guest_is_given_up_sooner_where_earlier_runs_were_never_silent(make_job: MakeJob) -> None:
     job = make_job(boot_sector(ttys0=b"thinking\r\n", end="hang"), quiet=2)
-    learned = {"tcg": Patience(install=900, quiet=0.1, boot=60)}
+    learned = {"tcg": Patience(install=900, quiet=0.1)}
     job = replace(job, settings=replace(job.settings, learned=learned))
     # The recipe's 2 s are 8 s under TCG, of which a quarter holds in any case.
     with pytest.raises(InstallError, match="no sign of life for 2 s"):
