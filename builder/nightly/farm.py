@@ -106,8 +106,8 @@ class Farm(Executor):
             )
         self._sized = all(MEMORY in worker for worker in able)
         self.workers, self.slots = len(able), sum(int(worker[SLOTS]) for worker in able)
-        # No more than there are slots are under way: Dask would give all of them to workers at once, and leave those
-        # idle that are done early. Each thread only waits.
+        # No more than there are slots are under way: Dask hands all that it has to workers at once, and when a worker
+        # is lost, holds every build that only waited there suspect of having killed it. Each thread only waits.
         self._waiting = ThreadPoolExecutor(self.slots, thread_name_prefix="farm")
         largest = max((parse_bytes(worker.get(MEMORY, 0)) for worker in able), default=0)
         for build in builds.values():
