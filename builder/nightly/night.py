@@ -114,9 +114,10 @@ def spread(
             if build.name not in results and future.done() and not future.cancelled():
                 results[build.name] = _outcome(future, build, crew)
                 done(results[build.name])
+    deaf = {build.name for future, build in futures.items() if not future.done()}
     for build in builds:
         if build.name not in results:
-            results[build.name] = not_built(build, CUT)
+            results[build.name] = _unheard(build) if build.name in deaf else not_built(build, CUT)
             done(results[build.name])
     return Ended(tuple(results[build.name] for build in builds), interrupt)
 
@@ -133,6 +134,13 @@ def _outcome(future: Future[Any], build: Build, crew: Crew) -> Result:
         told = Fault(kind="host", exit_code=HostError.exit_code, brief="the farm lost the build", details=str(fault))
         blank = not_built(build, "")
         return blank.model_copy(update={"verdict": "failed", "exit_code": HostError.exit_code, "fault": told})
+
+
+def _unheard(build: Build) -> Result:
+    """The result of a build on a worker that does not answer: its lease will end it there."""
+    code = Interrupted.exit_code
+    told = Fault(kind="interrupted", exit_code=code, brief="interrupted; its worker does not answer any more")
+    return not_built(build, "").model_copy(update={"verdict": "interrupted", "exit_code": code, "fault": told})
 
 
 def not_built(build: Build, why: str) -> Result:

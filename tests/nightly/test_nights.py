@@ -7,14 +7,19 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from builder.adapters import waiting
 from builder.images import proofs
+from builder.nightly.matrix import Build
+from builder.nightly.night import spread
+from builder.nightly.record import Result
 from tests.nightly.conftest import Place, verdicts
 
 
@@ -174,6 +179,55 @@ def test_an_interrupt_ends_the_builds_and_is_reported(place: Place) -> None:
     assert place.diary()[-1] == "undone"
     assert verdicts(json.loads((place.folder / "out").read_text())) == {"a": "interrupted"}
     assert (place.artifacts / "reports" / "latest" / "index.html").is_file()
+
+
+def test_a_build_that_does_not_obey_is_told_from_one_that_never_began() -> None:
+    """As on a farm whose worker hangs: nobody waits for it for ever."""
+    never = threading.Event()
+
+    class Deaf(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - Executor's
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+
+    class Crew:
+        def __init__(self) -> None:
+            self.executor = Deaf(2)
+            self.orders: list[signal.Signals] = []
+
+        def work(self, build: Build) -> Result:
+            if build.name == "hangs":
+                never.wait()
+            return Result(name=build.name, pipeline=build.name, verdict="published")
+
+        def unpack(self, found: Result) -> Result:
+            return found
+
+        def halt(self) -> None:
+            raise AssertionError
+
+        def end(self, how: signal.Signals) -> None:
+            self.orders.append(how)
+
+    told: list[str] = []
+
+    def done(result: Result) -> None:
+        told.append(result.name)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    crew = Crew()
+    builds = [Build(name, name) for name in ("hangs", "quick", *map(str, range(99)))]
+    try:
+        ended = spread(builds, crew, done, grace=0.1)
+    finally:
+        never.set()
+    assert crew.orders == [signal.SIGTERM, signal.SIGKILL]
+    assert isinstance(ended.interrupt, KeyboardInterrupt)
+    found = {result.name: result for result in ended.results}
+    assert (found["hangs"].verdict, found["hangs"].exit_code) == ("interrupted", 130)
+    assert found["quick"].verdict == "published"
+    assert {"published", "not built"} >= {found[str(number)].verdict for number in range(99)}
+    assert len(told) == len(builds)
 
 
 def test_builds_end_when_the_night_is_killed(place: Place) -> None:
