@@ -31,6 +31,8 @@ _ISOLINUX_CHOICE = r"\s*((default|timeout|totaltimeout|ontimeout|prompt)\b|menu\
 _ISOLINUX_PROGRAM = r"\s*(ui\s|default\s+\S+\.c32\b)"
 # The x86 kernel takes no more than 2048 bytes, the closing zero included (COMMAND_LINE_SIZE).
 _LINE_LIMIT = 2047
+# What GRUB's shell reads as more than a letter (GRUB manual, "Shell-like scripting"); `#` in front begins a comment.
+_SPECIAL = re.compile(r"[\s\0'\"{}|&$;<>]|^#")
 
 
 def label_argument(volume_id: str) -> str:
@@ -76,13 +78,14 @@ def require_label(text: str, volume_id: str, name: str) -> None:
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """See that each kernel argument is one word.
+    """See that each kernel argument is one word to kernel and boot loaders.
 
     Raises:
-        MediumError: one is empty or holds white space; a space inside a label is spelled `\\x20`.
+        MediumError: one is empty or holds white space, a quote or what GRUB would act on; a space inside a label is
+            spelled `\\x20`.
     """
     for argument in arguments:
-        if not argument or re.search(r"[\s\0'\"]", argument):
+        if not argument or not argument.isprintable() or _SPECIAL.search(argument):
             raise MediumError(
                 f"kernel argument {argument!r} is not one plain word", hint=r"write a space inside a label as \x20"
             )
