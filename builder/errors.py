@@ -5,7 +5,13 @@ The class decides the exit code; nothing outside `builder.cli` exits.
 
 from __future__ import annotations
 
+import errno
+import os
 from dataclasses import asdict, dataclass
+
+# What a full, read-only or failing disk, or a lack of rights, is to blame for, and never a bug of ours.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PLACES = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,19 @@ class HostError(BuilderError):
 
     exit_code = 3
     kind = "host"
+
+
+def of_os_error(fault: OSError, where: object = "") -> HostError | None:
+    """The same for people, when the disk or our rights on it are to blame; None when it may be a bug.
+
+    Args:
+        where: the place, if the fault names none.
+    """
+    if fault.errno not in _PLACES:
+        return None
+    hint = "builder gc frees space" if fault.errno in _FULL else ""
+    place = fault.filename or where
+    return HostError(f"{os.strerror(fault.errno)}{f': {place}' if place else ''}", str(fault), hint)
 
 
 class MediumError(BuilderError):

@@ -5,7 +5,6 @@ In between another run may have finished, dropped or damaged something; so nothi
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from typing import Literal
 from builder import cleaning, runs
 from builder.console import JsonLines, Recorded
 from builder.durations import Durations
-from builder.errors import BuilderError, HostError, PublishError
+from builder.errors import BuilderError, PublishError, of_os_error
 from builder.objects import Record, condemn
 from builder.planning import ASKED, closure, decide, fault, needs_of, plan
 from builder.recipe import Recipe
@@ -311,11 +310,10 @@ def _plain_os_errors(store: Store) -> Iterator[None]:
     try:
         yield
     except OSError as fault:
-        if fault.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        plain = of_os_error(fault, store.root)
+        if plain is None:
             raise
-        hint = "builder gc frees space" if fault.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        where = fault.filename or store.root
-        raise HostError(f"{os.strerror(fault.errno)}: {where}", str(fault), hint) from fault
+        raise plain from fault
 
 
 @contextmanager

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -20,7 +21,7 @@ from builder import __version__
 from builder.cli import catalogue, clone, host, housekeeping, keys, media, nightly, recipes, run, vm
 from builder.cli.output import document, lines, mute
 from builder.cli.state import State, short
-from builder.errors import BuilderError, HostError, Interrupted
+from builder.errors import BuilderError, HostError, Interrupted, of_os_error
 from builder.interrupt import one_interrupt
 
 # Without markup mode typer prints help without rich, whose import alone would take half the time that --help has.
@@ -75,6 +76,8 @@ def main() -> int:
         return done.code if isinstance(done.code, int) else int(done.code is not None)
     except (BuilderError, Interrupted, KeyboardInterrupt) as error:
         return _report(error, state)
+    except OSError as error:
+        return _report(of_os_error(error) or _broken(error, state), state)
     except Exception as error:
         return _report(_broken(error, state), state)
     finally:
@@ -96,7 +99,8 @@ def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State)
     else:
         colour = console.colourful(sys.stderr)
         try:
-            sys.stderr.write("\n".join(console.error_lines(error, shown, colour=colour)) + "\n")
+            width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
+            sys.stderr.write("\n".join(console.error_lines(error, shown, colour=colour, width=width)) + "\n")
         except OSError:
             mute(sys.stderr.fileno())
     return getattr(error, "exit_code", Interrupted.exit_code)
@@ -104,7 +108,10 @@ def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State)
 
 def _as_dict(error: BuilderError | Interrupted | KeyboardInterrupt) -> dict[str, object]:
     if isinstance(error, BuilderError):
-        return error.as_dict()
+        # Also what failed before a run began has a cause that a program may act on.
+        from builder.stages import verdict
+
+        return verdict.name(error).as_dict()
     code = Interrupted.exit_code
     return {"kind": "interrupted", "exit_code": code, "brief": "interrupted", "details": str(error), "hint": ""}
 

@@ -75,20 +75,33 @@ def times_lines(took: dict[str, Any]) -> list[str]:
 
 
 def error_lines(
-    error: BuilderError | Interrupted | KeyboardInterrupt, evidence: str = "", *, colour: bool
+    error: BuilderError | Interrupted | KeyboardInterrupt, evidence: str = "", *, colour: bool, width: int = 0
 ) -> list[str]:
-    """An error for people: what happened, indented where and why, what to do, where the evidence is."""
+    """An error for people: what happened, indented where and why, what to do, where the evidence is.
+
+    Args:
+        width: columns of the terminal, whose end tears no word; 0 lets lines be as long as they are.
+    """
     red, bold, plain = ("\033[1;31m", "\033[1m", "\033[0m") if colour else ("", "", "")
     if not isinstance(error, BuilderError):
         lines = [f"{red}interrupted{plain}" + (f" by {error}" if str(error) else "")]
     else:
-        lines = [f"{red}error:{plain} {bold}{clean(error.brief)}{plain}"]
-        lines += [f"  {clean(line)}".rstrip() for line in error.details.expandtabs().splitlines()]
-        lines += [f"{bold}hint:{plain} {clean(line)}" for line in error.hint.splitlines()[:1]]
-        lines += [f"      {clean(line)}" for line in error.hint.splitlines()[1:]]
+        first, *more = _folded(7, error.brief, width)
+        lines = [f"{red}error:{plain} {bold}{first.lstrip()}{plain}", *(f"{bold}{line}{plain}" for line in more)]
+        for line in error.details.expandtabs().splitlines():
+            lines += _folded(2, line, width)
+        hint = [part for line in error.hint.splitlines() for part in _folded(6, line, width)]
+        lines += [f"{bold}hint:{plain} {line.lstrip()}" for line in hint[:1]] + hint[1:]
     if evidence:
         lines.append(f"{bold}evidence:{plain} {evidence}")
     return lines
+
+
+def _folded(indent: int, text: str, width: int) -> list[str]:
+    """A line of text as lines that are indented and fit the width."""
+    inner = width - indent
+    parts = textwrap.wrap(clean(text), inner, break_on_hyphens=False) if 0 < inner < len(text) else [clean(text)]
+    return [f"{'':{indent}}{part}".rstrip() for part in parts]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:

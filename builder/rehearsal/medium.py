@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from builder.adapters.atomic_file import replacing
 from builder.adapters.process import find, run
 from builder.errors import HostError
 from builder.rehearsal import initrd, iso, packages, tree
@@ -48,20 +48,22 @@ def inputs_digest(cache: Path | None = None) -> str:
     host = packages.this_host()
     state = hashlib.sha256(f"{_own_state()} {packages.apt_state()} {host}".encode()).hexdigest()
     known = cache / "rehearsal-inputs.json" if cache else None
-    if known is not None and known.exists():
-        last = json.loads(known.read_text())
-        if last["state"] == state:
-            return str(last["digest"])
+    if known is not None:
+        with suppress(OSError, ValueError, KeyError):
+            last = json.loads(known.read_text())
+            if last["state"] == state:
+                return str(last["digest"])
     whole = hashlib.sha256()
     for path in tree.sources():
         whole.update(f"{path.name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
     whole.update(json.dumps([host.family, host.codename, sorted(packages.resolve(host).items())]).encode())
     answer = whole.hexdigest()
-    if known is not None:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        new = known.with_suffix(f".{os.getpid()}")
-        new.write_text(json.dumps({"state": state, "digest": answer}))
-        new.replace(known)
+    # A full or read-only place has no memory: then apt is asked each time.
+    with suppress(HostError, OSError):
+        if known is not None:
+            known.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(known) as file:
+                file.write(json.dumps({"state": state, "digest": answer}).encode())
     return answer
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,11 +30,13 @@ from tests.adapters.media import vendor
 from tests.fault_table import FaultRow
 from tests.faults.conftest import SectorSecrets
 from tests.pipeline import toys
+from tests.pipeline.processes import start, status
 from tests.pipeline.test_killed import assert_catalogue_is_whole, assert_nothing_is_left, assert_objects_are_whole
 from tests.pipeline.test_races import run_one, together
 from tests.pipeline.toys import Watcher, plan_in, run_in, told
 
 MIB = 1 << 20
+ROOT = Path(__file__).parents[2]
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
 
 
@@ -235,6 +240,24 @@ def test_read_only_store(tmp_path: Path, fault_row: FaultRow) -> None:
         run_in(folder, fresh={"seal"})
 
 
+@needs_root
+def test_the_command_on_a_read_only_disk(tmp_path: Path, fault_row: FaultRow) -> None:
+    """`plan` needs to write nothing; `run` says what it lacks, and is no crash."""
+    with fault_row("builder run on a read-only disk", place=tmp_path) as row, small_disk(tmp_path / "a", MIB) as folder:
+        subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+        words = [sys.executable, "-m", "builder", "--artifacts", str(folder / "artifacts")]
+        asked = [*words, "plan", "centos7-minimal", "--media", "rehearsal"]
+        planned = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert (planned.returncode, planned.stderr) == (0, "")
+        assert planned.stdout.count("first run") == 7
+        row.now()
+        asked = [*words, "run", "centos7-minimal", "--media", "rehearsal", "--json"]
+        failed = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+        error = json.loads(failed.stdout)["error"]
+        row.judged(error["cause"])
+        assert (failed.returncode, error["cause"], error["transient"]) == (3, "read-only", False)
+
+
 def test_ten_runs_at_once(memory_path: Path, fault_row: FaultRow) -> None:
     with fault_row("ten runs of one order at once", kind="mend", place=memory_path) as row:
         row.now()
@@ -244,13 +267,18 @@ def test_ten_runs_at_once(memory_path: Path, fault_row: FaultRow) -> None:
         assert {record.outcome for record in runs.list_runs(toys.settings_in(memory_path).runs)} == {"done"}
 
 
-def test_a_clock_that_was_set_back(memory_path: Path, fault_row: FaultRow) -> None:
-    """Everything was made a year from now: objects, marks of dead runs, records."""
-    with fault_row("the clock was a year ahead, and is set back", kind="mend", place=memory_path) as row:
+YEAR = 365 * 86400
+
+
+@pytest.mark.parametrize(("ahead", "was"), [(YEAR, "ahead, and is set back"), (-YEAR, "behind, and is put right")])
+def test_a_clock_that_jumps(ahead: int, was: str, memory_path: Path, fault_row: FaultRow) -> None:
+    """Everything was made a year from now, or a year ago: objects, records, the remains of a killed run."""
+    with fault_row(f"the clock was a year {was}", kind="mend", place=memory_path) as row:
         run_in(memory_path)
+        assert status(start(die_in_a_stage, memory_path)) == -signal.SIGKILL
         settings = toys.settings_in(memory_path)
-        ahead = 365 * 86400
-        for path in [*Store(settings.store).objects.iterdir(), *settings.runs.iterdir()]:
+        store = Store(settings.store)
+        for path in [*store.objects.iterdir(), *store.tmp.iterdir(), *store.marks.iterdir(), *settings.runs.iterdir()]:
             facts = path.stat()
             os.utime(path, (facts.st_atime + ahead, facts.st_mtime + ahead))
         row.now()
@@ -259,3 +287,13 @@ def test_a_clock_that_was_set_back(memory_path: Path, fault_row: FaultRow) -> No
         row.judged("nothing rebuilt, nothing lost")
         assert latest(memory_path).latest
         assert_nothing_is_left(settings)
+
+
+def die_in_a_stage(folder: Path) -> None:
+    """A run that is killed half-way."""
+
+    def die(job: Job) -> None:
+        (job.out / "half").write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    run_in(folder, stages=(replace(toys.STAGES[0], run=die),), fresh={"fetch"})

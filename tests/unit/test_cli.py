@@ -33,7 +33,7 @@ COMMANDS = [
 
 # Commands of a test that end as no command should, or wait for a signal, added to the real application.
 ODD = """
-import sys
+import errno, sys
 from signal import pause
 from builder import errors
 from builder.cli import main
@@ -46,6 +46,10 @@ def fail(name: str, as_json: Json = False) -> None:
 @main.app.command()
 def crash(as_json: Json = False) -> None:
     raise LookupError("nobody foresaw this")
+
+@main.app.command()
+def disk(name: str, as_json: Json = False) -> None:
+    raise OSError(getattr(errno, name), "not used", "/some/place")
 
 @main.app.command()
 def wait(as_json: Json = False) -> None:
@@ -309,6 +313,24 @@ def test_a_crash_is_short_and_its_traceback_is_in_a_file(odd: Run, tmp_path: Pat
     assert again["exit_code"] == 1
     # In the same second, and not elsewhere for that.
     assert again["hint"].startswith("see place/")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "cause"),
+    [
+        ("EROFS", 3, "read-only"),
+        ("ENOSPC", 3, "disk full"),
+        ("EACCES", 3, ""),
+        ("EIO", 3, "disk error"),
+        ("EXDEV", 1, ""),
+    ],
+)
+def test_a_disk_that_cannot_be_written_is_no_crash(odd: Run, name: str, code: int, cause: str, tmp_path: Path) -> None:
+    done = odd("--artifacts", "place", "disk", name, "--json")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["exit_code"], error["cause"]) == (code, code, cause)
+    assert (tmp_path / "place").exists() is (code == 1)
+    assert code == 1 or error["brief"].endswith(": /some/place")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -264,6 +264,14 @@ def test_an_error_has_cause_details_hint_and_evidence() -> None:
         "      and there",
         "evidence: artifacts/runs/x",
     ]
+    long = InstallError(
+        "install: " + "brief " * 20, "  at " + "details-" * 3 + " and more" * 12, "do " * 40 + "\nor this"
+    )
+    folded = console.error_lines(long, colour=False, width=80)
+    assert max(map(len, folded)) <= 80
+    assert " ".join(" ".join(folded).split()) == " ".join(" ".join(console.error_lines(long, colour=False)).split())
+    assert [line[:7] for line in folded[:3]] == ["error: ", "       ", "    at "]
+    assert folded[-1] == "      or this"
     assert console.error_lines(InstallError("no"), colour=True)[0].startswith("\x1b[1;31merror:\x1b[0m")
     assert console.error_lines(Interrupted("SIGTERM"), colour=False) == ["interrupted by SIGTERM"]
 
