@@ -47,7 +47,14 @@ FILES = {
     RECORD: "the run's record: steps, digests, seconds",
 }
 # Where to look first, by the source of the line that told the cause.
-_FIRST = {"console": "console.txt", "all signals": "screenshot.png", "ttyS1": "ttyS1.log", "libvirt": "console.txt"}
+_FIRST = {
+    "console": "console.txt",
+    "all signals": "screenshot.png",
+    "ttyS1": "ttyS1.log",
+    "libvirt": "console.txt",
+    # A copy that did not let root in.
+    "verify": "console.txt",
+}
 KEEP_RUNS = 50
 KEEP_BYTES = 2 << 30
 
@@ -311,7 +318,10 @@ def _readme(folder: Path, record: RunRecord) -> str:
     verdict = record.verdict or {}
     there = [path.name for path in sorted(folder.iterdir())]
     told = verdict.get("source", "")
-    first = _FIRST.get(told, told)
+    name = _FIRST.get(told, told)
+    # What a copy left has its role in front: `twin-a.console.txt`.
+    role = str(verdict.get("brief", "")).partition(":")[0]
+    first = next((one for one in (f"{role}.{name}", name) if one in there), VERDICT)
     where = f" in {verdict['stage']}" if verdict.get("stage") else ""
     lines = [f"Run {record.id} of {record.pipeline} {record.outcome}{where}: exit code {verdict.get('exit_code')}.", ""]
     for name, text in (
@@ -319,7 +329,7 @@ def _readme(folder: Path, record: RunRecord) -> str:
         ("line", verdict.get("line")),
         ("found in", told),
         ("do", verdict.get("hint")),
-        ("look first", first if first in there else VERDICT),
+        ("look first", first),
     ):
         if text:
             lines.append(f"  {name + ':':<12}{text}")

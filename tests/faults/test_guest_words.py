@@ -81,6 +81,7 @@ SAID = (
     Words("reboot", "a triple fault\r\n", end="triple fault"),
     Words("kernel panic", "pvpanic tells\r\n", end="panic"),
     Words("foreign marker", "Powering off.\r\n", "0f0f", end="poweroff", ttys1="BUILDER INSTALLED 0f0f\n"),
+    Words("no DHCP", "dhclient[812]: No DHCPOFFERS received.\r\n", "No DHCPOFFERS received", end="poweroff"),
 )  # fmt: skip
 FAST = SAID[:2] + SAID[5:6] + SAID[19:20] + SAID[21:22]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from builder import runs
-from builder.errors import InstallError, PublishError
+from builder.errors import InstallError, Proof, PublishError
 from builder.store import Store
 
 
@@ -104,6 +104,29 @@ def test_a_recorded_failure_is_read_back(tmp_path: Path) -> None:
         "transient": False,
         "stage": "install",
     }
+
+
+@pytest.mark.parametrize(
+    ("brief", "source", "first"),
+    [
+        ("twin-b: the guest's kernel panicked", "console", "twin-b.console.txt"),
+        ("twin-b: failed unit: a.service", "verify", "twin-b.console.txt"),
+        ("install: the guest shows no sign of life", "all signals", "screenshot.png"),
+        ("install: QEMU was killed", "qemu.log", "verdict.json"),
+    ],
+)
+def test_the_readme_says_what_to_look_at_first(brief: str, source: str, first: str, tmp_path: Path) -> None:
+    def fail() -> None:
+        with runs.recording(Store(tmp_path / "store"), tmp_path, "run-1", "toy"):
+            for name in ("twin-b.console.txt", "console.txt", "screenshot.png"):
+                (tmp_path / "run-1" / name).touch()
+            fault = InstallError(brief)
+            fault.proof = Proof("x", "x", source)
+            raise fault
+
+    with pytest.raises(InstallError):
+        fail()
+    assert f"look first: {first}\n" in (tmp_path / "run-1" / runs.README).read_text()
 
 
 def test_a_live_run_is_seen_and_its_id_is_taken(tmp_path: Path) -> None:
