@@ -36,6 +36,7 @@ FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 EVERY = 0.25  # seconds between two attempts
 STEP = 15.0  # seconds that one step of one attempt may take: an emulated guest needs seconds for a key exchange
 PATIENCE = 4.0  # seconds that a silent connection is kept at first
+REFUSED = 20.0  # seconds after the first refusal of a key; the seed's keys are there long before
 OPEN = 4  # silent connections kept at a time
 
 
@@ -107,7 +108,8 @@ def connect(
     Args:
         stop: asked before each attempt; true gives up, because the machine is being taken away.
         fingerprints: those the host key may have, one for each of the guest's keys (`SHA256:…`).
-        within: seconds until it is given up. A wrong host key is given up at once.
+        within: seconds until it is given up. A wrong host key is given up at once, a key that is still refused 20 s
+            after it first was, too.
 
     Raises:
         UnreachableError: (or `error`) it did not answer in time, showed another host key, or refused the key; says
@@ -118,11 +120,11 @@ def connect(
         raise ValueError(f"not a list of SHA256 fingerprints: {fingerprints}")
     start = time.monotonic()
     state = "nothing was tried"
-
+    refused: float | None = None
     doors = _Doors(host, port)
 
     def attempt() -> paramiko.Transport | None:
-        nonlocal state
+        nonlocal state, refused
         if stop():
             raise error(f"the SSH login at {host}:{port} was given up", details=f"last attempt: {state}")
         elapsed = time.monotonic() - start
@@ -130,7 +132,9 @@ def connect(
             connection = doors.speaking(elapsed)
             return _log_in(connection, user, key, fingerprints, min(STEP, max(1.0, within - elapsed)))
         except _AttemptError as failed:
-            if failed.final:
+            if failed.refused and refused is None:
+                refused = elapsed
+            if failed.final or (failed.refused and elapsed - (refused or 0.0) >= REFUSED):
                 raise error(*failed.told(host, port)) from None
             state = failed.state
             return None
@@ -214,12 +218,13 @@ class GuestSession:
 
 
 class _AttemptError(Exception):
-    """How far one attempt came; `final` when another one cannot do better."""
+    """How far one attempt came; `final` when another one cannot do better, `refused` when it hardly will."""
 
-    def __init__(self, state: str, *, final: bool = False, hint: str = "") -> None:
+    def __init__(self, state: str, *, final: bool = False, refused: bool = False, hint: str = "") -> None:
         super().__init__(state)
         self.state = state
         self.final = final
+        self.refused = refused
         self.hint = hint
 
     def told(self, host: str, port: int) -> tuple[str, str, str]:
@@ -320,7 +325,11 @@ def _authenticate(transport: paramiko.Transport, user: str, key: paramiko.PKey) 
         transport.auth_publickey(user, key)
     except paramiko.AuthenticationException:
         # Not final: keys from the seed may be written a moment after sshd is up.
-        raise _AttemptError(f"host key right, but the key was refused for {user}") from None
+        raise _AttemptError(
+            f"host key right, but the key was refused for {user}",
+            refused=True,
+            hint="PermitRootLogin and authorized_keys of the guest decide; the seed brings the key",
+        ) from None
     except (paramiko.SSHException, OSError, EOFError) as fault:
         raise _AttemptError(f"host key right, but the login broke off ({fault})") from None
     if not transport.is_authenticated():

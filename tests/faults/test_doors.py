@@ -50,11 +50,11 @@ def closed_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def attempt(port: int, key: Any, fingerprint: str) -> str:
+def attempt(port: int, key: Any, fingerprint: str, within: float = WITHIN) -> str:
     """The cause that a failed login has."""
     with (
         pytest.raises(BuilderError) as caught,
-        guest.connect(port, key, [fingerprint], within=WITHIN, error=VerifyError),
+        guest.connect(port, key, [fingerprint], within=within, error=VerifyError),
     ):
         pass
     named = verdict.name(caught.value)
@@ -92,6 +92,15 @@ def test_root_is_refused(keys: Any, fault_row: FaultRow) -> None:
     with fault_row("SSH: sshd refuses root (limit 1 s)", kind="stall") as row, sshd(keys[0], None) as port:
         row.judged(attempt(port, keys[1], guest.fingerprint(keys[0])))
         assert row.verdict == "sshd refuses root"
+
+
+def test_root_is_refused_for_good(keys: Any, fault_row: FaultRow, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is refused over and over is not tried until the limit, which may be twenty minutes away."""
+    monkeypatch.setattr(guest, "REFUSED", 0.5)
+    with fault_row("SSH: sshd refuses root for 0.5 s", kind="stall") as row, sshd(keys[0], None) as port:
+        row.judged(attempt(port, keys[1], guest.fingerprint(keys[0]), within=60))
+        assert row.verdict == "sshd refuses root"
+        assert row.seen - row.happened < 30
 
 
 def test_another_host_key(keys: Any, fault_row: FaultRow) -> None:
