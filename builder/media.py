@@ -77,10 +77,12 @@ def add(file: Path, store: Store) -> tuple[Known, str]:
         The medium, and how it came: `there already`, `reflink`, `hard link` or `copy`.
 
     Raises:
-        MediumError: it cannot be read, is truncated, or is no ISO.
+        MediumError: it cannot be read, is truncated, or is no ISO; or it is a damaged rehearsal medium.
         HostError: no room in the store.
     """
     facts = iso_inspect.inspect(file)
+    if facts.is_rehearsal:
+        fetch.require_sum(file, file)
     store.prepare()
     sha256 = store.sha256_of(file)
     inputs = fetch.FetchInputs(sha256=sha256, rehearsal=sha256 if facts.is_rehearsal else None)

@@ -27,9 +27,10 @@ from builder.store import Build, Store
 
 __all__ = ["KEEPER", "ON_BASE", "PROVISIONED", "STAGES", "Outcome", "execute", "plan", "stages_of"]
 
+# Answers first: they cost a second, and a fault in them is found before a gigabyte is fetched.
 STAGES: tuple[Stage, ...] = (
-    fetch.STAGE,
     answers.STAGE,
+    fetch.STAGE,
     medium.STAGE,
     install.STAGE,
     seal.STAGE,
@@ -39,8 +40,8 @@ STAGES: tuple[Stage, ...] = (
 
 # With a `provision` section in the recipe, what was installed is booted before it is sealed.
 PROVISIONED: tuple[Stage, ...] = (
-    fetch.STAGE,
     answers.STAGE,
+    fetch.STAGE,
     medium.STAGE,
     install.STAGE,
     provision.STAGE,
@@ -123,6 +124,9 @@ def execute(
         run = _Run(run_id, given, store, settings, secrets, observer, record)
         start = decide(given, store, settings, run.forced)
         observer.planned(start, run_id)
+        for step in start.steps:
+            if step.action == "run" and step.stage.ahead is not None:
+                step.stage.ahead(step.inputs, settings)
         built = run.all_steps()
         end = next(step for step in given.steps if step.stage.name == given.end)
         return Outcome(run_id, settings.runs / run_id, start, built, store.path(end.digest))

@@ -128,6 +128,7 @@ class Stage:
         title: a few words for people.
         drop: the object may be dropped as soon as `seal` stands (it is large, or holds a password hash).
         stands: says why a finished object is not good enough any more, None when it is (publish: the image is gone).
+        ahead: looks, before the first stage of a run starts, for what `run` would miss on this host; gets the inputs.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Stage:
     title: str
     drop: bool = False
     stands: Callable[[Path, Settings], str | None] | None = None
+    ahead: Callable[[Any, Settings], None] | None = None
 
 
 def canonical(value: Any) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,8 +120,9 @@ def _verdict_lines(verdict: dict[str, Any]) -> list[str]:
     from builder import console
     from builder.errors import BuilderError
 
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     error = BuilderError(str(verdict["brief"]), str(verdict["details"]), str(verdict["hint"]))
-    return console.error_lines(error, colour=False)
+    return console.error_lines(error, colour=False, width=width)
 
 
 def _moment(text: str) -> str:

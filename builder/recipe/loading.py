@@ -196,8 +196,11 @@ def _overlay(data: dict[str, Any], dotted_place: str, text: str, reading: Readin
     place: Path_ = tuple(int(part) if part.isdecimal() else part for part in dotted_place.split("."))
     reading.sets[place] = option
     given = Reading("--set")
-    value = _parse(text, given)
-    if given.faults:
+    value: Any = _parse(text, given)
+    if given.faults and text[:1] not in ("[", "{", "'", '"'):
+        # Meant as it stands: `%end`, `@base` and the like are words that YAML has another use for.
+        value = text
+    elif given.faults:
         reading.at((place,), given.faults[0][1].removeprefix("--set:1: "))
         del reading.sets[place]
         return

@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from builder.adapters import download, iso_inspect, local_file
+from builder.adapters import download, implant_md5, iso_inspect, local_file
 from builder.adapters.local_file import How
 from builder.errors import MediumError
 from builder.order import Order
@@ -62,6 +62,8 @@ def run(job: Job) -> None:
     elif job.settings.medium_file is not None:
         with job.ledger.spend("copy", job.settings.medium_file.stat().st_size):
             _take(job.settings.medium_file, target, given.sha256, link=False)
+        if given.rehearsal is not None:
+            require_sum(target, job.settings.medium_file)
     else:
         # Not in the working directory: what a killed download has got is resumed by the next run.
         downloads = job.settings.store / "downloads"
@@ -85,6 +87,23 @@ def take_in(file: Path, folder: Path, sha256: str) -> How:
     how = _take(file, folder / FILE, sha256, link=True)
     _describe(folder)
     return how
+
+
+def require_sum(iso: Path, shown: Path) -> None:
+    """Hold a rehearsal medium against the sum implanted in it: no recipe names its digest.
+
+    Args:
+        shown: the file as the user knows it.
+
+    Raises:
+        MediumError: its content is not what was made.
+    """
+    if implant_md5.verdict(iso) != "good":
+        raise MediumError(
+            f"{shown} is damaged: its content does not fit the checksum implanted in it",
+            f"md5 implanted {iso_inspect.inspect(iso).md5 or 'none'}",
+            "--media rehearsal makes a new one",
+        )
 
 
 def _take(file: Path, target: Path, sha256: str, *, link: bool) -> How:

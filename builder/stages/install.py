@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from builder.adapters import disk, host_facts, hypervisor
+from builder.adapters import disk, host_facts, hypervisor, process
 from builder.adapters.domain_xml import Disk, MachineSpec, UserNet, render
 from builder.adapters.follow import LogFollower
 from builder.adapters.machine import Ending
 from builder.errors import InstallError
 from builder.order import Order
+from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage
 from builder.stages import answers, evidence, medium
 from builder.stages.machines import identity, keep_picture, stretched, tail, tightened
@@ -48,6 +49,16 @@ def inputs(order: Order) -> InstallInputs:
         machine=chosen.machine,
         disk_size=order.recipe.disk.size,
     )
+
+
+def ahead(given: InstallInputs, settings: Settings) -> None:
+    """What an hour of fetching would otherwise come before.
+
+    Raises:
+        HostError: no qemu-img, or no room for the disk.
+    """
+    process.find("qemu-img")
+    host_facts.require_space(settings.store, given.disk_size, "the disk to install to")
 
 
 def run(job: Job) -> None:
@@ -157,4 +168,4 @@ def _last_words(job: Job) -> str:
     return tail(job.evidence / evidence.LOG) or tail(job.evidence / evidence.CONSOLE)
 
 
-STAGE = Stage("install", 1, ("medium", "answers"), inputs, run, "install unattended", drop=True)
+STAGE = Stage("install", 1, ("medium", "answers"), inputs, run, "install unattended", drop=True, ahead=ahead)

@@ -17,7 +17,7 @@ from builder.adapters import disk, sbom, waiting
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(1500)]
-STAGES = ["fetch", "answers", "medium", "install", "seal", "verify", "publish"]
+STAGES = ["answers", "fetch", "medium", "install", "seal", "verify", "publish"]
 NAME = "centos7-minimal-rehearsal"
 
 

@@ -16,7 +16,8 @@ from builder.adapters.waiting import until
 from builder.durations import Durations
 from builder.errors import HostError, InstallError, PublishError
 from builder.objects import recorded
-from builder.stage import Job
+from builder.settings import Settings
+from builder.stage import Inputs, Job
 from builder.store import Store
 from tests.fault_table import FaultRow, Row
 from tests.pipeline import processes, toys
@@ -59,6 +60,21 @@ def test_a_run_remembers_what_each_stage_took(memory_path: Path) -> None:
         run_in(memory_path, ToyOrder(vars={"hostname": "two"}))
     history = Durations(store_of(memory_path).root, "toy")
     assert set(history.expected("tcg")) == set(NAMES)
+
+
+def test_what_a_late_stage_misses_is_said_before_the_first_one_starts(memory_path: Path) -> None:
+    def ahead(_inputs: Inputs, _settings: Settings) -> None:
+        raise HostError("no qemu-img")
+
+    stages = tuple(replace(one, ahead=ahead) if one.name == "install" else one for one in toys.STAGES)
+    watcher = Watcher()
+    with pytest.raises(HostError, match="no qemu-img"):
+        run_in(memory_path, watcher=watcher, stages=stages)
+    assert diary(memory_path) == []
+    assert [what for what, _ in watcher.events] == ["planned"]
+    run_in(memory_path)
+    # Nobody asks for what is there already.
+    run_in(memory_path, stages=stages)
 
 
 def plan_object(folder: Path, name: str) -> Path:

@@ -8,8 +8,11 @@ import pytest
 
 from builder.adapters import kickstart_lines
 from builder.adapters.iso_inspect import Contents
-from builder.errors import RecipeError
-from builder.stages import preflight, verdict
+from builder.errors import HostError, RecipeError
+from builder.pipeline import PROVISIONED, STAGES
+from builder.settings import Settings
+from builder.stage import Stage
+from builder.stages import install, preflight, verdict
 from builder.stages.preflight import Room
 
 ROOM = Room(memory=2 << 30, disk=8 << 30, firmware="bios")
@@ -187,3 +190,27 @@ def test_the_shipped_kickstart_fits_the_shipped_recipe() -> None:
 def test_what_is_found_has_the_same_name_as_in_the_installer(text: str, room: Room, cause: str) -> None:
     (said,) = faults(text, room)
     assert verdict.name(RecipeError(said)).proof.cause == cause
+
+
+def test_no_room_and_no_qemu_img_are_found_before_the_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(tmp_path, (), ())
+    settings.store.mkdir()
+    given = install.InstallInputs(
+        vcpus=1, memory=1 << 30, firmware="bios", devices="virtio", machine="q35", disk_size=1 << 20
+    )
+    assert install.STAGE.ahead is not None
+    install.STAGE.ahead(given, settings)
+    with pytest.raises(HostError, match="GiB free, and the disk to install to needs"):
+        install.STAGE.ahead(given.model_copy(update={"disk_size": 1 << 60}), settings)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match="qemu-img is not installed") as caught:
+        install.STAGE.ahead(given, settings)
+    assert caught.value.hint == "apt-get install qemu-utils"
+
+
+@pytest.mark.parametrize("stages", [STAGES, PROVISIONED])
+def test_a_fault_in_the_answers_is_found_before_a_medium_is_fetched(stages: tuple[Stage, ...]) -> None:
+    names = [stage.name for stage in stages]
+    assert names.index("answers") < names.index("fetch")

@@ -197,6 +197,7 @@ def test_set_lays_values_over_the_file(pipelines: Path) -> None:
             "1m",
             "--set limits.install=1m: quiet (300 s) is longer than install (60 s)",
         ),
+        ("kickstart.vars.hostname", "%end", "--set kickstart.vars.hostname=%end: '%end' starts with '%'"),
         ("kickstart.vars.lang", "[a, b", "--set kickstart.vars.lang=[a, b: not YAML: expected ',' or ']'"),
         ("verify.checks", "[{name: a}]", "--set verify.checks=[{name: a}]: verify.checks[0].run: is missing"),
         ("name", "other", "--set name=other: 'other' differs from the file's name, 'small'"),

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from builder import media
+from builder.adapters import iso_inspect
 from builder.errors import MediumError, RecipeError
+from builder.hashing import sha256_file
 from builder.secrets import Secrets
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Ledger
@@ -200,3 +202,22 @@ def test_a_file_is_taken_in_as_it_is(make_job: MakeJob, store: Store, vendors: P
     fetch.run(job)
     assert not (job.out / fetch.FILE).samefile(vendors)
     assert (job.out / fetch.FACTS).read_bytes() == known.path.with_name(fetch.FACTS).read_bytes()
+
+
+def test_a_damaged_rehearsal_medium_is_refused(make_job: MakeJob, store: Store, tmp_path: Path, press: Press) -> None:
+    """No recipe names its digest; what is implanted in it vouches for it."""
+    path = tmp_path / "rehearsal.iso"
+    shutil.copyfile(press(vendor.Shape(application=f"{iso_inspect.REHEARSAL_MARK} 1")), path)
+    known, _ = media.add(path, store)
+    fetch.run(make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=known.sha256), {}, medium_file=path))
+    damaged = tmp_path / "damaged.iso"
+    shutil.copyfile(path, damaged)
+    with damaged.open("r+b") as file:
+        file.seek(damaged.stat().st_size // 2)
+        file.write(b"rot")
+    with pytest.raises(MediumError, match=r"damaged\.iso is damaged"):
+        media.add(damaged, store)
+    found = sha256_file(damaged)
+    job = make_job(fetch.FetchInputs(sha256=found, rehearsal=found), {}, medium_file=damaged)
+    with pytest.raises(MediumError, match=r"damaged\.iso is damaged"):
+        fetch.run(job)
