@@ -46,6 +46,7 @@ $(READY): constraints.txt pyproject.toml | packages
 
 # Whoever only runs builder needs no browser.
 test check e2e faults bench: LISTS := $(TESTED)
+bench: LISTS += debian-packages-bench.txt
 LISTS ?= debian-packages.txt
 
 packages:

@@ -2,6 +2,9 @@
 
 The installer is booted once, to where it waits for a CD with the kickstart, and its state is saved; each row continues
 from there with a CD of its own.
+
+Each row names where its expectation was read: a bare file name is one of Anaconda's rhel7-branch, 21.48.22.159 (the
+installer of 7.9), below pyanaconda/.
 """
 
 from __future__ import annotations
@@ -37,6 +40,16 @@ HUB = "Please make your choice from above ['q' to quit | 'b' to begin installati
 STOPPED = "The installation was stopped due to an error which occurred while running in non-interactive cmdline mode"
 ENTER = "Press enter to exit."
 
+BEFORE = "anaconda, kickstart.py: exit 1 before the exit handler exists; data/tmux.conf: set-remain-on-exit on"
+OWN = "rehearsal: what it does not carry out ends as an unknown command does"
+PAYLOAD = "packaging/yumpayload.py, errors.py: text mode asks yes or no and waits"
+STORAGE = "kickstart.py (storage configuration failed), ui/tui/spokes/storage.py: the hub waits"
+CHECKS = "ui/tui/spokes/storage.py: not enough space is a warning that text mode asks about"
+TUI = "ui/tui/hubs/summary.py: a mandatory item is open, the hub waits"
+CMDLINE = "ui/tui, exception.py: cmdline mode prints, sleeps 180 s, exits 1; the exit handler runs the poweroff"
+SCRIPTS = "kickstart.py, errors.py: --erroronfail asks for Enter and waits; without it one line in the log"
+END = "ui/tui/spokes/progress.py: the prompt comes only without reboot, poweroff or shutdown"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -44,6 +57,7 @@ class Row:
 
     Args:
         cause: what builder calls it.
+        source: where the expectation was read.
         kickstart: text of ks.cfg.
         says: what must be on the console, in this order; the machine is looked at when the last has been said.
         off: the machine then switches itself off (or resets, which ends QEMU here); otherwise it stays up.
@@ -52,6 +66,7 @@ class Row:
 
     name: str
     cause: str
+    source: str
     kickstart: str
     says: tuple[str, ...]
     off: bool = False
@@ -74,36 +89,42 @@ FAST = [
     Row(
         "missing %end",
         "kickstart error",
+        BEFORE,
         "text\n%packages\n@core\n",
         ("Section %packages does not end with %end.", "Pane is dead"),
     ),
     Row(
         "unknown command",
         "kickstart error",
+        BEFORE,
         "text\nfrobnicate\n",
         (PROBLEM.format(2), "Unknown command: frobnicate", "Pane is dead"),
     ),
     Row(
         "command not carried out",
         "kickstart error",
+        OWN,
         "text\nraid /\n",
         ("cannot carry out this command: raid", "Pane is dead"),
     ),
     Row(
         "no such disk",
         "kickstart error",
+        BEFORE,
         "text\nignoredisk --only-use=vdz\n",
         (PROBLEM.format(2), 'Disk "vdz"', "Pane is dead"),
     ),
     Row(
         "unknown package, text",
         "missing package",
+        PAYLOAD,
         _ks("text", packages=UNKNOWN),
         (MISSING, "Please respond 'yes' or 'no': "),
     ),
     Row(
         "unknown package, cmdline",
         "missing package",
+        CMDLINE,
         _ks("cmdline", packages=UNKNOWN),
         (STOPPED, "Missing package: no-such-package"),
         True,
@@ -112,12 +133,14 @@ FAST = [
     Row(
         "unknown group",
         "missing group",
+        PAYLOAD,
         _ks("text", packages="%packages\n@nope\n%end\n"),
         ("group 'nope'", "Please respond 'yes' or 'no': "),
     ),
     Row(
         "too big",
         "partitioning",
+        STORAGE,
         _ks("text", TOO_BIG),
         ("storage configuration failed: not enough free space on disks", "[!] Installation Destination", HUB),
     ),
@@ -125,6 +148,7 @@ FAST = [
         "too big, cmdline",
         # What cannot be partitioned is why the item is open.
         "partitioning",
+        CMDLINE,
         _ks("cmdline", TOO_BIG),
         (STOPPED, "mandatory spokes are not completed:\nInstallation Destination"),
         True,
@@ -133,13 +157,15 @@ FAST = [
     Row(
         "too small",
         "disk too small",
+        CHECKS,
         _ks("text", TINY),
         ("Not enough space in file systems for the current software selection.", "Enter 'b' to ignore", HUB),
     ),
-    Row("no root password", "mandatory item", _ks("text", NO_ROOT), ("[!] Root password", HUB)),
+    Row("no root password", "mandatory item", TUI, _ks("text", NO_ROOT), ("[!] Root password", HUB)),
     Row(
         "no root password, cmdline",
         "mandatory item",
+        CMDLINE,
         _ks("cmdline", NO_ROOT),
         (STOPPED, "not completed:\nRoot password"),
         True,
@@ -148,12 +174,14 @@ FAST = [
     Row(
         "no partitions",
         "mandatory item",
+        TUI,
         _ks("text", GOOD.replace("part /", "#part /")),
         ("[!] Installation Destination", HUB),
     ),
     Row(
         "failing %pre",
         "script failed",
+        SCRIPTS,
         _ks("text", more="%pre --erroronfail\necho why\nexit 3\n%end\n"),
         ("Running pre-installation scripts", "error running the kickstart script at line 16", "why", "Pane is dead"),
     ),
@@ -164,12 +192,14 @@ SLOW = [
     Row(
         "%post fails",
         "script failed",
+        SCRIPTS,
         _ks("text", more=_POST.format(" --erroronfail")),
         ("There was an error running the kickstart script at line", "reason-of-failure", ENTER),
     ),
     Row(
         "%post fails, cmdline",
         "script failed",
+        CMDLINE,
         _ks("cmdline", more=_POST.format(" --erroronfail")),
         ("Running in cmdline mode, no interactive debugging allowed.", "The exact error message is: 0"),
         True,
@@ -178,13 +208,14 @@ SLOW = [
     Row(
         "%post fails without --erroronfail",
         "script failed",
+        SCRIPTS,
         _ks("text", more=_POST.format("")),
         ("Running post-installation scripts", "Powering off."),
         True,
         "There was an error",
         "Error code 1 running the kickstart script at line",
     ),
-    Row("no poweroff", "no power-off", _ks("text", end=""), ("Installation complete.  Press return to quit",)),
+    Row("no poweroff", "no power-off", END, _ks("text", end=""), ("Installation complete.  Press return to quit",)),
 ]
 
 
@@ -223,7 +254,7 @@ def _row(row: Row, vm: Machine, folder: Path, fault_row: FaultRow) -> None:
         found = [judge(text, source, proof=not row.off) for source, text in texts.items()]
         verdict = next(one for one in found if one is not None)
         told.judged(verdict.cause.name, happened=(vm.folder / "serial0.log").stat().st_mtime)
-        assert verdict.cause.name == row.cause
+        assert verdict.cause.name == row.cause, row.source
 
 
 def _fails(row: Row, vm: Machine, folder: Path) -> None:
@@ -233,7 +264,7 @@ def _fails(row: Row, vm: Machine, folder: Path) -> None:
         vm.expect(words, within=120)
     screen = vm.screen()
     places = [screen.index(words) for words in row.says]
-    assert places == sorted(places)
+    assert places == sorted(places), row.source
     if row.off:
         vm.off()
     else:
