@@ -136,7 +136,8 @@ def verify(
         raise VerifyError(
             f"{len(bad)} of {len(found)} version{'s' if len(found) > 1 else ''} failed",
             "\n".join(f"{proof.name}@{proof.version}: {line}" for proof in bad for line in proof.faults),
-            f"builder images rollback {bad[0].name}, and make clones of the damaged version anew",
+            "clones of a damaged version have to be made anew: builder images show NAME@VERSION names them\n"
+            "and while it is the latest, new ones get it, too: builder images rollback NAME",
         )
 
 

@@ -22,8 +22,9 @@ from builder.hashing import sha256_file
 from builder.images.catalogue import LATEST, MANIFEST, PROVENANCE, SBOM, SUMS, VERSION_DIGITS, folders, load_image
 
 FOLDER = ".verified"
-# Of a key's id, shown to people.
+# Of a key's id and of a SHA-256, shown to people.
 KEY_DIGITS = 12
+SHOWN = 16
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ def _files(path: Path, manifest: dict[str, Any], faults: list[str], tell: Callab
         if found is None:
             faults.append(f"{name}: {size} bytes, {facts['size']} published")
         elif found != facts["sha256"]:
-            faults.append(f"{name}: sha256 {found}, {facts['sha256']} published")
+            was = str(facts["sha256"])
+            faults.append(f"{name}: sha256 {found[:SHOWN]}…, {was[:SHOWN]}… published")
     known = {*manifest["files"], MANIFEST, PROVENANCE, SUMS}
     faults += [f"{name}: it was added" for name in sorted({one.name for one in path.iterdir()} - known)]
 
