@@ -26,7 +26,7 @@ STATIC = ["--network", "bridge:br0", "--address", "10.77.0.40/24", "--gateway", 
 WHO = "hostname; cat /etc/machine-id; ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub; ip -4 -o addr show scope global"
 WITHIN = 1500
 
-BANNER = "import socket, sys; print(socket.create_connection((sys.argv[1], 22), 60).recv(64).decode())"
+BANNER = "import socket, sys; print(socket.create_connection((sys.argv[1], 22), 20).recv(64).decode())"
 
 
 def ended(child: subprocess.Popen[str], within: float = WITHIN) -> str:
@@ -48,6 +48,21 @@ def require_copies_were_on_the_bridge(artifacts: Path) -> None:
     addresses = [IPv4Address(twin["address"]) for twin in twins.values()]
     assert len(set(addresses)) == 2
     assert all(IPv4Address(FIRST) <= address <= IPv4Address(LAST) for address in addresses)
+
+
+def require_its_cable_can_be_moved(host: Cell, gateway: Cell, place: tuple[object, ...]) -> None:
+    """A running clone goes to another bridge, where the gateway does not see it, and comes back as it was."""
+
+    def answers() -> bool:
+        return gateway.run(sys.executable, "-c", BANNER, "10.77.0.42", check=False).returncode == 0
+
+    for words in (["add", "br7", "type", "bridge"], ["set", "br7", "up"]):
+        host.run("ip", "link", *words)
+    for bridge, reached in (("br7", False), ("br0", True)):
+        done = host.builder(*place, "vm", "set", "web-3", "--network", f"bridge:{bridge}")
+        assert (done.returncode, done.stdout) == (0, f"web-3: network bridge:{bridge} now\n"), done.stderr
+        assert answers() is reached
+    host.run("ip", "link", "del", "br7")
 
 
 @pytest.mark.e2e
@@ -78,6 +93,7 @@ def test_guests_on_a_bridge_let_root_in(world: tuple[Cell, Cell], rehearsal_iso:
         # The gateway is another machine on the other end of the uplink.
         banner = gateway.run(sys.executable, "-c", BANNER, "10.77.0.41").stdout
         assert banner.startswith("SSH-2.0-")
+        require_its_cable_can_be_moved(host, gateway, place)
         done = host.builder(*place, "vm", "delete", "web-1", "web-2", "web-3")
         assert done.returncode == 0, done.stderr
 
