@@ -1,4 +1,4 @@
-"""The one rule: a running machine has changed when its guest shows it; what the guest does not follow is not claimed.
+"""The one rule: memory has changed when the guest says so, all else when QEMU has done it; nothing more is claimed.
 
 Memory and processors are plugged in and given back (https://libvirt.org/formatdomain.html, "Memory Allocation", "CPU
 Allocation"); a card is pulled from one network and put into another.
@@ -6,6 +6,7 @@ Allocation"); a card is pulled from one network and put into another.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -27,33 +28,58 @@ FOLLOWS = 20.0
 def memory(domains: Domains, name: str, size: int) -> bool:
     """Give a running machine more or less memory; whether its guest took it, or gave it back.
 
-    What is above all that is plugged in comes as a module of its own; the balloon does the rest.
+    What is above all that is plugged in comes as a module of its own; the balloon does the rest. A guest that says
+    nothing through its balloon is left alone.
 
     Args:
         size: MiB.
     """
-    domain = _domain(domains, name)
-    plugged, before = domain.maxMemory(), _seen(domain)
-    more = size * 1024 - plugged
+    domain, target = _domain(domains, name), size * 1024
     try:
-        # The guest tells what it has each second, if it has a driver for the balloon.
         domain.setMemoryStatsPeriod(1, LIVE)
-        if more > 0:
-            if more % (BLOCK * 1024):
-                return False
-            domain.attachDeviceFlags(_module(more), LIVE)
-        domain.setMemoryFlags(size * 1024, LIVE)
-        if _follows(domain, size * 1024, before + more * 0.9 if more > 0 else 0):
-            return True
-        # Nobody took it; the same memory as before is asked for, so that nothing changes later by surprise.
-        domain.setMemoryFlags(min(plugged, domain.maxMemory()), LIVE)
+        try:
+            return _give(domain, target)
+        finally:
+            domain.setMemoryStatsPeriod(0, LIVE)
     except libvirt.libvirtError:
         return False
+
+
+def _give(domain: Any, target: int) -> bool:
+    since = time.time()
+    before = waiting.until(lambda: _told(domain, since), within=FOLLOWS, every=0.2)
+    plugged = domain.maxMemory()
+    if before is None or (target > plugged and (target - plugged) % (BLOCK * 1024)):
+        return False
+    if target > plugged:
+        domain.attachDeviceFlags(_module(target - plugged), LIVE)
+    domain.setMemoryFlags(target, LIVE)
+    more = target - before["actual"]
+
+    def there() -> bool | None:
+        now = _told(domain, since)
+        took = more <= 0 or (now is not None and now["available"] >= before["available"] + 0.9 * more)
+        return True if now is not None and now["actual"] == target and took else None
+
+    if waiting.until(there, within=FOLLOWS, every=0.2):
+        return True
+    # Nobody followed: what was there is asked for again, so that nothing changes later by surprise.
+    domain.setMemoryFlags(before["actual"], LIVE)
     return False
 
 
+def _told(domain: Any, since: float) -> dict[str, int] | None:
+    """What the guest has said of its memory (KiB) since a moment: `actual` is what it was left, `available` it uses."""
+    stats: dict[str, int] = domain.memoryStats()
+    return stats if stats.get("last_update", 0) >= since and "available" in stats else None
+
+
 def vcpus(domains: Domains, name: str, count: int) -> bool:
-    """Plug processors in or take them out; those a machine was started with stay, and a guest may keep its own."""
+    """Plug processors in or take them out; whether that was done.
+
+    Those that a machine was started with stay. The guest itself puts to use what is plugged in (EL7 by a rule of
+    udev's), and lets go of what is taken out.
+    """
     try:
         _domain(domains, name).setVcpusFlags(count, LIVE)
     except libvirt.libvirtError:
@@ -97,18 +123,3 @@ def _module(kib: int) -> str:
     ET.SubElement(target, "size", unit="KiB").text = str(kib)
     ET.SubElement(target, "node").text = "0"
     return ET.tostring(module, encoding="unicode")
-
-
-def _seen(domain: Any) -> int:
-    """KiB that the guest says it can use; 0 when it says nothing."""
-    return int(domain.memoryStats().get("available", 0))
-
-
-def _follows(domain: Any, target: int, least: float) -> bool:
-    """Whether the guest has given back what it should and, where memory came, says that it has it (KiB)."""
-
-    def there() -> bool | None:
-        told_ = domain.memoryStats()
-        return True if told_.get("actual") == target and told_.get("available", 0) >= least else None
-
-    return bool(waiting.until(there, within=FOLLOWS, every=0.2))
