@@ -13,7 +13,7 @@ run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media rehearsal
 
 test: check
-	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly
+	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry
 	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
 
 check: $(READY)

@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,13 +22,13 @@ import requests
 import tenacity
 
 from builder.adapters.atomic_file import sync_folder
+from builder.adapters.transfer import Beat, brief
 from builder.errors import HostError, MediumError
 from builder.stage import Progress
 
 _CHUNK = 1 << 20
 # What is read of it when an answer breaks off is lost: less than for local files.
 _NET_CHUNK = 1 << 16
-_BEAT_EVERY = 0.5
 _CONNECT_TIMEOUT = 10.0
 _READ_TIMEOUT = 60.0
 # Besides server errors: a time-out on the server's side, too early, too many requests.
@@ -203,10 +202,10 @@ def _asked(session: requests.Session, url: str, headers: Mapping[str, str]) -> I
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as fault:
         if "NameResolutionError" in repr(fault):
             # No name server, or no such host: the next mirror is the better try.
-            raise _MirrorError(_brief(fault)) from None
-        raise _PassingFaultError(_brief(fault)) from None
+            raise _MirrorError(brief(fault)) from None
+        raise _PassingFaultError(brief(fault)) from None
     except requests.RequestException as fault:
-        raise _MirrorError(_brief(fault)) from None
+        raise _MirrorError(brief(fault)) from None
 
 
 def _refuse(answer: requests.Response) -> None:
@@ -319,7 +318,7 @@ class _Part:
         """
         if total is not None:
             self._room(total - self.size)
-        beat = _Beat(self._progress, self.size, total, host)
+        beat = Beat(self._progress, self.size, total, f"from {host}")
         for data in chunks:
             self._file.write(data)
             self._sha256.update(data)
@@ -341,48 +340,7 @@ class _Part:
         sync_folder(out.parent)
 
 
-class _Beat:
-    """Says how far a download is, at most twice a second."""
-
-    def __init__(self, progress: Progress, start: int, total: int | None, host: str) -> None:
-        self._progress = progress
-        self._start = start
-        self._total = total
-        self._host = host
-        self._began = self._last = time.monotonic()
-
-    def at(self, size: int) -> None:
-        now = time.monotonic()
-        if now - self._last < _BEAT_EVERY and size != self._total:
-            return
-        self._last = now
-        rate = (size - self._start) / max(now - self._began, 0.001)
-        text = f"{size >> 20} MiB, {rate / (1 << 20):.1f} MiB/s from {self._host}"
-        if self._total:
-            left = (self._total - size) / max(rate, 1.0)
-            text = f"{100 * size // self._total} % of {self._total >> 20} MiB, {text}, {_clock(left)} left"
-        self._progress.beat(text)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 def _shown(url: str) -> str:
     """The address without a password that may stand in it."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _brief(fault: requests.RequestException) -> str:
-    """The innermost reason, one line, without object addresses."""
-    inner: object = fault.args[0] if fault.args else fault
-    inner = getattr(inner, "reason", None) or inner
-    text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?", "", str(inner)) or type(fault).__name__
-    # Its own words for an answer that ended early are written twice.
-    if early := re.search(r"IncompleteRead\((\d+) bytes read, (\d+) more expected\)", text):
-        return f"the answer broke off: {early[2]} bytes are missing"
-    # urllib3 2 puts "HTTPSConnection(host='…', port=443): " before what happened.
-    text = re.sub(r"^\w+\(host='[^']*', port=\d+\): ", "", text)
-    return re.sub(r"^\w+\((.*)\)$", r"\1", text.splitlines()[0]).strip("'\" ")

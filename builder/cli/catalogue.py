@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from builder.cli import registry
 from builder.cli.output import document, lines, write
 from builder.cli.state import Json, State, short
 from builder.errors import RecipeError, VerifyError
@@ -27,7 +28,7 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Wi
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
     images.command("list")(list_)
-    for command in (show, diff, verify, rollback, release, prune, export):
+    for command in (show, diff, verify, rollback, release, prune, export, registry.push, registry.pull):
         images.command()(command)
     app.add_typer(images, name="images")
 

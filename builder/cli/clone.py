@@ -10,6 +10,7 @@ import typer
 
 from builder.cli.choices import local
 from builder.cli.output import document, lines, write
+from builder.cli.registry import SCHEME, AllowRehearsal
 from builder.cli.state import Json, State, short
 from builder.errors import RecipeError
 from builder.settings import Accel, Settings
@@ -30,7 +31,9 @@ def add_to(app: typer.Typer) -> None:
 
 def clone(
     ctx: typer.Context,
-    image: Annotated[str, typer.Argument(metavar="IMAGE[@VERSION]", help="A golden image: builder images list.")],
+    image: Annotated[
+        str, typer.Argument(metavar="IMAGE[@VERSION]|oci://…", help="A golden image, here or in a registry.")
+    ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the new VM; NAME-1 and so on with --count.")],
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, max=1000, help="Make so many.")] = 1,
     ssh_key: Annotated[
@@ -68,6 +71,7 @@ def clone(
     atomic: Annotated[bool, typer.Option("--atomic", help="All of --count or none.")] = False,
     inventory: Annotated[bool, typer.Option("--ansible-inventory", help="Print an inventory for Ansible.")] = False,
     config: Annotated[bool, typer.Option("--ssh-config", help="Print Host blocks for ssh_config.")] = False,
+    allow_rehearsal: AllowRehearsal = False,
     accel: Annotated[Accel, typer.Option("--accel", help="KVM where it can be trusted, or one of the two.")] = "auto",
     connect: Connect = None,
     as_json: Json = False,
@@ -97,6 +101,8 @@ def clone(
         host_devices=tuple(host_device or ()),
     )
     check_words(wanted)
+    if image.startswith(SCHEME):
+        image = _pulled(settings, image, allow_rehearsal=allow_rehearsal, as_json=as_json)
     made, key = _make(settings, image, wanted, ssh_key, start=start, wait=wait, atomic=atomic)
     vms = settings.artifacts / "vms"
     if as_json:
@@ -108,6 +114,16 @@ def clone(
         write((texts.ansible_inventory if inventory else texts.ssh_config)(vms, made))
         return
     lines(_as_lines(made, key, started=start))
+
+
+def _pulled(settings: Settings, address: str, *, allow_rehearsal: bool, as_json: bool) -> str:
+    """The image at this address, in the catalogue."""
+    from builder import console
+    from builder.cli.registry import login_of_environment, take
+
+    with console.watcher(as_json=as_json) as watched:
+        done = take(address, settings.images, watched, login_of_environment(), allow_rehearsal=allow_rehearsal)
+    return f"{done.image.name}@{done.image.version}"
 
 
 def _make(

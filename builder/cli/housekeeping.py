@@ -87,14 +87,16 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove old intermediate results; never an image."""
+    """Remove old intermediate results and torn pulls; never an image."""
     from builder import cleaning, console
+    from builder.images import pulling
     from builder.store import Store
 
-    store = Store(ctx.ensure_object(State).settings().store)
-    freed = 0
+    settings = ctx.ensure_object(State).settings()
+    store = Store(settings.store)
+    freed = pulling.forget(settings.images, older_than * DAY, dry_run=dry_run)
     if store.root.is_dir():
-        freed = _would_free(store, older_than * DAY) if dry_run else cleaning.gc(store, (), older_than * DAY)
+        freed += _would_free(store, older_than * DAY) if dry_run else cleaning.gc(store, (), older_than * DAY)
     if as_json:
         document({"dry_run": dry_run, "bytes": freed})
     else:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from builder.cli import registry
 from builder.cli.choices import Fresh, Media, Pipeline, Sets, local, pairs
 from builder.cli.output import document, lines, write
+from builder.cli.registry import AllowRehearsal, Push
 from builder.cli.state import PASSWORD_FILE, Json, State, short
 from builder.errors import BuilderError, RecipeError
 from builder.settings import Accel, Settings
@@ -62,6 +64,8 @@ def run(
     accel: Accelerator = "auto",
     connect: Connect = None,
     root_password_file: PasswordFile = None,
+    push: Push = None,
+    allow_rehearsal: AllowRehearsal = False,
     as_json: Json = False,
 ) -> None:
     """Build the golden image of a pipeline, prove it and publish it."""
@@ -82,6 +86,8 @@ def run(
         if state.moved:
             watched.note(state.moved)
         decided, store, settings, secrets = _ask(pipeline, media, sets, fresh, settings)
+        where = registry.target(push, decided.name, allow_rehearsal=allow_rehearsal)
+        login = registry.login_of_environment() if where else None
         from builder.durations import Durations
         from builder.pipeline import execute
 
@@ -98,11 +104,15 @@ def run(
                 state.stage = watched.failure[0] if watched.failure else None
 
         outcome = _healing(attempt, watched, TRIES if retry_transient else 1)
+        image = _published(settings, outcome)
+        pushed = registry.send(image, where, watched, login, allow_rehearsal=allow_rehearsal) if where else None
     took = console.times(watched, watched.elapsed)
-    image = _published(settings, outcome)
     if as_json:
-        document(_as_document(outcome, image, took))
+        sent = registry.pushed_facts(image, where, pushed) if where and pushed else None
+        document({**_as_document(outcome, image, took), "pushed": sent})
     else:
+        if where and pushed:
+            watched.note(f"pushed: {registry.SCHEME}{where.name}:{pushed.tags[-1]}")
         lines(_as_lines(outcome, image, secrets, took))
 
 

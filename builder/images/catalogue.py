@@ -111,6 +111,34 @@ def publish(
     return load_image(catalogue, f"{name}@{version}")
 
 
+def admit(catalogue: Path, ready: Path, *, latest: bool) -> Image:
+    """Give a version that was made elsewhere, and proved, its place; does nothing that was done before.
+
+    Args:
+        ready: its folder, `<name>/<version>`, on the file system of the catalogue, or in the catalogue already.
+        latest: make it the latest, unless it is held. It becomes so in any case when there is no other.
+
+    Raises:
+        OSError: the catalogue cannot be written to. Whatever was there before stands as it stood.
+    """
+    from builder.objects import sync_file
+
+    name, version = ready.parent.name, ready.name
+    folder = catalogue / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with changing(folder):
+        if not (folder / version).exists():
+            for path in ready.iterdir():
+                path.chmod(0o444)
+                sync_file(path)
+            sync_folder(ready)
+            ready.rename(folder / version)
+            sync_folder(folder)
+        if version not in holds.read(folder) and (latest or latest_of(folder) is None):
+            point(folder, version)
+    return load_image(catalogue, f"{name}@{version}")
+
+
 @contextmanager
 def changing(folder: Path) -> Iterator[None]:
     """Hold the lock under which the versions of one name change, after mending what a killed process left.

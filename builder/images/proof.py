@@ -102,11 +102,20 @@ def prove(path: Path, tell: Callable[[str], None] = lambda _: None) -> Proof:
         proved = _proved(path, manifest, [*faults, *unproven], signers)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     proof = Proof(path.parent.name, path.name, when, tuple(faults), tuple(unproven), signers, proved)
+    record(path, proof)
+    return proof
+
+
+def record(path: Path, proof: Proof) -> None:
+    """Write down, beside a version, that it was proved.
+
+    Raises:
+        PublishError: the record cannot be written.
+    """
     try:
         _add(path, proof)
     except OSError as fault:
         raise PublishError(f"the record of {path} cannot be written: {fault.strerror}", str(fault)) from fault
-    return proof
 
 
 def proofs(path: Path) -> list[Proof]:

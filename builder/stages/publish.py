@@ -79,6 +79,9 @@ def run(job: Job) -> None:
     manifest = {
         "recipe": job.inputs.recipe,
         "rehearsal": job.inputs.rehearsal,
+        # As OCI names it: the manifest is the configuration of the image's artifact in a registry.
+        "architecture": "amd64",
+        "os": "linux",
         "builder": builder.__version__,
         "run": job.run_id,
         "secrets_of": job.inputs.secrets_of,
