@@ -28,7 +28,7 @@ SETTABLE = 0x02 | 0x10 | 0x100 | 0x200 | 0x400
 NODAD = 0x02
 TEMPORARY = 0x01  # of IPv6: made by the kernel itself
 LINK_SCOPE = 253
-LOCAL_TABLE = 255
+MAIN_TABLE, LOCAL_TABLE = 254, 255
 UNICAST = 1
 KERNEL = 2  # rtm_protocol of routes that the kernel made
 ONLINK = 4
@@ -60,12 +60,33 @@ class Route:
     dst: str
     gateway: str | None = None
     source: str | None = None
-    table: int = 254
+    table: int = MAIN_TABLE
     priority: int | None = None
     proto: int = 4
     scope: int = 0
     flags: int = 0
     mtu: int | None = None
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 6 if self.family == socket.AF_INET6 else 4
+
+    @property
+    def network(self) -> str:
+        """Where it leads to, always as a network."""
+        return {4: "0.0.0.0/0", 6: "::/0"}[self.version] if self.dst == "default" else self.dst
+
+    def options(self) -> Iterator[tuple[str, str]]:
+        """What is unusual about it, in words that ip-route(8) and nm-settings-keyfile(5) share."""
+        if self.table != MAIN_TABLE:
+            yield "table", str(self.table)
+        if self.source:
+            yield "src", self.source
+        if self.mtu:
+            yield "mtu", str(self.mtu)
+        if self.flags & ONLINK:
+            yield "onlink", "true"
 
 
 @dataclass(frozen=True)
@@ -120,6 +141,7 @@ def move(before: Snapshot, bridge: str, addresses: tuple[Address, ...], routes: 
         ip.link("set", index=index, mtu=before.mtu, state="up")
         for address in before.addresses:
             _remove(ip, uplink, address)
+        _remove_routes(ip, uplink, before.routes)
         ip.link("set", index=uplink, master=index)
         for address in addresses:
             _add(ip, index, address, NODAD)
@@ -299,6 +321,18 @@ def _remove(ip: Any, index: int, address: Address) -> None:
     # The kernel drops secondary addresses together with their primary one.
     with _tolerating(errno.EADDRNOTAVAIL):
         ip.addr("del", index=index, address=str(own.ip), prefixlen=own.network.prefixlen)
+
+
+def _remove_routes(ip: Any, index: int, routes: tuple[Route, ...]) -> None:
+    """IPv4 routes went with their addresses; those of IPv6 stay behind and would be taken before the bridge's."""
+    for route in routes:
+        facts: dict[str, Any] = {"table": route.table, "oif": index}
+        if route.gateway:
+            facts["gateway"] = route.gateway
+        if route.priority is not None:
+            facts["priority"] = route.priority
+        with _tolerating(errno.ESRCH):
+            ip.route("del", family=route.family, dst=route.dst, **facts)
 
 
 def _add_routes(ip: Any, index: int, routes: tuple[Route, ...]) -> None:

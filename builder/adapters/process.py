@@ -139,6 +139,24 @@ def run(
     return done
 
 
+def run_through(argv: Sequence[str | Path], stdin: str) -> None:
+    """Run a program that nothing stops half-way: it comes to its end also when its caller is interrupted or dies.
+
+    For the one thing that must not stay half done: giving a host its network back.
+
+    Raises:
+        HostError: it failed; the details are what it said.
+    """
+    words = [find(str(argv[0])), *map(str, argv[1:])]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", start_new_session=True
+    ) as child:
+        # An interrupt goes on its way only when the block is left, and that waits for the child.
+        out, _ = child.communicate(stdin.encode())
+    if child.returncode != 0:
+        raise HostError(_text(out).strip() or f"{words[0]} failed")
+
+
 def start_daemon(argv: Sequence[str | Path]) -> int:
     """Start a program detached, in a session of its own with no terminal, and return its process id.
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from builder.host.prepare import Step
     from builder.host.row import Row
 
+SYSTEM = "qemu:///system"
+
 host = typer.Typer(help="This host: look at it, prepare it, put it back.", rich_markup_mode=None, no_args_is_help=True)
 
 
@@ -98,7 +100,7 @@ def prepare(
     from builder.host.journal import Journal
 
     state = ctx.ensure_object(State)
-    uri = state.settings().uri
+    uri = SYSTEM  # pools and networks of the host, also in what an ordinary user's --dry-run shows
     if os.geteuid() != 0 and not dry_run:
         raise HostError("only root can prepare a host", hint="sudo builder host prepare")
     wish = preparing.Wish(iso_dir.absolute(), store_dir.absolute(), desktop, None if user == "root" else user, uri)
@@ -134,6 +136,8 @@ def confirm(as_json: Json = False) -> None:
     """
     from builder.host.net import apply
 
+    if os.geteuid() != 0:
+        raise HostError("only root can confirm a change of the network", hint="sudo builder host confirm")
     outcome = apply.confirm()
     if as_json:
         document(outcome)
@@ -196,8 +200,9 @@ def _planned(options: _Bridge, confirm_within: str | None) -> Change | None:
             raise RecipeError("--uplink, --address, --gateway and --dns need --bridge", hint="--bridge br0")
         return None
     from builder.host import network_rows
-    from builder.host.net import apply, change
+    from builder.host.net import apply, change, moving
 
+    apply.require_none()
     backends = ("auto", "networkmanager", "ifcfg", "runtime")
     if options.backend not in backends:
         raise RecipeError(f"--backend {options.backend}: known are {', '.join(backends)}")
@@ -206,7 +211,7 @@ def _planned(options: _Bridge, confirm_within: str | None) -> Change | None:
     if uplink is None:
         raise RecipeError("no default route tells the uplink", hint="--uplink NAME")
     return change.plan(
-        change.Wish(
+        moving.Wish(
             options.bridge,
             # Done already, and the default route leads over the bridge.
             (network_rows.bridges().get(uplink) or [uplink])[0] if uplink == options.bridge else uplink,

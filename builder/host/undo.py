@@ -139,6 +139,7 @@ def _link(entry: Entry) -> None:
     from dataclasses import replace
 
     from builder.adapters import netlink
+    from builder.host.net import putback
 
     uplink, bridge = entry["uplink"], entry["bridge"]
     before = netlink.Snapshot.from_dict(entry["snapshot"])
@@ -146,7 +147,7 @@ def _link(entry: Entry) -> None:
         if netlink.port_of(uplink) != bridge:
             return
         before = replace(netlink.snapshot(bridge), uplink=uplink)
-    netlink.put_back(before, bridge)
+    putback.put_back(before, bridge)
 
 
 UNDO: dict[str, Callable[[Entry], None]] = {

@@ -1,4 +1,7 @@
-"""A host and its gateway, each in namespaces of its own; all that runs in them dies with the test."""
+"""A host and its gateway, each in namespaces of its own; all that runs in them dies with the test.
+
+What a host may run but the machine of the tests must not (sshd, NetworkManager), is unpacked, never installed.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,12 @@ from typing import Any
 
 import pytest
 
+from builder import locks
 from builder.adapters import waiting
 
+World = tuple["Cell", "Cell"]
+# Installing them would start services, and one of them takes over the network.
+UNPACKED = ("network-manager", "nftables", "openssh-server", "virtinst")
 SOURCE = Path(__file__).parents[2]
 SHARE = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SCREENS = """\
@@ -35,6 +42,13 @@ mount -t overlay -o lowerdir=/var/lib,upperdir={work}/lib,workdir={work}/builder
 mount -t tmpfs lib /var/lib/libvirt
 ip link set lo up
 echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad
+"""
+# What the packages' own scripts would have made.
+ACCOUNTS = """\
+set -e
+id sshd >/dev/null 2>&1 || useradd --system --no-create-home --home-dir /run/sshd --shell /usr/sbin/nologin sshd
+mkdir -p /run/sshd /etc/NetworkManager/system-connections
+test -e /etc/ssh/sshd_config || cp /usr/share/openssh/sshd_config /etc/ssh/sshd_config
 """
 GATEWAY = "10.77.0.1"
 OWN = "10.77.0.19"
@@ -116,6 +130,47 @@ def cell(work: Path) -> Iterator[Cell]:
             yield Cell(int(inner), work)
         finally:
             holder.kill()
+
+
+@pytest.fixture(scope="session")
+def unpacked(pytestconfig: pytest.Config) -> Path:
+    """A tree with those programs, and all that they need and this machine lacks."""
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir("unpacked")
+    with locks.held(folder.parent / "unpacked.lock"):
+        if not (folder / "whole").exists():
+            _unpack(folder)
+            (folder / "whole").touch()
+    return folder
+
+
+def _unpack(folder: Path) -> None:
+    debs = folder / "debs"
+    (debs / "partial").mkdir(parents=True, exist_ok=True)
+    download = ["apt-get", "install", "-q", "-y", "--download-only", "--no-install-recommends", *UNPACKED]
+    options = ["-o", f"Dir::Cache::archives={debs}", "-o", "Debug::NoLocking=1"]
+    for words in (download, ["apt-get", "update", "-q"], download):
+        done = subprocess.run([*words, *options], capture_output=True, text=True, timeout=300, check=False)
+        if done.returncode == 0 and words is download:
+            break
+    else:
+        pytest.skip(f"packages cannot be fetched: {done.stderr[-200:]}")
+    for name in ("bin", "lib", "lib64", "sbin"):
+        (folder / "usr" / name).mkdir(parents=True, exist_ok=True)
+        if not (folder / name).exists():
+            (folder / name).symlink_to(f"usr/{name}")
+    for deb in sorted(debs.glob("*.deb")):
+        tar = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], capture_output=True, check=True).stdout
+        subprocess.run(["tar", "-x", "--keep-directory-symlink", "-C", folder], input=tar, check=True)
+
+
+@pytest.fixture
+def equipped(world: World, unpacked: Path) -> World:
+    """The world, with those programs on its host; what the machine of the tests has itself comes first."""
+    host, _ = world
+    host.run("mount", "-t", "overlay", "-o", f"lowerdir=/usr:{unpacked}/usr", "more", "/usr")
+    host.run("sh", "-c", ACCOUNTS)
+    return world
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ HALF_WAY = """
 import os, signal
 from dataclasses import replace
 from pathlib import Path
-from builder.host.net import apply, change
+from builder.host.net import apply, change, moving
 
 class Deadly(tuple):
     def __iter__(self):
@@ -56,7 +56,7 @@ class Deadly(tuple):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__iter__()
 
-made = change.plan(change.Wish("br0", "up0", backend="ifcfg"))
+made = change.plan(moving.Wish("br0", "up0", backend="ifcfg"))
 apply.apply(replace(made, addresses=Deadly(made.addresses)), print)
 """
 
@@ -95,12 +95,22 @@ def test_the_address_moves_and_comes_back(world: World) -> None:
     assert answered > 0
     assert longest * PERIOD * 2 < 3
     assert json.loads(host.run("ip", "-json", "link", "show", "up0").stdout)[0]["master"] == "br0"
-    assert f"inet {OWN}/24" in host.run("ip", "addr", "show", "br0").stdout
+    # What was not named stays: the other family, and the routes that still make sense.
+    shown = host.run("ip", "addr", "show", "br0").stdout
+    assert f"inet {OWN}/24" in shown
+    assert "inet6 fd77::19/64" in shown
+    assert [line.split()[:5] for line in host.run("ip", "-6", "route", "show", "default").stdout.splitlines()] == [
+        ["default", "via", "fd77::1", "dev", "br0"]
+    ]
+    assert "via 10.77.0.1 dev br0" in host.run("ip", "route", "show", "table", "77").stdout
     written = {name: text.decode() for name, text in host.files().items() if name not in files or text != files[name]}
-    assert sorted(written) == ["sysconfig/network-scripts/ifcfg-br0", "sysconfig/network-scripts/ifcfg-up0"]
+    assert sorted(written) == [f"sysconfig/network-scripts/{name}" for name in ("ifcfg-br0", "ifcfg-up0", "route-br0")]
     assert f"IPADDR={OWN}\n" in written["sysconfig/network-scripts/ifcfg-br0"]
     again = host.builder(*BRIDGE, *STATIC)
     assert (again.returncode, again.stdout) == (0, "nothing to do\n")
+    other = host.builder(*BRIDGE, "--address", "10.77.0.30/24")
+    assert other.returncode == 3
+    assert "it lacks address 10.77.0.30/24" in other.stderr
     assert host.builder("host", "restore").returncode == 0
     assert host.network() == before
     assert host.files() == files
@@ -116,6 +126,8 @@ def test_all_that_the_uplink_has_moves(world: World) -> None:
     assert all(text in shown for text in (f"{OWN}/24", "10.77.0.20/24", "10.78.0.5/24", "fd77::19/64"))
     assert "dev br0" in host.run("ip", "route", "show", "table", "77").stdout
     assert "mtu 1300" in host.run("ip", "route", "show", "table", "77").stdout
+    assert "via fd77::1 dev br0" in host.run("ip", "-6", "route", "show", "default").stdout
+    assert host.run("ip", "-6", "route", "show", "default", "dev", "up0").stdout == ""
     mac = [json.loads(host.run("ip", "-json", "link", "show", name).stdout)[0]["address"] for name in ("br0", "up0")]
     assert mac[0] == mac[1]
     assert host.builder("host", "restore").returncode == 0
@@ -194,6 +206,9 @@ def test_both_are_killed_and_restore_mends_it(world: World) -> None:
         host.run("sh", "-c", f"for p in {' '.join(pids)}; do kill -9 $p 2>/dev/null; done; true")
         child.wait(30)
         assert host.network() != before
+        refused = host.builder(*BRIDGE, "--bridge", "br1")
+        assert refused.returncode == 3
+        assert "cut short" in refused.stderr
         assert host.builder("host", "restore").returncode == 0
     assert host.network() == before
 
@@ -209,6 +224,8 @@ def test_a_gateway_that_does_not_answer(world: World) -> None:
 
 REFUSED = [
     (["--address", "192.168.10.19/24", "--gateway", "192.168.19.2"], "gateway 192.168.19.2 is outside"),
+    (["--address", "10.5.0.9/24"], f"the gateway {GATEWAY} of up0 is outside 10.5.0.0/24"),
+    (["--uplink", "tun9"], "uplink tun9 is no Ethernet"),
     (["--bridge", "a-name-far-too-long"], "is no name for an interface"),
     (["--uplink", "lo"], "uplink lo leads nowhere"),
     (["--uplink", "eth9"], "there is no interface eth9"),
@@ -221,12 +238,22 @@ REFUSED = [
 def test_refused_before_anything_is_touched(world: World) -> None:
     host, _ = world
     host.run("ip", "link", "add", "br9", "type", "bridge")
+    host.run("ip", "tuntap", "add", "tun9", "mode", "tun")
     before = host.network()
     for words, said in REFUSED:
         done = host.builder(*BRIDGE, *words)
         assert done.returncode in (2, 3)
         assert said in done.stderr
     assert host.network() == before
+
+
+def test_two_files_for_one_card_are_refused(world: World) -> None:
+    host, _ = world
+    with_ifcfg(host)
+    host.run("sh", "-c", "echo DEVICE=up0 > /etc/sysconfig/network-scripts/ifcfg-Wired_1")
+    done = host.builder(*BRIDGE, *STATIC, "--dry-run")
+    assert done.returncode == 2
+    assert "ifcfg-Wired_1 is for up0 too" in done.stderr
 
 
 def test_dry_run_changes_nothing(world: World) -> None:

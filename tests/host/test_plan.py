@@ -9,10 +9,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from builder.adapters.netlink import Route
 from builder.errors import RecipeError
-from builder.host import system
 from builder.host.net import ifcfg, keyfile, plan
 from builder.host.net.plan import BridgePlan, NatPlan
+from tests.host.conftest import Cell
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "network"
 MAC = "52:54:00:12:34:56"
@@ -26,6 +27,20 @@ PLANS = {
         ("192.168.10.19/24", "192.168.10.20/24", "fd00::19/64", "fd00::20/64"),
         ("192.168.10.2", "fd00::1"),
         ("192.168.10.2", "fd00::53"),
+    ),
+    "routes": BridgePlan(
+        "br0",
+        "ens33",
+        MAC,
+        ("192.168.10.19/24",),
+        ("192.168.10.2",),
+        auto6=True,
+        mtu=9000,
+        routes=(
+            Route(2, "10.97.0.0/16", "192.168.10.7", table=77, mtu=1300),
+            Route(2, "10.98.0.0/16", priority=20, source="192.168.10.19"),
+            Route(10, "fd99::/48", "fe80::7", flags=4),
+        ),
     ),
 }
 # The form of a course book, with its three mistakes.
@@ -55,24 +70,42 @@ def test_golden_files() -> None:
     assert sorted(rendered()) == sorted(str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("*") if path.is_file())
 
 
+def scripts(name: str) -> dict[str, str]:
+    """The files that a shell reads, but for those with routes."""
+    return {path.name: text for path, text in ifcfg.render(PLANS[name]).items() if path.name.startswith("ifcfg-")}
+
+
 def test_our_own_ifcfg_files_have_no_fault() -> None:
-    for wanted in PLANS.values():
-        assert list(ifcfg.faults({path.name: text for path, text in ifcfg.render(wanted).items()})) == []
+    for name in PLANS:
+        assert list(ifcfg.faults(scripts(name))) == []
+
+
+def test_the_kernel_takes_the_lines_of_route_files(world: tuple[Cell, Cell]) -> None:
+    host, _ = world
+    host.run("sh", "-c", "ip link add br0 type bridge; ip link set br0 up; ip addr add 192.168.10.19/24 dev br0")
+    for name, family in (("route-br0", "-4"), ("route6-br0", "-6")):
+        for line in (GOLDEN / "routes" / name).read_text().splitlines():
+            # As ifup-routes of initscripts does.
+            host.run("ip", family, "route", "add", *line.split())
+    shown = [host.run("ip", "route", "show", "table", table, "dev", "br0").stdout for table in ("77", "main")]
+    assert "10.97.0.0/16 via 192.168.10.7 mtu 1300" in shown[0]
+    assert "10.98.0.0/16 scope link src 192.168.10.19 metric 20" in shown[1]
 
 
 def test_a_shell_reads_ifcfg_files_as_we_do() -> None:
-    for text in ifcfg.render(PLANS["both"]).values():
+    for text in scripts("both").values():
         said = subprocess.run(["env", "-i", "sh", "-a"], input=f"{text}env", capture_output=True, text=True, check=True)
         sourced = dict(line.split("=", 1) for line in said.stdout.splitlines())
         assert ifcfg.parse(text).items() <= sourced.items()
 
 
-@pytest.mark.skipif(system.program("nmcli") is None, reason="network-manager is not installed")
 @pytest.mark.parametrize("name", PLANS)
-def test_networkmanager_takes_every_value(name: str) -> None:
+def test_networkmanager_takes_every_value(name: str, unpacked: Path) -> None:
+    mount = f'mount -t overlay -o lowerdir=/usr:{unpacked}/usr more /usr && exec "$@"'
     for text in keyfile.render(PLANS[name]).values():
         words = ["nmcli", "--offline", "connection", "modify", "connection.autoconnect", "yes"]
-        done = subprocess.run(words, input=text, capture_output=True, text=True, check=True)
+        inside = ["unshare", "--mount", "sh", "-c", mount, "sh", *words]
+        done = subprocess.run(inside, input=text, capture_output=True, text=True, check=True)
         assert done.stderr == ""
         lost = set(text.split("\n")) - set(done.stdout.split("\n"))
         assert lost == set()
@@ -134,6 +167,15 @@ def test_wifi_is_refused() -> None:
     assert [fault for fault in faults if "Wi-Fi" in fault] == faults
     with pytest.raises(RecipeError, match="cannot work"):
         plan.refuse(faults)
+
+
+def test_files_are_written_for_plain_cards_only() -> None:
+    bond = ("bond0", plan.ETHERNET, "DEVTYPE=bond\nINTERFACE=bond0\nIFINDEX=7\n")
+    (fault,) = plan.uplink_faults(*bond, kept=True)
+    assert "bond0 is a bond" in fault
+    assert list(plan.uplink_faults(*bond, kept=False)) == []
+    assert list(plan.uplink_faults("ens33", plan.ETHERNET, "INTERFACE=ens33\nIFINDEX=2\n", kept=True)) == []
+    assert "is no Ethernet" in next(plan.uplink_faults("wg0", "65534", "", kept=False))
 
 
 @pytest.mark.parametrize(

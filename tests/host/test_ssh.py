@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 
 from builder.adapters import waiting
-from builder.host import system
-from tests.host.conftest import GATEWAY, OWN, SOURCE, Cell
+from tests.host.conftest import GATEWAY, OWN, SOURCE, World
 
-World = tuple[Cell, Cell]
 Ssh = Callable[[str], subprocess.Popen[str]]
 BUILDER = f"PYTHONPATH={SOURCE} {sys.executable} -m builder"
 CHANGE = f"{BUILDER} host prepare --network-only --bridge br0 --uplink up0 --address {OWN}/24 --gateway {GATEWAY}"
@@ -28,20 +26,17 @@ PermitRootLogin yes
 PidFile none
 """
 
-pytestmark = pytest.mark.skipif(system.program("sshd") is None, reason="openssh-server is not installed")
-
 
 @pytest.fixture
-def ssh(world: World, tmp_path: Path) -> Iterator[Ssh]:
+def ssh(equipped: World, tmp_path: Path) -> Iterator[Ssh]:
     """A way into the host from its gateway: every call is a session of its own."""
-    host, gateway = world
+    host, gateway = equipped
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key], check=True)
     (tmp_path / "sshd_config").write_text(CONFIG.format(key=key))
-    host.run("mkdir", "-p", "/run/sshd")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SSH_")}
     log = (tmp_path / "sshd.log").open("w")
-    words = [str(system.program("sshd")), "-D", "-e", "-f", tmp_path / "sshd_config"]
+    words = ["/usr/sbin/sshd", "-D", "-e", "-f", tmp_path / "sshd_config"]
     with log, subprocess.Popen(host.enter(*words), env=kept, stderr=log) as server:
         options = [
             "StrictHostKeyChecking=no",
@@ -62,8 +57,8 @@ def ssh(world: World, tmp_path: Path) -> Iterator[Ssh]:
             server.kill()
 
 
-def test_confirmed_from_a_new_session(world: World, ssh: Ssh) -> None:
-    host, _ = world
+def test_confirmed_from_a_new_session(equipped: World, ssh: Ssh) -> None:
+    host, _ = equipped
     before = host.network()
     # An older session tries first, then a new one.
     with ssh(f"read go; {BUILDER} host confirm") as old, ssh(CHANGE) as changer:
@@ -79,8 +74,8 @@ def test_confirmed_from_a_new_session(world: World, ssh: Ssh) -> None:
     assert host.network() == before
 
 
-def test_not_confirmed_from_an_older_session(world: World, ssh: Ssh) -> None:
-    host, _ = world
+def test_not_confirmed_from_an_older_session(equipped: World, ssh: Ssh) -> None:
+    host, _ = equipped
     before = host.network()
     wait = "while ! ls /sys/class/net/br0 >/dev/null 2>&1; do sleep 0.1; done; sleep 1"
     with ssh(f"echo here; {wait}; {BUILDER} host confirm") as old:
@@ -95,8 +90,8 @@ def test_not_confirmed_from_an_older_session(world: World, ssh: Ssh) -> None:
 
 
 @pytest.mark.slow
-def test_the_session_is_cut_off(world: World, ssh: Ssh) -> None:
-    host, _ = world
+def test_the_session_is_cut_off(equipped: World, ssh: Ssh) -> None:
+    host, _ = equipped
     before = host.network()
     with ssh(f"{CHANGE} --confirm-within 5s") as changer:
         assert changer.stderr is not None

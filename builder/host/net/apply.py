@@ -13,10 +13,23 @@ from typing import Any
 
 from builder.adapters import daemon, netlink, process, waiting
 from builder.errors import HostError
-from builder.host.net import guardian
+from builder.host.net import guardian, putback
 from builder.host.net.change import Change
 
 WITHIN = 20.0  # seconds for the guardian to come up, and to find out about the gateway
+
+
+def require_none() -> None:
+    """Make sure that no other change of the network is under way, or was left half done.
+
+    Raises:
+        HostError: one is.
+    """
+    if daemon.answers(guardian.SOCKET):
+        raise HostError("another change of the network waits to be confirmed", hint="builder host confirm")
+    # False, not an error, where this user may not look.
+    if os.path.exists(guardian.PENDING):  # noqa: PTH110
+        raise HostError("a change of the network was cut short and not put back", hint="builder host restore")
 
 
 def apply(change: Change, note: Callable[[str], None]) -> dict[str, Any]:
@@ -31,8 +44,7 @@ def apply(change: Change, note: Callable[[str], None]) -> dict[str, Any]:
     Raises:
         HostError: it was put back, and why; or another change is under way.
     """
-    if daemon.answers(guardian.SOCKET):
-        raise HostError("another change of the network waits to be confirmed", hint="builder host confirm")
+    require_none()
     guardian.RUN.mkdir(parents=True, exist_ok=True, mode=0o700)
     guardian.OUTCOME.unlink(missing_ok=True)
     guardian.PENDING.write_text(json.dumps(change.as_dict()))
@@ -91,7 +103,7 @@ def pending() -> bool:
 def put_back_pending() -> None:
     """Undo such a change."""
     change = Change.from_dict(json.loads(guardian.PENDING.read_text()))
-    netlink.put_back(change.before, change.bridge)
+    putback.put_back(change.before, change.bridge)
     guardian.PENDING.unlink(missing_ok=True)
 
 

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from builder.adapters import process
+from builder.host import system as host_system
 from builder.host.net import ifcfg, keyfile
 from builder.host.net.plan import BridgePlan
 
 if TYPE_CHECKING:
     from builder.host.net.change import Change
 
+ANSWER = 5.0  # seconds for nmcli
+UNMANAGED = "10 "  # NM_DEVICE_STATE_UNMANAGED
 Name = Literal["networkmanager", "ifcfg", "runtime"]
 
 
@@ -29,19 +33,27 @@ class Backend:
         mode: of these files.
         reload: run after an undo, so that files that came back or went are noticed.
         take_over: commands that hand the running bridge to the back end, once the files are written.
-        runs: it runs this host's network.
+        runs: it runs this card of the host.
     """
 
     render: Callable[[BridgePlan], dict[Path, str]]
     mode: int
     reload: tuple[str, ...]
     take_over: Callable[[Change], list[list[str]]]
-    runs: Callable[[], bool]
+    runs: Callable[[str], bool]
 
 
-def choose() -> Name:
-    """What runs this host's network; the first that does."""
-    return next(name for name, backend in BACKENDS.items() if backend.runs())
+def choose(uplink: str) -> Name:
+    """What runs a card of this host; the first that does."""
+    return next(name for name, backend in BACKENDS.items() if backend.runs(uplink))
+
+
+def _managed(uplink: str) -> bool:
+    """NetworkManager runs, and this card is not one that it leaves to others."""
+    if not keyfile.FOLDER.is_dir() or host_system.program("nmcli") is None:
+        return False
+    asked = process.run(["nmcli", "-g", "GENERAL.STATE", "device", "show", uplink], timeout=ANSWER, check=False)
+    return asked.status == 0 and not asked.stdout.startswith(UNMANAGED)
 
 
 def _activate(change: Change) -> list[list[str]]:
@@ -56,9 +68,9 @@ BACKENDS: dict[Name, Backend] = {
         0o600,
         ("nmcli", "connection", "reload"),
         _activate,
-        lambda: Path("/run/NetworkManager").is_dir() and keyfile.FOLDER.is_dir(),
+        _managed,
     ),
     # initscripts read their files at boot and on ifup only: the running bridge stays as it is.
-    "ifcfg": Backend(ifcfg.render, 0o644, (), lambda _: [], lambda: ifcfg.FOLDER.is_dir()),
-    "runtime": Backend(lambda _: {}, 0o644, (), lambda _: [], lambda: True),
+    "ifcfg": Backend(ifcfg.render, 0o644, (), lambda _: [], lambda _: ifcfg.FOLDER.is_dir()),
+    "runtime": Backend(lambda _: {}, 0o644, (), lambda _: [], lambda _: True),
 }

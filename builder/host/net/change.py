@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from builder.adapters import netlink
 from builder.adapters.netlink import FOREVER, Address, Route, Snapshot
+from builder.errors import HostError
 from builder.host import network_rows
+from builder.host.net import ifcfg
 from builder.host.net.backends import BACKENDS, Name, choose
-from builder.host.net.plan import BridgePlan, bridge_faults, refuse
+from builder.host.net.moving import Moving, Wish, servers, settle
+from builder.host.net.plan import BridgePlan, bridge_faults, refuse, uplink_faults
 from builder.host.row import read
-
-MAIN = 254  # the routing table that is meant when none is named
 
 
 @dataclass(frozen=True)
@@ -56,49 +58,23 @@ class Change:
         )
 
 
-@dataclass(frozen=True)
-class Wish:
-    """What was asked for; without addresses the uplink's own move, static or leased as they are."""
-
-    bridge: str
-    uplink: str
-    addresses: tuple[str, ...] = ()
-    gateways: tuple[str, ...] = ()
-    dns: tuple[str, ...] = ()
-    backend: Name | Literal["auto"] = "auto"
-    confirm: bool = False
-    within: float = 60.0
-
-
 def plan(wish: Wish) -> Change | None:
     """The change that fulfils a wish; None when the bridge stands as asked for.
 
     Raises:
         RecipeError: the wish cannot work; every fault is named.
-        HostError: there is no such uplink.
+        HostError: there is no such uplink; or the bridge stands, but not as asked for.
     """
-    if network_rows.bridge_of(wish.uplink) == wish.bridge and _fulfilled(wish):
+    if network_rows.bridge_of(wish.uplink) == wish.bridge:
+        _require_as_asked(wish)
         return None
     before = netlink.snapshot(wish.uplink)
-    facts = _plan(wish, before)
-    faults = list(
-        bridge_faults(
-            facts,
-            wireless=network_rows.wireless(wish.uplink),
-            has_carrier=read(network_rows.NET / wish.uplink / "carrier").strip() == "1",
-            is_bridge=wish.uplink in network_rows.bridges(),
-        )
-    )
-    master = network_rows.NET / wish.uplink / "master"
-    if master.exists():
-        faults.append(f"uplink {wish.uplink} belongs to {master.resolve().name} already")
-    elif wish.bridge != wish.uplink and netlink.exists(wish.bridge):
-        faults.append(f"an interface {wish.bridge} is there already: choose another name for the bridge")
-    if not before.addresses and not wish.addresses:
-        faults.append(f"uplink {wish.uplink} has no address to move: give one with --address")
-    refuse(faults)
-    backend = choose() if wish.backend == "auto" else wish.backend
-    addresses, routes = _targets(wish, before)
+    backend = choose(wish.uplink) if wish.backend == "auto" else wish.backend
+    moving = settle(wish, before, _servers())
+    inherited = tuple(gateway for gateway in moving.facts.gateways if gateway not in wish.gateways)
+    facts = replace(moving.facts, gateways=wish.gateways + inherited)
+    refuse([*_uplink_faults(wish, backend), *moving.faults, *_faults(wish, facts, moving)])
+    addresses = moving.addresses
     if backend != "networkmanager":
         # Nobody renews a lease on the bridge before the next reboot: an address that runs out would lock us out.
         addresses = tuple(replace(each, preferred=FOREVER, valid=FOREVER) for each in addresses)
@@ -106,13 +82,66 @@ def plan(wish: Wish) -> Change | None:
         bridge=wish.bridge,
         before=before,
         addresses=addresses,
-        routes=routes,
-        gateways=facts.gateways,
+        routes=moving.routes,
+        gateways=moving.gateways,
         backend=backend,
         files={str(path): text for path, text in BACKENDS[backend].render(facts).items()},
         confirm=wish.confirm,
         within=wish.within,
     )
+
+
+def _faults(wish: Wish, facts: BridgePlan, moving: Moving) -> Iterator[str]:
+    uplink = network_rows.NET / wish.uplink
+    yield from bridge_faults(
+        # As given: what cannot be read is named too.
+        replace(facts, addresses=tuple(dict.fromkeys((*wish.addresses, *facts.addresses)))),
+        wireless=network_rows.wireless(wish.uplink),
+        has_carrier=read(uplink / "carrier").strip() == "1",
+        is_bridge=wish.uplink in network_rows.bridges(),
+    )
+    master = uplink / "master"
+    if master.exists():
+        yield f"uplink {wish.uplink} belongs to {master.resolve().name} already"
+    elif wish.bridge != wish.uplink and netlink.exists(wish.bridge):
+        yield f"an interface {wish.bridge} is there already: choose another name for the bridge"
+    if not moving.addresses and not wish.addresses:
+        yield f"uplink {wish.uplink} has no address to move: give one with --address"
+
+
+def _uplink_faults(wish: Wish, backend: Name) -> Iterator[str]:
+    """What the uplink is made of, and who else has a word about it."""
+    uplink = network_rows.NET / wish.uplink
+    kept = backend != "runtime"
+    yield from uplink_faults(wish.uplink, read(uplink / "type").strip(), read(uplink / "uevent"), kept=kept)
+    if backend == "ifcfg":
+        for name in ifcfg.others(wish.uplink):
+            yield f"{name} is for {wish.uplink} too: initscripts would bring it up twice; move that file away"
+
+
+def _require_as_asked(wish: Wish) -> None:
+    """The bridge stands; say so if it is another one than was asked for."""
+    there = netlink.snapshot(wish.bridge)
+    gateways = {route.gateway for route in there.routes if route.dst == "default"}
+    missing = [
+        *(f"address {cidr}" for cidr in wish.addresses if cidr not in {each.cidr for each in there.addresses}),
+        *(f"gateway {gateway}" for gateway in wish.gateways if gateway not in gateways),
+    ]
+    if wish.backend != "auto":
+        paths = BACKENDS[wish.backend].render(BridgePlan(wish.bridge, wish.uplink, there.mac))
+        missing += [f"file {path}" for path in paths if not path.exists()]
+    if missing:
+        raise HostError(
+            f"{wish.bridge} stands over {wish.uplink} already, but not as asked for",
+            "it lacks " + ", ".join(missing),
+            "builder host restore, then again",
+        )
+
+
+def _servers() -> tuple[str, ...]:
+    """The host's name servers; systemd-resolved keeps the real ones in a file of its own."""
+    found = servers(read("/etc/resolv.conf").splitlines())
+    return found or servers(read("/run/systemd/resolve/resolv.conf").splitlines())
 
 
 def lines(change: Change) -> list[str]:
@@ -138,41 +167,3 @@ def lines(change: Change) -> list[str]:
 def _lease(address: Address, before: Snapshot) -> str:
     leased = any(each.cidr == address.cidr and each.valid != FOREVER for each in before.addresses)
     return ", without the end of its lease: nobody renews it before a reboot" * (leased and address.valid == FOREVER)
-
-
-def _fulfilled(wish: Wish) -> bool:
-    there = {address.cidr for address in netlink.snapshot(wish.bridge).addresses}
-    return set(wish.addresses) <= there
-
-
-def _plan(wish: Wish, before: Snapshot) -> BridgePlan:
-    if wish.addresses:
-        return BridgePlan(wish.bridge, wish.uplink, before.mac, wish.addresses, wish.gateways, wish.dns)
-    static = tuple(address.cidr for address in before.addresses if address.valid == FOREVER)
-    leased = any(address.valid != FOREVER and ":" not in address.cidr for address in before.addresses)
-    defaults = [route for route in before.routes if route.dst == "default" and route.table == MAIN]
-    # The one of the lowest metric for each family.
-    best = {route.family: route.gateway for route in sorted(defaults, key=lambda each: -(each.priority or 0))}
-    gateways = wish.gateways or tuple(gateway for gateway in best.values() if gateway)
-    return BridgePlan(wish.bridge, wish.uplink, before.mac, static, gateways, wish.dns or _servers(), leased)
-
-
-def _targets(wish: Wish, before: Snapshot) -> tuple[tuple[Address, ...], tuple[Route, ...]]:
-    if not wish.addresses:
-        routes = before.routes
-        if wish.gateways:
-            routes = tuple(route for route in routes if route.dst != "default") + _defaults(wish.gateways)
-        return before.addresses, routes
-    # The routes of the old addresses make no sense with the new ones.
-    return tuple(Address(cidr) for cidr in wish.addresses), _defaults(wish.gateways)
-
-
-def _defaults(gateways: tuple[str, ...]) -> tuple[Route, ...]:
-    return tuple(Route(10 if ":" in gateway else 2, "default", gateway) for gateway in gateways)
-
-
-def _servers() -> tuple[str, ...]:
-    """The host's name servers, but for a resolver on the host itself."""
-    words = [line.split() for line in read("/etc/resolv.conf").splitlines()]
-    found = [each[1] for each in words if len(each) > 1 and each[0] == "nameserver"]
-    return tuple(each for each in found if not each.startswith("127.") and each != "::1" and "%" not in each)[:3]

@@ -11,8 +11,13 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from builder.host.net.plan import BridgePlan, address_faults
+from builder.host.row import read
+
+if TYPE_CHECKING:
+    from builder.adapters.netlink import Route
 
 FOLDER = Path("/etc/sysconfig/network-scripts")
 YES_NO = ("ONBOOT", "STP", "PEERDNS", "DEFROUTE", "IPV6INIT", "IPV6_AUTOCONF", "NM_CONTROLLED", "USERCTL", "DHCPV6C")
@@ -40,20 +45,41 @@ def render(plan: BridgePlan) -> dict[Path, str]:
         bridge.append(f"GATEWAY={gateway}")
     bridge += [f"DNS{number}={server}" for number, server in enumerate(plan.dns, 1)]
     bridge += _six(plan)
+    if plan.mtu:
+        bridge.append(f"MTU={plan.mtu}")
     uplink = ["TYPE=Ethernet", f"DEVICE={plan.uplink}", f"NAME={plan.uplink}", f"HWADDR={plan.mac}", "ONBOOT=yes"]
     uplink += ["BOOTPROTO=none", f"BRIDGE={plan.bridge}"]
-    return {
-        FOLDER / f"ifcfg-{plan.bridge}": "".join(f"{line}\n" for line in bridge),
-        FOLDER / f"ifcfg-{plan.uplink}": "".join(f"{line}\n" for line in uplink),
-    }
+    if plan.mtu:
+        uplink.append(f"MTU={plan.mtu}")
+    files = {f"ifcfg-{plan.bridge}": bridge, f"ifcfg-{plan.uplink}": uplink}
+    for name, version in (("route", 4), ("route6", 6)):
+        routes = [_route(route, plan.bridge) for route in plan.routes if route.version == version]
+        if routes:
+            files[f"{name}-{plan.bridge}"] = routes
+    return {FOLDER / name: "".join(f"{line}\n" for line in lines) for name, lines in files.items()}
+
+
+def others(uplink: str) -> list[str]:
+    """Files of another name that are for this card."""
+    found = {path.name: parse(read(path)) for path in sorted(FOLDER.glob("ifcfg-*"))} if FOLDER.is_dir() else {}
+    return [name for name, values in found.items() if values.get("DEVICE") == uplink and name != f"ifcfg-{uplink}"]
+
+
+def _route(route: Route, bridge: str) -> str:
+    """A line of a route file: the words of `ip route add` (ifup-routes)."""
+    words = [route.network, *(["via", route.gateway] if route.gateway else []), "dev", bridge]
+    words += ["metric", str(route.priority)] if route.priority else []
+    for key, value in route.options():
+        words += ["onlink"] if key == "onlink" else [key, value]
+    return " ".join(words)
 
 
 def _six(plan: BridgePlan) -> Iterator[str]:
     addresses, gateway, _ = plan.of(6)
     if not addresses:
-        yield "IPV6INIT=yes" if plan.dhcp else "IPV6INIT=no"
+        yield "IPV6INIT=yes" if plan.dhcp or plan.auto6 else "IPV6INIT=no"
         return
-    yield from ("IPV6INIT=yes", "IPV6_AUTOCONF=no", f"IPV6ADDR={addresses[0]}")
+    yield from ("IPV6INIT=yes", f"IPV6_AUTOCONF={'yes' if plan.auto6 else 'no'}", f"IPV6ADDR={addresses[0]}")
     if len(addresses) > 1:
         yield f'IPV6ADDR_SECONDARIES="{" ".join(addresses[1:])}"'
     if gateway:

@@ -19,9 +19,10 @@ def render(plan: BridgePlan) -> dict[Path, str]:
     """The two profiles of a bridge; NetworkManager ignores files that others than root may read."""
     name = f"builder-{plan.bridge}"
     port = f"builder-{plan.bridge}-{plan.uplink}"
+    mtu = {"mtu": str(plan.mtu)} if plan.mtu else {}
     bridge = {
         "connection": {**_connection(name), "type": "bridge", "interface-name": plan.bridge},
-        "ethernet": {},
+        "ethernet": mtu,
         "bridge": {"mac-address": plan.mac.upper(), "stp": "false"},
         "ipv4": _ip(plan, 4),
         "ipv6": _ip(plan, 6),
@@ -34,7 +35,7 @@ def render(plan: BridgePlan) -> dict[Path, str]:
             "master": plan.bridge,
             "slave-type": "bridge",
         },
-        "ethernet": {},
+        "ethernet": mtu,
         "bridge-port": {},
     }
     return {
@@ -54,10 +55,22 @@ def _ip(plan: BridgePlan, version: int) -> dict[str, str]:
         section["address1"] += f",{gateway}"
     if dns:
         section["dns"] = "".join(f"{server};" for server in dns)
-    if addresses:
+    for number, route in enumerate((route for route in plan.routes if route.version == version), 1):
+        words = [route.network, *([route.gateway] if route.gateway else [])]
+        if route.priority:
+            # A metric stands behind a gateway, if need be one of nothing but zeros.
+            words = [route.network, route.gateway or {4: "0.0.0.0", 6: "::"}[version], str(route.priority)]
+        section[f"route{number}"] = ",".join(words)
+        options = [f"{key}={value}" for key, value in sorted(route.options())]
+        if options:
+            section[f"route{number}_options"] = ",".join(options)
+    if plan.dhcp if version == 4 else plan.auto6:
+        section["method"] = "auto"
+    elif addresses:
         section["method"] = "manual"
     else:
-        section["method"] = "auto" if plan.dhcp or version == 6 else "disabled"
+        # Without a word of its own, IPv6 is left to what routers advertise: that is NetworkManager's default.
+        section["method"] = "auto" if version == 6 else "disabled"
     return section
 
 

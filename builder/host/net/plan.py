@@ -9,12 +9,18 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from builder.errors import RecipeError
 
+if TYPE_CHECKING:
+    from builder.adapters.netlink import Route
+
 # IFNAMSIZ is 16 with the closing zero; no slash, no white space, no colon (labels).
 INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")
+# ARPHRD_ETHER and ARPHRD_LOOPBACK (linux/if_arp.h); the latter is refused by name.
+ETHERNET, LOOPBACK = "1", "772"
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 Network = ipaddress.IPv4Network
 
@@ -26,7 +32,10 @@ class BridgePlan:
     Args:
         addresses: CIDR, static ones; empty for DHCP.
         gateways: at most one of each family.
-        dhcp: the addresses come by DHCP.
+        dhcp: IPv4 addresses come by DHCP, perhaps beside static ones.
+        auto6: IPv6 addresses come by router advertisements.
+        mtu: None for the usual one.
+        routes: static ones beside the default route.
         mac: of the uplink; the bridge gets it too, so that leases and ARP caches stay right.
     """
 
@@ -37,13 +46,16 @@ class BridgePlan:
     gateways: tuple[str, ...] = ()
     dns: tuple[str, ...] = ()
     dhcp: bool = False
+    auto6: bool = False
+    mtu: int | None = None
+    routes: tuple[Route, ...] = ()
 
     def of(self, version: int) -> tuple[tuple[str, ...], str | None, tuple[str, ...]]:
-        """Addresses, gateway and name servers of IPv4 or IPv6."""
+        """Static addresses, gateway and name servers of IPv4 or IPv6; no gateway without an address."""
         addresses = tuple(each for each in self.addresses if ipaddress.ip_interface(each).version == version)
         gateways = [each for each in self.gateways if ipaddress.ip_address(each).version == version]
         dns = tuple(each for each in self.dns if ipaddress.ip_address(each).version == version)
-        return addresses, gateways[0] if gateways else None, dns
+        return addresses, gateways[0] if gateways and addresses else None, dns
 
 
 def refuse(faults: Iterable[str]) -> None:
@@ -76,6 +88,24 @@ def bridge_faults(plan: BridgePlan, *, wireless: bool, has_carrier: bool, is_bri
     if not has_carrier:
         yield f"uplink {plan.uplink} has no link: is the cable plugged in, and the interface up?"
     yield from address_faults(plan.addresses, plan.gateways, plan.dns)
+
+
+def uplink_faults(uplink: str, hardware: str, uevent: str, *, kept: bool) -> Iterator[str]:
+    """What is wrong with the kind of card that an uplink is.
+
+    Args:
+        hardware: its `type` in sysfs; empty where there is none.
+        uevent: its `uevent` in sysfs.
+        kept: the bridge is to outlast a reboot.
+    """
+    if hardware not in ("", ETHERNET, LOOPBACK):
+        yield f"uplink {uplink} is no Ethernet: it cannot be a port of a bridge"
+    kind = re.search(r"^DEVTYPE=(vlan|bond)$", uevent, re.M)
+    if kind and kept:
+        yield (
+            f"uplink {uplink} is a {kind[1]}: builder writes files for plain cards only; "
+            "--backend runtime makes a bridge that lasts until the next reboot"
+        )
 
 
 def address_faults(addresses: Iterable[str], gateways: Iterable[str], dns: Iterable[str] = ()) -> Iterator[str]:
