@@ -349,6 +349,10 @@ def _ports(devices: ET.Element, spec: MachineSpec) -> None:
         channel = ET.SubElement(devices, "channel", type="file")
         ET.SubElement(channel, "source", path=str(path), append="off")
         ET.SubElement(channel, "target", type="virtio", name=name)
+    if not isinstance(spec.network, UserNet) and spec.devices == "virtio":
+        # Where the address of a guest has to be found out, its agent can tell. libvirt itself reads this one.
+        channel = ET.SubElement(devices, "channel", type="unix")
+        ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
 
 
 def _rest(devices: ET.Element, *, balloon: bool) -> None:

@@ -169,14 +169,9 @@ class Domains:
         return target
 
     def address(self, name: str) -> str | None:
-        """The IPv4 address that a network of libvirt's has handed to the machine."""
+        """The IPv4 address that a network of libvirt's has handed to the machine, or that its guest agent tells."""
         with told(f"libvirt could not be asked for the address of {name}"):
-            domain = self._connection.lookupByName(name)
-            for card in domain.interfaceAddresses(libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE).values():
-                for one in card["addrs"] or []:
-                    if one["type"] == libvirt.VIR_IP_ADDR_TYPE_IPV4:
-                        return str(one["addr"])
-        return None
+            return hypervisor.address_of(self._connection.lookupByName(name))
 
     def network_address(self, name: str) -> str | None:
         """Address and mask that a network of libvirt's has on this host (`192.168.122.1/255.255.255.0`).

@@ -296,15 +296,7 @@ class _DomainHandle:
             self._domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
     def address(self) -> str | None:
-        sources = ("VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE", "VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT")
-        for source in sources:
-            # No lease server, or no agent: then this source knows nothing.
-            with suppress(libvirt.libvirtError):
-                for name, card in self._domain.interfaceAddresses(getattr(libvirt, source)).items():
-                    for one in (card["addrs"] or []) if name != "lo" else []:
-                        if one["type"] == libvirt.VIR_IP_ADDR_TYPE_IPV4:
-                            return str(one["addr"])
-        return None
+        return address_of(self._domain)
 
     def traffic(self) -> int:
         try:
@@ -380,6 +372,19 @@ def _event_loop() -> None:
             libvirt.virEventRunDefaultImpl()
 
     threading.Thread(target=run, name="libvirt events", daemon=True).start()
+
+
+def address_of(domain: Any) -> str | None:
+    """The IPv4 address of a machine, as its lease or its guest agent tells it."""
+    sources = ("VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE", "VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT")
+    for source in sources:
+        # No lease server, or no agent: then this source knows nothing.
+        with suppress(libvirt.libvirtError):
+            for name, card in domain.interfaceAddresses(getattr(libvirt, source)).items():
+                for one in (card["addrs"] or []) if name != "lo" else []:
+                    if one["type"] == libvirt.VIR_IP_ADDR_TYPE_IPV4:
+                        return str(one["addr"])
+    return None
 
 
 @contextmanager

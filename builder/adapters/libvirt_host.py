@@ -5,7 +5,8 @@ Those are `builder.adapters.hypervisor`'s. Looking starts no daemon where none r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import ipaddress
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ import libvirt
 
 from builder.adapters import daemon
 from builder.errors import HostError
+
+# The NAT network of `builder host prepare --nat`, and the one that libvirt's packages bring.
+OWN, OTHER = "builder", "default"
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,99 @@ def remove_network(uri: str, name: str) -> None:
                 if network.isActive():
                     network.destroy()
                 network.undefine()
+
+
+def nat_network(uri: str) -> str:
+    """The network that `nat` means on this host: builder's own if it was made, else libvirt's.
+
+    Raises:
+        HostError: libvirt does not answer.
+    """
+    daemon.ensure(uri)
+    with _told(f"libvirt does not answer at {uri}"), _open(uri) as connection:
+        return OWN if OWN in {network.name() for network in connection.listAllNetworks(0)} else OTHER
+
+
+def reserve(uri: str, network: str, mac: str, name: str, wanted: str | None, taken: Collection[str] = ()) -> str | None:
+    """Give a guest the same IPv4 address at every start.
+
+    Args:
+        mac: of the guest's card.
+        name: of the guest; a reservation that another guest of this name left is dropped.
+        wanted: the address; None takes a free one, if possible one that DHCP does not hand out.
+        taken: addresses that others have without a word to libvirt.
+
+    Returns:
+        The address; None where libvirt hands no addresses out, or has no free one.
+
+    Raises:
+        HostError: libvirt refuses.
+    """
+    daemon.ensure(uri)
+    with _told(f"no address could be reserved on the network {network}"), _open(uri) as connection:
+        found = connection.networkLookupByName(network)
+        ip = _handed_out(found)
+        if ip is None:
+            return None
+        subnet = ipaddress.IPv4Interface(f"{ip.get('address')}/{ip.get('netmask') or ip.get('prefix')}")
+        if wanted and ipaddress.IPv4Address(wanted) not in subnet.network:
+            return None
+        _drop(found, ip, lambda host: host.get("mac") == mac or host.get("name") == name)
+        for address in [wanted] if wanted else _free(found, ip, subnet, taken):
+            entry = ET.tostring(ET.Element("host", mac=mac, name=name, ip=address), encoding="unicode")
+            try:
+                _update(found, libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, entry)
+            except libvirt.libvirtError as fault:
+                # Somebody else was faster.
+                if wanted or fault.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                    raise
+                continue
+            return address
+    return None
+
+
+def release(uri: str, network: str, mac: str) -> None:
+    """Take a reservation back; nothing is done where there is none.
+
+    Raises:
+        HostError: libvirt refuses.
+    """
+    daemon.ensure(uri)
+    with _told(f"an address of the network {network} could not be given back"), _open(uri) as connection:
+        for found in connection.listAllNetworks(0):
+            ip = _handed_out(found) if found.name() == network else None
+            if ip is not None:
+                _drop(found, ip, lambda host: host.get("mac") == mac)
+
+
+def _handed_out(network: Any) -> ET.Element | None:
+    """The part of a network's description that is about IPv4 addresses by DHCP."""
+    parts = ET.fromstring(network.XMLDesc(0)).iterfind("ip")
+    return next((ip for ip in parts if ip.get("family", "ipv4") == "ipv4" and ip.find("dhcp") is not None), None)
+
+
+def _free(network: Any, ip: ET.Element, own: ipaddress.IPv4Interface, taken: Collection[str]) -> list[str]:
+    leases = network.DHCPLeases() if network.isActive() else []
+    used = {str(own.ip), *taken, *(host.get("ip") for host in ip.iterfind("dhcp/host"))}
+    used |= {lease["ipaddr"] for lease in leases}
+    address = ipaddress.IPv4Address
+    ranges = [(address(one.get("start")), address(one.get("end"))) for one in ip.iterfind("dhcp/range")]
+    free = [one for one in own.network.hosts() if str(one) not in used]
+    # Those outside the ranges first (False sorts before True).
+    return [str(one) for one in sorted(free, key=lambda one: any(start <= one <= end for start, end in ranges))]
+
+
+def _drop(network: Any, ip: ET.Element, chosen: Callable[[ET.Element], bool]) -> None:
+    for host in ip.findall("dhcp/host"):
+        if chosen(host):
+            _update(network, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, ET.tostring(host, encoding="unicode"))
+
+
+def _update(network: Any, command: int, entry: str) -> None:
+    """In the description that is kept, and in the network that runs."""
+    kept = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG if network.isPersistent() else 0
+    live = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE if network.isActive() else 0
+    network.update(command, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, entry, kept | live)
 
 
 def pool_xml(name: str, path: Path) -> str:

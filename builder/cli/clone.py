@@ -50,7 +50,9 @@ def clone(
     disk_size: Annotated[
         str | None, typer.Option("--disk-size", metavar="SIZE", help="Grow the disk, and the root file system.")
     ] = None,
-    network: Annotated[str, typer.Option("--network", metavar="NET", help="user, nat, or bridge:NAME.")] = "user",
+    network: Annotated[
+        str, typer.Option("--network", metavar="NET", help="user, nat, nat:NAME or bridge:NAME.")
+    ] = "user",
     devices: Annotated[
         Literal["virtio", "emulated"] | None, typer.Option("--devices", help="Paravirtual, or SATA and e1000.")
     ] = None,

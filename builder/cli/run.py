@@ -95,7 +95,7 @@ def run(
             watched.failure = None
             try:
                 if not decided.idle:
-                    accel = _look_at_host(settings, watched)
+                    accel = _look_at_host(decided, settings, watched)
                     watched.expected = Durations(store.root, decided.name).expected(accel)
                 return execute(decided, store, settings, secrets, watched, argv=sys.argv, clean=_cleaner(settings))
             finally:
@@ -176,12 +176,17 @@ def _healing(attempt: Callable[[], Outcome], watched: Watcher, tries: int) -> Ou
     return waiting.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=told)
 
 
-def _look_at_host(settings: Settings, watched: Watcher) -> str:
-    """Say first how machines will run, and return it; a host that cannot run any is found out before hours of work."""
+def _look_at_host(decided: Plan, settings: Settings, watched: Watcher) -> str:
+    """Say first how machines will run, and return it; a host that cannot run them is found out before hours of work."""
     from builder.adapters import hypervisor
+    from builder.stages.twin import network
+    from builder.stages.verify import VerifyInputs
 
     with hypervisor.connect(settings.uri) as host:
         accel = host.choose_accel(settings.accel, settings.require_kvm)
+        for step in decided.steps:
+            if isinstance(step.inputs, VerifyInputs) and step.action == "run":
+                network(step.inputs.network, step.inputs.network_name, settings.uri)
     watched.note(f"machines run with {accel.name.upper()} on {settings.uri}: {accel.why}")
     return accel.name
 

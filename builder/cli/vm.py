@@ -187,12 +187,15 @@ def set_(
     name: Name,
     memory: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="E.g. 2GiB.")] = None,
     vcpus: Annotated[int | None, typer.Option("--vcpus", metavar="N", min=1, max=255, help="Processors.")] = None,
-    network: Annotated[str | None, typer.Option("--network", metavar="NET", help="user, nat, or bridge:NAME.")] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", metavar="NET", help="user, nat, nat:NAME or bridge:NAME.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Change a VM, at once where its guest follows; else from its next start on."""
     from builder.clone import lifecycle, record
     from builder.clone.request import MIB, Request, check_network, check_words
+    from builder.clone.reservation import settled
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -206,6 +209,8 @@ def set_(
         raise RecipeError("nothing to change", hint="--memory, --vcpus or --network")
     with _host(ctx, name) as (host, one):
         assert one is not None
+        if network is not None:
+            network = changes["network"] = settled(network, one.uri)
         wanted = Request(name, memory=size, network=network or one.network, address=one.address)
         check_words(wanted)
         check_network(wanted, host, [other for other in record.list_vms(vms) if other.name != name])

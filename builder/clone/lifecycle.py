@@ -13,7 +13,7 @@ from builder import images
 from builder.adapters import host_devices, plugging, process
 from builder.adapters.domain_xml import UserNet
 from builder.adapters.domains import Domains, Found
-from builder.clone import ports, removal, request
+from builder.clone import ports, removal, request, reservation
 from builder.clone.record import DISK, RECORD, Vm, changing, damaged, find, list_vms, network, save, spec
 from builder.errors import BuilderError, HostError, PublishError, UnreachableError
 from builder.images import Image, User
@@ -127,9 +127,14 @@ def change(vms: Path, domains: Domains, name: str, changes: Mapping[str, Any]) -
             new = new.model_copy(update={"port": None})
         runs = state_of(vm, domains.look(name)) not in ("off", "undefined")
         if new.network != vm.network:
-            new = new.model_copy(update={"seen": None})
-            if runs:
-                _move(domains, vm, new)
+            new = reservation.keep(new.model_copy(update={"seen": None}), list_vms(vms))
+            try:
+                if runs:
+                    _move(domains, vm, new)
+            except BaseException:
+                reservation.drop(new)
+                raise
+            reservation.drop(vm)
         new = _change(vms, domains, new)
         act = {"memory": plugging.memory, "vcpus": plugging.vcpus}
         waits = [kind for kind in act if runs and kind in changes and not act[kind](domains, name, changes[kind])]

@@ -163,7 +163,8 @@ def _place(vms: Path, domains: Domains, vm: Vm, within: float, stop: Callable[[]
     where = place(vm)
     if where is not None and (vm.network == "user" or vm.address):
         return where
-    bridge = vm.network.partition(":")[2] or None
+    kind, _, name = vm.network.partition(":")
+    bridge = name if kind == "bridge" else None
     reports = vms / vm.name / REPORTS
     found = guest_address.find(
         vm.mac, reports, bridge, lambda: domains.address(vm.name), within=max(0.0, within), stop=stop

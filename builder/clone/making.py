@@ -7,13 +7,14 @@ by the next command, which removes it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from builder import images, seed
 from builder.adapters import disk, process, seed_iso
 from builder.adapters.domains import Domains
-from builder.clone import removal, request
+from builder.clone import removal, request, reservation
 from builder.clone.record import DISK, SEED, Vm, changing, list_vms, save, spec
 from builder.clone.request import Request
 from builder.errors import BuilderError, HostError
@@ -49,6 +50,7 @@ def make(
         BuilderError: one could not be made; its details name those that stand.
     """
     request.check_words(wanted)
+    wanted = replace(wanted, network=reservation.settled(wanted.network, domains.host.uri))
     made: list[Vm] = []
     with changing(vms), images.using(image):
         removal.mend(vms, catalogue, domains)
@@ -59,8 +61,7 @@ def make(
         domains.require_reach([image.disk], [vms / "disk"])
         try:
             for vm in drafts:
-                _one(vms, catalogue, domains, image, vm, keys)
-                made.append(vm)
+                made.append(_one(vms, catalogue, domains, image, vm, keys, (*others, *drafts)))
                 tell(f"{vm.name}: defined")
         except BaseException as fault:
             failed = drafts[min(len(made), len(drafts) - 1)].name
@@ -74,7 +75,15 @@ def make(
     return made
 
 
-def _one(vms: Path, catalogue: Path, domains: Domains, image: Image, vm: Vm, keys: tuple[str, ...]) -> None:
+def _one(
+    vms: Path,
+    catalogue: Path,
+    domains: Domains,
+    image: Image,
+    vm: Vm,
+    keys: tuple[str, ...],
+    others: tuple[Vm, ...],
+) -> Vm:
     folder = vms / vm.name
     try:
         folder.mkdir()
@@ -90,6 +99,10 @@ def _one(vms: Path, catalogue: Path, domains: Domains, image: Image, vm: Vm, key
         seed_iso.write_iso(folder / SEED, seed_iso.IDENTITY_LABEL, files, mode=0o444)
         domains.define(spec(vm, folder))
         save(vms, vm)
+        kept = reservation.keep(vm, [other for other in others if other.uuid != vm.uuid])
+        if kept != vm:
+            save(vms, kept)
+        return kept
     except BaseException as fault:
         removal.remove(vms, catalogue, domains, vm)
         if isinstance(fault, OSError):

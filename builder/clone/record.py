@@ -44,7 +44,7 @@ class Vm(BaseModel):
         base: the version's disk below it; None for a full copy.
         disk_size: bytes the guest sees.
         memory: MiB.
-        network: `user`, `nat`, or `bridge:<name>`.
+        network: `user`, `nat:<name>`, or `bridge:<name>`.
         port: on 127.0.0.1, leads to the guest's port 22; None unless the network is `user`.
         address: static, with prefix length.
         seen: the address that it had when builder was in last; None with a static one and on the network `user`.
@@ -97,7 +97,8 @@ def network(vm: Vm) -> UserNet | LibvirtNet | BridgeNet:
     """The network that a record names."""
     if vm.network == "user":
         return UserNet(port=vm.port or 0, guest=vm.address.partition("/")[0] if vm.address else "")
-    return LibvirtNet() if vm.network == "nat" else BridgeNet(vm.network.partition(":")[2])
+    name = nat_name(vm.network)
+    return LibvirtNet(name) if name else BridgeNet(vm.network.partition(":")[2])
 
 
 def spec(vm: Vm, folder: Path) -> MachineSpec:
@@ -129,6 +130,12 @@ def spec(vm: Vm, folder: Path) -> MachineSpec:
         on_reboot="restart",
         keepsake={"image": vm.image, "version": vm.version, "folder": str(folder)},
     )
+
+
+def nat_name(network: str) -> str | None:
+    """The name of a NAT network, of a record or a request; None for the other kinds."""
+    kind, _, name = network.partition(":")
+    return (name or LibvirtNet().name) if kind == "nat" else None
 
 
 def save(vms: Path, vm: Vm) -> None:

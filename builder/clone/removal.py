@@ -8,6 +8,7 @@ from pathlib import Path
 
 from builder.adapters.atomic_file import sync_folder
 from builder.adapters.domains import Domains
+from builder.clone import reservation
 from builder.clone.record import RECORD, Vm, folders, own_files
 from builder.errors import PublishError
 from builder.images import users
@@ -24,6 +25,7 @@ def remove(vms: Path, catalogue: Path, domains: Domains, vm: Vm) -> list[Path]:
     """
     folder = vms / vm.name
     domains.undefine(vm.name, str(vm.uuid))
+    reservation.drop(vm)
     if (folder / RECORD).exists():
         (folder / RECORD).unlink()
         sync_folder(folder)

@@ -17,7 +17,7 @@ from builder import seed
 from builder.adapters import host_devices, host_facts, process
 from builder.adapters.domains import Domains
 from builder.clone import ports
-from builder.clone.record import Vm
+from builder.clone.record import Vm, nat_name
 from builder.errors import HostError, PublishError, RecipeError
 from builder.images import Image
 
@@ -36,7 +36,7 @@ class Request:
         count: clones to make; more than one are called `<name>-1` and so on.
         memory: bytes.
         disk_size: bytes the guest sees; at least the image's.
-        network: `user`, `nat` or `bridge:<name>`.
+        network: `user`, `nat` (see `reservation.settled`), `nat:<name>` or `bridge:<name>`.
         full: a copy that stands alone, instead of an overlay.
         host_disks: block devices of the host, see `host_devices.block_device`.
         host_devices: PCI addresses of devices of the host.
@@ -73,8 +73,8 @@ def check_words(request: Request) -> None:
     for name in request.names():
         if not NAME.fullmatch(name):
             raise RecipeError(f"a VM cannot be named {name!r}", hint="letters, digits, '-' and '.', at most 63")
-    if not re.fullmatch(r"user|nat|bridge:[A-Za-z0-9_.-]{1,15}", request.network):
-        raise RecipeError(f"--network {request.network}: no such network", hint="user, nat, or bridge:NAME")
+    if not re.fullmatch(r"user|nat|nat:[A-Za-z0-9_.-]{1,50}|bridge:[A-Za-z0-9_.-]{1,15}", request.network):
+        raise RecipeError(f"--network {request.network}: no such network", hint="user, nat, nat:NAME or bridge:NAME")
     if request.count > 1 and (request.host_disks or request.host_devices):
         raise RecipeError("a device of the host goes to one VM only", hint="leave --count out")
     for address in request.host_devices:
@@ -243,8 +243,8 @@ def _host_in(network: str, domains: Domains) -> ipaddress.IPv4Interface | None:
         return USER_NETWORK
     if domains.host.uri.startswith("qemu:///session"):
         raise RecipeError(f"--network {network} needs qemu:///system", hint="run as root, or use --network user")
-    if network == "nat":
-        found = domains.network_address("default")
+    if name := nat_name(network):
+        found = domains.network_address(name)
         return ipaddress.IPv4Interface(found) if found else None
     bridge = network.partition(":")[2]
     if not Path(f"/sys/class/net/{bridge}/bridge").is_dir():

@@ -94,7 +94,11 @@ def nat_steps(subnet: str, uri: str) -> list[Step]:
     wanted = NatPlan(subnet)
     known = _inventory(uri)
     there = next((net for net in known.networks if net.name == wanted.name), None) if known else None
-    refuse(nat_faults(wanted, netlink.connected(wanted.bridge)))
+    # Networks that do not run now will one day.
+    others = [net for net in known.networks if net.name != wanted.name] if known else []
+    found = {f"libvirt's network {net.name}": _subnet_of(net.xml) for net in others}
+    defined = {who: text for who, text in found.items() if text}
+    refuse(nat_faults(wanted, netlink.connected(wanted.bridge), defined))
     xml = nat_xml(wanted)
     if there and there.active and _address_of(there.xml) == _address_of(xml):
         return []
@@ -116,6 +120,11 @@ def _address_of(xml: str) -> tuple[str | None, str | None]:
 
     ip = ET.fromstring(xml).find("ip")
     return (ip.get("address"), ip.get("netmask")) if ip is not None else (None, None)
+
+
+def _subnet_of(xml: str) -> str | None:
+    address, mask = _address_of(xml)
+    return f"{address}/{mask}" if address and mask and ":" not in address else None
 
 
 def file_step(title: str, path: Path, text: str, then: list[str] | None = None) -> Iterator[Step]:

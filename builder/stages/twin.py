@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from builder.adapters import console_login, disk, guest, guest_address, host_facts, seed_iso, waiting
+from builder.adapters import console_login, disk, guest, guest_address, host_facts, libvirt_host, seed_iso, waiting
 from builder.adapters.domain_xml import BridgeNet, Disk, Layer, LibvirtNet, MachineSpec, UserNet, render
 from builder.adapters.follow import LogFollower
 from builder.adapters.host_facts import Accel
@@ -142,7 +142,7 @@ def boot_twin(
         disks=(Disk(overlay, "qcow2", DISK_SERIAL, backing=(Layer(base.path, base.format),)),),
         cdroms=(seed,),
         serial1=reports,
-        network=_network(job),
+        network=network(given.network, given.network_name, job.settings.uri),
         on_reboot="restart",
     )
     evidence.write(job.evidence / f"{role}.xml", render(spec))
@@ -224,20 +224,31 @@ def examine(job: Job, twin: Twin) -> TwinReport:
     )
 
 
-def _network(job: Job) -> UserNet | LibvirtNet | BridgeNet:
-    """What the recipe's network.mode says.
+def network(mode: str, name: str | None, uri: str) -> UserNet | LibvirtNet | BridgeNet:
+    """What the recipe's network.mode and network.name mean on this host.
 
     Raises:
-        HostError: an ordinary user's libvirt has neither networks nor bridges.
+        HostError: an ordinary user's libvirt has neither networks nor bridges; or there is no such one.
     """
-    if job.inputs.network != "user" and job.settings.uri.endswith("/session"):
+    if mode == "user":
+        return UserNet()
+    if uri.endswith("/session"):
         raise HostError(
-            f"network.mode: {job.inputs.network} needs qemu:///system, not {job.settings.uri}",
+            f"network.mode: {mode} needs qemu:///system, not {uri}",
             hint="run as root, use --connect qemu:///system, or --set network.mode=user",
         )
-    if job.inputs.network == "nat":
-        return LibvirtNet(job.inputs.network_name or "default")
-    return BridgeNet(job.inputs.network_name or "br0") if job.inputs.network == "bridge" else UserNet()
+    if mode == "bridge":
+        bridge = name or "br0"
+        if not Path(f"/sys/class/net/{bridge}/bridge").is_dir():
+            raise HostError(f"this host has no bridge {bridge}", hint=f"builder host prepare --bridge {bridge}")
+        return BridgeNet(bridge)
+    wanted = name or libvirt_host.nat_network(uri)
+    found = next((one for one in libvirt_host.inventory(uri).networks if one.name == wanted), None)
+    if found is None:
+        raise HostError(f"libvirt has no network {wanted}", hint="builder host prepare --nat 192.168.150.0/24")
+    if not found.active:
+        raise HostError(f"libvirt's network {wanted} does not run", hint=f"virsh net-start {wanted}")
+    return LibvirtNet(wanted)
 
 
 def _door(job: Job, twin: Twin, within: float) -> tuple[str, int]:

@@ -67,7 +67,9 @@ class Cell:
 
     def run(self, *words: object, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program inside."""
-        return subprocess.run(self.enter(*words), capture_output=True, text=True, timeout=120, check=check)
+        done = subprocess.run(self.enter(*words), capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0 or not check, f"{words}: {done.stderr}"
+        return done
 
     def builder(self, *words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run builder inside, to its end."""

@@ -66,22 +66,6 @@ def test_prepare_twice_and_restore(world: World, path: str, tmp_path: Path) -> N
     assert not (tmp_path / "kvm").exists()
 
 
-def test_a_nat_network_that_runs(world: World) -> None:
-    if system.program("dnsmasq") is None:
-        pytest.skip("dnsmasq-base is not installed")
-    host, _ = world
-    words = ["host", "prepare", "--network-only", "--nat"]
-    overlap = host.builder(*words, "10.77.0.0/25")
-    assert overlap.returncode == 2
-    assert "overlaps 10.77.0.0/24" in overlap.stderr
-    made = host.builder(*words, "192.168.150.0/24")
-    assert made.returncode == 0, made.stderr
-    assert "192.168.150.1/24" in host.run("ip", "addr", "show", "virbr-builder").stdout
-    assert host.builder(*words, "192.168.150.0/24").stdout == "nothing to do\n"
-    assert host.builder("host", "restore").returncode == 0
-    assert host.run("ip", "link", "show", "virbr-builder", check=False).returncode != 0
-
-
 def test_what_others_changed_since_is_left(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     kept, file = tmp_path / "kept", tmp_path / "new" / "file"

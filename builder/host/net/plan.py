@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
@@ -170,11 +170,12 @@ class NatPlan:
     reservations: tuple[tuple[str, str, str], ...] = ()
 
 
-def nat_faults(plan: NatPlan, taken: Iterable[str]) -> Iterator[str]:
+def nat_faults(plan: NatPlan, taken: Iterable[str], defined: Mapping[str, str] | None = None) -> Iterator[str]:
     """What is wrong with a NAT network.
 
     Args:
         taken: networks that the host's routes lead to already.
+        defined: networks that will have routes once they run, by who defines them.
     """
     try:
         network = ipaddress.IPv4Network(plan.subnet)
@@ -185,9 +186,14 @@ def nat_faults(plan: NatPlan, taken: Iterable[str]) -> Iterator[str]:
         yield f"subnet {network} should have a prefix length between 16 and 28"
     if not network.is_private:
         yield f"subnet {network} belongs to somebody: take one from 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
-    for other in taken:
-        if network.overlaps(ipaddress.IPv4Network(other, strict=False)):
+    routed = [ipaddress.IPv4Network(other, strict=False) for other in taken]
+    for other in routed:
+        if network.overlaps(other):
             yield f"subnet {network} overlaps {other}, which this host has a route to"
+    for who, text in (defined or {}).items():
+        other = ipaddress.IPv4Network(text, strict=False)
+        if other not in routed and network.overlaps(other):
+            yield f"subnet {network} overlaps {other}, which is {who}"
     if not INTERFACE.fullmatch(plan.bridge):
         yield f"bridge {plan.bridge!r} is no name for an interface"
     seen: set[str] = set()

@@ -1,0 +1,124 @@
+"""A NAT network of `host prepare`, and clones that have an address of their own on it. The daemon is the cell's own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from builder import images
+from tests.fakes.boot_sector import boot_sector, disk_image
+from tests.host.conftest import SOURCE, Cell, World
+
+PREPARE = ["host", "prepare", "--network-only", "--nat"]
+MADE_FOR = {"vcpus": 1, "memory": 64 << 20, "devices": "virtio", "machine": "q35", "firmware": "bios"}
+CLONE = """
+import sys
+from pathlib import Path
+from builder import images
+from builder.adapters import domains
+from builder.clone import making
+from builder.clone.request import Request
+folder, name, words = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
+with domains.connect("qemu:///system") as host:
+    image = images.load_image(folder / "images", "toy")
+    wanted = Request(name, network="nat", **words)
+    making.make(folder / "vms", folder / "images", host, image, wanted, accel="tcg", keys=(), private=None)
+"""
+
+
+def reserved(host: Cell) -> dict[str, str]:
+    """Addresses by guest, in the network that runs and in the description that is kept: they are the same."""
+    told = []
+    for words in ([], ["--inactive"]):
+        xml = host.run("virsh", "-c", "qemu:///system", "net-dumpxml", "builder", *words).stdout
+        hosts = ET.fromstring(xml).findall("ip/dhcp/host")
+        told.append({str(one.get("name")): str(one.get("ip")) for one in hosts})
+    assert told[0] == told[1]
+    return told[0]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An image of 1 MiB that can be cloned, where QEMU's user can reach it."""
+    place = Path(tempfile.mkdtemp(prefix="builder-test-", dir="/var/tmp"))
+    place.chmod(0o711)
+    raw = disk_image(place / "disk.raw", boot_sector(end="hang"))
+    manifest = {"stages": {"verify": {"inputs": MADE_FOR, "seconds": 1.0}}}
+    sealed = raw.with_suffix(".qcow2")
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, sealed], check=True)
+    sealed.chmod(0o444)
+    images.publish(place / "artifacts/images", "toy", {"toy.qcow2": sealed}, manifest)
+    yield place / "artifacts"
+    shutil.rmtree(place)
+
+
+def test_a_network_that_runs(world: World) -> None:
+    host, _ = world
+    overlap = host.builder(*PREPARE, "10.77.0.0/25")
+    assert overlap.returncode == 2
+    assert "overlaps 10.77.0.0/24" in overlap.stderr
+    made = host.builder(*PREPARE, "192.168.150.0/24")
+    assert made.returncode == 0, made.stderr
+    assert "192.168.150.1/24" in host.run("ip", "addr", "show", "virbr-builder").stdout
+    assert host.builder(*PREPARE, "192.168.150.0/24").stdout == "nothing to do\n"
+    other = host.builder(*PREPARE, "192.168.151.0/24")
+    assert other.returncode == 3
+    assert "another subnet" in other.stderr
+    assert host.builder("host", "restore").returncode == 0
+    assert host.run("ip", "link", "show", "virbr-builder", check=False).returncode != 0
+    # Not running, yet in the way as soon as it does.
+    xml = host.work / "off.xml"
+    xml.write_text("<network><name>off</name><forward/><ip address='192.168.150.1' netmask='255.255.255.0'/></network>")
+    host.run("virsh", "-c", "qemu:///system", "net-define", xml)
+    overlap = host.builder(*PREPARE, "192.168.150.128/25")
+    assert overlap.returncode == 2
+    assert "which is libvirt's network off" in overlap.stderr
+
+
+def test_clones_have_an_address_for_good(world: World, folder: Path) -> None:
+    host, _ = world
+    assert host.builder(*PREPARE, "192.168.150.0/28").returncode == 0
+    paths = ("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", CLONE, folder)
+    host.run(*paths, "web", "{'count': 3}")
+    host.run(*paths, "fixed", "{'address': '192.168.150.9/28'}")
+    given = reserved(host)
+    assert sorted(given) == ["fixed", "web-1", "web-2", "web-3"]
+    assert given["fixed"] == "192.168.150.9"
+    assert len(set(given.values())) == 4
+    # Outside what DHCP hands out to others (the upper half).
+    assert all(IPv4Address(given[f"web-{number}"]) < IPv4Address("192.168.150.8") for number in (1, 2, 3))
+
+    place = ("--artifacts", folder)
+    listed = json.loads(host.builder(*place, "vm", "list", "--json").stdout)
+    assert {vm["name"]: vm["network"] for vm in listed} == dict.fromkeys(given, "nat:builder")
+    assert given["web-1"] in host.builder(*place, "vm", "list").stdout
+    taken = host.run(*paths, "late", "{'address': '192.168.150.2/28'}", check=False)
+    assert "could be reserved" in taken.stderr
+    assert reserved(host) == given
+
+    moved = host.builder(*place, "vm", "set", "web-1", "--network", "user")
+    assert moved.returncode == 0, moved.stderr
+    assert "web-1" not in reserved(host)
+    gone = host.builder(*place, "vm", "delete", "web-1", "web-2", "web-3", "fixed")
+    assert gone.returncode == 0, gone.stderr
+    assert reserved(host) == {}
+
+
+def test_a_build_that_needs_a_network_says_so_before_it_begins(world: World) -> None:
+    host, _ = world
+    for mode, said in (("nat", "has no network none"), ("bridge", "has no bridge none")):
+        sets = ["--set", f"network.mode={mode}", "--set", "network.name=none"]
+        done = host.builder("run", "centos7-minimal", "--media", "rehearsal", *sets)
+        assert done.returncode == 3
+        assert said in done.stderr
+        assert "builder host prepare" in done.stderr
+        assert "rehearsal medium" not in done.stderr
