@@ -1,11 +1,11 @@
-"""Guests on a bridge of `host prepare`: the two copies of the proof by DHCP, then clones with static addresses."""
+"""Guests on networks of `host prepare`: the two copies of the proof and clones on its bridge, one clone behind NAT."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,23 @@ DHCP = [
     *(f"--dhcp-range={FIRST},{LAST}", "--leasefile-ro", "--user=root", "--pid-file="),
 ]
 BRIDGE = ["--bridge", "br0", "--uplink", "up0", "--address", f"{OWN}/24", "--gateway", GATEWAY]
+NAT = "192.168.150.0/24"
 IMAGE = "centos7-minimal-rehearsal"
 STATIC = ["--network", "bridge:br0", "--address", "10.77.0.40/24", "--gateway", GATEWAY, "--memory", "1GiB"]
 WHO = "hostname; cat /etc/machine-id; ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub; ip -4 -o addr show scope global"
 WITHIN = 1500
 
 BANNER = "import socket, sys; print(socket.create_connection((sys.argv[1], 22), 20).recv(64).decode())"
+
+
+# Tells one client which address it comes from.
+WHO_ASKS = """
+import socket
+server = socket.create_server(("", 7777))
+print("ready", flush=True)
+peer, address = server.accept()
+peer.sendall(address[0].encode())
+"""
 
 
 def ended(child: subprocess.Popen[str], within: float = WITHIN) -> str:
@@ -104,5 +115,26 @@ def test_guests_on_a_bridge_let_root_in(world: tuple[Cell, Cell], rehearsal_iso:
         done = host.builder(*place, "vm", "ssh", "leased", "--", "hostname")
         assert (done.returncode, done.stdout) == (0, "leased\n"), done.stderr
         assert host.builder(*place, "vm", "delete", "leased").returncode == 0
+
+        # On the NAT network DHCP gives it the address that was reserved when it was made.
+        made = host.builder("host", "prepare", "--network-only", "--nat", NAT)
+        assert made.returncode == 0, made.stderr
+        ended(host.start(*place, "clone", IMAGE, "hidden", "--network", "nat", "--memory", "1GiB", "--wait"))
+        done = host.builder(*place, "vm", "ssh", "hidden", "--", WHO)
+        assert done.returncode == 0, done.stderr
+        shown = done.stdout.splitlines()
+        assert shown[0] == "hidden"
+        record = json.loads((folder / "artifacts/vms/hidden/vm.json").read_text())
+        assert IPv4Address(record["seen"]) in IPv4Network(NAT)
+        assert f"inet {record['seen']}/24" in shown[3]
+        # It gets out through the host, under the host's address.
+        with subprocess.Popen(gateway.enter(sys.executable, "-c", WHO_ASKS), stdout=subprocess.PIPE) as server:
+            assert server.stdout is not None
+            assert server.stdout.readline()
+            ask = f"timeout 20 bash -c 'cat < /dev/tcp/{GATEWAY}/7777'"
+            done = host.builder(*place, "vm", "ssh", "hidden", "--", ask)
+            server.kill()
+        assert done.stdout == OWN, done.stderr
+        assert host.builder(*place, "vm", "delete", "hidden").returncode == 0
     assert host.builder("host", "restore").returncode == 0
     assert host.network() == before
