@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from builder.host import libvirt_rows, machine_rows, network_rows, place_rows, sshd, system
 from builder.host.row import Row
+
+# Before the commands that only root may run, also the second one of a line.
+_PROGRAMS = "apt-get|chmod|date|dnf|modprobe|nft|restorecon|semanage|sysctl|systemctl|timedatectl|usermod|builder host"
+ROOTS = re.compile(rf"(?:^|(?<=\|\| )|(?<=&& ))(?=(?:{_PROGRAMS}) )")
 
 
 def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
@@ -32,7 +39,8 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
     ]
     # Most of the time is spent waiting for programs, so the parts are looked at side by side.
     with ThreadPoolExecutor(len(parts)) as pool:
-        return [row for rows in pool.map(lambda part: list(part()), parts) for row in rows]
+        found = [row for rows in pool.map(lambda part: list(part()), parts) for row in rows]
+    return found if os.geteuid() == 0 else [replace(row, mend=ROOTS.sub("sudo ", row.mend)) for row in found]
 
 
 def lines(rows: Iterable[Row], width: int = 80) -> Iterator[str]:

@@ -27,10 +27,11 @@ def rows(system: System) -> Iterator[Row]:
         system.name + ("" if system.systemd else ", no systemd"),
         "" if known else "packages can be installed by apt and dnf only; install them by hand here",
     )
-    flags = _flags()
+    shown = _flags()
+    flags = shown & {"vmx", "svm"}
     yield _cpu(flags)
-    if flags:
-        yield _nested()
+    if shown:
+        yield _nested(flags, "hypervisor" in shown)
     yield _kvm(flags)
     yield _groups()
     yield from _modules(flags)
@@ -40,9 +41,9 @@ def rows(system: System) -> Iterator[Row]:
 
 
 def _flags() -> set[str]:
-    """Which of vmx and svm the CPU shows."""
+    """What the CPU shows."""
     found = re.search(r"^flags\s*:(.*)$", read("/proc/cpuinfo"), re.M)
-    return {"vmx", "svm"} & set(found[1].split() if found else ())
+    return set(found[1].split() if found else ())
 
 
 def _cpu(flags: set[str]) -> Row:
@@ -56,16 +57,29 @@ def _cpu(flags: set[str]) -> Row:
     return Row("cpu", "warn", f"{count} CPU{plural}, neither vmx nor svm", f"{why} in the hypervisor above")
 
 
-def _nested() -> Row:
+def _nested(flags: set[str], inside: bool) -> Row:
+    """Whether this host is a guest itself, and whether its own guests can be hosts.
+
+    Args:
+        inside: the CPU shows the flag `hypervisor`.
+    """
+    here = "this host is a virtual machine itself" if inside else "this host is a machine of its own"
+    if not flags:
+        why = "the hypervisor above lends it no vmx or svm: nesting is switched on there" if inside else ""
+        return Row("nested", "info" if inside else "ok", here, why)
     value = read("/sys/module/kvm_intel/parameters/nested") or read("/sys/module/kvm_amd/parameters/nested")
     on = value.strip() in ("1", "Y")
-    return Row("nested", "info", "on" if on else "off", "" if on else "guests cannot run KVM themselves")
+    why = "" if on else "guests cannot run KVM themselves; for that: kvm_intel nested=1 or kvm_amd nested=1"
+    return Row("nested", "ok" if on else "info", f"{here}; nesting is {'on' if on else 'off'}", why)
 
 
 def _kvm(flags: set[str]) -> Row:
     if not KVM.exists():
         mend = "modprobe kvm_intel || modprobe kvm_amd" if flags else ""
         return Row("/dev/kvm", "warn", "is not there", "guests are emulated (TCG)", mend)
+    if not flags:
+        why = "without vmx or svm guests hang in it, even if it opens: TCG is used"
+        return Row("/dev/kvm", "info", "is there, but is not trusted", why)
     try:
         os.close(os.open(KVM, os.O_RDWR | os.O_CLOEXEC))
     except OSError as fault:
@@ -73,39 +87,37 @@ def _kvm(flags: set[str]) -> Row:
         return Row(
             "/dev/kvm", "warn", f"does not open: {fault.strerror}", why, "usermod -aG kvm $USER; then log in anew"
         )
-    if not flags:
-        return Row("/dev/kvm", "info", "opens, but is not trusted", "without vmx or svm guests hang in it: TCG is used")
     return Row("/dev/kvm", "ok", "opens")
 
 
 def _groups() -> Row:
     if os.geteuid() == 0:
         return Row("groups", "ok", "root needs none")
-    mine = set(os.getgroups())
-    missing = []
-    for name in ("kvm", "libvirt"):
-        try:
-            if grp.getgrnam(name).gr_gid not in mine:
-                missing.append(name)
-        except KeyError:
-            continue
+    there = {one.gr_name: one.gr_gid for one in grp.getgrall() if one.gr_name in ("kvm", "libvirt")}
+    if not there:
+        why = "kvm opens /dev/kvm; libvirt opens qemu:///system. The packages of QEMU and libvirt make them"
+        return Row("groups", "info", "neither kvm nor libvirt exists yet", why, "sudo builder host prepare")
+    missing = [name for name, number in sorted(there.items()) if number not in os.getgroups()]
     if not missing:
-        return Row("groups", "ok", "kvm, libvirt")
+        return Row("groups", "ok", ", ".join(sorted(there)))
     why = "kvm opens /dev/kvm; libvirt opens qemu:///system (networks, bridges)"
     return Row("groups", "info", f"not in {' and '.join(missing)}", why, f"usermod -aG {','.join(missing)} $USER")
 
 
 def _modules(flags: set[str]) -> Iterator[Row]:
-    if not read("/proc/modules"):
-        yield Row("modules", "info", "the kernel has none loaded, or /proc is not mounted", "all may be built in")
-        return
-    loaded = {line.split()[0] for line in read("/proc/modules").splitlines()}
+    """Drivers by what they bring, for they may be built into the kernel."""
     wanted = [name for flag, name in (("vmx", "kvm_intel"), ("svm", "kvm_amd")) if flag in flags]
-    missing = [name for name in wanted if name not in loaded and not Path("/sys/module", name).is_dir()]
+    missing = [name for name in wanted if not Path("/sys/module", name).is_dir()]
     if missing:
         yield Row("modules", "warn", f"{missing[0]} is not loaded", "KVM needs it", f"modprobe {missing[0]}")
+    elif not Path("/dev/net/tun").exists():
+        why = "guests on NAT networks and bridges get their cards from it; the mode `user` does not need it"
+        yield Row("modules", "info", "tun is not loaded", why, "modprobe tun")
+    elif not Path("/dev/vhost-net").exists() and read("/proc/modules"):
+        why = "it makes the network of guests on NAT networks and bridges faster"
+        yield Row("modules", "info", "vhost_net is not loaded", why, "modprobe vhost_net")
     else:
-        yield Row("modules", "ok", ", ".join(wanted) or "none is needed")
+        yield Row("modules", "ok", ", ".join([*wanted, "tun"]))
 
 
 def _iommu() -> Row:

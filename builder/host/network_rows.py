@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
@@ -15,6 +16,8 @@ from builder.host.net import ifcfg
 from builder.host.row import Row, read
 
 NET = Path("/sys/class/net")
+# Where iptables-nft keeps its chains of the hook forward.
+IPTABLES = (("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD"), ("ip", "mangle", "FORWARD"))
 
 
 def rows() -> Iterator[Row]:
@@ -23,7 +26,7 @@ def rows() -> Iterator[Row]:
     yield _bridges()
     yield from _ifcfg()
     yield from _forwarding()
-    yield _bridge_filter()
+    yield _firewall()
 
 
 def default_route() -> tuple[str, str] | None:
@@ -94,35 +97,70 @@ def _ifcfg() -> Iterator[Row]:
 
 def _forwarding() -> Iterator[Row]:
     value = read("/proc/sys/net/ipv4/ip_forward").strip()
+    nat = [name for name in bridges() if name.startswith("virbr")]
     if value == "1":
         yield Row("forwarding", "ok", "on")
+    elif value == "0" and nat:
+        why = "guests on it reach nobody but this host; somebody switched off what libvirt had switched on"
+        yield Row("forwarding", "warn", f"off, and {nat[0]} is a NAT network", why, "sysctl -w net.ipv4.ip_forward=1")
     else:
         yield Row("forwarding", "info", "off" if value else "unknown", "libvirt switches it on with a NAT network")
 
 
-def _bridge_filter() -> Row:
-    """Docker and others set the FORWARD policy to DROP, and br_netfilter then applies it to bridged guests."""
+def _firewall() -> Row:
+    """Traps: a policy to drop what is forwarded, and br_netfilter that applies it to bridged guests, too.
+
+    Docker sets both. A table of the family bridge sees bridged traffic without br_netfilter.
+    """
     filtered = read("/proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "1"
     drops = _forward_drops()
-    if filtered and drops is not False:
-        policy = "drops what it does not know" if drops else "may drop it (only root sees)"
-        why = "guests on a bridge get no traffic from outside, without any message"
+    silent = "guests on a bridge get no traffic from outside, without any message"
+    for name in drops or ():
+        if name.startswith("nft bridge "):
+            return Row(
+                "firewall", "warn", f"drops bridged traffic by default ({name})", silent, "nft list ruleset bridge"
+            )
+    if filtered and (drops or (drops is None and Path("/proc/sys/net/netfilter").exists())):
+        policy = f"drops what it does not know ({drops[0]})" if drops else "may drop it (only root sees)"
         mend = "sysctl -w net.bridge.bridge-nf-call-iptables=0"
-        return Row("firewall", "warn", f"sees bridged traffic, and {policy}", why, mend)
+        return Row("firewall", "warn" if drops else "info", f"sees bridged traffic, and {policy}", silent, mend)
     if drops:
         why = "guests on a NAT network may be cut off; libvirt's own chains are looked at first where it runs"
-        return Row("firewall", "info", "forwarded traffic is dropped by default", why)
+        return Row("firewall", "info", f"forwarded traffic is dropped by default ({drops[0]})", why)
     return Row("firewall", "ok", "firewalld" if Path("/run/firewalld").exists() else "no trap found")
 
 
-def _forward_drops() -> bool | None:
-    """The policy of the FORWARD chain; None where that cannot be seen."""
+def _forward_drops() -> list[str] | None:
+    """The chains that drop what is forwarded unless a rule lets it pass; None where that cannot be seen."""
     if os.geteuid() != 0:
         return None
-    if host_system.program("iptables") is None:
-        return False
+    found = []
+    if host_system.program("iptables"):
+        for line in _asked(["iptables", "-w", "1", "-S", "FORWARD"]).splitlines():
+            if line == "-P FORWARD DROP":
+                found.append("iptables FORWARD")
+    if host_system.program("nft"):
+        found += nft_drops(_asked(["nft", "-j", "list", "chains"]))
+    return found
+
+
+def nft_drops(told: str) -> list[str]:
+    """The same of `nft -j list chains`, but for the tables that iptables keeps there, which it shows itself."""
     try:
-        said = process.run(["iptables", "-w", "1", "-S", "FORWARD"], timeout=1, check=False).stdout
+        entries = [each["chain"] for each in json.loads(told)["nftables"] if "chain" in each]
+    except (ValueError, KeyError):
+        return []
+    return [
+        f"nft {chain['family']} {chain['table']} {chain['name']}"
+        for chain in entries
+        if chain.get("hook") == "forward"
+        and chain.get("policy") == "drop"
+        and (chain["family"], chain["table"], chain["name"]) not in IPTABLES
+    ]
+
+
+def _asked(words: list[str]) -> str:
+    try:
+        return process.run(words, timeout=1, check=False).stdout
     except BuilderError:
-        return None
-    return "-P FORWARD DROP" in said
+        return ""

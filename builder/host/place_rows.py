@@ -15,6 +15,9 @@ GIB = 1 << 30
 # A vendor medium, the remastered copy, the disk and the image of a minimal system together.
 ROOM = 8 * GIB
 LEAST = 3 * GIB
+# Not there where SELinux is not; and the type of what QEMU reads and writes.
+ENFORCE = Path("/sys/fs/selinux/enforce")
+LABEL = "virt_image_t"
 # QEMU's user where qemu.conf names none: Debian and Ubuntu, then RHEL and its kin.
 QEMU_USERS = ("libvirt-qemu", "qemu")
 
@@ -31,7 +34,8 @@ def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[Row]:
             "access", "fail", f"{there} cannot be written to", "everything builder makes goes there", f"ls -ld {there}"
         )
     elif uri.endswith("/system"):
-        yield reach(there, qemu_user())
+        reached = [reach(path, qemu_user()) for path in dict.fromkeys((there, nearest(media)))]
+        yield next((row for row in reached if row.state == "fail"), reached[0])
     else:
         yield Row("access", "ok", "QEMU runs as this user")
     yield _selinux(store)
@@ -82,21 +86,30 @@ def _space(there: Path) -> Row:
 
 
 def _selinux(store: Path) -> Row:
-    enforce = read("/sys/fs/selinux/enforce").strip()
+    enforce = read(ENFORCE).strip()
     if not enforce:
         return Row("selinux", "ok", "off")
     if enforce == "0":
         return Row("selinux", "ok", "permissive")
-    try:
-        label = os.getxattr(nearest(store), "security.selinux").decode().rstrip("\0")
-    except OSError:
-        label = "no label"
-    if re.search(r":(virt_image_t|svirt_image_t|virt_var_lib_t):", label):
+    label = label_of(nearest(store))
+    if labelled(label):
         return Row("selinux", "ok", f"enforcing, {label}")
-    mend = f"semanage fcontext -a -t virt_image_t '{store}(/.*)?' && restorecon -R {store}"
-    return Row(
-        "selinux", "warn", f"enforcing, {store} is {label}", "libvirt labels files itself, pools need this", mend
-    )
+    mend = f"semanage fcontext -a -t {LABEL} '{store}(/.*)?' && restorecon -R {store}"
+    why = "libvirt labels the files of machines itself; pools and what is copied there need this"
+    return Row("selinux", "warn", f"enforcing, {store} is {label}", why, mend)
+
+
+def label_of(path: Path) -> str:
+    """The SELinux context of a file."""
+    try:
+        return os.getxattr(path, "security.selinux").decode().rstrip("\0")
+    except OSError:
+        return "no label"
+
+
+def labelled(label: str) -> bool:
+    """Whether QEMU's domain may read and write what bears this context."""
+    return re.search(r":(virt_image_t|svirt_image_t|virt_var_lib_t):", label) is not None
 
 
 def _apparmor() -> Row:

@@ -7,7 +7,7 @@ import grp
 import pwd
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from builder import config
 from builder.adapters import process
 from builder.errors import BuilderError, HostError
-from builder.host import libvirt_rows, sshd
+from builder.host import libvirt_rows, place_rows, sshd
 from builder.host import system as host_system
 from builder.host.journal import Journal
 from builder.host.row import read
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WANTED = (*libvirt_rows.NEEDED, "libvirtd", "virsh", "virt-install", "dnsmasq", "uefi", "ip")
 # Monolithic libvirtd first, then the modular daemons of newer distributions.
 SOCKETS = (("libvirtd.socket", "virtlogd.socket"), ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket"))
+DISPLAY_MANAGER = Path("/etc/systemd/system/display-manager.service")
 FETCH = 1800.0  # seconds for a package manager: it downloads
 
 
@@ -75,6 +76,7 @@ def plan(wish: Wish) -> list[Step]:
         *_services(system),
         *_groups(wish.user),
         *_directories(wish),
+        *labels(wish),
         *_pools(wish),
         *_settings(wish),
         *_sshd(system),
@@ -148,7 +150,8 @@ def command_step(title: str, words: list[str], note: Callable[[Journal], None]) 
 
 
 def _packages(system: System, desktop: bool) -> Iterator[Step]:
-    missing = [name for name in (*WANTED, *(["virt-manager"] if desktop else [])) if not _there(name)]
+    wanted = [*WANTED, *(["virt-manager"] if desktop else []), *(["semanage"] if read(place_rows.ENFORCE) else [])]
+    missing = [name for name in wanted if not _there(name)]
     if not missing:
         return
     names = host_system.packages(system, missing)
@@ -216,6 +219,28 @@ def _directories(wish: Wish) -> Iterator[Step]:
             if not folder.exists() and folder not in planned:
                 planned.add(folder)
                 yield Step(f"make the directory {folder}", ("mode 0755",), partial(_make, folder))
+
+
+def labels(wish: Wish) -> Iterator[Step]:
+    """With SELinux, what QEMU may read and write has a type of its own; the policy keeps it over a relabelling."""
+    if not read(place_rows.ENFORCE).strip():
+        return
+    for path in (wish.iso_dir, wish.store_dir):
+        if path.is_dir() and place_rows.labelled(place_rows.label_of(path)):
+            continue
+        pattern = f"{path}(/.*)?"
+        words = ["semanage", "fcontext", "-a", "-t", place_rows.LABEL, pattern]
+        note = partial(Journal.record, kind="label", pattern=pattern, path=str(path))
+        if not _has_rule(path):
+            yield command_step(f"give {path} the SELinux type {place_rows.LABEL}", words, note)
+        yield command_step(f"label what is in {path}", ["restorecon", "-R", str(path)], lambda _: None)
+
+
+def _has_rule(path: Path) -> bool:
+    """The policy has this type for the path already; semanage refuses to say it twice."""
+    if host_system.program("matchpathcon") is None:
+        return False
+    return place_rows.labelled(process.run(["matchpathcon", "-n", path], check=False).stdout)
 
 
 def _make(folder: Path, journal: Journal) -> None:
@@ -291,4 +316,8 @@ def _desktop(system: System) -> Iterator[Step]:
     now = process.run(["systemctl", "get-default"]).stdout.strip()
     if now != "graphical.target":
         note = partial(Journal.record, kind="target", name=now)
-        yield command_step("boot into the desktop", ["systemctl", "set-default", "graphical.target"], note)
+        step = command_step("boot into the desktop", ["systemctl", "set-default", "graphical.target"], note)
+        if not DISPLAY_MANAGER.exists():
+            alone = "no display manager is installed: until there is one, a text login is shown"
+            step = replace(step, details=(*step.details, alone))
+        yield step

@@ -29,6 +29,7 @@ PACKAGES = {
     "openssl": ("openssl", "openssl"),
     "gpg": ("gpg", "gnupg2"),
     "ip": ("iproute2", "iproute"),
+    "semanage": ("policycoreutils-python-utils", "policycoreutils-python-utils"),
     "setpriv": ("util-linux", "util-linux"),
     "virt-manager": ("virt-manager", "virt-manager"),
 }

@@ -67,6 +67,7 @@ def title(entry: Entry) -> str:
         "group": "take {user} out of the group {name}",
         "target": "make {name} the default target",
         "packages": "remove the packages {names}",
+        "label": "give {path} the SELinux type back that it had",
         "link": "give {uplink} its addresses back and remove {bridge}",
     }
     return texts[entry["kind"]].format(**{**entry, "names": " ".join(entry.get("names", ()))})
@@ -129,6 +130,12 @@ def _target(entry: Entry) -> None:
     process.run(["systemctl", "set-default", entry["name"]])
 
 
+def _label(entry: Entry) -> None:
+    process.run(["semanage", "fcontext", "-d", entry["pattern"]], check=False)
+    if Path(entry["path"]).exists():
+        process.run(["restorecon", "-R", entry["path"]], check=False)
+
+
 def _packages(entry: Entry) -> None:
     manager = "dnf" if host_system.find().manager == "dnf" else "apt-get"
     process.run([manager, "remove", "-y", *entry["names"]], env={"DEBIAN_FRONTEND": "noninteractive"})
@@ -159,5 +166,6 @@ UNDO: dict[str, Callable[[Entry], None]] = {
     "group": _group,
     "target": _target,
     "packages": _packages,
+    "label": _label,
     "link": _link,
 }

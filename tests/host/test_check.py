@@ -14,7 +14,7 @@ import pytest
 
 from builder import config
 from builder.errors import RecipeError
-from builder.host import check, libvirt_rows, place_rows, sshd, system
+from builder.host import check, libvirt_rows, network_rows, place_rows, prepare, sshd, system
 from builder.host.row import Row
 from tests.host.conftest import Cell
 
@@ -62,19 +62,6 @@ def test_without_programs_no_build_can_run(tmp_path: Path) -> None:
     assert "libvirt-daemon-system" in rows["libvirt"]["mend"]
 
 
-@pytest.mark.slow
-def test_a_bare_chroot(tmp_path: Path) -> None:
-    root = tmp_path / "bare"
-    subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3", "bookworm", root], check=True)
-    script = f'mkdir -p {root}{SOURCE} && mount --bind {SOURCE} {root}{SOURCE} && exec chroot {root} "$@"'
-    done = builder("host", "check", "--json", prefix=("unshare", "--mount", "sh", "-c", script, "sh"))
-    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
-    assert done.returncode == 3
-    assert [name for name, row in rows.items() if row["state"] == "fail"] == ["programs", "libvirt"]
-    assert rows["cpu"]["found"].endswith("/proc is not mounted")
-    assert rows["programs"]["mend"].startswith("apt-get install")
-
-
 def test_nobody_cannot_pass_a_closed_directory(tmp_path: Path) -> None:
     shut = tmp_path / "shut" / "inner"
     shut.mkdir(parents=True)
@@ -106,25 +93,99 @@ def test_package_names_by_manager() -> None:
     assert system.install_line(system.System("r", "dnf", True), wanted) == "dnf install -y qemu-img mtools"
 
 
+def test_every_package_has_a_name_for_both_managers() -> None:
+    wanted = (*prepare.WANTED, "virt-manager", "semanage")
+    debian = system.packages(system.System("d", "apt", True), wanted)
+    known = subprocess.run(["apt-cache", "show", "--no-all-versions", *debian], capture_output=True, text=True)
+    assert [name for name in debian if f"Package: {name}\n" not in known.stdout] == []
+    redhat = system.packages(system.System("r", "dnf", True), wanted)
+    # The names of the course, and of RHEL 9.
+    assert set(redhat) >= {"qemu-kvm", "qemu-img", "libvirt", "libvirt-client", "virt-install", "virt-manager"}
+
+
+def test_an_ordinary_user_is_told_to_ask_for_root(tmp_path: Path) -> None:
+    words = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env", f"HOME={tmp_path}")
+    tmp_path.chmod(0o777)
+    done = builder("host", "check", "--json", prefix=words, cwd=Path("/var/tmp"))
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["groups"]["mend"].startswith("sudo usermod -aG")
+    assert check.ROOTS.sub("sudo ", "modprobe a || modprobe b") == "sudo modprobe a || sudo modprobe b"
+    assert check.ROOTS.sub("sudo ", "virsh list") == "virsh list"
+
+
+CHAIN = {"family": "inet", "table": "filter", "name": "forward", "hook": "forward", "policy": "drop"}
+
+
+def test_chains_that_drop_what_is_forwarded() -> None:
+    chains = [
+        CHAIN,
+        {**CHAIN, "name": "input", "hook": "input"},
+        {**CHAIN, "table": "open", "policy": "accept"},
+        {**CHAIN, "family": "bridge"},
+        {**CHAIN, "family": "ip", "name": "FORWARD"},
+        {"family": "inet", "table": "filter", "name": "plain"},
+    ]
+    told = json.dumps({"nftables": [{"metainfo": {}}, *({"chain": chain} for chain in chains)]})
+    assert network_rows.nft_drops(told) == ["nft inet filter forward", "nft bridge filter forward"]
+    assert network_rows.nft_drops("") == []
+
+
+def test_traps_of_the_firewall(equipped: tuple[Cell, Cell]) -> None:
+    host, _ = equipped
+
+    def row(name: str) -> dict[str, str]:
+        told = json.loads(host.builder("host", "check", "--json").stdout)["rows"]
+        return next(each for each in told if each["name"] == name)
+
+    host.run("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=0")
+    assert row("firewall")["found"] == "no trap found"
+    host.run("iptables", "-P", "FORWARD", "DROP")
+    assert row("firewall")["state"] == "info"
+    assert row("firewall")["found"] == "forwarded traffic is dropped by default (iptables FORWARD)"
+    host.run("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=1")
+    assert row("firewall")["state"] == "warn"
+    host.run("sh", "-c", row("firewall")["mend"])
+    assert row("firewall")["state"] == "info"
+    host.run("iptables", "-P", "FORWARD", "ACCEPT")
+    host.run("nft", "add", "table", "inet", "own")
+    host.run("nft", "add", "chain", "inet", "own", "mine", "{ type filter hook forward priority 0; policy drop; }")
+    assert row("firewall")["found"].endswith("(nft inet own mine)")
+
+    host.run("sh", "-c", "ip link add virbr7 type bridge; echo 0 > /proc/sys/net/ipv4/ip_forward")
+    assert row("forwarding")["state"] == "warn"
+    host.run("sh", "-c", row("forwarding")["mend"])
+    assert row("forwarding")["state"] == "ok"
+
+
+def test_selinux_gets_a_rule_for_each_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    enforce = tmp_path / "enforce"
+    monkeypatch.setattr(place_rows, "ENFORCE", enforce)
+    wish = prepare.Wish(tmp_path / "iso", tmp_path / "store")
+    assert list(prepare.labels(wish)) == []
+    enforce.write_text("1")
+    shown = [step.details[0] for step in prepare.labels(wish)]
+    assert shown[2:] == [
+        f"$ semanage fcontext -a -t virt_image_t '{tmp_path}/store(/.*)?'",
+        f"$ restorecon -R {tmp_path}/store",
+    ]
+    assert place_rows.labelled("system_u:object_r:virt_image_t:s0")
+    assert not place_rows.labelled("unconfined_u:object_r:default_t:s0")
+
+
 def test_commands_are_never_broken() -> None:
     mend = "x" * 100
     assert list(check.lines([Row("a", "warn", "b", "c", mend)]))[-1].endswith(f"$ {mend}")
     assert list(check.lines([Row("a", "ok", "b", "c", mend)])) == ["ok    a            b"]
 
 
-@pytest.mark.skipif(system.program("sshd") is None, reason="no sshd to ask")
-@pytest.mark.parametrize(
-    "before", ["", "UseDNS yes\n", "Include /nowhere/*\n\nUseDNS yes\nMatch User x\n  X11Forwarding no\n"]
-)
-def test_sshd_takes_the_line_at_the_top(tmp_path: Path, before: str) -> None:
-    key = tmp_path / "key"
+def test_sshd_takes_the_line_at_the_top(equipped: tuple[Cell, Cell], tmp_path: Path) -> None:
+    host, _ = equipped
+    key, file = tmp_path / "key", tmp_path / "sshd_config"
     subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", key], check=True)
-    file = tmp_path / "sshd_config"
-    file.write_text(sshd.without_dns(before))
-    Path("/run/sshd").mkdir(exist_ok=True)
-    words = [str(system.program("sshd")), "-T", "-f", str(file), "-h", str(key)]
-    assert "usedns no\n" in subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    assert sshd.without_dns(file.read_text()) == file.read_text()
+    for before in ("", "UseDNS yes\n", "Include /nowhere/*\n\nUseDNS yes\nMatch User x\n  X11Forwarding no\n"):
+        file.write_text(sshd.without_dns(before))
+        assert "usedns no\n" in host.run("/usr/sbin/sshd", "-T", "-f", file, "-h", key).stdout
+        assert sshd.without_dns(file.read_text()) == file.read_text()
 
 
 def test_settings_file_says_where_things_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

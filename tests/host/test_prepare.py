@@ -6,61 +6,42 @@ import functools
 import json
 from pathlib import Path
 
-import pytest
-
-from builder.host import system
 from builder.host.journal import Journal
 from builder.host.undo import restore
-from tests.host.conftest import Cell
-
-World = tuple[Cell, Cell]
-# Not needed to build, so the machine that runs the tests may lack them; here it is enough that they are found.
-FAKES = ("virt-install", "dnsmasq")
+from tests.host.conftest import World
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    """A PATH on which the fakes are found last."""
-    folder = tmp_path / "fakes"
-    folder.mkdir()
-    for name in FAKES:
-        (folder / name).write_text("#!/bin/sh\nexit 1\n")
-        (folder / name).chmod(0o755)
-    return f"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:{folder}"
-
-
-def test_prepare_twice_and_restore(world: World, path: str, tmp_path: Path) -> None:
-    host, _ = world
-    if system.program("sshd"):
-        host.run("sh", "-c", "echo UseDNS yes >> /etc/ssh/sshd_config")
+def test_prepare_twice_and_restore(equipped: World, tmp_path: Path) -> None:
+    host, _ = equipped
+    host.run("sh", "-c", "ssh-keygen -q -A; echo UseDNS yes >> /etc/ssh/sshd_config")
     words = ["--iso-dir", tmp_path / "kvm/iso", "--store-dir", tmp_path / "kvm/store"]
     before = host.files()
 
-    dry = host.builder("host", "prepare", *words, "--dry-run", PATH=path)
+    dry = host.builder("host", "prepare", *words, "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert f"make the directory {tmp_path}/kvm/iso" in dry.stdout
     assert f'+store = "{tmp_path}/kvm/store"' in dry.stdout
     assert host.files() == before
     assert not (tmp_path / "kvm").exists()
 
-    first = host.builder("host", "prepare", *words, PATH=path)
+    first = host.builder("host", "prepare", *words)
     assert first.returncode == 0, first.stderr
     pools = host.run("virsh", "-c", "qemu:///system", "pool-list", "--all", "--name", "--persistent").stdout.split()
     assert sorted(pools) == ["iso", "store"]
     # As recorded by `host prepare`, with nothing said on the command line or in the environment.
-    recorded = functools.partial(host.builder, PATH=path, BUILDER_ARTIFACTS="")
+    recorded = functools.partial(host.builder, BUILDER_ARTIFACTS="")
     rows = {row["name"]: row for row in json.loads(recorded("host", "check", "--json").stdout)["rows"]}
     assert rows["directories"]["found"] == f"store {tmp_path}/kvm/store, media {tmp_path}/kvm/iso"
-    assert rows["sshd"]["state"] != "warn"
+    assert rows["sshd"]["found"] == "UseDNS no"
     listed = recorded("images", "list")
     assert (listed.returncode, listed.stdout) == (0, "no images\n")
 
     settled = host.files()
-    second = host.builder("host", "prepare", *words, PATH=path)
+    second = host.builder("host", "prepare", *words)
     assert (second.returncode, second.stdout, second.stderr) == (0, "nothing to do\n", "")
     assert host.files() == settled
 
-    assert host.builder("host", "restore", PATH=path).returncode == 0
+    assert host.builder("host", "restore").returncode == 0
     assert {name: text for name, text in host.files().items() if "libvirt" not in name} == before
     assert host.run("virsh", "-c", "qemu:///system", "pool-list", "--all", "--name").stdout.split() == []
     assert not (tmp_path / "kvm").exists()
@@ -98,14 +79,12 @@ def test_a_change_that_a_crash_prevented_is_undone_too(tmp_path: Path) -> None:
     assert file.read_text() == "before"
 
 
-def test_sshd_keeps_its_file_when_it_refuses_the_new_one(world: World, path: str, tmp_path: Path) -> None:
-    if system.program("sshd") is None:
-        pytest.skip("openssh-server is not installed")
-    host, _ = world
+def test_sshd_keeps_its_file_when_it_refuses_the_new_one(equipped: World, tmp_path: Path) -> None:
+    host, _ = equipped
     host.run("sh", "-c", "printf 'UseDNS yes\\nNoSuchOption yes\\n' >> /etc/ssh/sshd_config")
     before = host.files()["ssh/sshd_config"]
     words = ["--iso-dir", tmp_path / "kvm/iso", "--store-dir", tmp_path / "kvm/store"]
-    done = host.builder("host", "prepare", *words, PATH=path)
+    done = host.builder("host", "prepare", *words)
     assert done.returncode == 3
     assert "sshd refuses" in done.stderr
     assert host.files()["ssh/sshd_config"] == before
