@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import bench_cli, bench_clone, bench_farm, bench_job, bench_media, bench_seal
+from tests.bench import bench_cli, bench_clone, bench_farm, bench_host, bench_job, bench_media, bench_seal
 
 if __name__ == "__main__":
     bench_cli.main()
@@ -10,4 +10,5 @@ if __name__ == "__main__":
     bench_seal.main()
     bench_media.main()
     bench_farm.main()
+    bench_host.main()
     bench_job.main()

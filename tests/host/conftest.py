@@ -176,11 +176,18 @@ def equipped(world: World, unpacked: Path) -> World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[tuple[Cell, Cell]]:
+def world(tmp_path: Path) -> Iterator[World]:
     """A host with the uplink `up0`, and its gateway on the other end of the cable."""
+    with two_hosts(tmp_path) as made:
+        yield made
+
+
+@contextmanager
+def two_hosts(work: Path) -> Iterator[World]:
+    """The same, for the length of the block."""
     with ExitStack() as stack:
-        host, gateway = (stack.enter_context(cell(tmp_path)) for _ in range(2))
-        host.run("sh", "-c", SCREENS.format(work=tmp_path))
+        host, gateway = (stack.enter_context(cell(work)) for _ in range(2))
+        host.run("sh", "-c", SCREENS.format(work=work))
         gateway.run("sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/default/accept_dad; ip link set lo up")
         ends = ["up0", "netns", str(host.pid), "type", "veth", "peer", "name", "gw0", "netns", str(gateway.pid)]
         subprocess.run(["ip", "link", "add", *ends], check=True)
@@ -195,12 +202,65 @@ def world(tmp_path: Path) -> Iterator[tuple[Cell, Cell]]:
         yield host, gateway
 
 
+class Silence:
+    """What an asker learnt: the longest time without an answer, in seconds, and how many answers there were."""
+
+    longest = 0.0
+    answered = 0
+
+
+@contextmanager
+def asking(world: World) -> Iterator[Silence]:
+    """The gateway asks the host again and again for the length of the block; the result stands at its end."""
+    host, gateway = world
+    found = Silence()
+    with talking(host, ECHO) as echo, talking(gateway, ASK) as asker:
+        try:
+            yield found
+        finally:
+            longest, answered = asker.communicate("\n", timeout=30)[0].split()
+            found.longest, found.answered = float(longest), int(answered)
+            echo.communicate("\n", timeout=30)
+
+
+@contextmanager
+def talking(host: Cell, code: str) -> Iterator[subprocess.Popen[str]]:
+    """A program inside that ends with its input, from its first line on."""
+    words = host.enter(sys.executable, "-c", code)
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        yield child
+
+
 def _up(host: Cell) -> bool:
     """The link is up and its own IPv6 address is in use."""
     shown = host.run("ip", "addr", "show", "up0").stdout
     return "state UP" in shown and "inet6 fe80" in shown and "tentative" not in shown
 
 
+ECHO = """
+import select, socket, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(("", 7))
+print("ready", flush=True)
+while (ready := select.select([sys.stdin, server], [], [])[0]) == [server]:
+    server.sendto(*server.recvfrom(64))
+"""
+# Prints when its input ends.
+ASK = f"""
+import select, socket, sys, time
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+print("ready", flush=True)
+longest, answered, last = 0.0, 0, time.monotonic()
+while not select.select([sys.stdin], [], [], 0.005)[0]:
+    client.sendto(b"x", ("{OWN}", 7))
+    if select.select([client], [], [], 0.02)[0]:
+        client.recv(64)
+        now = time.monotonic()
+        longest, last, answered = max(longest, now - last), now, answered + 1
+print(max(longest, time.monotonic() - last), answered)
+"""
 # Static, a second one with a label of its own, leased, IPv6.
 UPLINK = [
     f"{OWN}/24 brd +",
