@@ -240,12 +240,13 @@ def _up(host: Cell) -> bool:
 
 
 ECHO = """
-import select, socket, sys
+import contextlib, select, socket, sys
 server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 server.bind(("", 7))
 print("ready", flush=True)
 while (ready := select.select([sys.stdin, server], [], [])[0]) == [server]:
-    server.sendto(*server.recvfrom(64))
+    with contextlib.suppress(OSError):  # no way out just now
+        server.sendto(*server.recvfrom(64))
 """
 # Prints when its input ends.
 ASK = f"""
