@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from builder.adapters.process import run
-from builder.adapters.signature import verify_signature
+from builder.adapters.signature import fingerprints, verify_signature
 from builder.errors import MediumError
 
 SUMS = f"{'a' * 64}  One.iso\n{'B' * 64} *Two.iso\nSHA256 (Three.iso) = {'c' * 64}\n- -dash\n"
@@ -93,6 +93,12 @@ def test_unsigned_text_is_refused(signers: tuple[Signer, Signer], text: bytes) -
 def test_a_signed_text_without_checksums_is_refused(signers: tuple[Signer, Signer]) -> None:
     with pytest.raises(MediumError, match="holds no sha256"):
         verify_signature(signers[0].sign("hello\n"), signers[0].fingerprint, signers[0].key)
+
+
+def test_the_key_of_centos_7_that_comes_along() -> None:
+    # As the key file on CentOS's own media, and keys.md of git.centos.org.
+    key = Path(__file__).parents[3] / "keys" / "RPM-GPG-KEY-CentOS-7"
+    assert fingerprints(key) == {"6341AB2753D78A78A7C27BB124C6A8A7F4A80EB5"}
 
 
 def test_a_bad_fingerprint_is_refused(signers: tuple[Signer, Signer]) -> None:
