@@ -52,30 +52,38 @@ def run(job: Job) -> None:
     Raises:
         MediumError: it cannot be had, has another digest, is no whole ISO, or the vendor's signature does not hold.
     """
-    target = job.out / FILE
     given: FetchInputs = job.inputs
-    if given.signed_by is not None:
-        _unsigned(job, target)
-    elif given.sha256 is None:
+    if given.signed_by is not None and given.sha256 is not None:
+        _unsigned(job)
+        said = vouching.require(job.out / FILE, given.sha256, given.signed_by, job.settings)
+        job.progress.note(f"medium: {said}")
+        facts = _describe(job.out)
+    else:
+        facts = _get(job)
+    job.progress.note(f"medium: {facts.volume_id}, {facts.file_size >> 20} MiB")
+
+
+def _get(job: Job) -> iso_inspect.MediumFacts:
+    """The medium, whoever signed it."""
+    target = job.out / FILE
+    sha256: str | None = job.inputs.sha256
+    if sha256 is None:
         with job.ledger.spend("build medium"):
             rehearsal.build(target, work=job.scratch, progress=job.progress)
     elif job.settings.medium_file is not None:
         with job.ledger.spend("copy", job.settings.medium_file.stat().st_size):
-            _take(job.settings.medium_file, target, given.sha256, link=False)
-        if given.rehearsal is not None:
+            _take(job.settings.medium_file, target, sha256, link=False)
+        if job.inputs.rehearsal is not None:
             require_sum(target, job.settings.medium_file)
     else:
         # Not in the working directory: what a killed download has got is resumed by the next run.
         downloads = job.settings.store / "downloads"
         downloads.mkdir(mode=0o700, exist_ok=True)
-        arrived = downloads / f"{given.sha256}.iso"
+        arrived = downloads / f"{sha256}.iso"
         with job.ledger.spend("download"):
-            download.fetch(job.settings.medium_urls, given.sha256, arrived, progress=job.progress)
+            download.fetch(job.settings.medium_urls, sha256, arrived, progress=job.progress)
         arrived.rename(target)
-    if given.signed_by is not None and given.sha256 is not None:
-        job.progress.note(f"medium: {vouching.require(target, given.sha256, given.signed_by, job.settings)}")
-    facts = _describe(job.out)
-    job.progress.note(f"medium: {facts.volume_id}, {facts.file_size >> 20} MiB")
+    return _describe(job.out)
 
 
 def take_in(file: Path, folder: Path, sha256: str) -> How:
@@ -119,7 +127,7 @@ def _describe(folder: Path) -> iso_inspect.MediumFacts:
     return facts
 
 
-def _unsigned(job: Job, target: Path) -> None:
+def _unsigned(job: Job) -> None:
     """The same medium as nobody's signature was asked for: an object of its own, got only once, and a second name."""
     store = Store(job.settings.store)
     inputs = FetchInputs(sha256=job.inputs.sha256, rehearsal=None)
@@ -129,9 +137,9 @@ def _unsigned(job: Job, target: Path) -> None:
     ) as build:
         if build.found is None:
             start = time.monotonic()
-            run(replace(job, inputs=inputs, out=build.out, scratch=build.scratch))
+            _get(replace(job, inputs=inputs, out=build.out, scratch=build.scratch))
             build.finish(job.ledger, time.monotonic() - start)
-        target.hardlink_to(store.path(step.digest) / FILE)
+        (job.out / FILE).hardlink_to(store.path(step.digest) / FILE)
 
 
 STAGE = Stage("fetch", 1, (), inputs, run, "get the install medium")

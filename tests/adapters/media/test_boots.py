@@ -72,9 +72,10 @@ def vendor_shaped(folder: Path, rehearsal_iso: Path) -> Path:
     run(["chmod", "-R", "u+w", tree])
     for path in [*tree.rglob("TRANS.TBL"), tree / "isolinux/boot.cat"]:
         path.unlink(missing_ok=True)
-    # As without a serial line nobody could read what the loader says.
-    (tree / "isolinux/isolinux.cfg").write_text("serial 0 115200\n" + vendor.ISOLINUX_CFG)
-    (tree / "EFI/BOOT/grub.cfg").write_text(vendor.GRUB_CFG)
+    # On a serial line, or nobody could read here what loader and installer say.
+    serial = ("quiet", "quiet console=ttyS0,115200")
+    (tree / "isolinux/isolinux.cfg").write_text("serial 0 115200\n" + vendor.ISOLINUX_CFG.replace(*serial))
+    (tree / "EFI/BOOT/grub.cfg").write_text(vendor.GRUB_CFG.replace(*serial))
     run(["mcopy", "-o", "-i", tree / "images/efiboot.img", tree / "EFI/BOOT/grub.cfg", "::/EFI/BOOT/grub.cfg"])
     rest = SIZE - sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
     (tree / "Packages").mkdir(exist_ok=True)
