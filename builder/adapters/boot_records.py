@@ -186,11 +186,11 @@ class _Moves:
         """New start and length of a partition."""
         if start % _PER_SECTOR == 0 and start // _PER_SECTOR in self.moved:
             return self.moved[start // _PER_SECTOR] * _PER_SECTOR, length
-        if start + length == self.old_volume:
-            return start, self.new_volume - start
-        if start + length > self.old_volume:
+        if start == 0 and length == self.old_volume:
+            return start, self.new_volume
+        if start == 0 and length > self.old_volume:
             # All of it, with the padding to a full cylinder.
-            return start, self.new_size - start
+            return start, self.new_size
         raise _refused(f"{what} (block {start}, {length} long) is neither the image nor one of its boot files")
 
 
