@@ -269,5 +269,9 @@ def _apart(file: Path, kickstart: Path, output: Path) -> None:
     for given in (file, kickstart):
         if output.exists() and output.samefile(given):
             raise RecipeError(f"--output {output} is the file that is read", hint="give the new medium another name")
+    if output.exists() and not output.is_file():
+        raise RecipeError(
+            f"--output {output} is no file", hint="write a file first; `cp FILE /dev/DISK` then puts it onto a stick"
+        )
     if not output.parent.is_dir():
         raise RecipeError(f"--output {output}: there is no folder {output.parent}")

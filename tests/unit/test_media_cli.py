@@ -201,6 +201,9 @@ def test_inject_looks_for_the_packages_on_the_medium(builder: Run, listing: Path
         ("cdrom\r\npoweroff\r\n", "new.iso", "line ends of DOS"),
         ("cdrom\n", "medium.iso", "is the file that is read"),
         ("cdrom\n", "none/new.iso", "there is no folder none"),
+        # A device's node must not be replaced by a file.
+        ("cdrom\n", "/dev/null", "--output /dev/null is no file"),
+        ("cdrom\n", ".", "--output . is no file"),
     ],
 )
 def test_inject_refuses(builder: Run, medium: Path, ks: Path, text: str, output: str, said: str) -> None:
