@@ -125,7 +125,7 @@ def local_disk(folder: Path, firmware: str) -> Path:
     return disk
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(700)
 @pytest.mark.parametrize("menu", ["unattended", "safe"])
 @pytest.mark.parametrize("firmware", ["bios", "uefi"])
 @pytest.mark.parametrize("attached", ["cd", "stick"])
@@ -157,7 +157,7 @@ def test_what_boots(tmp_path: Path, media: Media, menu: str, firmware: str, atta
                 text = "".join(log.read_text(errors="replace") for log in (said, firmware_log) if log.exists())
                 return text if any(word in text for word in wanted) or machine.poll() is not None else None
 
-            text = waiting.until(told, within=250, every=0.2) or said.read_text(errors="replace")
+            text = waiting.until(told, within=600, every=0.2) or said.read_text(errors="replace")
         finally:
             machine.kill()
             _, complaint = machine.communicate()
