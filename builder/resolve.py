@@ -99,7 +99,8 @@ def _from_file(recipe: Recipe, path: Path, store: Store) -> Medium:
     from builder.adapters import iso_inspect
 
     if not path.is_file():
-        raise MediumError(f"no such file: {path}", hint=f"--media takes an ISO file, or the word {ASKED}")
+        what = "not a file" if path.exists() else "no such file"
+        raise MediumError(f"{what}: {path}", hint=f"--media takes an ISO file, or the word {ASKED}")
     facts = iso_inspect.inspect(path)
     found = store.sha256_of(path)
     if facts.is_rehearsal:

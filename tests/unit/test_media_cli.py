@@ -146,6 +146,27 @@ def test_bad_media_exit_4_with_one_clear_line(
     assert not (tmp_path / "new.iso").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("none.iso", "no such file: none.iso"),
+        ("folder", "not a file: folder"),
+        ("short.iso", "short.iso is truncated: 1000000 of "),
+        ("text.iso", "text.iso is not an ISO 9660 image"),
+        ("medium.iso", "medium.iso is not a medium that the recipe small names"),
+    ],
+)
+def test_a_run_takes_no_other_medium(
+    builder: Run, medium: Path, pipelines: Path, tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "short.iso").write_bytes(medium.read_bytes()[:1_000_000])
+    (tmp_path / "text.iso").write_text("<html>not found</html>")
+    done = builder("plan", "small", "--media", name)
+    assert done.returncode == 4
+    assert done.stderr.startswith(f"error: {said}")
+
+
 def test_inject_is_safe_by_default(builder: Run, medium: Path, ks: Path, tmp_path: Path) -> None:
     before = sha256(medium)
     done = builder("media", "inject", "medium.iso", "--kickstart", "ks.cfg", "--output", "new.iso")
