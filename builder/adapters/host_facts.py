@@ -51,9 +51,11 @@ def choose_accel(
         if require_kvm:
             raise KvmError("KVM is required, and TCG was asked for", hint="drop --require-kvm or --accel tcg")
         return Accel("tcg", "asked for")
-    missing = _missing_kvm(wanted, offered, cpuinfo, device)
+    doubt = None if _has_flags(cpuinfo) else "the CPU shows neither vmx nor svm"
+    missing = (None if wanted == "kvm" else doubt) or _missing_kvm(offered, device)
     if missing is None:
-        return Accel("kvm", "asked for" if wanted == "kvm" else "the CPU, /dev/kvm and libvirt offer it")
+        why = "asked for" if wanted == "kvm" else "the CPU, /dev/kvm and libvirt offer it"
+        return Accel("kvm", f"{why}, although {doubt}: guests may hang" if doubt else why)
     if wanted == "kvm" or require_kvm:
         raise KvmError(
             f"KVM is required, but {missing}",
@@ -138,10 +140,12 @@ def require_reach(uid: int, gid: int, read: Sequence[Path], own: Sequence[Path])
     )
 
 
-def _missing_kvm(wanted: settings.Accel, offered: Collection[str], cpuinfo: Path, device: Path) -> str | None:
+def _has_flags(cpuinfo: Path) -> bool:
     flags = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(errors="replace"), re.M)
-    if wanted != "kvm" and not {"vmx", "svm"} & set((flags[1] if flags else "").split()):
-        return "the CPU shows neither vmx nor svm"
+    return bool({"vmx", "svm"} & set((flags[1] if flags else "").split()))
+
+
+def _missing_kvm(offered: Collection[str], device: Path) -> str | None:
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:

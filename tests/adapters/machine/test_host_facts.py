@@ -60,7 +60,9 @@ def test_required_kvm_that_is_missing_is_its_own_fault(cpuinfo: Path, wanted: se
 
 
 def test_a_choice_by_name_is_taken_at_its_word(cpuinfo: Path) -> None:
-    assert choose_accel("kvm", False, ["kvm"], cpuinfo=without(cpuinfo), device=NULL).name == "kvm"
+    assert choose_accel("kvm", False, ["kvm"], cpuinfo=cpuinfo, device=NULL) == host_facts.Accel("kvm", "asked for")
+    doubted = choose_accel("kvm", False, ["kvm"], cpuinfo=without(cpuinfo), device=NULL)
+    assert (doubted.name, "although the CPU shows neither vmx nor svm" in doubted.why) == ("kvm", True)
     assert choose_accel("tcg", False, ["kvm"], cpuinfo=cpuinfo, device=NULL).name == "tcg"
 
 
