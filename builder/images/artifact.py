@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -43,6 +44,8 @@ EMPTY, EMPTY_TYPE = b"{}", "application/vnd.oci.empty.v1+json"
 PIECE = 32 << 20
 
 TITLE = "org.opencontainers.image.title"
+VERSION = "org.opencontainers.image.version"
+CREATED = "org.opencontainers.image.created"
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
@@ -156,7 +159,7 @@ def referrer(file: Piece, subject: Draft, created: str) -> bytes:
         "config": {"mediaType": EMPTY_TYPE, "digest": digest_of(EMPTY), "size": len(EMPTY)},
         "layers": [file.layer],
         "subject": {"mediaType": MANIFEST_TYPE, "digest": subject.digest, "size": len(subject.content)},
-        "annotations": {"org.opencontainers.image.created": created},
+        "annotations": {CREATED: created},
     }
     return _json(manifest)
 
@@ -213,6 +216,16 @@ def read(found: Found, where: str) -> Artifact:
     except ValueError as fault:
         raise _not_ours(where, str(fault)) from None
     return Artifact(found.digest, manifest.config, named, disk)
+
+
+def later(found: Found, image: Image) -> str | None:
+    """The version of what bears a tag, if it was published after the image; None also when that cannot be told."""
+    try:
+        said = json.loads(found.content)["annotations"]
+        there, here = (datetime.fromisoformat(str(one)) for one in (said[CREATED], image.manifest["created"]))
+        return str(said[VERSION]) if there > here else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def facts(artifact: Artifact, content: bytes, where: str) -> dict[str, Any]:
@@ -277,8 +290,8 @@ def _annotations(image: Image) -> dict[str, str]:
     kind = "a rehearsal, not for use" if rehearsal else "golden VM image, proved by two booted copies"
     return {
         TITLE: image.name,
-        "org.opencontainers.image.version": image.version,
-        "org.opencontainers.image.created": str(image.manifest["created"]),
+        VERSION: image.version,
+        CREATED: str(image.manifest["created"]),
         "org.opencontainers.image.description": kind,
     }
 

@@ -62,7 +62,8 @@ class Pulled:
 def push(image: Image, repository: Repository, progress: Progress, *, allow_rehearsal: bool = False) -> Pushed:
     """Send a version to a registry, unless it is there.
 
-    It gets the tag of its version. The tag of the address moves to it, else `latest` if it is the latest here.
+    It gets the tag of its version. The tag of the address moves to it; without one `latest` does, if it is the latest
+    here, and unless what bears that tag was published later: of several hosts that build the same, none takes it back.
 
     Raises:
         PublishError: it is a rehearsal, it has rotted, the registry is away or refuses, its version's tag names
@@ -82,6 +83,12 @@ def push(image: Image, repository: Repository, progress: Progress, *, allow_rehe
             progress.beat(f"reading {spoken}")
             draft = artifact.draft(image)
             before = repository.manifest(tag) if tag else None
+            newer = artifact.later(before, image) if before and not repository.address.tag else None
+            if newer:
+                progress.note(
+                    f"{tag} stays with {newer}, which is newer; oci://{repository.address.name}:{tag} moves it"
+                )
+                tag = None
             sent = _version(image, draft, repository, progress)
             if tag and tag != image.version:
                 _move(repository, tag, draft, before, image.version)

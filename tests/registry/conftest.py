@@ -270,7 +270,9 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> int:
 def make(tmp_path: Path) -> Make:
     """Publish a toy of two MiB with all that an image has; another one for another word."""
 
-    def publish(word: bytes = b"one", name: str = "toy", host: str = "artifacts", **facts: Any) -> images.Image:
+    def publish(
+        word: bytes = b"one", name: str = "toy", host: str = "artifacts", attested: Any = None, **facts: Any
+    ) -> images.Image:
         disk = tmp_path / f"{word.decode()}.disk"
         disk.write_bytes(random.Random(word).randbytes(SIZE))
         sha256 = hashlib.sha256(disk.read_bytes()).hexdigest()
@@ -281,7 +283,9 @@ def make(tmp_path: Path) -> Make:
         sources = {f"{name}.qcow2": disk, images.SBOM: bill, "verify.json": proof}
 
         def attest(subjects: Any) -> bytes:
-            about = {"subject": [{"name": file, "digest": {"sha256": one}} for file, one in subjects.items()]}
+            about = {
+                "subject": [{"name": file, "digest": {"sha256": one}} for file, one in (attested or subjects).items()]
+            }
             return dsse.close(json.dumps(about).encode(), None)
 
         return images.publish(tmp_path / host / "images", name, sources, {"verified": told, **facts}, attest=attest)

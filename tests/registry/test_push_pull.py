@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,16 @@ def test_latest_moves_only_to_what_is_the_latest_here(make: Make, registry: Regi
     assert pulled(tmp_path / "third", registry.address(":stable")).image.latest
 
 
+def test_latest_does_not_go_back_by_itself(make: Make, registry: Registry) -> None:
+    """Two hosts that build the same: the one that built earlier has no news, and pushes what it has."""
+    old, new = make(b"old"), make(b"new", host="another")
+    new = replace(new, manifest={**new.manifest, "created": "2099-01-01T00:00:00+00:00"})
+    assert pushed(new, registry.address()).tags == (new.version, "latest")
+    assert pushed(old, registry.address()).tags == (old.version,)
+    assert pushed(old, registry.address(":latest")).tags == (old.version, "latest")
+    assert pushed(new, registry.address()).tags == (new.version, "latest")
+
+
 def test_a_second_push_sends_nothing_and_rot_is_not_passed_on(make: Make, registry: Registry, wire: Wire) -> None:
     image = make()
     assert pushed(image, wire.address()).sent > SIZE
@@ -154,6 +165,17 @@ def test_only_what_a_trusted_key_has_signed(make: Make, registry: Registry, tmp_
     with pytest.raises(VerifyError) as caught:
         pulled(tmp_path / "other", registry.address(), signed=True)
     assert "no key that you trust" in caught.value.details
+    assert images.list_images(tmp_path / "other") == []
+    assert not list((tmp_path / "other/.pulling").iterdir())
+
+
+def test_what_does_not_prove_itself_does_not_enter(make: Make, registry: Registry, tmp_path: Path) -> None:
+    """Every digest is right, but the provenance is of something else."""
+    pushed(make(attested={"toy.qcow2": "0" * 64}), registry.address())
+    with pytest.raises(VerifyError) as caught:
+        pulled(tmp_path / "other", registry.address())
+    assert caught.value.exit_code == 6
+    assert f"{images.PROVENANCE}: it is not about this toy.qcow2" in caught.value.details
     assert images.list_images(tmp_path / "other") == []
     assert not list((tmp_path / "other/.pulling").iterdir())
 

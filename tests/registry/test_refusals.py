@@ -191,6 +191,22 @@ def test_credentials_come_from_a_file_from_docker_or_from_nobody(
         file.unlink()
 
 
+def test_a_credential_helper_is_asked(
+    make: Make, guarded: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = make()
+    helper = tmp_path / "docker-credential-toy"
+    answer = json.dumps({"Username": "operator", "Secret": PASSWORD})
+    helper.write_text(f"#!/bin/sh\ngrep -q '^{guarded.host}$' && echo '{answer}'\n")
+    helper.chmod(0o755)
+    (tmp_path / ".docker").mkdir()
+    (tmp_path / ".docker/config.json").write_text(json.dumps({"credHelpers": {guarded.host: "toy"}}))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    assert pushed(image, guarded.address()).sent
+
+
 def test_a_password_on_standard_input(make: Make, guarded: Registry, tmp_path: Path) -> None:
     make()
     command = [sys.executable, "-m", "builder", "images", "push", "toy", guarded.address()]
