@@ -54,12 +54,6 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize(("given", "what"), [(".", "not a file"), ("nowhere.iso", "no such file")])
-def test_a_plan_takes_nothing_but_a_file(builder: Run, given: str, what: str) -> None:
-    done = builder("plan", "centos7-minimal", "--media", given)
-    assert (done.returncode, done.stderr.splitlines()[0]) == (4, f"error: {what}: {given}")
-
-
 def test_no_media_and_no_files(builder: Run, tmp_path: Path) -> None:
     assert builder("media", "list").stdout == "no media\n"
     assert builder("media", "list", "--json").document() == []
