@@ -51,7 +51,14 @@ def replace(image: Path, path: str, content: bytes, when: datetime) -> None:
         argv: list[str | Path] = ["mcopy", "-o", "-i", image, copy, f"::{path}"]
         # mtools dates what it writes by this variable.
         epoch = {"SOURCE_DATE_EPOCH": str(int(when.timestamp()))}
-        process.run(argv, env=_ENVIRONMENT | epoch, error=MediumError)
+        done = process.run(argv, env=_ENVIRONMENT | epoch, check=False)
+    if done.status != 0:
+        why = "has no room for" if "Disk full" in done.said else "does not take"
+        raise MediumError(
+            f"the UEFI boot image on the install medium {why} the boot entry",
+            details=done.said,
+            hint="use delivery: seed, which leaves the medium untouched",
+        )
     check(image)
 
 

@@ -343,6 +343,23 @@ def test_a_partition_that_is_not_understood_is_refused(tmp_path: Path, remaster:
     assert not list(tmp_path.glob("remastered*"))
 
 
+def test_a_full_efi_image_is_refused(tmp_path: Path, remaster: Remaster) -> None:
+    shape, tree = vendor.Shape(), tmp_path / "tree"
+    tree.mkdir()
+    vendor.tree(tree, shape)
+    # Up to the end of a cluster, so that no byte can be added without another one.
+    menu, image = tree / "EFI/BOOT/grub.cfg", tree / "images/efiboot.img"
+    menu.write_text(vendor.GRUB_CFG.ljust(2048, "#"))
+    vendor.efi_image(image, tree / "EFI", shape.efi_size)
+    for power in range(20, 10, -1):
+        # Halves, as long as they find room.
+        (tmp_path / "filler").write_bytes(bytes(1 << power))
+        run(["mcopy", "-i", image, tmp_path / "filler", f"::/FILL{power}"], check=False)
+    with pytest.raises(MediumError, match="has no room for the boot entry") as caught:
+        remaster(vendor.press(tree, tmp_path / "medium.iso", shape))
+    assert "delivery: seed" in caught.value.hint
+
+
 def test_random_damage_never_ends_in_a_traceback(medium: Path, remaster: Remaster, tmp_path: Path) -> None:
     data = medium.read_bytes()
     bad = tmp_path / "bad.iso"
