@@ -70,7 +70,19 @@ def title(entry: Entry) -> str:
         "label": "give {path} the SELinux type back that it had",
         "link": "give {uplink} its addresses back and remove {bridge}",
     }
-    return texts[entry["kind"]].format(**{**entry, "names": " ".join(entry.get("names", ()))})
+    text = texts[entry["kind"]].format(**{**entry, "names": " ".join(entry.get("names", ()))})
+    guests = _guests(entry) if entry["kind"] == "link" else ""
+    return f"{text}; {guests} lose their network" if guests else text
+
+
+def _guests(entry: Entry) -> str:
+    """Cards of guests on the bridge."""
+    ports = Path("/sys/class/net", entry["bridge"], "brif")
+    return (
+        " ".join(sorted(port.name for port in ports.iterdir() if port.name != entry["uplink"]))
+        if ports.is_dir()
+        else ""
+    )
 
 
 def _file(entry: Entry) -> None:

@@ -95,6 +95,9 @@ def test_all_that_the_uplink_has_moves(world: World) -> None:
     assert host.run("ip", "-6", "route", "show", "default", "dev", "up0").stdout == ""
     mac = [json.loads(host.run("ip", "-json", "link", "show", name).stdout)[0]["address"] for name in ("br0", "up0")]
     assert mac[0] == mac[1]
+    host.run("sh", "-c", "ip link add vnet7 type veth peer name guest7; ip link set vnet7 master br0")
+    assert "remove br0; vnet7 lose their network" in host.builder("host", "restore", "--dry-run").stdout
+    host.run("ip", "link", "del", "vnet7")
     assert host.builder("host", "restore").returncode == 0
     assert host.network() == before
 

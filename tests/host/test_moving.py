@@ -54,6 +54,12 @@ def test_a_default_route_is_never_lost_without_a_word() -> None:
     assert told.facts.routes == ()
 
 
+def test_a_gateway_is_not_judged_by_addresses_that_were_to_go() -> None:
+    moving = settle(Wish("br0", "ens33", ("192.168.10.30",), ("192.168.19.2",)), UPLINK, NAMES)
+    assert moving.facts.of(4) == ((), None, NAMES)
+    assert moving.faults == ()
+
+
 def test_a_lease_stays_a_lease_and_what_came_with_it_is_not_written_down() -> None:
     by_script = replace(LEASED, routes=(*LEASED.routes, replace(BEHIND, proto=4)))
     facts = settle(Wish("br0", "ens33"), by_script, NAMES).facts

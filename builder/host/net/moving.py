@@ -98,11 +98,15 @@ class _Part:
 
 
 def _family(wish: Wish, before: Snapshot, family: int) -> _Part:
-    new = [cidr for cidr in wish.addresses if family_of(cidr) == family and _readable(cidr)]
+    named = [cidr for cidr in wish.addresses if family_of(cidr) == family]
+    new = [cidr for cidr in named if _readable(cidr)]
     asked = next((gateway for gateway in wish.gateways if family_of(gateway) == family), None)
     old = tuple(each for each in before.addresses if family_of(each.cidr) == family)
     routes = [route for route in before.routes if route.family == family]
     own = _best(routes)
+    if named and not new:
+        # The plan says what is wrong with them; to judge a gateway by the old ones would only confuse.
+        return _Part((), (), asked)
     if not new:
         if asked:
             routes = [route for route in routes if not _default(route)] + [_static_default(family, asked, routes)]
