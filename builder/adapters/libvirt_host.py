@@ -68,8 +68,8 @@ def inventory(uri: str) -> Inventory:
     with _told(f"libvirt does not answer at {uri}"), _open(uri) as connection:
         return Inventory(
             libvirt=_version(connection.getLibVersion()),
-            pools=tuple(_pool(pool) for pool in connection.listAllStoragePools(0)),
-            networks=tuple(_net(network) for network in connection.listAllNetworks(0)),
+            pools=tuple(sorted((_pool(pool) for pool in connection.listAllStoragePools(0)), key=_name)),
+            networks=tuple(sorted((_net(network) for network in connection.listAllNetworks(0)), key=_name)),
         )
 
 
@@ -231,6 +231,10 @@ def pool_xml(name: str, path: Path) -> str:
     ET.SubElement(pool, "name").text = name
     ET.SubElement(ET.SubElement(pool, "target"), "path").text = str(path)
     return ET.tostring(pool, encoding="unicode")
+
+
+def _name(one: Pool | Net) -> str:
+    return one.name
 
 
 def _pool(pool: Any) -> Pool:

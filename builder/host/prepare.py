@@ -73,14 +73,14 @@ def plan(wish: Wish) -> list[Step]:
     system = host_system.find()
     return [
         *_packages(system, wish.desktop),
-        *_services(system),
+        *services(system),
         *_groups(wish.user),
         *_directories(wish),
         *labels(wish),
         *_pools(wish),
         *_settings(wish),
         *_sshd(system),
-        *(_desktop(system) if wish.desktop else ()),
+        *(desktop(system) if wish.desktop else ()),
     ]
 
 
@@ -173,7 +173,8 @@ def _there(name: str) -> bool:
     return libvirt_rows.installed(name)
 
 
-def _services(system: System) -> Iterator[Step]:
+def services(system: System) -> Iterator[Step]:
+    """libvirt's sockets, now and at boot; none where no systemd runs."""
     if not system.systemd:
         return
     monolithic = process.run(["systemctl", "cat", SOCKETS[0][0]], check=False).status == 0
@@ -310,7 +311,8 @@ def _change_sshd(text: str, reload: list[str] | None, journal: Journal) -> None:
         process.run(reload)
 
 
-def _desktop(system: System) -> Iterator[Step]:
+def desktop(system: System) -> Iterator[Step]:
+    """The graphical target; nothing where no systemd runs."""
     if not system.systemd:
         return
     now = process.run(["systemctl", "get-default"]).stdout.strip()

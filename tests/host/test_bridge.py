@@ -102,6 +102,22 @@ def test_all_that_the_uplink_has_moves(world: World) -> None:
     assert host.network() == before
 
 
+def test_after_a_reboot_the_uplink_gets_what_the_bridge_has(world: World) -> None:
+    host, _ = world
+    files = with_ifcfg(host)
+    assert host.builder(*BRIDGE, "--address", "10.77.0.44/24").returncode == 0
+    # As if the files had brought the bridge up in a later boot, with another address than the uplink once had.
+    host.run("sh", "-c", 'sed -i \'s/"boot": "[^"]*/"boot": "another/\' /var/lib/builder/host/journal.jsonl')
+    assert host.builder("host", "restore").returncode == 0
+    shown = host.run("ip", "addr", "show", "up0").stdout
+    assert "inet 10.77.0.44/24" in shown
+    assert OWN not in shown
+    assert f"via {GATEWAY} dev up0" in host.run("ip", "route", "show", "default").stdout
+    assert "via fd77::1 dev up0" in host.run("ip", "-6", "route", "show", "default").stdout
+    assert host.run("ip", "link", "show", "br0", check=False).returncode != 0
+    assert host.files() == files
+
+
 def test_sigkill_half_way(world: World) -> None:
     host, _ = world
     before, files = host.network(), with_ifcfg(host)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 
+import pytest
+
+from builder.host import prepare, system
 from builder.host.journal import Journal
 from builder.host.undo import restore
 from tests.host.conftest import World
@@ -89,3 +93,47 @@ def test_sshd_keeps_its_file_when_it_refuses_the_new_one(equipped: World, tmp_pa
     assert "sshd refuses" in done.stderr
     assert host.files()["ssh/sshd_config"] == before
     assert not any(".builder" in name for name in host.files())
+
+
+SYSTEMCTL = """\
+#!/bin/sh
+echo "$*" >> {log}
+case "$1" in
+get-default) cat {folder}/default;;
+set-default) echo "$2" > {folder}/default;;
+is-enabled) test -e "{folder}/$2" && echo enabled || echo disabled;;
+is-active) test -e "{folder}/$2" && echo active || echo inactive;;
+enable) touch "{folder}/$3";;
+disable) rm -f "{folder}/$2";;
+esac
+"""
+
+
+def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, log = tmp_path / "units", tmp_path / "log"
+    folder.mkdir()
+    (folder / "default").write_text("multi-user.target\n")
+    (tmp_path / "systemctl").write_text(SYSTEMCTL.format(folder=folder, log=log))
+    (tmp_path / "systemctl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(prepare, "DISPLAY_MANAGER", folder / "display-manager.service")
+    debian = system.System("d", "apt", True)
+
+    def steps() -> list[prepare.Step]:
+        return [*prepare.services(debian), *prepare.desktop(debian)]
+
+    planned = steps()
+    assert [step.details[0] for step in planned] == [
+        "$ systemctl enable --now libvirtd.socket",
+        "$ systemctl enable --now virtlogd.socket",
+        "$ systemctl set-default graphical.target",
+    ]
+    assert "no display manager is installed" in planned[-1].details[1]
+    journal = Journal(tmp_path / "journal")
+    for step in planned:
+        step.do(journal)
+    assert (folder / "default").read_text() == "graphical.target\n"
+    assert steps() == []
+    assert restore(journal, packages=False, note=lambda _: None) == []
+    assert (folder / "default").read_text() == "multi-user.target\n"
+    assert sorted(path.name for path in folder.iterdir()) == ["default"]
