@@ -13,7 +13,7 @@ from builder import images
 from builder.adapters import kickstart, provisions
 from builder.errors import MediumError, RecipeError
 from builder.order import Base, Medium, Order
-from builder.recipe import REHEARSAL, Recipe
+from builder.recipe import REHEARSAL, Recipe, Source
 from builder.secrets import Secrets
 from builder.settings import Patience, Settings
 from builder.stages import fetch
@@ -86,7 +86,20 @@ def _choose(recipe: Recipe, media: str | None, store: Store, settings: Settings)
     for source in sources:
         if any(store.path(name).exists() for name in fetch.objects_of(source.sha256, recipe.media.signed_by)):
             return Medium(source.sha256), replace(settings, medium_urls=source.urls)
+    for source in sources:
+        kept = _kept(source, store, settings)
+        if kept is not None:
+            return Medium(source.sha256), replace(settings, medium_file=kept, medium_urls=source.urls)
     return Medium(sources[0].sha256), replace(settings, medium_urls=sources[0].urls)
+
+
+def _kept(source: Source, store: Store, settings: Settings) -> Path | None:
+    """The vendor's file among the host's install media; only what bears its name is read, which may take seconds."""
+    for name in dict.fromkeys(url.rpartition("/")[2] for url in source.urls):
+        path = settings.media / name
+        if name and path.is_file() and store.sha256_of(path) == source.sha256:
+            return path
+    return None
 
 
 def _place(path: Path, settings: Settings) -> Path:
