@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from builder import recipe
+from builder import console, recipe
 from builder.cli.state import search_path
 from builder.pipeline import execute, plan, stages_of
 from builder.rehearsal import medium as rehearsal
@@ -35,7 +35,6 @@ from builder.stages.answers import DISK_SERIAL
 from builder.store import Store
 from tests.conftest import Silent
 from tests.fakes.boot_sector import boot_sector, cd_image
-from tests.pipeline.toys import Watcher
 
 PIPELINE = "centos7-minimal"
 SIZE = 1_000_000_000
@@ -181,7 +180,8 @@ def until_sealed(artifacts: Path, iso: Path) -> None:
     store = Store(settings.store)
     order, settings, secrets = resolve(chosen, str(iso), store, settings)
     wanted = plan(stages_of(chosen), order, store, settings, until="seal", fresh={"install"})
-    execute(wanted, store, settings, secrets, Watcher())
+    with console.watcher(as_json=True) as watching:
+        execute(wanted, store, settings, secrets, watching)
 
 
 def packer(folder: Path, iso: Path, *, compressed: bool) -> None:
