@@ -69,7 +69,8 @@ class Address:
                 "" if shown == text else "it holds a user or a password: --user and --password-file are for those",
                 "oci://HOST[:PORT]/REPOSITORY[:TAG], in small letters: oci://registry.example/golden/centos7:latest",
             )
-        return cls(**found.groupdict())
+        # Names of hosts have no case, and are compared when it is asked who may see a password.
+        return cls(**{**found.groupdict(), "host": found["host"].lower()})
 
     def below(self, name: str) -> Address:
         """The repository of this name below this one."""
@@ -223,7 +224,9 @@ class Repository:
             )
         except PassingError as fault:
             raise PublishError(
-                f"the registry {self.address.host} does not do it", f"{fault} ({self._tries} tries)", "try again later"
+                f"the registry {self.address.host} fails again and again",
+                f"{fault} ({self._tries} tries)",
+                "the same command, later, goes on where this one ended",
             ) from None
 
     def once(self, method: str, path: str, *, ok: Collection[int], **words: Any) -> requests.Response:
@@ -269,7 +272,7 @@ class Repository:
                 raise PublishError(f"the registry {host} does not answer", text, hint) from None
             raise PassingError(text) from None
         except requests.RequestException as fault:
-            raise PublishError(f"the registry {host} does not do it", brief(fault)) from None
+            raise PublishError(f"the registry {host} cannot be asked", brief(fault)) from None
 
     def _refusal(self, answer: requests.Response) -> PublishError:
         host, status = self.address.host, f"HTTP {answer.status_code} {answer.reason}"

@@ -123,6 +123,20 @@ def test_what_is_no_address(address: str) -> None:
         Address.parse(address)
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("oci://Host.Example/a/b_c", ("host.example", "a/b_c", None, None)),
+        ("oci://[::1]:5000/r:v1.0-x", ("[::1]:5000", "r", "v1.0-x", None)),
+        (f"oci://h:1/r:t@sha256:{'a' * 64}", ("h:1", "r", "t", f"sha256:{'a' * 64}")),
+    ],
+)
+def test_what_is_an_address(text: str, parts: tuple[str | None, ...]) -> None:
+    found = Address.parse(text)
+    assert (found.host, found.repository, found.tag, found.digest) == parts
+    assert str(found) == text.replace("Host.Example", "host.example")
+
+
 def test_a_password_in_an_address_is_refused_and_not_repeated(builder: Any) -> None:
     done = builder("images", "pull", "oci://me:secret@host/repository")
     lines = error(done, 2)
