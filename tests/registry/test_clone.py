@@ -1,0 +1,29 @@
+"""A clone of an image that is not here yet: pulled, proved, and then like any other. No machine is switched on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+from builder import images
+from builder.clone import record
+from tests.clone.conftest import House, house
+from tests.registry.conftest import Registry, pushed
+
+__all__ = ["house"]
+
+
+def test_an_image_in_a_registry_is_pulled_and_cloned(house: House, registry: Registry) -> None:
+    image = images.load_image(house.catalogue, "toy")
+    pushed(image, registry.address())
+    shutil.rmtree(house.catalogue)
+    done = house.run("clone", registry.address(), house.name("far"), "--no-start", "--json")
+    assert done.returncode == 0, done.stderr
+    (vm,) = json.loads(done.stdout)
+    assert (vm["image"], vm["version"]) == ("toy", image.version)
+    there = images.load_image(house.catalogue, "toy")
+    assert [proof.good for proof in images.proofs(there.path)] == [True]
+    assert [use.name for use in images.users_of(there)] == [house.name("far")]
+    assert record.find(house.vms, house.name("far")).version == there.version
+    missing = house.run("clone", registry.address(":none"), house.name("none"))
+    assert (missing.returncode, "has no tag none" in missing.stderr) == (7, True)
