@@ -13,8 +13,10 @@ import typer
 import typer.core
 
 from builder import __version__
+from builder.cli import registry
 from builder.cli.choices import Media, local
 from builder.cli.output import document, lines
+from builder.cli.registry import AllowRehearsal, Push
 from builder.cli.run import Accelerator, Connect, PasswordFile, RequireKvm
 from builder.cli.state import Json, State, short
 from builder.errors import HostError, Interrupted, RecipeError
@@ -73,6 +75,8 @@ def nightly(
     tls_ca: TlsFile = None,
     tls_cert: TlsFile = None,
     tls_key: TlsFile = None,
+    push: Push = None,
+    allow_rehearsal: AllowRehearsal = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more after a failure.")] = False,
     keep_daily: Annotated[int, typer.Option(min=0, metavar="N", help="Days of which a report is kept.")] = 14,
     keep_weekly: Annotated[int, typer.Option(min=0, metavar="N", help="Weeks of which one is kept.")] = 8,
@@ -89,16 +93,17 @@ def nightly(
 
     settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
     options = _options(media, accel, local(connect), root_password_file, require_kvm=require_kvm)
+    pushing = _pushing(push, media, allow_rehearsal=allow_rehearsal)
     builds = matrix.builds(pipelines or (), settings.recipes)
     began, start = datetime.now(UTC), time.monotonic()
     reports = settings.artifacts / "reports"
     expected = record.usual(record.nights(reports))
     teller = Teller(as_json=as_json)
     if scheduler is None:
-        ended, space = _here(builds, settings, options, jobs, teller, fail_fast, expected)
+        ended, space = _here(builds, settings, options, pushing, jobs, teller, fail_fast, expected)
     else:
         ended, space = _far(
-            scheduler, (tls_ca, tls_cert, tls_key), builds, settings, options, teller, fail_fast, expected
+            scheduler, (tls_ca, tls_cert, tls_key), builds, settings, options, pushing, teller, fail_fast, expected
         )
     for result in ended.results:
         result.usual = result.seconds if result.verdict == "published" else expected.get(result.name, 0.0)
@@ -144,6 +149,7 @@ def _here(
     builds: tuple[Build, ...],
     settings: Settings,
     options: tuple[str, ...],
+    pushing: tuple[str, ...],
     jobs: int | None,
     teller: Teller,
     fail_fast: bool,
@@ -155,7 +161,7 @@ def _here(
     from builder.nightly.room import room
 
     space = room([build.recipe for build in builds if build.recipe], jobs, settings.artifacts)
-    orders = building.Orders(settings.artifacts, options, time.monotonic(), building.BUILDER)
+    orders = building.Orders(settings.artifacts, options, time.monotonic(), building.BUILDER, pushing)
     teller.note(f"{len(builds)} build{'' if len(builds) == 1 else 's'}, {space.jobs} at a time (limit: {space.why})")
     crew = Threads(orders, space.jobs, teller.event, fail_fast=fail_fast)
     return spread(builds, crew, teller.done, fail_fast=fail_fast, expected=expected), space
@@ -167,6 +173,7 @@ def _far(
     builds: tuple[Build, ...],
     settings: Settings,
     options: tuple[str, ...],
+    pushing: tuple[str, ...],
     teller: Teller,
     fail_fast: bool,
     expected: dict[str, float],
@@ -180,10 +187,19 @@ def _far(
     except ModuleNotFoundError as fault:
         raise HostError(f"a farm needs {fault.name}", hint="pip install 'builder[farm]'") from fault
     lease = float(os.environ.get("BUILDER_FARM_LEASE", farm.LEASE))
-    with farm.joined(address, farm.Tls(*tls), builds, options, teller.event, settings.artifacts, lease=lease) as crew:
+    given = (address, farm.Tls(*tls), builds, options, teller.event, settings.artifacts)
+    with farm.joined(*given, push=pushing, lease=lease) as crew:
         space = Room(crew.slots, f"{crew.workers} workers of the farm")
         teller.note(f"{len(builds)} builds on {crew.workers} workers, {crew.slots} at a time")
         return spread(builds, crew, teller.done, fail_fast=fail_fast, expected=expected), space
+
+
+def _pushing(address: str | None, media: str | None, *, allow_rehearsal: bool) -> tuple[str, ...]:
+    """Where images go, and the words for it; what cannot be is refused before the night begins."""
+    name = "any-rehearsal" if media == "rehearsal" else "any"
+    if registry.target(address, name, allow_rehearsal=allow_rehearsal) is None:
+        return ()
+    return (str(address), *(["--allow-rehearsal"] if allow_rehearsal else []))
 
 
 def _options(

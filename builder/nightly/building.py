@@ -44,6 +44,7 @@ class Orders:
         artifacts: everything is kept below this folder.
         options: words for `builder run` (`--media FILE`, `--accel tcg`, …).
         command: the words that start builder.
+        push: where in a registry images go (`oci://HOST/REPOSITORY`), and words for `images push`; empty for nowhere.
         began: `time.monotonic()` when the night began.
     """
 
@@ -51,6 +52,7 @@ class Orders:
     options: tuple[str, ...]
     began: float
     command: Sequence[str] = BUILDER
+    push: tuple[str, ...] = ()
 
     @property
     def images(self) -> Path:
@@ -120,6 +122,8 @@ def perform(build: Build, orders: Orders, children: Children, tell: Tell) -> Res
         words = orders.words("run", build.pipeline, *sets, *orders.options, "--json")
         done = children.run(words, heard.hear)
         result = _judge(blank, heard, done, orders, children)
+        if result.good and orders.push:
+            result = _push(result, orders, children)
     result.seconds = round(orders.now - heard.start, 3)
     return result
 
@@ -166,6 +170,24 @@ def _verify_again(result: Result, orders: Orders, children: Children) -> Result:
     failed = _failed(result, replace(done, status=VerifyError.exit_code), error.as_dict(), orders)
     failed.verdict, failed.why = "rotten", "nothing that goes in has changed, but the image has"
     return failed
+
+
+def _push(result: Result, orders: Orders, children: Children) -> Result:
+    """Send what was proved tonight to the registry; what is there already is only asked for."""
+    assert result.image is not None
+    base, *words = orders.push
+    address = f"{base}/{result.image.name}"
+    start = orders.now
+    spec = f"{result.image.name}@{result.image.version}"
+    done = children.run(orders.words("images", "push", spec, address, *words, "--json"), lambda _: None)
+    step = StageTime(stage="push", action="run", reason=f"to {address}", start=start, failed=done.status != 0)
+    step.seconds = round(orders.now - start, 3)
+    result.stages = [*result.stages, step]
+    facts = _document(done)
+    if done.status != 0 or facts is None:
+        return _failed(result, done, (facts or {}).get("error"), orders)
+    result.pushed = f"{facts['repository']}@{facts['digest']}"
+    return result
 
 
 def _failed(result: Result, done: Finished, error: Mapping[str, Any] | None, orders: Orders) -> Result:

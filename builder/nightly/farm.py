@@ -199,6 +199,7 @@ def joined(
     tell: Tell,
     artifacts: Path,
     *,
+    push: tuple[str, ...] = (),
     lease: float = LEASE,
 ) -> Iterator[Farm]:
     """A farm for one night.
@@ -206,6 +207,7 @@ def joined(
     Args:
         options: words for each `builder run`.
         artifacts: the evidence of builds is laid down here.
+        push: see `building.Orders`.
         lease: seconds without a sign of life from this process, after which workers end its builds.
 
     Raises:
@@ -213,7 +215,7 @@ def joined(
         HostError: no scheduler answers, or it has no fitting worker.
     """
     secured = security(address, tls)
-    task = Task(f"builder-{randomness.token_hex(8)}", lease, options, carried(Path.cwd(), builds), time.time())
+    task = Task(f"builder-{randomness.token_hex(8)}", lease, options, push, carried(Path.cwd(), builds), time.time())
     try:
         client = Client(address, security=secured, timeout=10, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as fault:

@@ -51,6 +51,7 @@ class Task:
     night: str
     lease: float
     options: tuple[str, ...]
+    push: tuple[str, ...]
     files: Mapping[str, bytes]
     began: float
 
@@ -93,7 +94,8 @@ def work(task: Task, build: Build) -> Delivery:
     watch = threading.Thread(target=_watch, args=(variable, task.lease, children, over), name="lease", daemon=True)
     with _laid_out(artifacts / "farm", task.files) as folder:
         command = ("env", f"--chdir={folder}", *building.BUILDER)
-        orders = Orders(artifacts, task.options, time.monotonic() - max(0.0, time.time() - task.began), command)
+        began = time.monotonic() - max(0.0, time.time() - task.began)
+        orders = Orders(artifacts, task.options, began, command, task.push)
         watch.start()
         try:
             result = perform(build, orders, children, tell)

@@ -32,6 +32,7 @@ COLOURS = {
     "verify": 3,
     "verify again": 3,
     "publish": 4,
+    "push": 4,
 }
 # Seconds between two marks of the timeline.
 STEPS = (1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400, 28800)

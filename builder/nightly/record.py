@@ -59,6 +59,7 @@ class Result(BaseModel):
         console: the last lines of a failed guest's console.
         picture: name of the screenshot among the evidence.
         usual: seconds that it took when it was built last, tonight or before; 0 when nobody knows.
+        pushed: where it is in a registry, by digest; "" when it was not pushed.
         host, kept: the worker of a farm that built it, and the folder there with its image; "" for this host.
     """
 
@@ -79,6 +80,7 @@ class Result(BaseModel):
     fault: Fault | None = None
     console: str = ""
     picture: str = ""
+    pushed: str = ""
     host: str = ""
     kept: str = ""
     usual: float = 0.0
