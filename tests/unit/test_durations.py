@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from builder.durations import NEEDED, REMEMBERED, Durations
 from builder.settings import Patience, Settings
 from builder.stage import Ledger, Plan
 from builder.stages.machines import tightened
-from tests.unit.test_console import step
+from tests.unit.test_console import step, terminal
+
+__all__ = ["terminal"]
 
 
 def ledger(accel: str, **longest: float) -> Ledger:
@@ -117,6 +120,18 @@ def test_the_time_left_is_that_of_the_stages_still_to_be_run() -> None:
     assert "install: install at work (about 2 m 40 s left)" in said
     assert "install: copying (about 2 m 40 s left)" in said
     assert "verify: verify at work (about 1 m 40 s left)" in said
+
+
+def test_a_terminal_shows_the_time_left(terminal: Callable[[Callable[[io.TextIOWrapper], None]], list[str]]) -> None:
+    def write(stream: io.TextIOWrapper) -> None:
+        watched = console.Terminal(stream)
+        watched.expected = {"install": 65.0, "verify": 100.0}
+        watched.planned(Plan("web", tuple(STEPS)), "run")
+        watched.started(STEPS[1])
+        watched.live.stop()
+
+    [line] = [line for line in terminal(write) if "install at work" in line]
+    assert line.endswith("install at work, about 2 m 40 s left")
 
 
 def test_without_a_history_of_every_stage_nothing_is_guessed() -> None:
