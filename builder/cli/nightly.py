@@ -196,8 +196,9 @@ def _far(
 
 def _pushing(address: str | None, media: str | None, *, allow_rehearsal: bool) -> tuple[str, ...]:
     """Where images go, and the words for it; what cannot be is refused before the night begins."""
-    name = "any-rehearsal" if media == "rehearsal" else "any"
-    if registry.target(address, name, allow_rehearsal=allow_rehearsal) is None:
+    if address and media == "rehearsal" and not allow_rehearsal:
+        raise RecipeError("rehearsals are not pushed", hint="if that is what you want: --allow-rehearsal")
+    if registry.target(address, "any", allow_rehearsal=True) is None:
         return ()
     return (str(address), *(["--allow-rehearsal"] if allow_rehearsal else []))
 
