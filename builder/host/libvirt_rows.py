@@ -101,8 +101,8 @@ def _firmware(system: System) -> Row:
 def _daemon(uri: str, program: str, system: System) -> Iterator[Row]:
     if not runs(uri):
         if system.systemd and uri.endswith("/system"):
-            mend = f"systemctl enable --now {program}.socket"
-            yield Row("libvirt", "warn", f"{program} is installed, its socket is not up", "builder starts it", mend)
+            why = "builder starts it when it needs it; at boot it is not there"
+            yield Row("libvirt", "warn", f"{program} is installed, its socket is not up", why, "builder host prepare")
         else:
             yield Row("libvirt", "ok", f"{program}, started when it is needed")
         return

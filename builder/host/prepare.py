@@ -177,13 +177,20 @@ def services(system: System) -> Iterator[Step]:
     """libvirt's sockets, now and at boot; none where no systemd runs."""
     if not system.systemd:
         return
-    monolithic = process.run(["systemctl", "cat", SOCKETS[0][0]], check=False).status == 0
-    modular = process.run(["systemctl", "cat", SOCKETS[1][0]], check=False).status == 0
-    for name in SOCKETS[0] if monolithic or not modular else SOCKETS[1]:
+    for name in _sockets(system):
         enabled, active = _says("is-enabled", name, "enabled"), _says("is-active", name, "active")
         if not (enabled and active):
             note = partial(_note_service, name=name, enabled=enabled, active=active)
             yield command_step(f"start {name} now and at boot", ["systemctl", "enable", "--now", name], note)
+
+
+def _sockets(system: System) -> tuple[str, ...]:
+    """Those of the one daemon or of the many: a host that has both uses the ones that it enables by itself."""
+    monolithic, modular = (process.run(["systemctl", "cat", each[0]], check=False).status == 0 for each in SOCKETS)
+    if monolithic and modular:
+        return SOCKETS[_says("is-enabled", SOCKETS[1][0], "enabled")]
+    # Not installed yet: RHEL 9 and its kin enable the modular daemons, Debian 12 has none of them.
+    return SOCKETS[modular or (not monolithic and system.manager == "dnf")]
 
 
 def _note_service(journal: Journal, *, name: str, enabled: bool, active: bool) -> None:

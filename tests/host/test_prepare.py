@@ -6,6 +6,7 @@ import functools
 import json
 import os
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -99,6 +100,7 @@ SYSTEMCTL = """\
 #!/bin/sh
 echo "$*" >> {log}
 case "$1" in
+cat) test -e "{folder}/../there/$2";;
 get-default) cat {folder}/default;;
 set-default) echo "$2" > {folder}/default;;
 is-enabled) test -e "{folder}/$2" && echo enabled || echo disabled;;
@@ -121,6 +123,23 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
 
     def steps() -> list[prepare.Step]:
         return [*prepare.services(debian), *prepare.desktop(debian)]
+
+    names = {"apt": "libvirtd.socket", "dnf": "virtqemud.socket"}
+    there = tmp_path / "there"
+    there.mkdir()
+
+    def first(manager: Literal["apt", "dnf"]) -> str:
+        return next(prepare.services(system.System("", manager, True))).details[0].rpartition(" ")[2]
+
+    assert {"apt": first("apt"), "dnf": first("dnf")} == names
+    # Both installed: RHEL 8 enables the one, RHEL 9 the many.
+    for name in names.values():
+        (there / name).touch()
+    assert first("dnf") == "libvirtd.socket"
+    (folder / "virtqemud.socket").touch()
+    assert first("dnf") == "virtnetworkd.socket"
+    (folder / "virtqemud.socket").unlink()
+    (there / "virtqemud.socket").unlink()
 
     planned = steps()
     assert [step.details[0] for step in planned] == [
