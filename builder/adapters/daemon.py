@@ -3,7 +3,8 @@
 Where systemd runs, its sockets start the daemons of `qemu:///system`, and libvirt itself starts the one of
 `qemu:///session`. Elsewhere (containers, chroots) nothing would start them for root, and process 1 often collects
 orphans late, which makes libvirt wait for the dead. There they are started here, detached and below
-`builder.adapters.reaper`; they leave by themselves when no client and no machine has been left for two minutes.
+`builder.adapters.reaper`; they leave by themselves when no client and no machine has been left for two minutes. The
+log daemon of a session is always started here: the one that libvirt starts would leave its machines after that time.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ def ensure(uri: str) -> None:
     """
     if uri == "qemu:///system" and os.geteuid() == 0:
         _ensure_system()
-    elif uri == "qemu:///session" and os.geteuid() != 0 and not _systemd():
-        # virtlogd of a session is started by libvirtd.
-        sockets = [session_directory() / "libvirt-sock", session_directory() / "virtqemud-sock"]
-        _start_unless_up(sockets, ["libvirtd", "--timeout", str(IDLE)])
+    elif uri == "qemu:///session" and os.geteuid() != 0:
+        folder = session_directory()
+        _start_log_daemon(folder / "virtlogd-sock")
+        if not _systemd():
+            sockets = [folder / "libvirt-sock", folder / "virtqemud-sock"]
+            _start_unless_up(sockets, ["libvirtd", "--timeout", str(IDLE)])
 
 
 def answers(path: Path) -> bool:
@@ -91,12 +94,11 @@ def _systemd() -> bool:
 
 
 def _ensure_system() -> None:
-    log = [SYSTEM / "virtlogd-sock"]
     # The one daemon of old, or the QEMU daemon of the modular set: whichever answers.
     main = [SYSTEM / "libvirt-sock", SYSTEM / "virtqemud-sock"]
     if not _systemd():
         _own_kvm_as_udev_does(Path("/dev/kvm"))
-        _start_unless_up(log, ["virtlogd", "--timeout", str(IDLE)])
+        _start_log_daemon(SYSTEM / "virtlogd-sock")
         _start_unless_up(main, ["libvirtd", "--timeout", str(IDLE)])
     elif not any(map(answers, main)):
         monolithic = process.run(["systemctl", "cat", "libvirtd.socket"], check=False).status == 0
@@ -118,8 +120,16 @@ def _own_kvm_as_udev_does(device: Path) -> None:
             device.chmod(0o660)
 
 
-def _start_unless_up(sockets: list[Path], argv: list[str]) -> None:
+def _start_log_daemon(path: Path) -> None:
+    """Start virtlogd, which stays as long as it has a machine's log open, see `reaper`."""
+    _start_unless_up([path], ["virtlogd", "--timeout", str(IDLE)], "--logs", str(path), str(IDLE / 4))
+
+
+def _start_unless_up(sockets: list[Path], argv: list[str], *reaped: str) -> None:
     """Start a daemon and wait for it.
+
+    Args:
+        reaped: words for the reaper.
 
     One that starts while a predecessor is still leaving, or a rival is just coming, ends itself on their pid file:
     so it is started again until somebody answers.
@@ -132,7 +142,7 @@ def _start_unless_up(sockets: list[Path], argv: list[str]) -> None:
         if any(map(answers, sockets)):
             return True
         if not started or os.waitpid(started[-1], os.WNOHANG)[0]:
-            words = [sys.executable, "-I", str(reaper.__file__), process.find(argv[0]), *argv[1:]]
+            words = [sys.executable, "-I", str(reaper.__file__), *reaped, process.find(argv[0]), *argv[1:]]
             started.append(process.start_daemon(words))
         return None
 
