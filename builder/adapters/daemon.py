@@ -39,7 +39,9 @@ def ensure(uri: str) -> None:
         _ensure_system()
     elif uri == "qemu:///session" and os.geteuid() != 0:
         folder = session_directory()
-        _start_log_daemon(folder / "virtlogd-sock")
+        # Without one libvirt starts its own, or writes logs itself (stdio_handler = "file" in qemu.conf).
+        with contextlib.suppress(HostError):
+            _start_log_daemon(folder / "virtlogd-sock")
         if not _systemd():
             sockets = [folder / "libvirt-sock", folder / "virtqemud-sock"]
             _start_unless_up(sockets, ["libvirtd", "--timeout", str(IDLE)])
