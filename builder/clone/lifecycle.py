@@ -127,10 +127,13 @@ def change(vms: Path, domains: Domains, name: str, changes: Mapping[str, Any]) -
             new = new.model_copy(update={"port": None})
         runs = state_of(vm, domains.look(name)) not in ("off", "undefined")
         if new.network != vm.network:
+            if runs:
+                _require_movable(vm, new)
             new = reservation.keep(new.model_copy(update={"seen": None}), list_vms(vms))
+            wanted = network(new)
             try:
-                if runs:
-                    _move(domains, vm, new)
+                if runs and not isinstance(wanted, UserNet):
+                    plugging.network(domains, vm.name, vm.mac, wanted)
             except BaseException:
                 reservation.drop(new)
                 raise
@@ -141,15 +144,13 @@ def change(vms: Path, domains: Domains, name: str, changes: Mapping[str, Any]) -
         return new, waits
 
 
-def _move(domains: Domains, vm: Vm, new: Vm) -> None:
-    """Put the card of a running clone into another network; user-mode networking is part of QEMU itself."""
-    wanted = network(new)
-    if vm.network == "user" or isinstance(wanted, UserNet):
+def _require_movable(vm: Vm, new: Vm) -> None:
+    """The card of a running clone can be put into another network, but user-mode networking is part of QEMU itself."""
+    if "user" in (vm.network, new.network):
         raise PublishError(
             f"{vm.name} runs, and meanwhile its network {vm.network} cannot be exchanged for {new.network}",
             hint=f"builder vm stop {vm.name}",
         )
-    plugging.network(domains, vm.name, vm.mac, wanted)
 
 
 def rest_on(vms: Path, catalogue: Path, domains: Domains, name: str, base: Image | None) -> Vm:
