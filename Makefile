@@ -28,7 +28,7 @@ e2e: $(READY)
 
 # Every fault there is a test for, and the table of what became of it.
 faults: $(READY)
-	$(BIN)/pytest -q -m fault tests
+	$(BIN)/pytest -q -n 2 --dist loadfile -m fault tests
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench

@@ -241,11 +241,13 @@ def empty_disk(path: Path, size: str = "4G", base: Path | None = None) -> Path:
     return path
 
 
-def kickstart_cd(path: Path, text: str, label: str = "BUILDER_KS") -> Path:
-    """A CD with /ks.cfg on it."""
+def kickstart_cd(path: Path, text: str, label: str = "BUILDER_KS", fault: str = "") -> Path:
+    """A CD with /ks.cfg on it, and the name of a fault (`rehearsal.fault=cdrom`) if there is one."""
     source = path.with_suffix(".d")
     source.mkdir()
     (source / "ks.cfg").write_text(text)
+    if fault:
+        (source / "fault").write_text(fault)
     run(["genisoimage", "-quiet", "-o", path, "-V", label, "-R", "-J", source])
     return path
 

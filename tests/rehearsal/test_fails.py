@@ -9,7 +9,8 @@ installer of 7.9), below pyanaconda/.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.vm
 STAGE2 = r"inst.stage2=hd:LABEL=CentOS\x207\x20x86_64"
 CONSOLE = "net.ifnames=0 biosdevname=0 console=tty0 console=ttyS0,115200n8"
 WAIT = "rehearsal.wait=3"  # seconds instead of 180
+FAULT = "rehearsal.fault=cdrom"
 GOOD = """cdrom
 lang en_US.UTF-8
 keyboard us
@@ -62,6 +64,7 @@ class Row:
         says: what must be on the console, in this order; the machine is looked at when the last has been said.
         off: the machine then switches itself off (or resets, which ends QEMU here); otherwise it stays up.
         never: what must not be on the console.
+        fault: which the installer is told to have (`rehearsal.fault=`), where no kickstart causes it.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Row:
     off: bool = False
     never: str = "Powering off."
     logs: str = ""
+    fault: str = ""
 
 
 def _ks(mode: str, body: str = GOOD, packages: str = PACKAGES, end: str = "poweroff\n", more: str = "") -> str:
@@ -185,6 +189,47 @@ FAST = [
         _ks("text", more="%pre --erroronfail\necho why\nexit 3\n%end\n"),
         ("Running pre-installation scripts", "error running the kickstart script at line 16", "why", "Pane is dead"),
     ),
+    Row(
+        "little memory",
+        "low memory",
+        _ks("text"),
+        ("requires 320 MB of memory to install, but you only have 256 MB", "Press ENTER to continue"),
+        fault="low-memory",
+    ),
+    Row(
+        "traceback",
+        "traceback",
+        _ks("text"),
+        ("Preparing transaction", "An unknown error has occured, look at the /tmp/anaconda-tb*", "1) Report Bug"),
+        logs="Traceback (most recent call last)",
+        fault="traceback",
+    ),
+    Row(
+        "packages that conflict",
+        "packages",
+        _ks("text"),
+        ("The following error occurred while installing.  This is a fatal error", "glibc conflicts", ENTER),
+        fault="packages",
+    ),
+    Row(
+        "packages that conflict, cmdline",
+        "packages",
+        _ks("cmdline"),
+        # No console text at all: only the log tells.
+        ("Preparing transaction from installation source", "Powering off."),
+        True,
+        "The following error",
+        "The following error occurred while installing.",
+        "packages",
+    ),
+    Row("kernel panic", "kernel panic", _ks("text"), ("Kernel panic - not syncing: ",), fault="kernel-panic"),
+    Row(
+        "out of memory",
+        "guest out of memory",
+        _ks("text"),
+        ("Out of memory: Killed process", "Pane is dead"),
+        fault="guest-out-of-memory",
+    ),
 ]
 
 _POST = "%post{}\necho reason-of-failure\nexit 1\n%end\n"
@@ -226,28 +271,30 @@ def waiting(
     """The saved state of an installer that waits for its kickstart, and its (empty) disk."""
     folder = tmp_path_factory.mktemp("waiting")
     disk = empty_disk(folder / "disk.qcow2")
-    line = f"{STAGE2} inst.ks=cdrom:/ks.cfg {CONSOLE} {WAIT}"
+    line = f"{STAGE2} inst.ks=cdrom:/ks.cfg {CONSOLE} {WAIT} {FAULT}"
     with machine(folder / "vm", disk=disk, cds=[rehearsal_iso, None], boot=(*rehearsal_boot, line)) as vm:
         vm.expect("Please insert CDROM containing '/ks.cfg'...")
         vm.save(folder / "state")
     return folder / "state", disk
 
 
+Installer = Callable[[], AbstractContextManager[Machine]]
+
+
 @pytest.fixture
 def installer(
     waiting: tuple[Path, Path], rehearsal_iso: Path, rehearsal_boot: tuple[Path, Path], tmp_path: Path
-) -> Iterator[Machine]:
-    """An installer that waits for its kickstart."""
+) -> Installer:
+    """An installer that waits for its kickstart, when it is asked for."""
     state, base = waiting
     disk = empty_disk(tmp_path / "disk.qcow2", base=base)
-    line = f"{STAGE2} inst.ks=cdrom:/ks.cfg {CONSOLE} {WAIT}"
+    line = f"{STAGE2} inst.ks=cdrom:/ks.cfg {CONSOLE} {WAIT} {FAULT}"
     boot = (*rehearsal_boot, line)
-    with machine(tmp_path / "vm", disk=disk, cds=[rehearsal_iso, None], boot=boot, restore=state) as vm:
-        yield vm
+    return lambda: machine(tmp_path / "vm", disk=disk, cds=[rehearsal_iso, None], boot=boot, restore=state)
 
 
-def _row(row: Row, vm: Machine, folder: Path, fault_row: FaultRow) -> None:
-    with fault_row(f"rehearsal: {row.name}", place=None) as told:
+def _row(row: Row, installer: Installer, folder: Path, fault_row: FaultRow) -> None:
+    with fault_row(f"rehearsal: {row.name}", place=folder) as told, installer() as vm:
         _fails(row, vm, folder)
         # As the watch over an install does: the console first, then the log.
         texts = {"console": vm.screen(), "anaconda.log": vm.log()}
@@ -259,7 +306,7 @@ def _row(row: Row, vm: Machine, folder: Path, fault_row: FaultRow) -> None:
 
 def _fails(row: Row, vm: Machine, folder: Path) -> None:
     vm.resume()
-    vm.insert("cd1", kickstart_cd(folder / "ks.iso", row.kickstart))
+    vm.insert("cd1", kickstart_cd(folder / "ks.iso", row.kickstart, fault=row.fault))
     for words in row.says:
         vm.expect(words, within=120)
     screen = vm.screen()
@@ -276,32 +323,68 @@ def _fails(row: Row, vm: Machine, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("row", FAST, ids=lambda row: row.name)
-def test_fails_as_anaconda(row: Row, installer: Machine, tmp_path: Path, fault_row: FaultRow) -> None:
+def test_fails_as_anaconda(row: Row, installer: Installer, tmp_path: Path, fault_row: FaultRow) -> None:
     _row(row, installer, tmp_path, fault_row)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", SLOW, ids=lambda row: row.name)
-def test_fails_late_as_anaconda(row: Row, installer: Machine, tmp_path: Path, fault_row: FaultRow) -> None:
+def test_fails_late_as_anaconda(row: Row, installer: Installer, tmp_path: Path, fault_row: FaultRow) -> None:
     _row(row, installer, tmp_path, fault_row)
+
+
+TIMEOUT = "dracut-initqueue timeout - starting timeout scripts"
+EMERGENCY = "Entering emergency mode. Exit the shell to continue."
+KS = r"inst.ks=hd:LABEL=CentOS\x207\x20x86_64:/ks.cfg"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "says", "cause"),
     [
-        (f"{STAGE2} inst.ks=hd:LABEL=WRONG:/ks.cfg", "LABEL=WRONG does not exist"),
-        ("inst.stage2=hd:LABEL=WRONG inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg", "/dev/root does not exist"),
+        (
+            f"{STAGE2} inst.ks=hd:LABEL=WRONG:/ks.cfg",
+            (TIMEOUT, "Could not boot.", "LABEL=WRONG does not exist", EMERGENCY),
+            "dracut timeout",
+        ),
+        (
+            "inst.stage2=hd:LABEL=WRONG inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg",
+            (TIMEOUT, "Could not boot.", "/dev/root does not exist", EMERGENCY),
+            "dracut timeout",
+        ),
+        (
+            f"{STAGE2} {KS} rehearsal.fault=no-medium",
+            (TIMEOUT, "/dev/root does not exist", EMERGENCY),
+            "dracut timeout",
+        ),
+        (f"{STAGE2} {KS} rehearsal.fault=medium-check", ("result is: FAIL", "CD check failed!"), "medium check"),
+        (
+            f"{STAGE2} {KS} rehearsal.fault=kickstart-not-found",
+            ("Can't get kickstart from hd:LABEL=", EMERGENCY),
+            "kickstart not found",
+        ),
     ],
-    ids=["wrong kickstart label", "wrong stage2 label"],
+    ids=["wrong kickstart label", "wrong stage2 label", "no medium", "medium check", "kickstart not found"],
 )
-def test_wrong_label_ends_in_an_emergency_shell(
-    line: str, words: str, rehearsal_iso: Path, rehearsal_boot: tuple[Path, Path], tmp_path: Path
+def test_fails_before_the_installer_starts(
+    line: str,
+    says: tuple[str, ...],
+    cause: str,
+    rehearsal_iso: Path,
+    rehearsal_boot: tuple[Path, Path],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    fault_row: FaultRow,
 ) -> None:
     boot = (*rehearsal_boot, f"{line} {CONSOLE} {WAIT}")
-    with machine(tmp_path / "vm", disk=empty_disk(tmp_path / "d"), cds=[rehearsal_iso], boot=boot) as vm:
-        vm.expect("dracut-initqueue timeout - starting timeout scripts")
-        vm.expect("Could not boot.")
-        vm.expect(words, within=120)
-        vm.expect("Entering emergency mode. Exit the shell to continue.")
+    with (
+        fault_row(f"rehearsal: {request.node.callspec.id}", place=tmp_path) as told,
+        machine(tmp_path / "vm", disk=empty_disk(tmp_path / "d"), cds=[rehearsal_iso], boot=boot) as vm,
+    ):
+        for words in says:
+            vm.expect(words, within=120)
+        verdict = judge(vm.screen(), "console")
+        assert verdict is not None
+        told.judged(verdict.cause.name, happened=(vm.folder / "serial0.log").stat().st_mtime)
+        assert verdict.cause.name == cause
         assert vm.process.poll() is None

@@ -7,8 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from builder.rehearsal import tree
-from builder.rehearsal.installer import boot, bootargs, config, disks, locate, log, parse, plan, selection, storage
+from builder.rehearsal import medium, tree
+from builder.rehearsal.installer import (
+    boot,
+    bootargs,
+    config,
+    disks,
+    faults,
+    locate,
+    log,
+    parse,
+    plan,
+    selection,
+    storage,
+)
 from builder.rehearsal.installer.disks import Disk
 from builder.rehearsal.installer.plan import Request
 
@@ -241,3 +253,68 @@ def test_a_used_disk_that_is_not_cleared_has_no_room() -> None:
 def test_early_pass_finds_pre_only(tmp_path: Path) -> None:
     text = f"%include {tmp_path}/late\n%pre --erroronfail\necho hi\n%end\n%post\nexit 1\n%end\n"
     assert [script.script for script in parse.pre_scripts(text)] == ["echo hi\n"]
+
+
+# As ours are: the parts that a fault is made from are there, once.
+WHOLE = """text
+cdrom
+rootpw --iscrypted x
+part / --fstype=xfs --size=2048 --grow
+poweroff
+
+%packages
+@core
+%end
+
+%post --erroronfail
+true
+%end
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "gone", "new"),
+    [
+        ("kickstart-error", "", "frobnicate --all\n%packages"),
+        ("missing-package", "", "%packages\nno-such-package\n@core"),
+        ("missing-group", "", "%packages\n@no-such-group\n@core"),
+        ("mandatory-item", "rootpw", "cdrom\npart"),
+        ("partitioning", "--grow", "part / --fstype=xfs --size=9000000\n"),
+        ("disk-too-small", "--grow", "part / --fstype=xfs --size=100\n"),
+        ("pre-script", "", "exit 3\n%end\n%packages"),
+        ("post-script", "", "exit 4\n%end\n%post --erroronfail\ntrue"),
+        ("no-poweroff", "poweroff", "--grow\n\n%packages"),
+        ("reboot", "poweroff", "--grow\nreboot\n"),
+    ],
+)
+def test_a_fault_that_a_kickstart_causes(fault: str, gone: str, new: str) -> None:
+    text = faults.edited(WHOLE, fault)
+    assert new in text
+    assert not gone or gone not in text
+
+
+def test_what_no_kickstart_causes_leaves_it_alone() -> None:
+    assert all(faults.edited(WHOLE, fault) == WHOLE for fault in faults.PLACES)
+
+
+def test_faults_are_asked_for_by_name() -> None:
+    assert faults.name(bootargs.parse("quiet")) is None
+    assert faults.name(bootargs.parse("rehearsal.fault=hang")) == "hang"
+    with pytest.raises(ValueError, match="known are kickstart-error missing-package"):
+        faults.name(bootargs.parse("rehearsal.fault=nonsense"))
+
+
+def test_a_flood_is_ten_mebibytes_whose_gaps_show() -> None:
+    lines = faults.flood_lines()
+    assert sum(len(line) + 1 for line in lines) == 10 << 20
+    assert [int(line[:8]) for line in lines] == list(range(len(lines)))
+
+
+def test_the_medium_is_known_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """A full or read-only place, or a torn memory, costs a question to apt and nothing else."""
+    (tmp_path / "file").touch()
+    known = medium.inputs_digest(tmp_path / "cache")
+    assert medium.inputs_digest(tmp_path / "file" / "below") == known
+    (tmp_path / "cache" / "rehearsal-inputs.json").write_text("{")
+    assert medium.inputs_digest(tmp_path / "cache") == known
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["rehearsal-inputs.json"]

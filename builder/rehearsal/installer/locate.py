@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import clock, log, program
+from . import clock, faults, log, program
 
 PLACE = Path("/run/install/ks.cfg")
 INITRAMFS = Path("/run/install/initramfs/ks.cfg")
@@ -105,6 +105,8 @@ def _copy(device: str, path: str) -> bool:
         if not source.is_file():
             return False
         PLACE.write_bytes(source.read_bytes())
+        if (mount / "fault").is_file():
+            faults.BESIDE.write_bytes((mount / "fault").read_bytes())
         return True
     finally:
         program.run("umount", str(mount), quiet=True)

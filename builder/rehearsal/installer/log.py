@@ -45,12 +45,12 @@ def open_port() -> None:
 
 def write(severity: str, program: str, message: str) -> None:
     """Log a message; each of its lines becomes a line of its own."""
-    for part in message.splitlines() or [""]:
-        text = line(severity, program, part, time.time()) + "\n"
-        with (FOLDER / FILES.get(program, "syslog")).open("a") as file:
+    with (FOLDER / FILES.get(program, "syslog")).open("a") as file:
+        for part in message.splitlines() or [""]:
+            text = line(severity, program, part, time.time()) + "\n"
             file.write(text)
-        if _port is not None:
-            os.write(_port, text.encode("utf-8", "replace"))
+            if _port is not None:
+                os.write(_port, text.encode("utf-8", "replace"))
 
 
 def info(program: str, message: str) -> None:

@@ -19,6 +19,7 @@ from . import (
     clock,
     config,
     disks,
+    faults,
     hub,
     locate,
     log,
@@ -65,8 +66,11 @@ def _pre(text: str, ui: Ui) -> None:
         raise PaneDeadError from None
 
 
-def _read(path: Path, ui: Ui) -> Any:
+def _read(path: Path, ui: Ui, fault: str | None) -> Any:
     text = parse.load(path)
+    if fault is not None:
+        text = faults.edited(text, fault)
+        path.write_text(text, newline="", encoding="utf-8", errors="surrogateescape")
     _pre(text, ui)
     try:
         ks = parse.read(parse.load(path))
@@ -90,7 +94,15 @@ def _failed_script(ui: Ui, error: scripts.ScriptError) -> NoReturn:
 
 
 def install(
-    ks: Any, ready: hub.Ready, table: selection.Table, args: BootArgs, ui: Ui, *, efi: bool, kickstart: Path
+    ks: Any,
+    ready: hub.Ready,
+    table: selection.Table,
+    args: BootArgs,
+    ui: Ui,
+    *,
+    efi: bool,
+    kickstart: Path,
+    fault: str | None = None,
 ) -> None:
     """Carry everything out.
 
@@ -109,6 +121,7 @@ def install(
         ui.say("Starting package installation process")
         ui.say("Preparing transaction from installation source")
         try:
+            faults.strike(fault)
             payload.install(table, ready.selection, ui.say)
         except program.ProgramError as error:
             text = "The following error occurred while installing.  This is a fatal error and installation will be "
@@ -173,13 +186,15 @@ def main() -> None:
     log.open_port()
     ks = None
     try:
-        path = locate.fetch(args.kickstart, ui.say, args.patience)
+        lost = args.last("rehearsal.fault") == "kickstart-not-found"
+        path = locate.fetch(f"{args.kickstart}.lost" if lost else args.kickstart, ui.say, args.patience)
+        fault = faults.name(args)
         ui.say("Starting installer, one moment...")
         ui.say("anaconda 21.48.22.159-1 for CentOS 7 started.")
         ui.say(" * installation log files are stored in /tmp during the installation")
         log.info("anaconda", "anaconda 21.48.22.159-1, as rehearsed by builder")
-        efi, memory = Path("/sys/firmware/efi").is_dir(), _memory()
-        ks = _read(path, ui) if path else None
+        efi, memory = Path("/sys/firmware/efi").is_dir(), 256 if fault == "low-memory" else _memory()
+        ks = _read(path, ui, fault) if path else None
         if ks is not None and ks.displaymode.displayMode == parse.constants.DISPLAY_MODE_CMDLINE:
             ui.cmdline = True
         _low_memory(ui, memory)
@@ -195,7 +210,7 @@ def main() -> None:
         table = selection.load(HERE / "table.json")
         try:
             ready = hub.run(ks, table, ui, usable, machine)
-            install(ks, ready, table, args, ui, efi=efi, kickstart=locate.PLACE)
+            install(ks, ready, table, args, ui, efi=efi, kickstart=locate.PLACE, fault=fault)
         except CmdlineError as error:
             ui.cmdline_end(error)
     except PaneDeadError:

@@ -1,0 +1,148 @@
+"""The rehearsal installer, told to fail, under the real fetch, medium and install stages: what a night would see."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builder.adapters import kickstart, process
+from builder.errors import BuilderError
+from builder.pipeline import execute, plan
+from builder.rehearsal.installer import faults
+from builder.settings import Patience
+from builder.stage import Inputs, Job, Stage
+from builder.stages import answers, fetch, install, medium
+from builder.stages.fetch import FetchInputs
+from builder.stages.install import InstallInputs
+from builder.stages.medium import MediumInputs
+from builder.store import Store
+from tests.fault_table import FaultRow
+from tests.faults.conftest import GOOD, Machines, verdict_of
+
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1200)]
+ROOT = Path(__file__).parents[2]
+GIB = 1 << 30
+PASSWORD = "a-rehearsed-password"
+VARS = {"hostname": "h", "keyboard": "us", "lang": "en_US.UTF-8", "packages": [], "timezone": "UTC"}
+
+
+class Secrets:
+    """Of a pipeline whose password is no secret."""
+
+    root_password = PASSWORD
+    root_crypt = process.run(("openssl", "passwd", "-6", "-salt", "salt", PASSWORD)).stdout.strip()
+
+    def mac(self, text: str) -> str:
+        return f"not used for {text}"
+
+
+def _answers(job: Job) -> None:
+    """The kickstart of pipelines/centos7-minimal.yaml."""
+    texts = kickstart.collect("centos7-minimal.ks.j2", [ROOT / "kickstarts"])
+    given = answers.AnswersInputs(
+        template="centos7-minimal.ks.j2", templates=texts, vars=VARS, disk_serial=answers.DISK_SERIAL, password_mac=""
+    )
+    (job.out / answers.FILE).write_text(answers.render(given, root_crypt=Secrets.root_crypt, token=job.digest))
+
+
+def stages(iso: Path, fault: str) -> tuple[Stage, ...]:
+    """The real stages up to the install; the installer is told its fault on its command line."""
+    got = FetchInputs(sha256=hashlib.sha256(iso.read_bytes()).hexdigest(), rehearsal=None)
+    words = (*medium.KERNEL_ARGS, f"rehearsal.fault={fault}", "rehearsal.wait=3")
+    made = MediumInputs(delivery="seed", memory=GIB, disk_size=4 * GIB, firmware="bios", kernel_args=words)
+    machine = InstallInputs(vcpus=2, memory=GIB, firmware="bios", devices="virtio", machine="q35", disk_size=4 * GIB)
+    return (
+        replace(fetch.STAGE, inputs=lambda _: got),
+        Stage("answers", 1, (), lambda _: Inputs(), _answers, "answers"),
+        replace(medium.STAGE, inputs=lambda _: made),
+        replace(install.STAGE, inputs=lambda _: machine),
+    )
+
+
+class Named:
+    """An order with no more than the name that a plan wants."""
+
+    name = "rehearsed"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the installer is told, and what has to become of it.
+
+    Args:
+        line: part of the line that has to be quoted.
+        quiet: seconds, before they are stretched for TCG.
+    """
+
+    fault: str
+    cause: str
+    line: str
+    source: str
+    quiet: float = 600
+
+
+ROWS = (
+    Told("kickstart-error", "kickstart error", "Unknown command: frobnicate", "console"),
+    Told("mandatory-item", "mandatory item", "Please make your choice from above", "console"),
+    Told("medium-check", "medium check", "CD check failed!", "console"),
+    Told("kernel-panic", "kernel panic", "sysrq triggered crash", "console"),
+    Told("guest-out-of-memory", "guest out of memory", "Killed process", "console"),
+    Told("power-off", "no marker", "the guest powered itself off", "libvirt"),
+    Told("reboot", "reboot", "the guest reset itself", "libvirt"),
+    Told("hang", "stalled", "Preparing transaction from installation source", "all signals", quiet=10),
+    Told("post-script", "script failed", "rehearsed failure of post", "console"),
+)
+
+
+@pytest.fixture
+def fails(machines: Machines, rehearsal_iso: Path) -> Callable[[Told], tuple[BuilderError, Path]]:
+    """Runs it; the fault, and the run's folder."""
+
+    def go(told: Told) -> tuple[BuilderError, Path]:
+        settings = replace(machines.settings, medium_file=rehearsal_iso, patience=Patience(quiet=told.quiet))
+        store = Store(settings.store)
+        given = plan(stages(rehearsal_iso, told.fault), Named(), store, settings)
+        with pytest.raises(BuilderError) as caught:
+            execute(given, store, settings, Secrets(), machines.watcher)
+        return caught.value, machines.evidence()
+
+    return go
+
+
+@pytest.mark.parametrize("told", ROWS, ids=lambda told: told.fault)
+def test_a_night_that_fails(told: Told, fails: Any, machines: Machines, fault_row: FaultRow) -> None:
+    kind = "stall" if told.cause == "stalled" else "proof"
+    limit = f" (limit {told.quiet * 4:.0f} s)" if kind == "stall" else ""
+    with fault_row(f"an install: {told.fault}{limit}", kind=kind, place=machines.place) as row:
+        fault, folder = fails(told)
+        row.judged(fault.proof.cause, happened=last_sign(folder))
+        assert (fault.proof.cause, fault.proof.source) == (told.cause, told.source)
+        assert told.line in fault.proof.line
+        for file in folder.iterdir():
+            assert PASSWORD.encode() not in file.read_bytes(), file
+            assert Secrets.root_crypt.encode() not in file.read_bytes(), file
+        assert verdict_of(folder)["stage"] == "install"
+        machines.run(GOOD)
+
+
+def last_sign(folder: Path) -> float:
+    """When the console or the installer's log last said something."""
+    return max((folder / name).stat().st_mtime for name in ("console.log", "anaconda.log"))
+
+
+def test_ten_mebibytes_of_log(fails: Any, machines: Machines, fault_row: FaultRow) -> None:
+    """Through the installer's own port, over libvirt's rolling logs: each line is there, once and in order."""
+    with fault_row("10 MiB in the installer's log, then a crash", place=machines.place) as row:
+        fault, folder = fails(Told("flood", "", "", ""))
+        row.judged(fault.proof.cause, happened=last_sign(folder))
+        assert fault.proof.cause == "traceback"
+        log = (folder / "anaconda.log").read_text().splitlines()
+        said = [line.partition("program:")[2] for line in log]
+        flood = [line for line in said if line[:8].isdecimal() and line.endswith("...")]
+        assert flood == faults.flood_lines()
+        machines.run(GOOD)
