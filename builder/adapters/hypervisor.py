@@ -25,7 +25,8 @@ from builder import settings
 from builder.adapters import daemon, domain_xml, host_facts
 from builder.adapters.domain_xml import MachineSpec, UserNet
 from builder.adapters.host_facts import Accel
-from builder.adapters.machine import Console, Machine, QemuProcess, Signals
+from builder.adapters.machine import Console, Machine, Signals
+from builder.adapters.qemu_process import QemuProcess
 from builder.errors import HostError, RecipeError
 
 # virDomainEventStoppedDetailType, in the words of `machine.How`.

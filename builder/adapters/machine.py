@@ -11,7 +11,6 @@ import contextlib
 import errno
 import os
 import select
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Literal, Protocol, get_args
 
 from builder.adapters import screen, waiting
 from builder.adapters.domain_xml import MachineSpec
+from builder.adapters.qemu_process import QemuProcess
 from builder.errors import HostError
 
 How = Literal["shutdown", "reset", "crashed", "destroyed", "failed", "disk", "time limit", "watch"]
@@ -37,6 +37,7 @@ CAUSES: dict[str, How] = {
 }
 TAIL = 256 * 1024  # bytes of the console kept in memory
 AFTERMATH = 5.0  # seconds that libvirt has to say why a QEMU is gone
+HANGUP = 1.0  # seconds between the end of a machine and that of the daemon that ended it
 
 
 @dataclass(frozen=True)
@@ -118,54 +119,16 @@ class Signals:
             return self._cause or self._stopped, self._lost
 
     @property
+    def how(self) -> How | None:
+        """How it ended, as far as known."""
+        with self._lock:
+            return self._cause or self._stopped
+
+    @property
     def stuck(self) -> str | None:
         """Why a drive stopped the machine; None when none did."""
         with self._lock:
             return self._stuck
-
-
-class QemuProcess:
-    """The QEMU of one machine, held by a pidfd: it can be waited for and killed, and is never another process."""
-
-    def __init__(self, pid: int, pidfd: int) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-
-    @classmethod
-    def find(cls, machine_uuid: str) -> QemuProcess:
-        """The process whose command line carries this UUID.
-
-        Raises:
-            HostError: there is none.
-        """
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdecimal() or not _is_qemu(entry, machine_uuid):
-                continue
-            try:
-                pidfd = os.pidfd_open(int(entry.name))
-            except ProcessLookupError:
-                continue
-            # Looked at again: the number may have passed to another process in between.
-            if _is_qemu(entry, machine_uuid):
-                return cls(int(entry.name), pidfd)
-            os.close(pidfd)
-        raise HostError(f"the QEMU process of {machine_uuid} is not there", hint="see its log below libvirt/qemu/")
-
-    def gone(self, within: float = 0.0) -> bool:
-        """It has ended, at once or within so many seconds."""
-        return bool(select.select([self.pidfd], [], [], within)[0])
-
-    def kill(self) -> None:
-        """End it, and wait until it has."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-        self.gone(within=AFTERMATH)
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self.pidfd)
 
 
 class Console:
@@ -282,10 +245,12 @@ class Machine:
         return self._handle.traffic()
 
     def gone(self) -> Ending | None:
-        """How it ended, if QEMU is gone, or stands still for good; None while it runs."""
-        if self._qemu.gone():
-            return self._ended(time.monotonic())
-        return self._standing(time.monotonic())
+        """How it ended, if QEMU is gone, or stands still for good; None while it runs.
+
+        Raises:
+            HostError: libvirt went away.
+        """
+        return self._over(time.monotonic())
 
     def screenshot(self, path: Path) -> Path:
         """Write what the screen shows and return the file: a PNG (a PPM of that name with QEMU before 7.1).
@@ -327,17 +292,10 @@ class Machine:
         start = time.monotonic()
         due = start + every
         while True:
+            if over := self._over(start):
+                return over
             now = time.monotonic()
-            how, lost = self._signals.read()
-            if self._qemu.gone():
-                return self._ended(start)
-            if standing := self._standing(start):
-                return standing
-            if lost:
-                raise HostError(
-                    f"the connection to libvirt was lost while {self.spec.name} was running",
-                    hint="look why libvirtd ended (journalctl -u libvirtd, dmesg), then run again",
-                )
+            how = self._signals.how
             if now - start >= limit_s:
                 return Ending("time limit", now - start, f"still running after {limit_s:g} s")
             if now >= due and how is None:
@@ -349,6 +307,21 @@ class Machine:
             until = min(due if how is None else now + every, start + limit_s)
             select.select([self._signals.wake, self._qemu.pidfd], [], [], max(0.0, until - time.monotonic()))
 
+    def _over(self, start: float) -> Ending | None:
+        _how, lost = self._signals.read()
+        if self._qemu.gone():
+            return self._ended(start)
+        standing = self._standing(start)
+        if standing is None and lost:
+            raise self._cut_off()
+        return standing
+
+    def _cut_off(self) -> HostError:
+        return HostError(
+            f"the connection to libvirt was lost while {self.spec.name} was running",
+            hint="look why libvirtd ended (journalctl -u libvirtd, dmesg), then run again",
+        )
+
     def _standing(self, start: float) -> Ending | None:
         stuck = self._signals.stuck
         if stuck is None:
@@ -358,11 +331,12 @@ class Machine:
         return Ending("disk", time.monotonic() - start, f"the machine stands still, because of its disk: {why}")
 
     def _ended(self, start: float) -> Ending:
-        deadline = time.monotonic() + AFTERMATH
-        how, lost = self._signals.read()
-        while how is None and not lost and (left := deadline - time.monotonic()) > 0:
-            select.select([self._signals.wake], [], [], left)
-            how, lost = self._signals.read()
+        how, lost = self._hear(AFTERMATH, lambda how, lost: how is not None or lost)
+        if how == "destroyed":
+            # A daemon that is stopped ends its machines first, and hangs up then.
+            how, lost = self._hear(HANGUP, lambda _how, lost: lost)
+        if lost and how in (None, "destroyed"):
+            raise self._cut_off()
         how = how or "failed"
         reasons = {
             "shutdown": "the guest powered itself off",
@@ -372,15 +346,17 @@ class Machine:
         }
         return Ending(how, time.monotonic() - start, reasons.get(how, "QEMU ended unexpectedly"))
 
+    def _hear(self, within: float, enough: Callable[[How | None, bool], bool]) -> tuple[How | None, bool]:
+        """What libvirt says until it is enough, or until the time is over."""
+        deadline = time.monotonic() + within
+        said = self._signals.read()
+        while not enough(*said) and (left := deadline - time.monotonic()) > 0:
+            select.select([self._signals.wake], [], [], left)
+            said = self._signals.read()
+        return said
+
     def _pulse(self, elapsed: float) -> str:
         minutes, seconds = divmod(int(elapsed), 60)
         parts = [f"{minutes}:{seconds:02d}", f"disk {self.disk_bytes() / 2**20:.0f} MiB"]
         line = screen.last_line(self.console.tail[-8192:])
         return " · ".join([*parts, line] if line else parts)
-
-
-def _is_qemu(entry: Path, machine_uuid: str) -> bool:
-    try:
-        return f"\0-uuid\0{machine_uuid}\0".encode() in (entry / "cmdline").read_bytes()
-    except OSError:
-        return False

@@ -23,8 +23,8 @@ from builder.errors import BuilderError, HostError, InstallError, UnreachableErr
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
 from builder.stages import evidence, install
-from builder.stages.machines import keep_picture, stretched, tail
-from builder.stages.twin import Base, Twin, boot_twin, entered
+from builder.stages.machines import keep_picture, stretched
+from builder.stages.twin import Base, Twin, boot_twin, entered, require_well
 
 FILE = install.FILE
 ROLE = "provision"
@@ -32,9 +32,11 @@ FOLDER = "/var/tmp/builder-provision"
 SCRIPT = Path(__file__).with_name("generalise.sh")
 DONE = "BUILDER-GENERALISED"
 LOG = "provision.log"
-BEAT_EVERY = 2.0
+BEAT_EVERY = 1.0
 # Seconds that the last command has to notice that the machine was switched off.
 AFTERMATH = 10.0
+# Seconds between a session that broke off and the news of why.
+NEWS = 0.5
 LAST_WORDS = 4096
 
 
@@ -139,7 +141,9 @@ def _boot_and_provision(job: Job, base: Base) -> None:
         try:
             while not wait([work], timeout=BEAT_EVERY).done:
                 job.progress.beat(_pulse(twin, time.monotonic() - started))
-                _require_well(twin, work)
+                _require_well(job, twin, work)
+            if work.exception():
+                require_well(job, twin, InstallError, within=NEWS)
             work.result()
             ending = twin.machine.wait_off(limits.boot, job.progress.beat)
             if ending.how != "shutdown":
@@ -151,11 +155,10 @@ def _boot_and_provision(job: Job, base: Base) -> None:
             raise _told(fault) from fault
 
 
-def _require_well(twin: Twin, work: Future[None]) -> None:
-    """A machine that is gone before its work was done will answer no more."""
-    ending = twin.machine.gone()
-    if ending is not None and not wait([work], timeout=AFTERMATH).done:
-        raise InstallError(f"provision: the machine is gone: {ending.reason}", tail(twin.console))
+def _require_well(job: Job, twin: Twin, work: Future[None]) -> None:
+    """A machine that is gone before its work was done will answer no more; its last work is to switch itself off."""
+    if twin.machine.gone() is None or not wait([work], timeout=AFTERMATH).done:
+        require_well(job, twin, InstallError)
 
 
 def _provision(job: Job, twin: Twin, secret: Path, quiet: float) -> None:

@@ -17,14 +17,17 @@ from builder.adapters.follow import LogFollower
 from builder.adapters.host_facts import Accel
 from builder.adapters.hypervisor import Hypervisor
 from builder.adapters.machine import Machine
-from builder.errors import HostError, VerifyError
+from builder.errors import BuilderError, HostError, VerifyError
 from builder.seed import Identity, files
 from builder.stage import Job
 from builder.stages import evidence
 from builder.stages.machines import identity, stretched, tail
+from builder.stages.verdict import judge, of_ending
+from builder.stages.watching import flooded, read_texts
 
 MIB = 1 << 20
 DISK_SERIAL = "BUILDER-SYSTEM"
+CONSOLE_END = 16384
 _HOSTKEY = re.compile(r"^BUILDER HOSTKEY (SHA256:\S+) (\S+)\s*$", re.M)
 # Everything that is compared between the copies or recorded of them, one `name=value` a line. What is enabled is read
 # from its links: `systemctl list-unit-files` on two emulated copies takes longer than D-Bus waits.
@@ -155,6 +158,28 @@ def boot_twin(
     machines.callback(stop.set)
     limit = stretched(job.settings.patience, accel.name).boot
     return Twin(role, instance, machine, told, console, key[0], limit, started, stop)
+
+
+def require_well(job: Job, twin: Twin, error: type[BuilderError], *, within: float = 0.0) -> None:
+    """The copy runs, and has not said that it will never come up.
+
+    Args:
+        within: seconds in which it may still turn out that it is gone.
+
+    Raises:
+        BuilderError: (`error`) with the cause that its end or its console tells.
+        HostError: libvirt went away.
+    """
+    ending = waiting.until(twin.machine.gone, within=within)
+    if ending is None:
+        text = "".join(read_texts({"console": twin.console}, CONSOLE_END).values())
+        seen = judge(text, "console", "system") or flooded(twin.console.stat().st_size, "console")
+    else:
+        evidence.keep_qemu_log(job, twin.machine.spec.name, f"{twin.role}.qemu.log")
+        said = read_texts({"console": twin.console})
+        seen = of_ending(ending, said, evidence.qemu_words(job, f"{twin.role}.qemu.log"), speaker="system")
+    if seen is not None:
+        raise seen.told(error, twin.role, f"{seen.line}\n{tail(twin.console)}".strip())
 
 
 @dataclass(frozen=True)

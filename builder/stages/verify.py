@@ -19,15 +19,14 @@ from builder.hashing import sha256_file
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
 from builder.stages import evidence, seal
-from builder.stages.machines import keep_picture, tail
-from builder.stages.twin import Base, Twin, TwinReport, boot_twin, examine
-from builder.stages.verdict import judge, of_ending
-from builder.stages.watching import read_texts
+from builder.stages.machines import keep_picture
+from builder.stages.twin import Base, Twin, TwinReport, boot_twin, examine, require_well
 
 FILE = "verify.json"
 ROLES = ("twin-a", "twin-b")
 BEAT_EVERY = 1.0
-CONSOLE_END = 16384
+# Seconds between a door that broke off and the news of why: a dying QEMU closes its sockets before it is gone.
+AFTERMATH = 0.5
 LAST_WORDS = 4096
 
 
@@ -111,28 +110,15 @@ def _watch(job: Job, twins: list[Twin], examined: list[Future[TwinReport]]) -> N
     while pending:
         done, pending = wait(pending, timeout=BEAT_EVERY, return_when=FIRST_EXCEPTION)
         # First: a machine that is gone is why nobody answers at its doors.
+        failed = any(future.exception() for future in done)
         for twin in twins:
-            _require_well(job, twin)
+            require_well(job, twin, VerifyError, within=AFTERMATH if failed else 0.0)
         for future in done:
             future.result()
         minutes, seconds = divmod(int(time.monotonic() - start), 60)
         twin = twins[seconds // 2 % len(twins)]
         line = last_line(twin.machine.console.tail[-LAST_WORDS:])
         job.progress.beat(f"{minutes}:{seconds:02d} · {twin.role}: {line}")
-
-
-def _require_well(job: Job, twin: Twin) -> None:
-    """The copy runs, and has not said that it will never come up."""
-    console = job.evidence / f"{twin.role}.console.log"
-    ending = twin.machine.gone()
-    if ending is None:
-        seen = judge("".join(read_texts({"console": console}, CONSOLE_END).values()), "console", "system")
-    else:
-        evidence.keep_qemu_log(job, twin.machine.spec.name, f"{twin.role}.qemu.log")
-        said = read_texts({"console": console})
-        seen = of_ending(ending, said, evidence.qemu_words(job, f"{twin.role}.qemu.log"), speaker="system")
-    if seen is not None:
-        raise seen.told(VerifyError, twin.role, f"{seen.line}\n{tail(console)}".strip())
 
 
 def _compare(first: TwinReport, second: TwinReport) -> None:

@@ -54,7 +54,8 @@ class Watch:
         self.verdict = (
             (judge(console_text(shown), "console") if shown else None)
             or (judge(logged.decode("utf-8", "replace"), "anaconda.log") if logged else None)
-            or self._flooding()
+            or flooded(self._console.size, "console")
+            or flooded(self._log.size, "anaconda.log")
         )
         if self.verdict is not None:
             return self.verdict.cause.brief
@@ -70,12 +71,6 @@ class Watch:
             CAUSES["stalled"], f"{quiet}; the last line was: {line}" if line else quiet, "all signals"
         )
         return f"no sign of life for {self._quiet:.0f} s"
-
-    def _flooding(self) -> Verdict | None:
-        for growing, source in ((self._console, "console"), (self._log, "anaconda.log")):
-            if growing.size > FLOOD:
-                return Verdict(CAUSES["console flood"], f"{growing.size >> 20} MiB", source)
-        return None
 
 
 class _Growing:
@@ -94,6 +89,11 @@ class _Growing:
             file.seek(max(0, self.size - SCREENFUL))
             self.size = size
             return file.read()
+
+
+def flooded(size: int, source: str) -> Verdict | None:
+    """The verdict on a log of so many bytes, if it is a flood."""
+    return Verdict(CAUSES["console flood"], f"{size >> 20} MiB", source) if size > FLOOD else None
 
 
 def console_text(data: bytes) -> str:

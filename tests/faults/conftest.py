@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from builder import runs
+from builder import images, runs
 from builder.adapters import hypervisor
 from builder.adapters.waiting import until
 from builder.errors import BuilderError
@@ -110,11 +110,11 @@ class Machines:
     def settings(self) -> Settings:
         return Settings(self.place / "artifacts", (), (), connect=self.uri, accel="tcg")
 
-    def run(self, order: SectorOrder, **patience: float) -> None:
-        """One run of the pipeline, to the install stage's end."""
+    def run(self, order: SectorOrder, stages: tuple[Stage, ...] = STAGES, **patience: float) -> None:
+        """One run of the pipeline, to the last stage's end."""
         settings = replace(self.settings, patience=Patience(**patience))
         store = Store(settings.store)
-        given = plan(STAGES, _Named(order), store, settings)
+        given = plan(stages, _Named(order), store, settings)
         execute(given, store, settings, SectorSecrets(), self.watcher, clean=self.clean)
 
     def clean(self, run_id: str) -> None:
@@ -125,7 +125,7 @@ class Machines:
     def fails(self, order: SectorOrder, **patience: float) -> tuple[BuilderError, Path]:
         """A run that must fail: the fault, and the run's folder."""
         with pytest.raises(BuilderError) as caught:
-            self.run(order, **patience)
+            self.run(order, STAGES, **patience)
         return caught.value, self.evidence()
 
     def evidence(self) -> Path:
@@ -170,11 +170,25 @@ def uri() -> Iterator[str]:
 
 @pytest.fixture
 def machines(uri: str) -> Iterator[Machines]:
-    """A folder that QEMU's user can reach, with a pipeline in it."""
+    """A folder that QEMU's user can reach, with a pipeline in it; its last good image stays what it is."""
     place = Path(tempfile.mkdtemp(prefix="builder-fault-", dir="/var/tmp"))
-    place.chmod(0o711)
-    yield Machines(place, uri)
-    shutil.rmtree(place)
+    try:
+        place.chmod(0o711)
+        made = Machines(place, uri)
+        disk = place / "good.qcow2"
+        disk.write_bytes(b"the last good image")
+        images.publish(made.settings.images, "sector", {"sector.qcow2": disk}, {})
+        before = bytes_below(made.settings.images)
+        yield made
+        assert bytes_below(made.settings.images) == before
+        assert images.load_image(made.settings.images, "sector").latest
+    finally:
+        shutil.rmtree(place)
+
+
+def bytes_below(folder: Path) -> dict[str, bytes]:
+    """Every file below, byte for byte."""
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file() and not path.is_symlink()}
 
 
 class Acting(Watcher):

@@ -7,7 +7,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -102,33 +101,6 @@ def test_no_byte_of_a_flood_is_lost(
 
 
 UNSHARE = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
-# Runs in name spaces of its own, so that the libvirtd it kills is nobody else's.
-LOST = """
-import os, pickle, signal, sys, time
-from pathlib import Path
-from builder.adapters import waiting
-from builder.adapters.hypervisor import connect
-from builder.errors import HostError
-from builder.stages import verdict
-spec = pickle.loads(bytes.fromhex(sys.argv[1]))
-with connect("qemu:///system") as hypervisor:
-    try:
-        with hypervisor.boot(spec, Path(sys.argv[2])) as machine:
-            pid = machine.pid
-            os.kill(int(Path("/run/libvirtd.pid").read_text()), getattr(signal, sys.argv[3]))
-            killed = time.monotonic()
-            machine.wait_off(60, lambda text: None)
-    except HostError as error:
-        print(verdict.name(error).proof.cause)
-        print(error.details, file=sys.stderr)
-def gone():
-    stat = Path(f"/proc/{pid}/stat")
-    return not stat.exists() or stat.read_text().split()[2] == "Z" or None
-print(f"{time.monotonic() - killed:.3f}")
-print("gone" if waiting.until(gone, within=5) else "still there")
-"""
-
-
 # The daemons' patience is shortened, so that the guest's last line comes long after it is over.
 OUTLAST = """
 import dataclasses, pickle, sys
@@ -157,12 +129,12 @@ print("left" if waiting.until(left, within=20) else "stayed")
 """
 
 
-def in_own_namespaces(script: str, spec: MachineSpec, log: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run a script where no libvirt runs yet: whatever it starts or kills is nobody else's, and ends with it."""
+def in_own_namespaces(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python where no libvirt runs yet: whatever it starts or kills is nobody else's, and ends with it."""
     mounts = "".join(f"mount -t tmpfs tmpfs {path}; " for path in ("/run", "/var/lib/libvirt", "/var/cache/libvirt"))
-    words = [sys.executable, "-c", script, pickle.dumps(spec).hex(), str(log), *more]
+    script = f'{mounts} mkdir /run/lock; ip link set lo up; "$@"'
     return subprocess.run(
-        [*UNSHARE, "sh", "-c", f'{mounts} mkdir /run/lock; ip link set lo up; "$@"', "sh", *words],
+        [*UNSHARE, "sh", "-c", script, "sh", sys.executable, *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -175,19 +147,9 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root
 
 
 @needs_root
-@pytest.mark.parametrize("number", ["SIGKILL", "SIGTERM"])
-def test_killed_libvirtd_leaves_no_machine(number: str, make_spec: MakeSpec, place: Path, fault_row: FaultRow) -> None:
-    spec = make_spec({"end": "hang"})
-    with fault_row(f"libvirtd gets {number} while a machine runs", place=place) as row:
-        done = in_own_namespaces(LOST, spec, place / "console.log", number)
-        cause, seconds, end = done.stdout.splitlines() or [done.stderr] * 3
-        row.judged(cause, happened=time.time() - float(seconds))
-        assert (cause, end) == ("libvirt gone", "gone"), done.stderr
-
-
-@needs_root
 def test_log_daemon_stays_while_a_machine_runs_and_leaves_afterwards(make_spec: MakeSpec, place: Path) -> None:
-    done = in_own_namespaces(OUTLAST, make_spec({"end": "hang"}), place / "console.log")
+    spec = pickle.dumps(make_spec({"end": "hang"})).hex()
+    done = in_own_namespaces("-c", OUTLAST, spec, str(place / "console.log"))
     assert done.stdout == "stayed\nleft\n" * 2, done.stderr
 
 

@@ -1,0 +1,73 @@
+"""Strikes libvirtd in the middle of a stage, in name spaces where it is nobody else's; then runs the pipeline again.
+
+`python -m tests.faults.own_libvirt PLACE STAGE HOW` prints one JSON document. STAGE is `install` or `verify`, HOW is
+`killed`, `stopped` or `restarted`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from builder.adapters import daemon, disk, waiting
+from builder.errors import BuilderError
+from builder.hashing import sha256_file
+from builder.stage import Inputs, Job, Stage
+from builder.stages import seal, verify
+from tests.fakes.boot_sector import boot_sector, disk_image
+from tests.faults.conftest import GOOD, STAGES, Acting, Machines, SectorOrder
+from tests.pipeline.toys import Watcher
+
+SAID = "Installing kernel"
+HANGING = SectorOrder({"ttys0": f"{SAID} (120/301)\r\n", "end": "hang"})
+
+
+def _sealed(job: Job) -> None:
+    image = job.out / seal.FILE
+    raw = disk_image(job.scratch / "raw", boot_sector(ttys0=f"{SAID} is long past\r\n".encode(), end="hang"))
+    disk.convert(raw, "raw", image, "qcow2")
+    (job.out / seal.FACTS).write_text(json.dumps({"sha256": sha256_file(image)}))
+
+
+def _twins(_order: object) -> verify.VerifyInputs:
+    return verify.VerifyInputs(vcpus=1, memory=64 << 20, firmware="bios", devices="virtio", machine="q35", checks=())
+
+
+PROVING = (Stage("seal", 1, (), lambda _: Inputs(), _sealed, "seal"), replace(verify.STAGE, inputs=_twins))
+
+
+def strike(how: str) -> float:
+    """Do it, and say when (monotonic)."""
+    number = int(Path("/run/libvirtd.pid").read_text())
+    held = os.pidfd_open(number)
+    began = time.monotonic()
+    signal.pidfd_send_signal(held, signal.SIGKILL if how == "killed" else signal.SIGTERM)
+    if how == "restarted":
+        waiting.until(lambda: None if daemon.answers(daemon.SYSTEM / "libvirt-sock") else True, within=10, every=0.01)
+        daemon.ensure("qemu:///system")
+    os.close(held)
+    return began
+
+
+def main(place: str, stage: str, how: str) -> None:
+    """See the module."""
+    machines = Machines(Path(place), "qemu:///system")
+    struck: list[float] = []
+    machines.watcher = Acting(lambda: struck.append(strike(how)), SAID)
+    told = {}
+    try:
+        machines.run(HANGING, PROVING if stage == "verify" else STAGES)
+    except BuilderError as fault:
+        told = {**fault.as_dict(), "seconds": time.monotonic() - struck[0]}
+    machines.watcher = Watcher()
+    machines.run(GOOD)
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
