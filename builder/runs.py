@@ -46,12 +46,13 @@ FILES = {
     "console.log": "what the installer showed, byte for byte",
     RECORD: "the run's record: steps, digests, seconds",
 }
-# Where to look first, by the source of the line that told the cause.
+# Where to look first, by the source of the line that told the cause; at the screen if nothing stands there.
 _FIRST = {
     "console": "console.txt",
-    "all signals": "screenshot.png",
+    "all signals": "console.txt",
     "ttyS1": "ttyS1.log",
     "libvirt": "console.txt",
+    "recipe": "kickstart.cfg",
     # A copy that did not let root in.
     "verify": "console.txt",
 }
@@ -321,7 +322,9 @@ def _readme(folder: Path, record: RunRecord) -> str:
     name = _FIRST.get(told, told)
     # What a copy left has its role in front: `twin-a.console.txt`.
     role = str(verdict.get("brief", "")).partition(":")[0]
-    first = next((one for one in (f"{role}.{name}", name) if one in there), VERDICT)
+    speaking = [one for one in there if (folder / one).stat().st_size > 1]
+    wanted = (f"{role}.{name}", name, *(("screenshot.png",) if name == "console.txt" else ()))
+    first = next((one for one in wanted if one in speaking), VERDICT)
     where = f" in {verdict['stage']}" if verdict.get("stage") else ""
     lines = [f"Run {record.id} of {record.pipeline} {record.outcome}{where}: exit code {verdict.get('exit_code')}.", ""]
     for name, text in (

@@ -153,14 +153,14 @@ def _require_token(job: Job, ending: Ending) -> None:
         found = Verdict(CAUSES["foreign marker"], others[0], "ttyS1")
     else:
         found = of_ending(ending, evidence.texts(job), "")
-    details = found.line if others or found.cause.name != "no marker" else _last_words(job)
+    details = found.words if others or found.cause.name != "no marker" else _last_words(job)
     raise found.told(InstallError, "install", details)
 
 
 def _failed(job: Job, ending: Ending, seen: Verdict | None, *, oom: bool) -> InstallError:
     found = seen or of_ending(ending, evidence.texts(job), evidence.qemu_words(job), oom=oom)
     proved = seen is not None and found.cause.name != "stalled"
-    details = found.line if proved else f"{found.line}\n{_last_words(job)}".strip()
+    details = found.words if proved else f"{found.words}\n{_last_words(job)}".strip()
     return found.told(InstallError, "install", details)
 
 

@@ -99,7 +99,7 @@ _CAUSES = (
     Cause("console flood", "the guest writes without end",
           "see what repeats itself at the end of console.log"),
     Cause("stalled", "the guest shows no sign of life",
-          "look at screenshot.png: an installer that asks a question waits for ever"),
+          "see the end of console.txt, and screenshot.png: an installer that asks a question waits for ever"),
     Cause("time limit", "the guest took too long",
           "limits.install or limits.boot of the recipe sets the time"),
     Cause("no DHCP", "the guest got no address",
@@ -194,7 +194,8 @@ SIGNS = (
     _sign("installer", "mandatory item", "ANA ui/tui/hubs/summary.py",
           r"The following mandatory spokes are not completed: .{0,100}"),
     _sign("installer", "mandatory item", "ANA ui/tui/hubs/summary.py",
-          r"Please make your choice from above \['q' to quit \| 'b' to begin installation"),
+          # From the first open item on.
+          r"(?:\[!\] .{0,600}?)?Please make your choice from above \['q' to quit \| 'b' to begin installation"),
     _sign("installer", "packages", "ANA errors.py",
           r"The following error occurred while installing\. This is a fatal error.{0,160}"),
     _sign("installer", "packages", "ANA errors.py",

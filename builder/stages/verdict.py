@@ -17,6 +17,8 @@ from builder.stages.signs import CAUSES, SIGNS, Cause, Sign, Speaker
 
 Fault = TypeVar("Fault", bound=BuilderError)
 FOLDED = re.compile(r"\s+")
+# What follows the words of a fault on an installer's screen, and is none of them.
+PROMPT = re.compile(r"(?<=\S) (?:Press enter to exit\.|Please respond 'yes').*")
 # What an ending means when no word explains it.
 ENDINGS = {
     "reset": "reboot",
@@ -28,11 +30,21 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """A named cause, the words that tell it, and where they were found."""
+    """A named cause, the words that tell it, and where they were found.
+
+    Args:
+        shown: the same words in the lines in which they stood; empty when they are no quotation.
+    """
 
     cause: Cause
     line: str
     source: str
+    shown: str = ""
+
+    @property
+    def words(self) -> str:
+        """The words for people."""
+        return self.shown or self.line
 
     @property
     def proof(self) -> Proof:
@@ -44,9 +56,9 @@ class Verdict:
 
         Args:
             who: whose fault it is, in front of the brief line.
-            details: instead of the line alone.
+            details: instead of the words alone.
         """
-        fault = kind(f"{who}: {self.cause.brief}", details or self.line, self.cause.hint)
+        fault = kind(f"{who}: {self.cause.brief}", details or self.words, self.cause.hint)
         fault.proof = self.proof
         return fault
 
@@ -61,7 +73,13 @@ def judge(text: str, source: str, speaker: Speaker = "installer", *, proof: bool
         proof: look for what proves that it is over; False takes explanations, too.
     """
     found = _first(FOLDED.sub(" ", text), speaker, proof)
-    return Verdict(CAUSES[found[0].cause], found[1], source) if found else None
+    return Verdict(CAUSES[found[0].cause], found[1], source, _as_shown(found[1], text)) if found else None
+
+
+def _as_shown(line: str, text: str) -> str:
+    """The lines in which these words stand in the text, without empty ones."""
+    found = re.search(r"\s+".join(map(re.escape, line.split())), text)
+    return "\n".join(part.strip() for part in found[0].splitlines() if part.strip()) if found else line
 
 
 def _first(folded: str, speaker: Speaker, proof: bool) -> tuple[Sign, str] | None:
@@ -69,7 +87,7 @@ def _first(folded: str, speaker: Speaker, proof: bool) -> tuple[Sign, str] | Non
         if sign.speaker == speaker and (sign.proof or not proof):
             match = sign.pattern.search(folded)
             if match:
-                return sign, match[0].strip()
+                return sign, PROMPT.sub("", match[0]).strip()
     return None
 
 

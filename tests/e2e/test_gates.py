@@ -150,6 +150,14 @@ def test_a_failed_unit_is_refused(alter: Alter, place: Path, job_for: Any) -> No
         verify.run(job_for("verify", "broken", as_sealed(place, "broken", broken), verify_inputs()))
 
 
+def test_a_bit_that_flipped_is_found(place: Path, job_for: Any, golden: Any) -> None:
+    """Copies of it may boot all the same: what is published has to be what was sealed, to the last bit."""
+    sealed = as_sealed(place, "flipped", Path(golden["image"]["disk"]))
+    (sealed["seal"] / seal.FACTS).write_text(json.dumps({"sha256": "0" * 64}))
+    with pytest.raises(VerifyError, match="the sealed image changed while its copies ran"):
+        verify.run(job_for("verify", "flipped", sealed, verify_inputs()))
+
+
 def test_a_wrong_console_password_is_refused(place: Path, job_for: Any, golden: Any, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("not-the-one-in-the-image\n")

@@ -9,7 +9,7 @@ import pytest
 
 import builder
 from builder.adapters.machine import Ending
-from builder.errors import HostError, MediumError
+from builder.errors import HostError, InstallError, MediumError
 from builder.stages import verdict
 from builder.stages.signs import CAUSES, SIGNS
 from tests.faults.test_guest_words import SAID
@@ -70,6 +70,34 @@ def test_words_are_found_in_the_middle_of_others(words: object) -> None:
     found = verdict.judge(f"Installing x (1/2)\n{said}\n[anaconda] 1:main* 2:shell", "console", proof=False)
     # What only an event tells has no words.
     assert (found.cause.name if found else cause) == cause
+
+
+def test_words_are_shown_in_their_lines() -> None:
+    """As they stood on the console: a script's output is no paragraph; and a prompt is no part of it."""
+    text = (
+        "Running post-installation scripts\n\nThere was an error running the kickstart script at line 39.  This is a\n"
+        "fatal error and installation will be aborted.  The details of this error are:\n\ncopying\n"
+        "cp: cannot stat 'x': No such file\n\nPress enter to exit.\n[anaconda] 1:main* 2:shell\n"
+    )
+    found = verdict.judge(text, "console")
+    assert found is not None
+    fault = found.told(InstallError, "install")
+    assert fault.details.splitlines() == [
+        "There was an error running the kickstart script at line 39.  This is a",
+        "fatal error and installation will be aborted.  The details of this error are:",
+        "copying",
+        "cp: cannot stat 'x': No such file",
+    ]
+    assert fault.proof.line.endswith("are: copying cp: cannot stat 'x': No such file")
+    hub = " 4) [x] Software\n 5) [!] Root password\n 6) [x] User\n\n"
+    prompt = "  Please make your choice from above ['q' to quit | 'b' to begin installation |\n"
+    open_item = verdict.judge(hub + prompt, "console")
+    assert open_item is not None
+    assert open_item.words.splitlines()[0] == "[!] Root password"
+    # Where the prompt is all there is, it is the line.
+    alone = verdict.judge("Press enter to exit.", "console")
+    assert alone is not None
+    assert (alone.cause.name, alone.line) == ("question", "Press enter to exit.")
 
 
 @pytest.mark.parametrize(

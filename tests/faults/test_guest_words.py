@@ -51,7 +51,7 @@ SAID = (
     Words("missing group", "\x1b[1;1HYou have specified that the group 'gnome' should be installed.  This group does "
           "\x1b[7mnot\x1b[0m exist", "'gnome'"),
     Words("mandatory item", " 5) [!] Root password\r\nPlease make your choice from above ['q' to quit | 'b' to begin "
-          "installation |\r\n 'r' to refresh]: "),
+          "installation |\r\n 'r' to refresh]: ", "[!] Root password"),
     Words("partitioning", "The following errors occurred with your partitioning:\r\n\r\nYou have not defined a root "
           "partition (/)\r\nPress enter to exit.", "root partition"),
     Words("disk too small", "Not enough space in file systems for the current software selection. An additional "

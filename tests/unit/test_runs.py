@@ -112,14 +112,18 @@ def test_a_recorded_failure_is_read_back(tmp_path: Path) -> None:
         ("twin-b: the guest's kernel panicked", "console", "twin-b.console.txt"),
         ("twin-b: failed unit: a.service", "verify", "twin-b.console.txt"),
         ("install: the guest shows no sign of life", "all signals", "screenshot.png"),
+        ("twin-b: the guest shows no sign of life", "all signals", "twin-b.console.txt"),
         ("install: QEMU was killed", "qemu.log", "verdict.json"),
+        ("line 3: package x is not on the medium", "recipe", "kickstart.cfg"),
     ],
 )
 def test_the_readme_says_what_to_look_at_first(brief: str, source: str, first: str, tmp_path: Path) -> None:
     def fail() -> None:
         with runs.recording(Store(tmp_path / "store"), tmp_path, "run-1", "toy"):
-            for name in ("twin-b.console.txt", "console.txt", "screenshot.png"):
-                (tmp_path / "run-1" / name).touch()
+            for name in ("twin-b.console.txt", "screenshot.png", "kickstart.cfg"):
+                (tmp_path / "run-1" / name).write_text("something")
+            # A guest that said nothing: what it shows is on the screen.
+            (tmp_path / "run-1" / "console.txt").write_text("\n")
             fault = InstallError(brief)
             fault.proof = Proof("x", "x", source)
             raise fault
