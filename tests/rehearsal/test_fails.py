@@ -50,6 +50,10 @@ CHECKS = "ui/tui/spokes/storage.py: not enough space is a warning that text mode
 TUI = "ui/tui/hubs/summary.py: a mandatory item is open, the hub waits"
 CMDLINE = "ui/tui, exception.py: cmdline mode prints, sleeps 180 s, exits 1; the exit handler runs the poweroff"
 SCRIPTS = "kickstart.py, errors.py: --erroronfail asks for Enter and waits; without it one line in the log"
+MEMORY = "anaconda: check_memory asks for Enter and waits"
+TRACE = "exception.py: text mode shows a menu and waits"
+FATAL = "errors.py: text mode asks for Enter; cmdline mode leaves a line in the log, and the poweroff runs"
+KERNEL = "Linux 3.10 kernel/panic.c, mm/oom_kill.c: no word of Anaconda's"
 END = "ui/tui/spokes/progress.py: the prompt comes only without reboot, poweroff or shutdown"
 
 
@@ -192,6 +196,7 @@ FAST = [
     Row(
         "little memory",
         "low memory",
+        MEMORY,
         _ks("text"),
         ("requires 320 MB of memory to install, but you only have 256 MB", "Press ENTER to continue"),
         fault="low-memory",
@@ -199,6 +204,7 @@ FAST = [
     Row(
         "traceback",
         "traceback",
+        TRACE,
         _ks("text"),
         ("Preparing transaction", "An unknown error has occured, look at the /tmp/anaconda-tb*", "1) Report Bug"),
         logs="Traceback (most recent call last)",
@@ -207,6 +213,7 @@ FAST = [
     Row(
         "packages that conflict",
         "packages",
+        FATAL,
         _ks("text"),
         ("The following error occurred while installing.  This is a fatal error", "glibc conflicts", ENTER),
         fault="packages",
@@ -214,6 +221,7 @@ FAST = [
     Row(
         "packages that conflict, cmdline",
         "packages",
+        FATAL,
         _ks("cmdline"),
         # No console text at all: only the log tells.
         ("Preparing transaction from installation source", "Powering off."),
@@ -222,10 +230,11 @@ FAST = [
         "The following error occurred while installing.",
         "packages",
     ),
-    Row("kernel panic", "kernel panic", _ks("text"), ("Kernel panic - not syncing: ",), fault="kernel-panic"),
+    Row("kernel panic", "kernel panic", KERNEL, _ks("text"), ("Kernel panic - not syncing: ",), fault="kernel-panic"),
     Row(
         "out of memory",
         "guest out of memory",
+        KERNEL,
         _ks("text"),
         ("Out of memory: Killed process", "Pane is dead"),
         fault="guest-out-of-memory",
