@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from builder.adapters.machine import Machine
@@ -66,7 +67,8 @@ class Watch:
         if clock - self._since < self._quiet:
             return None
         line = last_line(self._machine.console.tail[-SCREENFUL:])
-        quiet = f"console, installer log and disks have been quiet for {self._quiet:.0f} s"
+        since = datetime.now(UTC) - timedelta(seconds=clock - self._since)
+        quiet = f"console, installer log and disks have been quiet for {self._quiet:.0f} s, since {since:%H:%M:%S} UTC"
         self.verdict = Verdict(
             CAUSES["stalled"], f"{quiet}; the last line was: {line}" if line else quiet, "all signals"
         )

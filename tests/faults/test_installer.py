@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +122,7 @@ def test_a_night_that_fails(told: Told, fails: Any, machines: Machines, fault_ro
     limit = f" (limit {told.quiet * 4:.0f} s)" if kind == "stall" else ""
     with fault_row(f"an install: {told.fault}{limit}", kind=kind, place=machines.place) as row:
         fault, folder = fails(told)
-        row.judged(fault.proof.cause, happened=last_sign(folder))
+        row.judged(fault.proof.cause, happened=said_quiet(fault.proof.line) or last_sign(folder))
         assert (fault.proof.cause, fault.proof.source) == (told.cause, told.source)
         assert told.line in fault.proof.line
         for file in folder.iterdir():
@@ -128,6 +130,17 @@ def test_a_night_that_fails(told: Told, fails: Any, machines: Machines, fault_ro
             assert Secrets.root_crypt.encode() not in file.read_bytes(), file
         assert verdict_of(folder)["stage"] == "install"
         machines.run(GOOD)
+
+
+def said_quiet(line: str) -> float | None:
+    """Since when nothing was heard, also not from the disks, as a stall says it; None for other causes."""
+    found = re.search(r"since (\d\d):(\d\d):(\d\d) UTC", line)
+    if found is None:
+        return None
+    now = datetime.now(UTC)
+    hours, minutes, seconds = (int(part) for part in found.groups())
+    then = now.replace(hour=hours, minute=minutes, second=seconds, microsecond=0)
+    return (then if then <= now else then - timedelta(days=1)).timestamp()
 
 
 def last_sign(folder: Path) -> float:

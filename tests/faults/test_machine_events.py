@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -78,6 +79,7 @@ def test_silent_guest(machines: Machines, fault_row: FaultRow) -> None:
         row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
         assert fault.proof.cause == "stalled"
         assert "the last line was: Installing kernel (120/301)" in fault.proof.line
+        assert re.search(r"quiet for 2 s, since \d\d:\d\d:\d\d UTC;", fault.proof.line)
         assert (folder / "screenshot.png").exists()
         machines.run(GOOD)
 
