@@ -119,8 +119,9 @@ def test_silent_guest_is_given_up_sooner_where_earlier_runs_were_never_silent(ma
     learned = {"tcg": Patience(install=900, quiet=0.1)}
     job = replace(job, settings=replace(job.settings, learned=learned))
     # The recipe's 2 s are 8 s under TCG, of which a quarter holds in any case.
-    with pytest.raises(InstallError, match="no sign of life for 2 s"):
+    with pytest.raises(InstallError, match="no sign of life") as caught:
         install.run(job)
+    assert "quiet for 2 s, since" in caught.value.details
     assert any("earlier runs needed less" in note for note in job.progress.notes)  # type: ignore[attr-defined]
 
 
