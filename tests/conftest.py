@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from tests.fault_table import fault_row
 __all__ = ["Silent", "fault_row", "rehearsal_iso"]
 
 CACHE = Path(__file__).parents[1] / "artifacts" / ".cache" / "rehearsal"
+
+# Started in the background of a script, all below ignores SIGINT, and so would the programs that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Silent:
