@@ -100,6 +100,7 @@ def _ensure_system() -> None:
     main = [SYSTEM / "libvirt-sock", SYSTEM / "virtqemud-sock"]
     if not _systemd():
         _own_kvm_as_udev_does(Path("/dev/kvm"))
+        _make_lock_folder(Path("/run/lock"))
         _start_log_daemon(SYSTEM / "virtlogd-sock")
         _start_unless_up(main, ["libvirtd", "--timeout", str(IDLE)])
     elif not any(map(answers, main)):
@@ -120,6 +121,18 @@ def _own_kvm_as_udev_does(device: Path) -> None:
             grp.getgrnam("kvm")
             shutil.chown(device, group="kvm")
             device.chmod(0o660)
+
+
+def _make_lock_folder(folder: Path) -> None:
+    """Make what lies behind /var/lock, as systemd does (legacy.conf of systemd-tmpfiles).
+
+    libvirt puts a lock for each console there, and starts no machine where it cannot: as in a container whose /run is
+    an empty tmpfs.
+    """
+    if not folder.exists():
+        with contextlib.suppress(OSError):
+            folder.mkdir()
+            folder.chmod(0o1777)
 
 
 def _start_log_daemon(path: Path) -> None:

@@ -32,7 +32,6 @@ mount -t sysfs sys /sys
 mount --rbind {work}/cgroup /sys/fs/cgroup
 mount -t overlay -o lowerdir=/etc,upperdir={work}/etc,workdir={work}/trash over /etc
 mount -t tmpfs run /run
-mkdir /run/lock
 mount -t tmpfs lib /var/lib/libvirt
 mount -t tmpfs cache /var/cache/libvirt
 mount -t tmpfs log /var/log/libvirt
