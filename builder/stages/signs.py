@@ -185,7 +185,7 @@ SIGNS = (
     _sign("installer", "partitioning", "ANA ui/tui/spokes/storage.py", r"storage configuration failed: .{0,120}"),
     _sign("installer", "partitioning", "ANA ui/tui/spokes/storage.py", r"No disks detected\. .{0,80}"),
     _sign("installer", "script failed", "ANA errors.py",
-          r"There was an error running the kickstart script at line \d+.{0,240}"),
+          r"There was an error running the kickstart script at line \d+.{0,600}"),
     _sign("installer", "script failed", "ANA kickstart.py, cmdline mode",
           r"Error running the kickstart script at line \d+"),
     _sign("installer", "script failed", "ANA errors.py, cmdline mode",

@@ -159,3 +159,12 @@ def test_mirrors(details: str, cause: str, transient: bool) -> None:
 )
 def test_words_of_this_host(details: str, cause: str) -> None:
     assert verdict.name(HostError("it failed", details)).proof.cause == cause
+
+
+def test_what_a_script_said_last_is_told() -> None:
+    """The reason for its end comes after what went well."""
+    done = "Created symlink /etc/systemd/system/multi-user.target.wants/builder-first-boot.service.\n" * 3
+    said = f"There was an error running the kickstart script at line 39.\n\n{done}the licence server does not answer\n"
+    found = verdict.judge(said, "console")
+    assert found is not None
+    assert found.shown.endswith("the licence server does not answer")
