@@ -7,13 +7,21 @@ READY  := $(VENV)/.ready
 TESTED := debian-packages.txt debian-packages-test.txt
 IMAGE  ?= centos7-minimal
 
-.PHONY: run test check e2e faults bench clean packages lock
+# Where `make hosts` proves it, and what it does there; KEEP=1 leaves the system of one that failed.
+SUITES ?= bookworm trixie sid
+STEPS  ?= run again check machines
+
+.PHONY: run test machines check e2e hosts faults bench clean packages lock
 
 run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media rehearsal
 
 test: check
 	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry
+	$(MAKE) machines
+
+# The tests that boot machines.
+machines: $(READY)
 	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
 
 check: $(READY)
@@ -25,6 +33,11 @@ check: $(READY)
 
 e2e: $(READY)
 	$(BIN)/pytest -m "e2e or slow" tests
+	$(MAKE) hosts
+
+# The whole job on bare Debian systems, each in namespaces of its own.
+hosts: packages
+	$(PYTHON) -m tests.hosts --steps "$(STEPS)" $(if $(KEEP),--keep) $(SUITES)
 
 # Every fault there is a test for, and the table of what became of it.
 faults: $(READY)
@@ -45,7 +58,7 @@ $(READY): constraints.txt pyproject.toml | packages
 	touch $@
 
 # Whoever only runs builder needs no browser.
-test check e2e faults bench: LISTS := $(TESTED)
+test machines check e2e faults bench: LISTS := $(TESTED)
 bench: LISTS += debian-packages-bench.txt
 LISTS ?= debian-packages.txt
 

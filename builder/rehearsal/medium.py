@@ -108,8 +108,7 @@ def build(out: Path, *, work: Path, progress: Progress) -> None:
         busybox = next((work / "busybox").rglob("bin/busybox"))
         version = sorted(path.name.removeprefix("vmlinuz-") for path in (kernel_tree / "boot").glob("vmlinuz-*"))[-1]
         progress.beat(f"making the initramfs for {version}")
-        if (kernel_tree / "usr/lib/modules").is_dir():
-            (kernel_tree / "usr/lib/modules").rename(kernel_tree / "lib/modules")
+        initrd.merge_usr(kernel_tree)
         initrd.trim(kernel_tree, version)
         image = work / "initrd.img"
         initrd.make(busybox, kernel_tree, version, work, image)

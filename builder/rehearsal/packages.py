@@ -35,6 +35,7 @@ TARGET = (
     "kmod",
     "less",
     "locales",
+    "login",
     "openssh-client",
     "openssh-server",
     "parted",

@@ -85,6 +85,9 @@ _CAUSES = (
     # -- the medium
     Cause("kickstart not found", "the kickstart was not found",
           "the medium and inst.ks= do not fit"),
+    Cause("module refused", "the kernel refuses a module of its initramfs",
+          "initramfs and kernel do not fit together: the medium was changed, or made wrong; make it anew, or take "
+          "another one"),
     Cause("dracut timeout", "the installer does not find its medium",
           "LABEL= on its command line and the volume id of the medium must be the same"),
     Cause("emergency shell", "the machine fell into an emergency shell",
@@ -167,6 +170,11 @@ def _sign(speaker: Speaker, cause: str, source: str, pattern: str, *, proof: boo
     return Sign(speaker, re.compile(pattern), CAUSES[cause].name, source, proof)
 
 
+# What modprobe says of a module that does not fit the running kernel. One that only lacks its device is normal.
+_REFUSED = (
+    r"modprobe: (?:can't load module .{1,80}?|ERROR: could not insert .{1,40}?): (?i:unknown symbol in module"
+    r"(?:, or unknown parameter)?|invalid module format|module has wrong symbol version|required key not available)"
+)
 # The first that is found counts, so what says more stands before what follows from it.
 SIGNS = (
     _sign("installer", "kickstart error", "ANA anaconda, kickstart.py",
@@ -212,6 +220,7 @@ SIGNS = (
     _sign("installer", "kickstart not found", "ANA dracut/fetch-kickstart-disk", r"Can't get kickstart from \S+"),
     _sign("installer", "kickstart not found", "ANA dracut, a CD without the file",
           r"Please insert CDROM containing '[^']*'"),
+    _sign("installer", "module refused", "BUSYBOX modutils/modutils.c, KMOD tools/modprobe.c", _REFUSED),
     _sign("installer", "dracut timeout", "DRA dracut-initqueue.sh",
           r"dracut-initqueue timeout - starting timeout scripts"),
     _sign("installer", "dracut timeout", "DRA", r"/dev/root does not exist"),
@@ -230,6 +239,7 @@ SIGNS = (
     _sign("installer", "kernel panic", "LOR, LIN", r"Call Trace:.{0,100}", proof=False),
     # -- a copy of the image that boots
     _sign("system", "kernel panic", "LIN kernel/panic.c", r"Kernel panic - not syncing: .{0,100}"),
+    _sign("system", "module refused", "BUSYBOX modutils/modutils.c, KMOD tools/modprobe.c", _REFUSED),
     _sign("system", "emergency shell", "SYD emergency.service, DRA dracut-emergency.sh",
           r"You are in (?:emergency|rescue) mode\.|Welcome to emergency mode!|Entering emergency mode\."),
     _sign("system", "emergency shell", "DRA", r"dracut-initqueue timeout - starting timeout scripts"),

@@ -11,7 +11,7 @@ import builder
 from builder.adapters.machine import Ending
 from builder.errors import HostError, InstallError, MediumError
 from builder.stages import verdict
-from builder.stages.signs import CAUSES, SIGNS
+from builder.stages.signs import CAUSES, SIGNS, Speaker
 from tests.faults.test_guest_words import SAID
 
 GONE = Ending("failed", 1.0, "QEMU ended unexpectedly")
@@ -70,6 +70,25 @@ def test_words_are_found_in_the_middle_of_others(words: object) -> None:
     found = verdict.judge(f"Installing x (1/2)\n{said}\n[anaconda] 1:main* 2:shell", "console", proof=False)
     # What only an event tells has no words.
     assert (found.cause.name if found else cause) == cause
+
+
+@pytest.mark.parametrize("speaker", ["installer", "system"])
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        ("modprobe: can't load module isofs (kernel/fs/isofs/isofs.ko): invalid module format", True),
+        ("modprobe: ERROR: could not insert 'isofs': Unknown symbol in module, or unknown parameter (see dmesg)", True),
+        ("modprobe: ERROR: could not insert 'isofs': Required key not available", True),
+        # Of machines that are well: a driver without its device, one that the kernel has built in.
+        ("modprobe: can't load module crc32c_intel (crc32c-intel.ko): No such device", False),
+        ("modprobe: ERROR: could not insert 'padlock_aes': No such device", False),
+        ("modprobe: FATAL: Module floppy not found in directory /lib/modules/3.10.0-1160.el7.x86_64", False),
+    ],
+)
+def test_a_refused_module_is_told_from_a_driver_without_device(line: str, refused: bool, speaker: Speaker) -> None:
+    found = verdict.judge(f"Loading modules\n{line}\nWaiting for the medium", "console", speaker)
+    assert (found is not None and found.cause.name == "module refused") == refused
+    assert found is None or found.line in line
 
 
 def test_words_are_shown_in_their_lines() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,3 +42,26 @@ with interrupt.one_interrupt():
 def test_what_it_says_is_the_fault() -> None:
     with pytest.raises(HostError, match="no such luck"):
         process.run_through(["sh", "-c", "echo no such luck; exit 1"], "")
+
+
+def _owner(path: str) -> str:
+    """The Debian package that brings a file; of a merged /usr it may know the other name only."""
+    for name in (path, path.removeprefix("/usr")):
+        found = subprocess.run(["dpkg-query", "-S", name], capture_output=True, text=True, check=False)
+        if found.returncode == 0:
+            return found.stdout.partition(":")[0]
+    return ""
+
+
+@pytest.mark.parametrize("program", sorted(process.PACKAGES))
+def test_a_missing_program_is_hinted_at_by_its_package(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = shutil.which(program, path="/usr/bin:/usr/sbin")
+    if path is None:
+        pytest.skip(f"{program} is not installed")
+    # The daemons' own package lacks the accounts and the configuration.
+    if process.PACKAGES[program] != "libvirt-daemon-system":
+        assert process.PACKAGES[program] == _owner(path)
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with pytest.raises(HostError) as fault:
+        process.find(program)
+    assert fault.value.hint == f"apt-get install {process.PACKAGES[program]}"
