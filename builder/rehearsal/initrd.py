@@ -62,6 +62,24 @@ def merge_usr(tree: Path) -> None:
         lib.symlink_to("usr/lib")
 
 
+def find_kernel(tree: Path) -> str:
+    """Lay the kernel of an unpacked, merged tree into boot/, and return its version.
+
+    Debian's packages have it beside the modules since Linux 7, as Fedora's do.
+
+    Raises:
+        HostError: there is none.
+    """
+    boot = tree / "boot"
+    boot.mkdir(exist_ok=True)
+    for path in (tree / "usr" / "lib" / "modules").glob("*/vmlinuz"):
+        path.rename(boot / f"vmlinuz-{path.parent.name}")
+    versions = sorted(path.name.removeprefix("vmlinuz-") for path in boot.glob("vmlinuz-*"))
+    if not versions:
+        raise HostError("the kernel packages of this distribution hold no kernel where one is looked for")
+    return versions[-1]
+
+
 def _module(word: str) -> str:
     """The name of a module, from its file's name or from a record."""
     return word.rpartition("/")[2].partition(".ko")[0].replace("-", "_")

@@ -77,6 +77,20 @@ def test_a_kernel_of_before_the_merged_usr(tmp_path: Path) -> None:
     assert (tmp_path / "usr" / "lib" / "modules" / VERSION / "kernel" / "a.ko").read_text() == "a"
 
 
+@pytest.mark.parametrize("place", ["boot/vmlinuz-{}", "usr/lib/modules/{}/vmlinuz"])
+def test_the_kernel_is_found_where_the_package_has_it(tmp_path: Path, place: str) -> None:
+    kernel = tmp_path / place.format(VERSION)
+    kernel.parent.mkdir(parents=True)
+    kernel.write_text("a kernel")
+    assert initrd.find_kernel(tmp_path) == VERSION
+    assert (tmp_path / "boot" / f"vmlinuz-{VERSION}").read_text() == "a kernel"
+
+
+def test_packages_without_a_kernel_are_an_error(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="no kernel"):
+        initrd.find_kernel(tmp_path)
+
+
 def test_a_compression_of_the_future_is_named(modules: Path) -> None:
     (modules / "kernel" / "new.ko.lz9").touch()
     with pytest.raises(HostError, match=r"new\.ko\.lz9"):
