@@ -175,7 +175,12 @@ def root_folder(suite: str, keep: bool) -> Iterator[Path]:
         if failed and keep:
             print(f"{suite}: kept {root}", flush=True)
         else:
+            # A second interrupt would leave half of it.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
             subprocess.run(["rm", "-rf", "--one-file-system", root], check=True)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler)
 
 
 def images(root: Path) -> list[str]:
