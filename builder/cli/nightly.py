@@ -20,10 +20,12 @@ from builder.cli.registry import AllowRehearsal, Push
 from builder.cli.run import Accelerator, Connect, PasswordFile, RequireKvm
 from builder.cli.state import Json, State, short
 from builder.errors import HostError, Interrupted, RecipeError
+from builder.nightly import ENVIRONMENT
 
 if TYPE_CHECKING:
     from builder.nightly.matrix import Build
     from builder.nightly.night import Ended
+    from builder.nightly.notify import Notifier
     from builder.nightly.record import Night
     from builder.nightly.room import Room
     from builder.nightly.telling import Teller
@@ -36,6 +38,19 @@ Pipelines = Annotated[
 Jobs = Annotated[
     int | None,
     typer.Option("--jobs", "-j", min=1, metavar="N", help="Builds at a time, as cores, memory and disk allow."),
+]
+NOTIFY = "--notify"
+Notify = Annotated[
+    list[str] | None,
+    typer.Option(
+        NOTIFY,
+        metavar="URL|FILE",
+        envvar=ENVIRONMENT,
+        help="Send a message about failures to an address of apprise, or to those in a file; may be repeated.",
+    ),
+]
+Metrics = Annotated[
+    Path | None, typer.Option("--metrics", metavar="FILE", help="Write metrics for Prometheus' node exporter.")
 ]
 TlsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="For the scheduler; else Dask's configuration.")]
 
@@ -81,6 +96,8 @@ def nightly(
     keep_daily: Annotated[int, typer.Option(min=0, metavar="N", help="Days of which a report is kept.")] = 14,
     keep_weekly: Annotated[int, typer.Option(min=0, metavar="N", help="Weeks of which one is kept.")] = 8,
     keep_monthly: Annotated[int, typer.Option(min=0, metavar="N", help="Months of which one is kept.")] = 12,
+    notify: Notify = None,
+    metrics: Metrics = None,
     require_kvm: RequireKvm = False,
     accel: Accelerator = "auto",
     connect: Connect = None,
@@ -89,29 +106,34 @@ def nightly(
 ) -> None:
     """Build what needs it, prove the rest again, write a report."""
     from builder.nightly import matrix, record, report, retention
+    from builder.nightly.notify import aborts_notified
     from builder.nightly.telling import Teller
 
     settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
-    options = _options(media, accel, local(connect), root_password_file, require_kvm=require_kvm)
-    pushing = _pushing(push, media, allow_rehearsal=allow_rehearsal)
-    builds = matrix.builds(pipelines or (), settings.recipes)
-    began, start = datetime.now(UTC), time.monotonic()
-    reports = settings.artifacts / "reports"
-    expected = record.usual(record.nights(reports))
     teller = Teller(as_json=as_json)
-    if scheduler is None:
-        ended, space = _here(builds, settings, options, pushing, jobs, teller, fail_fast, expected)
-    else:
-        ended, space = _far(
-            scheduler, (tls_ca, tls_cert, tls_key), builds, settings, options, pushing, teller, fail_fast, expected
-        )
-    for result in ended.results:
-        result.usual = result.seconds if result.verdict == "published" else expected.get(result.name, 0.0)
-    night = _night(ended, began, time.monotonic() - start, space)
-    folder = report.write(reports, night)
+    notifier = _notifier(ctx, notify, metrics, teller)
+    reports = settings.artifacts / "reports"
+    earlier = record.nights(reports)
+    with aborts_notified(notifier, platform.node(), teller.note):
+        options = _options(media, accel, local(connect), root_password_file, require_kvm=require_kvm)
+        pushing = _pushing(push, media, allow_rehearsal=allow_rehearsal)
+        builds = matrix.builds(pipelines or (), settings.recipes, rehearsal=media == "rehearsal")
+        began, start = datetime.now(UTC), time.monotonic()
+        expected = record.usual(earlier)
+        if scheduler is None:
+            ended, space = _here(builds, settings, options, pushing, jobs, teller, fail_fast, expected)
+        else:
+            ended, space = _far(
+                scheduler, (tls_ca, tls_cert, tls_key), builds, settings, options, pushing, teller, fail_fast, expected
+            )
+        for result in ended.results:
+            result.usual = result.seconds if result.verdict == "published" else expected.get(result.name, 0.0)
+        night = _night(ended, began, time.monotonic() - start, space)
+        folder = report.write(reports, night)
+    night = _published(night, earlier, folder, notifier, metrics, teller)
     retention.prune(reports, retention.Policy(daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly))
     if as_json:
-        document({**night.model_dump(mode="json"), "date": folder.name, "report": str(folder)})
+        document({**night.model_dump(mode="json"), "report": str(folder)})
     else:
         lines(_as_lines(night, folder))
     if night.exit_code:
@@ -134,8 +156,13 @@ def install_timer(
     from builder.nightly.building import BUILDER
 
     artifacts = ctx.ensure_object(State).settings().artifacts
-    command = [*BUILDER, "--artifacts", str(artifacts), "nightly", RUN, *(words or [])]
-    written = timer.install(timer.units(command, Path.cwd(), at), to or timer.folder())
+    target = (to or timer.folder()).absolute()
+    # Units can be read by every user of the host: addresses go into a file that cannot.
+    options, addresses = timer.without_addresses(words or [], NOTIFY)
+    addresses = addresses or os.environ.get(ENVIRONMENT, "").split()
+    options += [NOTIFY, str(target / timer.ADDRESSES)] if addresses else []
+    command = [*BUILDER, "--artifacts", str(artifacts), "nightly", RUN, *options]
+    written = timer.install(timer.units(command, Path.cwd(), at), target, addresses)
     # A user's units run while the user is logged in, unless told to linger (loginctl(1)).
     user, linger = ("", "") if os.geteuid() == 0 else ("--user ", " && loginctl enable-linger")
     then = f"systemctl {user}daemon-reload && systemctl {user}enable --now {timer.TIMER}{linger}"
@@ -143,6 +170,43 @@ def install_timer(
         document({"units": [str(path) for path in written], "then": then})
     else:
         lines([*(f"written  {path}" for path in written), f"then     {then}"])
+
+
+def _notifier(ctx: typer.Context, given: list[str] | None, metrics: Path | None, teller: Teller) -> Notifier:
+    """Who gets messages; addresses and the place for metrics are checked before the night begins."""
+    from builder import config
+    from builder.nightly.notify import prepare
+
+    # Builds, and what they run, have no business with the addresses.
+    os.environ.pop(ENVIRONMENT, None)
+    source = ctx.get_parameter_source("notify")
+    visible = source is not None and source.name == "COMMANDLINE"
+    notifier = prepare(given, config.load_notify(), visible=visible)
+    warnings = list(notifier.warnings)
+    if metrics is not None:
+        from builder.nightly.metrics import check
+
+        warnings += check(metrics)
+    for warning in warnings:
+        teller.note(warning)
+    return notifier
+
+
+def _published(
+    night: Night, earlier: list[Night], folder: Path, notifier: Notifier, metrics: Path | None, teller: Teller
+) -> Night:
+    """Make a night known by messages and metrics; what of that fails is noted, and does not make the night fail."""
+    from builder.nightly.notify import notify
+
+    night = notify(night.model_copy(update={"date": folder.name}), earlier, folder, notifier, teller.note)
+    if metrics is not None:
+        from builder.nightly.metrics import write
+
+        try:
+            write(metrics, night, earlier, folder.parents[1] / "images")
+        except HostError as fault:
+            teller.note(f"the metrics were not written: {fault.brief}")
+    return night
 
 
 def _here(

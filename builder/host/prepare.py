@@ -292,7 +292,7 @@ def _inventory(uri: str) -> Inventory | None:
 
 def _settings(wish: Wish) -> Iterator[Step]:
     path = config.host_file()
-    text = config.render(config.Directories(media=wish.iso_dir, store=wish.store_dir))
+    text = config.render(config.Directories(media=wish.iso_dir, store=wish.store_dir), read(path))
     yield from file_step(f"record the directories in {path}", path, text)
 
 
