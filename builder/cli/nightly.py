@@ -152,14 +152,20 @@ def install_timer(
     as_json: Json = False,
 ) -> None:
     """Write a systemd timer that starts `builder nightly` in this directory."""
+    from builder.config import NotifySettings
     from builder.nightly import timer
     from builder.nightly.building import BUILDER
+    from builder.nightly.notify import prepare
 
     artifacts = ctx.ensure_object(State).settings().artifacts
     target = (to or timer.folder()).absolute()
+    options = list(words or [])
+    if not any(word.partition("=")[0] == NOTIFY for word in options):
+        # systemd starts nights without the environment of this shell.
+        options += [f"{NOTIFY}={value}" for value in os.environ.get(ENVIRONMENT, "").split()]
     # Units can be read by every user of the host: addresses go into a file that cannot.
-    options, addresses = timer.without_addresses(words or [], NOTIFY)
-    addresses = addresses or os.environ.get(ENVIRONMENT, "").split()
+    options, addresses = timer.without_addresses(options, NOTIFY)
+    prepare(addresses, NotifySettings())
     options += [NOTIFY, str(target / timer.ADDRESSES)] if addresses else []
     command = [*BUILDER, "--artifacts", str(artifacts), "nightly", RUN, *options]
     written = timer.install(timer.units(command, Path.cwd(), at), target, addresses)

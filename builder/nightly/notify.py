@@ -32,7 +32,7 @@ PROGRAM = (sys.executable, "-P", "-m", "builder.nightly.notify_send")
 MASK = "***"
 # Shorter parts of an address are too frequent in other text to be masked.
 SHORTEST = 3
-REFUSED = "apprise does not know such addresses, or a part of this one is missing"
+REFUSED = "apprise does not know such addresses, or a part of this one is missing or malformed"
 SAFER = f"put addresses into a file of mode 0600 and name that file, or into the environment ({ENVIRONMENT})"
 
 Kind = Literal["failure", "success"]

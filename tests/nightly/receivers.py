@@ -62,7 +62,7 @@ class Mailbox:
     @property
     def mails(self) -> list[EmailMessage]:
         paths = sorted((self.folder / "new").glob("*"))
-        return [message_from_bytes(path.read_bytes(), policy=policy.default) for path in paths]  # type: ignore[misc]
+        return [message_from_bytes(path.read_bytes(), policy=policy.default) for path in paths]
 
 
 @contextlib.contextmanager

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from builder import config
 from builder.config import NotifySettings
 from builder.errors import HostError, RecipeError
-from builder.nightly import report
-from builder.nightly.notify import ENVIRONMENT, Address, Notifier, aborts_notified, masked, notify, prepare, recovered
+from builder.nightly import ENVIRONMENT, report
+from builder.nightly.notify import Address, Notifier, aborts_notified, masked, notify, prepare, recovered
 from builder.nightly.record import Fault, Night, Result
 from tests.nightly.conftest import Place, verdicts
 from tests.nightly.receivers import mailbox, silent_server, webhook
@@ -196,6 +197,18 @@ def test_labels_hold_no_secrets() -> None:
     found = prepare(list(labels), NotifySettings()).addresses
     assert [address.label for address in found] == list(labels.values())
     assert "TJ1234567" not in repr(found)
+
+
+def test_the_settings_of_the_manual_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manual = Path(__file__).parents[2] / "docs" / "nightly.md"
+    _, _, rest = manual.read_text().partition("```toml\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    config.user_file().parent.mkdir()
+    config.user_file().write_text(rest.partition("```")[0])
+    settings = config.load_notify()
+    *addresses, file = settings.to
+    assert (file, settings.when) == ("/etc/builder/addresses", "failure")
+    assert len(prepare(addresses, settings).addresses) == 6
 
 
 def test_what_apprise_says_is_masked() -> None:
