@@ -110,7 +110,7 @@ def result(name: str, verdict: str = "published", **facts: object) -> Result:
 def test_what_was_not_built_tells_nothing_of_a_recovery(tmp_path: Path) -> None:
     earlier = [
         night_of(tmp_path, result("a", "failed"), result("b", "rotten"), result("c", "failed"), result("d")),
-        night_of(tmp_path, result("a", "not built"), result("b"), result("c", "interrupted")),
+        night_of(tmp_path, result("a", "not built"), result("b"), result("c", "interrupted"), result("d", "not built")),
     ]
     now = night_of(tmp_path, *(result(name) for name in "abcde"), result("f", "failed"))
     assert recovered(now, earlier) == ["a", "c"]
