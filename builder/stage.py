@@ -53,7 +53,9 @@ class Secrets(Protocol):
 
 @dataclass
 class Ledger:
-    """Where the seconds of a stage went, by kind (`guest`, `copy`, `convert`, `hash`), and bytes moved.
+    """Where the seconds of a stage went, by kind (`host`, `guest`, `copy`, `convert`, `hash`), and bytes moved.
+
+    `host` is the time until machines run, `guest` the time that they run.
 
     Args:
         longest: the longest wait of a kind in seconds: `quiet` (no sign of life).

@@ -15,7 +15,8 @@ from xml.etree import ElementTree as ET
 
 import libvirt
 
-from builder.adapters import daemon
+from builder.adapters import capabilities, daemon
+from builder.adapters.capabilities import Capabilities
 from builder.errors import HostError
 
 # The NAT network of `builder host prepare --nat`, and the one that libvirt's packages bring.
@@ -71,6 +72,17 @@ def inventory(uri: str) -> Inventory:
             pools=tuple(sorted((_pool(pool) for pool in connection.listAllStoragePools(0)), key=_name)),
             networks=tuple(sorted((_net(network) for network in connection.listAllNetworks(0)), key=_name)),
         )
+
+
+def look_up(uri: str) -> tuple[Capabilities, float]:
+    """Ask a daemon that runs for its capabilities, and measure a second look-up, in seconds.
+
+    Raises:
+        HostError: it does not answer.
+    """
+    with _told(f"libvirt does not answer at {uri}"), _open(uri) as connection:
+        found = capabilities.parse(connection.getCapabilities())
+        return found, capabilities.look_up_seconds(connection)
 
 
 def define_pool(uri: str, name: str, path: Path) -> None:

@@ -37,6 +37,7 @@ PACKAGES = {
     "libvirtd": "libvirt-daemon-system",
     "mcopy": "mtools",
     "mkfs.vfat": "dosfstools",
+    "mount": "mount",
     "mksquashfs": "squashfs-tools",
     "mmdebstrap": "mmdebstrap",
     "openssl": "openssl",

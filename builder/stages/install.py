@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from builder.adapters import disk, host_facts, hypervisor, process
+from builder.adapters import disk, host_facts, process
 from builder.adapters.domain_xml import Disk, MachineSpec, UserNet, render
 from builder.adapters.follow import LogFollower
 from builder.adapters.machine import Ending
@@ -13,7 +13,7 @@ from builder.errors import InstallError
 from builder.order import Order
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage
-from builder.stages import answers, evidence, medium
+from builder.stages import answers, evidence, launch, medium
 from builder.stages.machines import identity, keep_picture, stretched, tail, tightened
 from builder.stages.signs import CAUSES
 from builder.stages.verdict import Verdict, of_ending
@@ -75,20 +75,18 @@ def run(job: Job) -> None:
     log = job.scratch / "anaconda.log"
     screen = job.scratch / "ttyS0.log"
     console = job.evidence / evidence.CONSOLE
-    with hypervisor.connect(job.settings.uri) as host:
-        accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
-        job.ledger.accel = accel.name
+    with launch.connected(job) as (host, accel):
         job.progress.note(f"{accel.name.upper()}: {accel.why}")
         spec = _spec(job, accel.name, screen, reports, log)
         evidence.write(job.evidence / evidence.DOMAIN, render(spec))
         killed = host_facts.oom_kills()
         with (
-            job.ledger.spend("guest"),
             LogFollower(reports, job.evidence / "ttyS1.log") as said,
             LogFollower(log, job.evidence / evidence.LOG) as logged,
             # Not the stream that is logged in through: a pty drops what nobody takes in time, the log daemon does not.
             LogFollower(screen, console) as shown,
-            host.boot(spec, job.scratch / "console.stream", keep=job.settings.keep_failed) as machine,
+            launch.started(job, host, spec, job.scratch / "console.stream") as machine,
+            job.ledger.spend("guest"),
         ):
             limits = tightened(job.settings, accel.name)
             if limits != stretched(job.settings.patience, accel.name):

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Literal
 
 from builder import images
-from builder.adapters import ansible, disk, guest, host_facts, hypervisor, provisions
+from builder.adapters import ansible, disk, guest, host_facts, provisions
 from builder.adapters.guest import GuestSession
 from builder.adapters.screen import last_line
 from builder.errors import BuilderError, HostError, InstallError, UnreachableError
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
-from builder.stages import evidence, install
+from builder.stages import evidence, install, launch
 from builder.stages.machines import keep_picture, stretched
 from builder.stages.twin import Base, Twin, boot_twin, entered, require_well
 
@@ -125,17 +125,15 @@ def _boot_and_provision(job: Job, base: Base) -> None:
     secret.write_bytes(guest.make_private_key())
     key = guest.load_key(secret)
     with (
-        job.ledger.spend("guest"),
-        hypervisor.connect(job.settings.uri) as host,
+        launch.connected(job) as (host, accel),
         ThreadPoolExecutor(1, thread_name_prefix=ROLE) as pool,
         # Inside the pool: when anything fails the machine goes first, and what waits for it ends by itself.
         ExitStack() as machines,
     ):
-        accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
         # What it does beyond booting is nobody's to guess: the recipe's own limits hold.
         limits = stretched(job.settings.patience, accel.name)
-        job.ledger.accel = accel.name
         twin = boot_twin(job, host, accel, ROLE, base, (key, guest.public_line(key)), machines)
+        machines.enter_context(job.ledger.spend("guest"))
         work = pool.submit(_provision, job, twin, secret, limits.quiet)
         started = time.monotonic()
         try:

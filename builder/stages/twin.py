@@ -20,7 +20,7 @@ from builder.adapters.machine import Machine
 from builder.errors import BuilderError, HostError, VerifyError
 from builder.seed import Identity, files
 from builder.stage import Job
-from builder.stages import evidence
+from builder.stages import evidence, launch
 from builder.stages.machines import identity, stretched, tail
 from builder.stages.verdict import judge, of_ending
 from builder.stages.watching import flooded, read_texts
@@ -152,9 +152,9 @@ def boot_twin(
     machines.enter_context(LogFollower(reports, told))
     # Not the stream that is logged in through: a pty drops what nobody takes in time, the log daemon does not.
     machines.enter_context(LogFollower(screen, console))
-    started = time.monotonic()
     stop = threading.Event()
-    machine = machines.enter_context(host.boot(spec, job.scratch / f"{role}.stream", keep=job.settings.keep_failed))
+    machine = machines.enter_context(launch.started(job, host, spec, job.scratch / f"{role}.stream"))
+    started = time.monotonic()
     machines.callback(stop.set)
     limit = stretched(job.settings.patience, accel.name).boot
     return Twin(role, instance, machine, told, console, key[0], limit, started, stop)

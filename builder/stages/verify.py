@@ -12,13 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-from builder.adapters import guest, hypervisor
+from builder.adapters import guest
 from builder.adapters.screen import last_line
 from builder.errors import BuilderError, VerifyError
 from builder.hashing import sha256_file
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
-from builder.stages import evidence, seal
+from builder.stages import evidence, launch, seal
 from builder.stages.machines import keep_picture
 from builder.stages.twin import Base, Twin, TwinReport, boot_twin, examine, require_well
 
@@ -80,16 +80,14 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, TwinReport, TwinRepo
     """How the copies were run (`kvm` or `tcg`), and what they showed."""
     key = guest.make_keypair()
     with (
-        job.ledger.spend("guest"),
-        hypervisor.connect(job.settings.uri) as host,
+        launch.connected(job) as (host, accel),
         ThreadPoolExecutor(len(ROLES), thread_name_prefix="twin") as pool,
         # Inside the pool: when anything fails the machines go first, and what waits for them ends by itself.
         ExitStack() as machines,
     ):
-        accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
-        job.ledger.accel = accel.name
         job.progress.note(f"booting two copies with {accel.name.upper()}")
         twins = [boot_twin(job, host, accel, role, Base(sealed), key, machines) for role in ROLES]
+        machines.enter_context(job.ledger.spend("guest"))
         examined = [pool.submit(examine, job, twin) for twin in twins]
         try:
             _watch(job, twins, examined)
