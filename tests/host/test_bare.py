@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from builder.host import prepare, system
+from builder.host import distro, prepare
 from tests.host.conftest import OWN, SOURCE, World
 
 BRIDGE = ["--bridge", "br0", "--nat", "192.168.150.0/24"]
@@ -36,7 +36,7 @@ def bare(tmp_path: Path) -> Path:
     root = tmp_path / "bare"
     words = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3", "--skip=cleanup/apt/lists"]
     subprocess.run([*words, "bookworm", root], check=True)
-    packages = system.packages(system.System("", "apt", False), prepare.WANTED)
+    packages = distro.packages(distro.System("", "apt", False), prepare.WANTED)
     download = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "--download-only", *packages]
     resolv = root / "etc/resolv.conf"
     resolv.write_text(Path("/etc/resolv.conf").read_text())
