@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from builder.host import libvirt_rows, machine_rows, network_rows, place_rows, sshd, system
+from builder.host import check_rehearsal, libvirt_rows, machine_rows, network_rows, place_rows, sshd, system
 from builder.host.row import Row
 
 # Before the commands that only root may run, also the second one of a line.
@@ -33,6 +33,7 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
     parts: list[Callable[[], Iterable[Row]]] = [
         lambda: machine_rows.rows(host),
         lambda: libvirt_rows.rows(host, uri),
+        lambda: [check_rehearsal.row(host)],
         lambda: place_rows.rows(store, media, recorded, uri),
         network_rows.rows,
         lambda: [sshd.row()],

@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+from builder.adapters import daemon
 from builder.host import prepare, system
 from builder.host.journal import Journal
 from builder.host.undo import restore
@@ -133,13 +134,14 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
 
     assert {"apt": first("apt"), "dnf": first("dnf")} == names
     # Both installed: RHEL 8 enables the one, RHEL 9 the many.
-    for name in names.values():
+    for name in (*daemon.MONOLITHIC, *daemon.MODULAR):
         (there / name).touch()
     assert first("dnf") == "libvirtd.socket"
     (folder / "virtqemud.socket").touch()
     assert first("dnf") == "virtnetworkd.socket"
     (folder / "virtqemud.socket").unlink()
-    (there / "virtqemud.socket").unlink()
+    for name in set(daemon.MODULAR) - set(daemon.MONOLITHIC):
+        (there / name).unlink()
 
     planned = steps()
     assert [step.details[0] for step in planned] == [

@@ -1,0 +1,1 @@
+"""What all else rests on: programs, files and packages of the host."""
