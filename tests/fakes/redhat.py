@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -26,7 +27,12 @@ install) shift 2; printf '%s\\n' "$@" >> {state}/installed;;
 remove) shift 2; for name; do sed -i "/^$name\\$/d" {state}/installed; done;;
 esac
 """,
-    "libexec/qemu-kvm": f'#!/bin/sh\necho "QEMU emulator version {QEMU_VERSION}"\n',
+    # libvirt asks a QEMU what it can do, so behind it there is a real one.
+    "libexec/qemu-kvm": f"""\
+#!/bin/sh
+if [ "$*" = --version ]; then echo "QEMU emulator version {QEMU_VERSION}"; exit; fi
+exec /usr/libexec/qemu "$@"
+""",
     # The socket is the one of the modular daemon, the daemon behind it is the machine's own.
     "sbin/virtqemud": """\
 #!/bin/sh
@@ -108,6 +114,7 @@ def write(folder: Path, work: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text.replace("{state}", str(state)).replace("{{", "{").replace("}}", "}"))
         path.chmod(0o755)
+    shutil.copy("/usr/bin/qemu-system-x86_64", usr / "libexec/qemu")
     for place in HIDDEN:
         path = usr / place
         path.parent.mkdir(parents=True, exist_ok=True)

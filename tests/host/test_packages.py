@@ -14,7 +14,7 @@ from builder.host import prepare, system
 from builder.system import packages
 from tests.host.conftest import SOURCE
 
-SECTIONS = {"environment", "run", "rehearsal", "desktop", "selinux", "optional", "test", "bench"}
+SECTIONS = {"base", "environment", "run", "rehearsal", "desktop", "selinux", "optional", "test", "bench"}
 # Programs that the Makefile's rule needs beside those of the package manager.
 SHELL = ("awk", "id")
 DNF = """\
@@ -70,6 +70,18 @@ def test_names_of_apt_are_known_to_apt() -> None:
     names = [row.apt for row in packages.table() if row.apt]
     known = subprocess.run(["apt-cache", "show", "--no-all-versions", *names], capture_output=True, text=True)
     assert [name for name in names if f"Package: {name}\n" not in known.stdout] == []
+
+
+def test_programs_are_brought_by_the_package_that_is_named() -> None:
+    # The daemons' own packages lack the accounts and the configuration.
+    brought = {each: row.apt for row in packages.table() for each in row.brings if row.apt != "libvirt-daemon-system"}
+    paths = {each: shutil.which(each, path="/usr/bin:/usr/sbin") for each in brought}
+    # Of a merged /usr dpkg may know the other name only.
+    names = [name for path in paths.values() if path for name in (path, path.removeprefix("/usr"))]
+    owned = subprocess.run(["dpkg-query", "--search", *names], capture_output=True, text=True, check=False).stdout
+    owners = {line.partition(": ")[2].rpartition("/")[2]: line.partition(":")[0] for line in owned.splitlines()}
+    assert len(owners) > 30
+    assert {each: brought[each] for each in owners} == owners
 
 
 def test_a_missing_program_is_hinted_at_by_its_package(redhat: Path, monkeypatch: pytest.MonkeyPatch) -> None:

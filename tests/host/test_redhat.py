@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from builder.host import firmware, place_rows, prepare
 from builder.host.firmware import Uefi
 from tests.fakes import redhat
 from tests.host.conftest import SCREENS, Cell, cell
+
+
+EMULATOR = "from builder.adapters import libvirt_host; print(libvirt_host.emulator('qemu:///system'))"
 
 
 @pytest.fixture
@@ -62,6 +66,8 @@ def test_prepare_twice_and_restore(host: Cell, tmp_path: Path) -> None:
         "mend": "",
     }
     assert found["pools"]["found"] == "iso, store"
+    asked = host.run(sys.executable, "-c", EMULATOR)
+    assert asked.stdout == "/usr/libexec/qemu-kvm\n"
 
     back = host.builder("host", "restore", "--packages")
     assert back.returncode == 0, back.stderr
