@@ -8,17 +8,20 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from builder import recipe, runs
-from builder.adapters import implant_md5, iso_inspect
+from builder.adapters import implant_md5, iso_inspect, local_file
 from builder.adapters.implant_md5 import Verdict
 from builder.adapters.iso_inspect import MediumFacts
 from builder.errors import MediumError, RecipeError
 from builder.hashing import sha256_file
-from builder.stage import Ledger, Step
+from builder.objects import condemn
+from builder.rehearsal import medium as rehearsal
+from builder.settings import Settings
+from builder.stage import Ledger, Progress, Step
 from builder.stages import fetch
 from builder.store import Store
 
@@ -101,6 +104,45 @@ def add(file: Path, store: Store) -> tuple[Known, str]:
     if known is None:
         raise MediumError(f"{file} was taken in, and removed from the store at once", hint="do it again")
     return known, how
+
+
+def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Progress) -> Known:
+    """Write a rehearsal medium to a file, for hosts that cannot build one.
+
+    It is the very object that `--media rehearsal` uses on this host: built once, and kept in the store.
+
+    Args:
+        output: replaced if it is there.
+
+    Returns:
+        The medium, with `output` as its path.
+
+    Raises:
+        HostError: this is neither Debian nor Ubuntu, something it is built with is missing, or `output` cannot be
+            written.
+        MediumError: what the store has is damaged; the next call builds it anew.
+    """
+    inputs = fetch.FetchInputs(sha256=None, rehearsal=rehearsal.inputs_digest(settings.artifacts / ".cache"))
+    step = Step(fetch.STAGE, inputs, fetch.object_of(inputs), "run", "written by `builder media rehearsal`")
+    run_id = runs.new_id()
+    with runs.register(store, run_id, {step.digest}):
+        with store.building(
+            step, run_id, {}, fault=lambda: store.fault(step.digest, {}), on_wait=progress.beat
+        ) as build:
+            record = build.found
+            if record is None:
+                start, ledger = time.monotonic(), Ledger()
+                fetch.make_rehearsal(build.out, build.scratch, ledger, progress)
+                record = build.finish(ledger, time.monotonic() - start)
+        folder = store.path(step.digest)
+        known = _known(store, folder)
+        progress.beat(f"writing {output}")
+        sha256, _ = local_file.take(folder / fetch.FILE, output)
+        if known is None or sha256 != known.sha256:
+            output.unlink()
+            condemn(folder, record)
+            raise MediumError("the rehearsal medium in the store has rotted", hint="do it again: it is built anew")
+    return replace(known, path=output)
 
 
 def pipelines_of(sha256: str, search: tuple[Path, ...]) -> list[str]:
