@@ -17,7 +17,7 @@ run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media $(MEDIA)
 
 test: check
-	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry
+	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging
 	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
 
 check: $(READY)
