@@ -43,11 +43,13 @@ class Package:
 @functools.cache
 def table() -> tuple[Package, ...]:
     """Read the table."""
-    rows = (line.split() for line in TABLE.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
-    return tuple(
-        Package(section, *(None if name == NONE else name for name in (apt, dnf)), tuple(brings))
-        for section, apt, dnf, *brings in filter(None, rows)
-    )
+    lines = (line.split() for line in TABLE.read_text(encoding="utf-8").splitlines() if not line.startswith("#"))
+    rows = filter(None, lines)
+    return tuple(Package(section, _or_none(apt), _or_none(dnf), tuple(brings)) for section, apt, dnf, *brings in rows)
+
+
+def _or_none(name: str) -> str | None:
+    return None if name == NONE else name
 
 
 def find_program(name: str) -> str | None:

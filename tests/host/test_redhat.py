@@ -16,7 +16,6 @@ from builder.host.firmware import Uefi
 from tests.fakes import redhat
 from tests.host.conftest import SCREENS, Cell, cell
 
-
 EMULATOR = "from builder.adapters import libvirt_host; print(libvirt_host.emulator('qemu:///system'))"
 
 
@@ -74,6 +73,11 @@ def test_prepare_twice_and_restore(host: Cell, tmp_path: Path) -> None:
     assert json.loads((state / "rules").read_text()) == {}
     assert (state / "installed").read_text() == ""
     assert not (tmp_path / "kvm").exists()
+
+
+def test_a_rehearsal_medium_is_brought_from_elsewhere(host: Cell) -> None:
+    done = host.builder("media", "rehearsal", "--output", "medium.iso")
+    assert (done.returncode, "on such a host: builder media rehearsal --output FILE" in done.stderr) == (3, True)
 
 
 def test_directories_without_a_type_of_their_own_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

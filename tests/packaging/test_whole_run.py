@@ -1,4 +1,4 @@
-"""A host with Debian's packages, no checkout: the wheel and what its metadata asks for make an image, from both media."""
+"""A host with Debian's packages, no checkout: the wheel and what its metadata asks for make an image of both media."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def host(wheel: Path) -> Iterator[Path]:
         # The versions that are tested, without their hashes: pip knows none of the wheel.
         pinned = folder / "constraints.txt"
         pinned.write_text("\n".join(re.findall(r"^[\w.-]+==[\w.]+", (ROOT / "constraints.txt").read_text(), re.M)))
-        subprocess.run([sys.executable, "-m", "venv", folder / "env"], check=True, timeout=120)
-        pip = [folder / "env/bin/pip", "install", "--quiet", "-c", pinned, wheel]
+        subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True, timeout=120)
+        pip: list[str | Path] = [folder / "env/bin/pip", "install", "--quiet", "-c", pinned, wheel]
         subprocess.run(pip, check=True, timeout=600)
         yield folder
 
