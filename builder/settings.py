@@ -65,7 +65,7 @@ class Settings:
 
     @property
     def store(self) -> Path:
-        """The content store (`builder.store.Store`)."""
+        """The content store (`builder.store.store.Store`)."""
         return self.artifacts / ".store"
 
     @property

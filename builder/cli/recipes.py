@@ -55,8 +55,8 @@ def schema(as_json: Json = False) -> None:  # noqa: ARG001 (a schema is JSON any
 def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: Json = False) -> None:
     """Print a pipeline's kickstart, without its secrets."""
     from builder import recipe
-    from builder.adapters import kickstart as adapter
-    from builder.stages import answers
+    from builder.kickstart import render as adapter
+    from builder.stages import kickstart as answers
 
     settings = ctx.ensure_object(State).settings()
     chosen = recipe.load(pipeline, pairs(sets), settings.recipes).kickstart
@@ -81,7 +81,7 @@ def lint(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A rendered kickstart.")], as_json: Json = False
 ) -> None:
     """Check the syntax of a kickstart; errors exit 2."""
-    from builder.adapters import kickstart as adapter
+    from builder.kickstart import render as adapter
 
     try:
         text = file.read_text(encoding="utf-8")

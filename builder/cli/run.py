@@ -21,10 +21,10 @@ from builder.settings import Accel, Settings
 if TYPE_CHECKING:
     from builder.console import Watcher
     from builder.images import Image
-    from builder.pipeline import Outcome
-    from builder.secrets import Secrets
+    from builder.pipeline.execute import Outcome
     from builder.stage import Plan
-    from builder.store import Store
+    from builder.store.secrets import Secrets
+    from builder.store.store import Store
 
 Connect = Annotated[str | None, typer.Option("--connect", metavar="URI", help="qemu:///session or qemu:///system.")]
 Accelerator = Annotated[Accel, typer.Option("--accel", help="KVM where it can be trusted, or one of the two.")]
@@ -88,8 +88,8 @@ def run(
         decided, store, settings, secrets = _ask(pipeline, media, sets, fresh, settings)
         where = registry.target(push, decided.name, allow_rehearsal=allow_rehearsal)
         login = registry.login_of_environment() if where else None
-        from builder.durations import Durations
-        from builder.pipeline import execute
+        from builder.pipeline.execute import execute
+        from builder.store.durations import Durations
 
         def attempt() -> Outcome:
             watched.failure = None
@@ -151,10 +151,10 @@ def _ask(
 
     chosen = recipe.load(pipeline, pairs(sets), settings.recipes)
     # Only now: a fault of the recipe is reported without waiting for the libraries that a run needs.
-    from builder.pipeline import plan as decide
-    from builder.pipeline import stages_of
-    from builder.resolve import resolve
-    from builder.store import Store
+    from builder.pipeline.pipelines import stages_of
+    from builder.pipeline.plan import plan as decide
+    from builder.pipeline.resolve import resolve
+    from builder.store.store import Store
 
     store = Store(settings.store)
     order, settings, secrets = resolve(chosen, media, store, settings, peek=peek)
@@ -163,26 +163,26 @@ def _ask(
 
 def _healing(attempt: Callable[[], Outcome], watched: Watcher, tries: int) -> Outcome:
     """Runs until one succeeds, while what fails may heal by itself; each run has a record of its own."""
-    from builder.adapters import waiting
-    from builder.stages import verdict
+    from builder.diagnosis import classify
+    from builder.system import retry
 
     def heals(fault: BaseException) -> bool:
-        return isinstance(fault, BuilderError) and verdict.name(fault).proof.transient
+        return isinstance(fault, BuilderError) and classify.name(fault).proof.transient
 
     def told(fault: BaseException, seconds: float) -> None:
         cause = fault.proof.cause if isinstance(fault, BuilderError) else ""
         watched.note(f"{cause}: {fault}; trying again in {seconds:.0f} s")
 
-    return waiting.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=told)
+    return retry.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=told)
 
 
 def _look_at_host(decided: Plan, settings: Settings, watched: Watcher) -> str:
     """Say first how machines will run, and return it; a host that cannot run them is found out before hours of work."""
-    from builder.adapters import hypervisor
-    from builder.stages.twin import network
+    from builder.stages.test_vm import network
     from builder.stages.verify import VerifyInputs
+    from builder.vm import connection
 
-    with hypervisor.connect(settings.uri) as host:
+    with connection.connect(settings.uri) as host:
         accel = host.choose_accel(settings.accel, settings.require_kvm)
         for step in decided.steps:
             if isinstance(step.inputs, VerifyInputs) and step.action == "run":
@@ -195,9 +195,9 @@ def _cleaner(settings: Settings) -> Callable[[str], None]:
     """What removes the machines of a dead run."""
 
     def clean(run_id: str) -> None:
-        from builder.adapters import hypervisor
+        from builder.vm import connection
 
-        with hypervisor.connect(settings.uri) as host:
+        with connection.connect(settings.uri) as host:
             host.sweep(run_id)
 
     return clean

@@ -50,7 +50,7 @@ class State:
         Raises:
             RecipeError: the record is damaged.
         """
-        from builder import config
+        from builder.host import config
 
         recorded = config.load()
         self.media_dir = recorded.media

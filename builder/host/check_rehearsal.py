@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from builder.host import system as host_system
-from builder.host.libvirt_rows import missing_text
-from builder.host.row import Row
-from builder.host.system import System, install_line
+from builder.host import distro as host_system
+from builder.host.check_libvirt import missing_text
+from builder.host.distro import System, install_line
+from builder.host.finding import Row
 from builder.system import packages
 
 

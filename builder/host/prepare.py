@@ -12,18 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder import config
-from builder.adapters import daemon, process
 from builder.errors import BuilderError, HostError
-from builder.host import libvirt_rows, place_rows, sshd
-from builder.host import system as host_system
+from builder.host import check_libvirt, check_storage, config, sshd
+from builder.host import distro as host_system
+from builder.host.distro import System
+from builder.host.finding import read
 from builder.host.journal import Journal
-from builder.host.row import read
-from builder.host.system import System
-from builder.system import packages
+from builder.system import packages, process
+from builder.vm import daemon
 
 if TYPE_CHECKING:
-    from builder.adapters.libvirt_host import Inventory
+    from builder.vm.networks import Inventory
 
 # What the Makefile installs for `make run`, too.
 SECTIONS = ("environment", "run", "rehearsal")
@@ -90,8 +89,8 @@ def nat_steps(subnet: str, uri: str) -> list[Step]:
     Raises:
         RecipeError: the subnet cannot be used.
     """
-    from builder.adapters import netlink
-    from builder.host.net.plan import NatPlan, nat_faults, nat_xml, refuse
+    from builder.host.network.validate import NatPlan, nat_faults, nat_xml, refuse
+    from builder.system import netlink
 
     wanted = NatPlan(subnet)
     known = _inventory(uri)
@@ -108,11 +107,11 @@ def nat_steps(subnet: str, uri: str) -> list[Step]:
         raise HostError(f"libvirt has a network {wanted.name} with another subnet", hint="builder host restore")
 
     def do(journal: Journal) -> None:
-        from builder.adapters import libvirt_host
+        from builder.vm import networks
 
         if there is None:
             journal.record("network", uri=uri, name=wanted.name)
-        libvirt_host.define_network(uri, xml)
+        networks.define_network(uri, xml)
 
     return [Step(f"make the NAT network {wanted.name} with {subnet}", tuple(xml.splitlines()), do)]
 
@@ -151,12 +150,12 @@ def command_step(title: str, words: list[str], note: Callable[[Journal], None]) 
 
 def _packages(system: System, desktop: bool) -> Iterator[Step]:
     if system.manager is None:
-        missing = [name for name in libvirt_rows.NEEDED if not host_system.present(name)]
+        missing = [name for name in check_libvirt.NEEDED if not host_system.present(name)]
         if missing:
-            text = libvirt_rows.missing_text(system, missing)
+            text = check_libvirt.missing_text(system, missing)
             raise HostError("this host has neither apt-get nor dnf", text, "install these by hand, then again")
         return
-    wanted = {*SECTIONS, *(["desktop"] if desktop else []), *(["selinux"] if read(place_rows.ENFORCE) else [])}
+    wanted = {*SECTIONS, *(["desktop"] if desktop else []), *(["selinux"] if read(check_storage.ENFORCE) else [])}
     names = host_system.missing_packages(system.manager, packages.in_sections(wanted, system.manager))
     if not names:
         return
@@ -216,26 +215,26 @@ def _directories(wish: Wish) -> Iterator[Step]:
 
 def labels(wish: Wish) -> Iterator[Step]:
     """With SELinux, what QEMU may read and write has a type of its own; the policy keeps it over a relabelling."""
-    if not read(place_rows.ENFORCE).strip():
+    if not read(check_storage.ENFORCE).strip():
         return
     # With the directories above them that have no type either: QEMU has to pass through.
     unlabelled = [
         _topmost(path)
         for path in (wish.iso_dir, wish.store_dir)
-        if not (path.is_dir() and place_rows.labelled(place_rows.label_of(path)))
+        if not (path.is_dir() and check_storage.labelled(check_storage.label_of(path)))
     ]
     for path in dict.fromkeys(unlabelled):
         pattern = f"{path}(/.*)?"
-        words = ["semanage", "fcontext", "-a", "-t", place_rows.LABEL, pattern]
+        words = ["semanage", "fcontext", "-a", "-t", check_storage.LABEL, pattern]
         note = partial(Journal.record, kind="label", pattern=pattern, path=str(path))
         if not _has_rule(path):
-            yield command_step(f"give {path} the SELinux type {place_rows.LABEL}", words, note)
+            yield command_step(f"give {path} the SELinux type {check_storage.LABEL}", words, note)
         yield command_step(f"label what is in {path}", ["restorecon", "-R", str(path)], lambda _: None)
 
 
 def _topmost(path: Path) -> Path:
     """Return the topmost directory on the way that is not there yet, or that no rule of the policy knows."""
-    unknown = [each for each in (path, *path.parents) if not each.exists() or place_rows.unknown(each)]
+    unknown = [each for each in (path, *path.parents) if not each.exists() or check_storage.unknown(each)]
     return unknown[-1] if unknown else path
 
 
@@ -243,7 +242,7 @@ def _has_rule(path: Path) -> bool:
     """The policy has this type for the path already; semanage refuses to say it twice."""
     if host_system.program("matchpathcon") is None:
         return False
-    return place_rows.labelled(process.run(["matchpathcon", "-n", path], check=False).stdout)
+    return check_storage.labelled(process.run(["matchpathcon", "-n", path], check=False).stdout)
 
 
 def _make(folder: Path, journal: Journal) -> None:
@@ -265,22 +264,22 @@ def _pools(wish: Wish) -> Iterator[Step]:
 
 
 def _pool(uri: str, name: str, path: Path, new: bool, journal: Journal) -> None:
-    from builder.adapters import libvirt_host
+    from builder.vm import networks
 
     if new:
         journal.record("pool", uri=uri, name=name)
-    libvirt_host.define_pool(uri, name, path)
+    networks.define_pool(uri, name, path)
 
 
 def _inventory(uri: str) -> Inventory | None:
     """What libvirt has; None where it is not installed yet."""
-    if not any(host_system.program(name) for name in libvirt_rows.DAEMONS):
+    if not any(host_system.program(name) for name in check_libvirt.DAEMONS):
         return None
-    from builder.adapters import libvirt_host
+    from builder.vm import networks
 
     try:
         daemon.ensure(uri)
-        return libvirt_host.inventory(uri)
+        return networks.inventory(uri)
     except BuilderError:
         return None
 

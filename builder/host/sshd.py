@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from builder.adapters import process
 from builder.errors import BuilderError, HostError
-from builder.host import system as host_system
-from builder.host.row import Row, read
+from builder.host import distro as host_system
+from builder.host.finding import Row, read
+from builder.system import process
 
 CONFIG = Path("/etc/ssh/sshd_config")
 LINES = "# Put here by builder: the first value wins.\nUseDNS no\n"

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from builder.adapters.process import run
 from builder.errors import HostError
 from builder.system.packages import hint
+from builder.system.process import run
 
 VOLUME_ID = "CentOS 7 x86_64"
 APPLICATION_ID = "BUILDER REHEARSAL OF CENTOS 7.9.2009, NOT THE VENDOR'S"

@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from builder.adapters.process import run
 from builder.errors import HostError
 from builder.system.packages import hint
+from builder.system.process import run
 
 HERE = Path(__file__).parent
 INSTALLER = "opt/rehearsal"

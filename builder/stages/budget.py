@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder.console import size_text, time_text
+from builder.diagnosis.limits import TCG_FACTOR
 from builder.errors import VerifyError
 from builder.stage import Inputs
-from builder.stages.machines import TCG_FACTOR
 
 
 class BudgetInputs(Inputs):

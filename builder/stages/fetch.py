@@ -7,14 +7,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from builder.adapters import download, implant_md5, iso_inspect, local_file
-from builder.adapters.local_file import How
 from builder.errors import MediumError
-from builder.order import Order
+from builder.iso import inspect, media_checksum
+from builder.media import download, vendor_signature
+from builder.recipe.build_spec import Order
 from builder.rehearsal import medium as rehearsal
 from builder.stage import Inputs, Job, Ledger, Progress, Stage, Step, digest
-from builder.stages import vouching
-from builder.store import Store
+from builder.store.store import Store
+from builder.system import reflink
+from builder.system.reflink import How
 
 FILE = "medium.iso"
 FACTS = "medium.json"
@@ -55,7 +56,7 @@ def run(job: Job) -> None:
     given: FetchInputs = job.inputs
     if given.signed_by is not None and given.sha256 is not None:
         _unsigned(job)
-        said = vouching.require(job.out / FILE, given.sha256, given.signed_by, job.settings)
+        said = vendor_signature.require(job.out / FILE, given.sha256, given.signed_by, job.settings)
         job.progress.note(f"medium: {said}")
         facts = _describe(job.out)
     else:
@@ -63,7 +64,7 @@ def run(job: Job) -> None:
     job.progress.note(f"medium: {facts.volume_id}, {facts.file_size >> 20} MiB")
 
 
-def _get(job: Job) -> iso_inspect.MediumFacts:
+def _get(job: Job) -> inspect.MediumFacts:
     """The medium, whoever signed it."""
     target = job.out / FILE
     sha256: str | None = job.inputs.sha256
@@ -85,7 +86,7 @@ def _get(job: Job) -> iso_inspect.MediumFacts:
     return _describe(job.out)
 
 
-def make_rehearsal(folder: Path, work: Path, ledger: Ledger, progress: Progress) -> iso_inspect.MediumFacts:
+def make_rehearsal(folder: Path, work: Path, ledger: Ledger, progress: Progress) -> inspect.MediumFacts:
     """Make the content of a finished object by building a rehearsal medium out of this host's packages.
 
     Args:
@@ -119,23 +120,23 @@ def require_sum(iso: Path, shown: Path) -> None:
     Raises:
         MediumError: its content is not what was made.
     """
-    if implant_md5.verdict(iso) != "good":
+    if media_checksum.verdict(iso) != "good":
         raise MediumError(
             f"{shown} is damaged: its content does not fit the checksum implanted in it",
-            f"md5 implanted {iso_inspect.inspect(iso).md5 or 'none'}",
+            f"md5 implanted {inspect.inspect(iso).md5 or 'none'}",
             "--media rehearsal makes a new one",
         )
 
 
 def _take(file: Path, target: Path, sha256: str, *, link: bool) -> How:
-    got, how = local_file.take(file, target, link=link)
+    got, how = reflink.take(file, target, link=link)
     if got != sha256:
         raise MediumError(f"{file} changed while it was read", f"sha256 expected {sha256}\nsha256 found    {got}")
     return how
 
 
-def _describe(folder: Path) -> iso_inspect.MediumFacts:
-    facts = iso_inspect.inspect(folder / FILE)
+def _describe(folder: Path) -> inspect.MediumFacts:
+    facts = inspect.inspect(folder / FILE)
     (folder / FACTS).write_text(json.dumps(facts.as_dict(), indent=2) + "\n", encoding="utf-8")
     return facts
 

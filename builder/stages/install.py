@@ -5,19 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from builder.adapters import disk, host_facts, hypervisor, process
-from builder.adapters.domain_xml import Disk, MachineSpec, UserNet, render
-from builder.adapters.follow import LogFollower
-from builder.adapters.machine import Ending
+from builder.diagnosis import evidence
+from builder.diagnosis.causes import CAUSES
+from builder.diagnosis.classify import Verdict, of_ending
+from builder.diagnosis.limits import identity, keep_picture, stretched, tail, tightened
+from builder.diagnosis.watchdog import Watch
 from builder.errors import InstallError
-from builder.order import Order
+from builder.recipe.build_spec import Order
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage
-from builder.stages import answers, evidence, medium
-from builder.stages.machines import identity, keep_picture, stretched, tail, tightened
-from builder.stages.signs import CAUSES
-from builder.stages.verdict import Verdict, of_ending
-from builder.stages.watching import Watch
+from builder.stages import kickstart, remaster
+from builder.system import host_facts, process
+from builder.vm import connection, qemu_img
+from builder.vm.domain_xml import Disk, MachineSpec, UserNet, render
+from builder.vm.log_follower import LogFollower
+from builder.vm.machine import Ending
 
 FILE = "disk.raw"
 # The installer writes its log to a port of this name when there is one (Anaconda 21.48, anaconda_log.py).
@@ -69,13 +71,13 @@ def run(job: Job) -> None:
         InstallError: the guest ended in any other way than by powering itself off with our token said.
     """
     host_facts.require_space(job.out, job.inputs.disk_size, "the disk to install to")
-    disk.create(job.out / FILE, job.inputs.disk_size, "raw")
+    qemu_img.create(job.out / FILE, job.inputs.disk_size, "raw")
     evidence.keep_kickstart(job)
     reports = job.scratch / "ttyS1.log"
     log = job.scratch / "anaconda.log"
     screen = job.scratch / "ttyS0.log"
     console = job.evidence / evidence.CONSOLE
-    with hypervisor.connect(job.settings.uri) as host:
+    with connection.connect(job.settings.uri) as host:
         accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
         job.ledger.accel = accel.name
         job.progress.note(f"{accel.name.upper()}: {accel.why}")
@@ -115,7 +117,7 @@ def run(job: Job) -> None:
 def _spec(job: Job, accel: Literal["kvm", "tcg"], screen: Path, reports: Path, log: Path) -> MachineSpec:
     who = identity(job.run_id, "install")
     given = job.inputs
-    start = medium.boot(job.needs["medium"])
+    start = remaster.boot(job.needs["medium"])
     return MachineSpec(
         name=who.name,
         uuid=who.uuid,
@@ -131,7 +133,7 @@ def _spec(job: Job, accel: Literal["kvm", "tcg"], screen: Path, reports: Path, l
         firmware=given.firmware,
         nvram=job.scratch / "nvram.fd" if given.firmware == "uefi" else None,
         devices=given.devices,
-        disks=(Disk(job.out / FILE, "raw", answers.DISK_SERIAL),),
+        disks=(Disk(job.out / FILE, "raw", kickstart.DISK_SERIAL),),
         cdroms=start.cdroms,
         kernel=start.kernel,
         boot="cdrom",

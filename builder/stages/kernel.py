@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from builder.adapters import iso_inspect
 from builder.errors import MediumError
+from builder.iso import inspect
 from builder.stage import Inputs, Job, Ledger, Stage, Step, digest
 from builder.stages import fetch
-from builder.store import Store
+from builder.store.store import Store
 
 KERNEL = "vmlinuz"
 INITRD = "initrd.img"
@@ -36,7 +36,7 @@ def run(job: Job) -> None:
     """
     vendor = job.needs["fetch"] / fetch.FILE
     try:
-        iso_inspect.extract(vendor, {place: job.out / PLACES[place] for place in job.inputs.places})
+        inspect.extract(vendor, {place: job.out / PLACES[place] for place in job.inputs.places})
     except MediumError as fault:
         raise MediumError(
             "the medium has no kernel that could be started directly",

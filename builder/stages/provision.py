@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Literal
 
 from builder import images
-from builder.adapters import ansible, disk, guest, host_facts, hypervisor, provisions
-from builder.adapters.guest import GuestSession
-from builder.adapters.screen import last_line
+from builder.diagnosis import evidence
+from builder.diagnosis.limits import keep_picture, stretched
 from builder.errors import BuilderError, HostError, InstallError, UnreachableError
-from builder.order import Order
+from builder.guest import ansible, ssh
+from builder.guest.ssh import GuestSession
+from builder.recipe import provision_files
+from builder.recipe.build_spec import Order
 from builder.stage import Inputs, Job, Stage
-from builder.stages import evidence, install
-from builder.stages.machines import keep_picture, stretched
-from builder.stages.twin import Base, Twin, boot_twin, entered, require_well
+from builder.stages import install
+from builder.stages.test_vm import Base, Twin, boot_twin, entered, require_well
+from builder.system import host_facts
+from builder.vm import connection, qemu_img
+from builder.vm.screen import last_line
 
 FILE = install.FILE
 ROLE = "provision"
@@ -97,12 +101,12 @@ def run(job: Job) -> None:
         ansible.require()
     host_facts.require_space(job.out, job.inputs.disk_size, "the disk to provision")
     with _below(job) as base:
-        size = max(job.inputs.disk_size, disk.info(base.path).virtual_size)
+        size = max(job.inputs.disk_size, qemu_img.info(base.path).virtual_size)
         _boot_and_provision(job, Base(base.path, base.format, size))
         overlay = job.scratch / f"{ROLE}.qcow2"
         with job.ledger.spend("convert", overlay.stat().st_blocks * 512):
-            disk.convert(overlay, "qcow2", job.out / FILE, "raw")
-            disk.grow(job.out / FILE, "raw", size)
+            qemu_img.convert(overlay, "qcow2", job.out / FILE, "raw")
+            qemu_img.grow(job.out / FILE, "raw", size)
 
 
 @contextmanager
@@ -122,11 +126,11 @@ def _below(job: Job) -> Iterator[Base]:
 def _boot_and_provision(job: Job, base: Base) -> None:
     secret = job.scratch / "key"
     secret.touch(mode=0o600)
-    secret.write_bytes(guest.make_private_key())
-    key = guest.load_key(secret)
+    secret.write_bytes(ssh.make_private_key())
+    key = ssh.load_key(secret)
     with (
         job.ledger.spend("guest"),
-        hypervisor.connect(job.settings.uri) as host,
+        connection.connect(job.settings.uri) as host,
         ThreadPoolExecutor(1, thread_name_prefix=ROLE) as pool,
         # Inside the pool: when anything fails the machine goes first, and what waits for it ends by itself.
         ExitStack() as machines,
@@ -135,7 +139,7 @@ def _boot_and_provision(job: Job, base: Base) -> None:
         # What it does beyond booting is nobody's to guess: the recipe's own limits hold.
         limits = stretched(job.settings.patience, accel.name)
         job.ledger.accel = accel.name
-        twin = boot_twin(job, host, accel, ROLE, base, (key, guest.public_line(key)), machines)
+        twin = boot_twin(job, host, accel, ROLE, base, (key, ssh.public_line(key)), machines)
         work = pool.submit(_provision, job, twin, secret, limits.quiet)
         started = time.monotonic()
         try:
@@ -197,7 +201,7 @@ def _provision(job: Job, twin: Twin, secret: Path, quiet: float) -> None:
 
 def _taken(job: Job, name: str, sha256: str) -> Path:
     target = job.scratch / "sources" / name
-    return target if target.exists() else provisions.take(name, sha256, job.settings.provisions, target)
+    return target if target.exists() else provision_files.take(name, sha256, job.settings.provisions, target)
 
 
 def _put(session: GuestSession, path: str, content: bytes, mode: int) -> None:

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import builder
-from builder import images, signing
-from builder.adapters import dsse, libvirt_host, process
+from builder import images
 from builder.errors import PublishError
-from builder.objects import Record, recorded
-from builder.order import Order
+from builder.provenance import dsse, keys
+from builder.recipe.build_spec import Order
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage
 from builder.stages import budget, provenance, seal, verify
 from builder.stages.budget import BudgetInputs
-from builder.store import Store
+from builder.store.objects import Record, recorded
+from builder.store.store import Store
+from builder.system import process
+from builder.vm import networks
 
 FILE = "published.json"
 LIBRARIES = ("libvirt-python", "pycdlib", "paramiko", "jinja2", "pykickstart", "cyclonedx-python-lib")
@@ -93,7 +95,7 @@ def run(job: Job) -> None:
     }
     bill = job.out / images.SBOM
     bill.write_bytes(_bill(name, facts["sha256"], made["seal"].created, told))
-    key = signing.chosen()
+    key = keys.chosen()
 
     def attest(subjects: Mapping[str, str]) -> bytes:
         asked = {"recipe": job.inputs.recipe, "image": name, "rehearsal": job.inputs.rehearsal, "run": job.run_id}
@@ -119,7 +121,7 @@ def run(job: Job) -> None:
 def _bill(name: str, sha256: str, sealed: str, verified: Mapping[str, Any]) -> bytes:
     """What is in the image, as its first booted copy told."""
     # Dear to load, and every plan loads this module.
-    from builder.adapters import sbom
+    from builder.provenance import sbom
 
     twin: dict[str, Any] = next(iter(verified["twins"].values()), {})
     packages = twin.get("packages", ())
@@ -170,10 +172,10 @@ def _tools(uri: str) -> dict[str, str]:
     """Name the version of each program and library that had a part in the image."""
     programs = {
         "qemu-img": ["qemu-img", "--version"],
-        "qemu": [libvirt_host.emulator(uri), "--version"],
+        "qemu": [networks.emulator(uri), "--version"],
     }
     tools = {name: process.run(argv).stdout.splitlines()[0] for name, argv in programs.items()}
-    tools["libvirt"] = libvirt_host.version()
+    tools["libvirt"] = networks.version()
     return tools | {name: version(name) for name in LIBRARIES}
 
 

@@ -6,12 +6,12 @@ import json
 from dataclasses import replace
 from typing import Literal
 
-from builder.adapters import disk, secret_scan
 from builder.errors import VerifyError
-from builder.hashing import sha256_file
-from builder.order import Order
+from builder.recipe.build_spec import Order
 from builder.stage import Inputs, Job, Stage
-from builder.stages import install
+from builder.stages import install, secret_scan
+from builder.system.digests import sha256_file
+from builder.vm import qemu_img
 
 FILE = "disk.qcow2"
 FACTS = "seal.json"
@@ -48,16 +48,16 @@ def run(job: Job) -> None:
             "an image must hold no secret: see what the kickstart's %post leaves behind",
         )
     with job.ledger.spend("convert", allocated):
-        disk.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
-        disk.check(sealed)
-        if not disk.same(raw, "raw", sealed, "qcow2"):
+        qemu_img.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
+        qemu_img.check(sealed)
+        if not qemu_img.same(raw, "raw", sealed, "qcow2"):
             raise VerifyError("the sealed disk does not hold the bytes of the installed one", str(sealed))
     with job.ledger.spend("hash", sealed.stat().st_size):
         digest = sha256_file(sealed)
     facts = {
         "sha256": digest,
         "size": sealed.stat().st_size,
-        "virtual_size": disk.info(sealed).virtual_size,
+        "virtual_size": qemu_img.info(sealed).virtual_size,
         "format": "qcow2",
         "compression": job.inputs.compression,
     }

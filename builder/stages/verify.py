@@ -12,15 +12,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-from builder.adapters import guest, hypervisor
-from builder.adapters.screen import last_line
+from builder.diagnosis import evidence
+from builder.diagnosis.limits import keep_picture
 from builder.errors import BuilderError, VerifyError
-from builder.hashing import sha256_file
-from builder.order import Order
+from builder.guest import ssh
+from builder.recipe.build_spec import Order
 from builder.stage import Inputs, Job, Stage
-from builder.stages import evidence, seal
-from builder.stages.machines import keep_picture
-from builder.stages.twin import Base, Twin, TwinReport, boot_twin, examine, require_well
+from builder.stages import seal
+from builder.stages.test_vm import Base, Twin, TwinReport, boot_twin, examine, require_well
+from builder.system.digests import sha256_file
+from builder.vm import connection
+from builder.vm.screen import last_line
 
 FILE = "verify.json"
 ROLES = ("twin-a", "twin-b")
@@ -78,10 +80,10 @@ def run(job: Job) -> None:
 
 def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, TwinReport, TwinReport]:
     """How the copies were run (`kvm` or `tcg`), and what they showed."""
-    key = guest.make_keypair()
+    key = ssh.make_keypair()
     with (
         job.ledger.spend("guest"),
-        hypervisor.connect(job.settings.uri) as host,
+        connection.connect(job.settings.uri) as host,
         ThreadPoolExecutor(len(ROLES), thread_name_prefix="twin") as pool,
         # Inside the pool: when anything fails the machines go first, and what waits for them ends by itself.
         ExitStack() as machines,

@@ -1,1 +1,1 @@
-"""What all else rests on: programs, files and packages of the host."""
+"""Programs, files, locks, signals, devices and network links of the host's operating system."""

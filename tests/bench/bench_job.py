@@ -24,15 +24,17 @@ from typing import Any
 
 from builder import console, recipe
 from builder.cli.state import search_path
-from builder.pipeline import execute, plan, stages_of
+from builder.pipeline.execute import execute
+from builder.pipeline.pipelines import stages_of
+from builder.pipeline.plan import plan
+from builder.pipeline.resolve import resolve
 from builder.rehearsal import medium as rehearsal
-from builder.resolve import resolve
-from builder.secrets import Secrets
 from builder.settings import Settings
 from builder.stage import Job, Ledger
-from builder.stages import install, medium
-from builder.stages.answers import DISK_SERIAL
-from builder.store import Store
+from builder.stages import install, remaster
+from builder.stages.kickstart import DISK_SERIAL
+from builder.store.secrets import Secrets
+from builder.store.store import Store
 from tests.conftest import Silent
 from tests.fakes.boot_sector import boot_sector, cd_image
 
@@ -122,7 +124,7 @@ def off_to_over(folder: Path) -> float:
     folders = {name: folder / name for name in ("medium", "answers", "out", "scratch", "evidence")}
     for one in folders.values():
         one.mkdir(mode=0o711)
-    cd_image(folders["medium"] / medium.FILE, boot_sector(ttys1=f"BUILDER INSTALLED {TOKEN}\n".encode()))
+    cd_image(folders["medium"] / remaster.FILE, boot_sector(ttys1=f"BUILDER INSTALLED {TOKEN}\n".encode()))
     job = Job(
         run_id=f"bench-{os.getpid()}-{folder.name}",
         digest="d" * 64,
@@ -223,7 +225,7 @@ def packer(folder: Path, iso: Path, *, compressed: bool) -> None:
 def against_packer(folder: Path, iso: Path, told: Any) -> None:
     """Both by turns, so that a busy minute hits all of them."""
     digests = {stage["stage"]: stage["digest"] for stage in told["stages"]}
-    remastered = folder / "artifacts" / ".store" / "objects" / digests["medium"] / medium.FILE
+    remastered = folder / "artifacts" / ".store" / "objects" / digests["medium"] / remaster.FILE
     ours = [sys.executable, "-m", "tests.bench.bench_job", str(folder / "artifacts"), str(iso)]
     kinds: dict[str, Callable[[], object]] = {
         "builder": lambda: subprocess.run(ours, check=True, capture_output=True),

@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 
-from builder import images, runs
-from builder.adapters import hypervisor
-from builder.adapters.waiting import until
+from builder import images
 from builder.errors import BuilderError
-from builder.pipeline import execute, plan
+from builder.pipeline.execute import execute
+from builder.pipeline.plan import plan
 from builder.settings import Patience, Settings
 from builder.stage import Inputs, Job, Stage
-from builder.stages import install, medium
+from builder.stages import install, remaster
 from builder.stages.install import InstallInputs
-from builder.store import Store
+from builder.store import runs
+from builder.store.store import Store
+from builder.system.retry import until
+from builder.vm import connection
 from tests.fakes.boot_sector import boot_sector, cd_image
 from tests.pipeline.conftest import memory_path
 from tests.pipeline.toys import Watcher
@@ -70,7 +72,7 @@ def _medium(job: Job) -> None:
     if job.inputs.reports:
         given["ttys1"] = f"BUILDER INSTALLED {job.digests['answers']}\n".encode()
     cd_image(job.scratch / "cd.iso", boot_sector(**given))
-    (job.scratch / "cd.iso").rename(job.out / medium.FILE)
+    (job.scratch / "cd.iso").rename(job.out / remaster.FILE)
 
 
 def _machine(order: SectorOrder) -> InstallInputs:
@@ -119,7 +121,7 @@ class Machines:
 
     def clean(self, run_id: str) -> None:
         """End the machines of a dead run."""
-        with hypervisor.connect(self.uri) as host:
+        with connection.connect(self.uri) as host:
             host.sweep(run_id)
 
     def fails(self, order: SectorOrder, **patience: float) -> tuple[BuilderError, Path]:
@@ -164,7 +166,7 @@ class _Named:
 def uri() -> Iterator[str]:
     """libvirt of this user, with its daemons up."""
     chosen = Settings(Path(), (), ()).uri
-    with hypervisor.connect(chosen):
+    with connection.connect(chosen):
         yield chosen
 
 

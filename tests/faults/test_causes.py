@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 import builder
-from builder.adapters.machine import Ending
+from builder.diagnosis import classify
+from builder.diagnosis.causes import CAUSES, SIGNS
 from builder.errors import HostError, InstallError, MediumError
-from builder.stages import verdict
-from builder.stages.signs import CAUSES, SIGNS
+from builder.vm.machine import Ending
 from tests.faults.test_guest_words import SAID
 
 GONE = Ending("failed", 1.0, "QEMU ended unexpectedly")
 
 
 def test_every_cause_is_reached_by_a_sign_or_an_ending() -> None:
-    text = "".join((Path(builder.__file__).parent / "stages" / f"{name}.py").read_text() for name in
-                   ("verdict", "watching", "install"))  # fmt: skip
+    text = "".join((Path(builder.__file__).parent / f"{name}.py").read_text() for name in
+                   ("diagnosis/classify", "diagnosis/watchdog", "stages/install"))  # fmt: skip
     used = {node.value for node in ast.walk(ast.parse(text.replace("from __future__ import annotations", "")))
             if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # fmt: skip
     assert CAUSES.keys() <= {sign.cause for sign in SIGNS} | used
@@ -59,15 +59,15 @@ dracut Warning: Killing all remaining processes
 Powering off.
 [  333.3] Power down.
 """
-    assert verdict.judge(good, "console") is None
-    assert verdict.judge(good, "console", proof=False) is None
-    assert verdict.judge(good, "console", "system", proof=False) is None
+    assert classify.judge(good, "console") is None
+    assert classify.judge(good, "console", proof=False) is None
+    assert classify.judge(good, "console", "system", proof=False) is None
 
 
 @pytest.mark.parametrize("words", SAID, ids=lambda words: words.cause)
 def test_words_are_found_in_the_middle_of_others(words: object) -> None:
     said, cause = words.ttys0.replace("\x1b[7m", "").replace("\x1b[0m", ""), words.cause  # type: ignore[attr-defined]
-    found = verdict.judge(f"Installing x (1/2)\n{said}\n[anaconda] 1:main* 2:shell", "console", proof=False)
+    found = classify.judge(f"Installing x (1/2)\n{said}\n[anaconda] 1:main* 2:shell", "console", proof=False)
     # What only an event tells has no words.
     assert (found.cause.name if found else cause) == cause
 
@@ -79,7 +79,7 @@ def test_words_are_shown_in_their_lines() -> None:
         "fatal error and installation will be aborted.  The details of this error are:\n\ncopying\n"
         "cp: cannot stat 'x': No such file\n\nPress enter to exit.\n[anaconda] 1:main* 2:shell\n"
     )
-    found = verdict.judge(text, "console")
+    found = classify.judge(text, "console")
     assert found is not None
     fault = found.told(InstallError, "install")
     assert fault.details.splitlines() == [
@@ -91,11 +91,11 @@ def test_words_are_shown_in_their_lines() -> None:
     assert fault.proof.line.endswith("are: copying cp: cannot stat 'x': No such file")
     hub = " 4) [x] Software\n 5) [!] Root password\n 6) [x] User\n\n"
     prompt = "  Please make your choice from above ['q' to quit | 'b' to begin installation |\n"
-    open_item = verdict.judge(hub + prompt, "console")
+    open_item = classify.judge(hub + prompt, "console")
     assert open_item is not None
     assert open_item.words.splitlines()[0] == "[!] Root password"
     # Where the prompt is all there is, it is the line.
-    alone = verdict.judge("Press enter to exit.", "console")
+    alone = classify.judge("Press enter to exit.", "console")
     assert alone is not None
     assert (alone.cause.name, alone.line) == ("question", "Press enter to exit.")
 
@@ -113,7 +113,7 @@ def test_words_are_shown_in_their_lines() -> None:
     ],
 )
 def test_the_end_of_qemu(log: str, oom: bool, how: str, cause: str) -> None:
-    found = verdict.of_ending(Ending(how, 1.0, "gone"), {}, log, oom=oom)  # type: ignore[arg-type]
+    found = classify.of_ending(Ending(how, 1.0, "gone"), {}, log, oom=oom)  # type: ignore[arg-type]
     assert found.cause.name == cause
     assert found.line
 
@@ -128,7 +128,7 @@ def test_the_end_of_qemu(log: str, oom: bool, how: str, cause: str) -> None:
     ],
 )
 def test_mirrors(details: str, cause: str, transient: bool) -> None:
-    fault = verdict.name(MediumError("no mirror gave the install medium x.iso", details))
+    fault = classify.name(MediumError("no mirror gave the install medium x.iso", details))
     assert (fault.proof.cause, fault.proof.transient) == (cause, transient)
 
 
@@ -158,13 +158,13 @@ def test_mirrors(details: str, cause: str, transient: bool) -> None:
     ],
 )
 def test_words_of_this_host(details: str, cause: str) -> None:
-    assert verdict.name(HostError("it failed", details)).proof.cause == cause
+    assert classify.name(HostError("it failed", details)).proof.cause == cause
 
 
 def test_what_a_script_said_last_is_told() -> None:
     """The reason for its end comes after what went well."""
     done = "Created symlink /etc/systemd/system/multi-user.target.wants/builder-first-boot.service.\n" * 3
     said = f"There was an error running the kickstart script at line 39.\n\n{done}the licence server does not answer\n"
-    found = verdict.judge(said, "console")
+    found = classify.judge(said, "console")
     assert found is not None
     assert found.shown.endswith("the licence server does not answer")

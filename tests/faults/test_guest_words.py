@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from builder import runs
 from builder.stages.install import FILE
-from builder.store import Store
+from builder.store import runs
+from builder.store.store import Store
 from tests.fault_table import FaultRow
 from tests.faults.conftest import CRYPT, GOOD, PASSWORD, Machines, SectorOrder, verdict_of
 

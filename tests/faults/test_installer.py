@@ -12,17 +12,20 @@ from typing import Any
 
 import pytest
 
-from builder.adapters import kickstart, process
 from builder.errors import BuilderError
-from builder.pipeline import execute, plan
+from builder.kickstart import render
+from builder.pipeline.execute import execute
+from builder.pipeline.plan import plan
 from builder.rehearsal.installer import faults
 from builder.settings import Patience
 from builder.stage import Inputs, Job, Stage
-from builder.stages import answers, fetch, install, medium
+from builder.stages import fetch, install, remaster
+from builder.stages import kickstart as answers
 from builder.stages.fetch import FetchInputs
 from builder.stages.install import InstallInputs
-from builder.stages.medium import MediumInputs
-from builder.store import Store
+from builder.stages.remaster import MediumInputs
+from builder.store.store import Store
+from builder.system import process
 from tests.fault_table import FaultRow
 from tests.faults.conftest import GOOD, Machines, verdict_of
 
@@ -45,7 +48,7 @@ class Secrets:
 
 def _answers(job: Job) -> None:
     """The kickstart of pipelines/centos7-minimal.yaml."""
-    texts = kickstart.collect("centos7-minimal.ks.j2", [ROOT / "kickstarts"])
+    texts = render.collect("centos7-minimal.ks.j2", [ROOT / "kickstarts"])
     given = answers.AnswersInputs(
         template="centos7-minimal.ks.j2", templates=texts, vars=VARS, disk_serial=answers.DISK_SERIAL, password_mac=""
     )
@@ -55,13 +58,13 @@ def _answers(job: Job) -> None:
 def stages(iso: Path, fault: str) -> tuple[Stage, ...]:
     """The real stages up to the install; the installer is told its fault on its command line."""
     got = FetchInputs(sha256=hashlib.sha256(iso.read_bytes()).hexdigest(), rehearsal=None)
-    words = (*medium.KERNEL_ARGS, f"rehearsal.fault={fault}", "rehearsal.wait=3")
+    words = (*remaster.KERNEL_ARGS, f"rehearsal.fault={fault}", "rehearsal.wait=3")
     made = MediumInputs(delivery="seed", memory=GIB, disk_size=4 * GIB, firmware="bios", kernel_args=words)
     machine = InstallInputs(vcpus=2, memory=GIB, firmware="bios", devices="virtio", machine="q35", disk_size=4 * GIB)
     return (
         replace(fetch.STAGE, inputs=lambda _: got),
         Stage("answers", 1, (), lambda _: Inputs(), _answers, "answers"),
-        replace(medium.STAGE, inputs=lambda _: made),
+        replace(remaster.STAGE, inputs=lambda _: made),
         replace(install.STAGE, inputs=lambda _: machine),
     )
 

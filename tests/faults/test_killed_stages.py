@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from builder.pipeline import execute, plan
+from builder.pipeline.execute import execute
+from builder.pipeline.plan import plan
 from builder.settings import Settings
-from builder.store import Store
+from builder.store.store import Store
 from tests.adapters.media import vendor
 from tests.fault_table import FaultRow
 from tests.faults.conftest import SectorSecrets

@@ -17,15 +17,15 @@ from typing import Literal
 
 import pytest
 
-from builder import runs
-from builder.adapters import disk, hypervisor
-from builder.adapters.domain_xml import Disk, MachineSpec
-from builder.adapters.machine import Machine
-from builder.adapters.waiting import until
+from builder.diagnosis import watchdog
+from builder.diagnosis.classify import of_ending
 from builder.errors import Interrupted
-from builder.interrupt import one_interrupt
-from builder.stages import watching
-from builder.stages.verdict import of_ending
+from builder.store import runs
+from builder.system.retry import until
+from builder.system.signals import one_interrupt
+from builder.vm import connection, qemu_img
+from builder.vm.domain_xml import Disk, MachineSpec
+from builder.vm.machine import Machine
 from tests.fakes.boot_sector import TTYS0, boot_sector, disk_image, flood_lines
 from tests.fault_table import FaultRow
 from tests.faults.conftest import GOOD, MIB, Acting, Machines, SectorOrder, verdict_of
@@ -61,7 +61,7 @@ def test_destroyed_machine(machines: Machines, fault_row: FaultRow) -> None:
     with fault_row("somebody destroys the domain in mid-install", place=machines.place) as row:
 
         def destroy() -> None:
-            with hypervisor.connect(machines.uri) as host:
+            with connection.connect(machines.uri) as host:
                 (run_id,) = {run for run in host.machines().values() if (machines.settings.runs / run).exists()}
                 row.now()
                 host.sweep(run_id)
@@ -149,7 +149,7 @@ def broken_qcow2(machines: Machines, end: Literal["hang", "write"]) -> Path:
     """
     raw, image = machines.place / "disk.raw", machines.place / "disk.qcow2"
     disk_image(raw, boot_sector(end=end))
-    disk.convert(raw, "raw", image, "qcow2", compression="zlib")
+    qemu_img.convert(raw, "raw", image, "qcow2", compression="zlib")
     with image.open("r+b") as file:
         if end == "hang":
             # The header's l1_table_offset, the first L2 table, its first entry.
@@ -183,7 +183,7 @@ def test_broken_disk(end: Literal["hang", "write"], what: str, machines: Machine
     )
     with (
         fault_row(f"the machine's qcow2 cannot be {what}", place=machines.place) as row,
-        hypervisor.connect(machines.uri) as host,
+        connection.connect(machines.uri) as host,
     ):
         with host.boot(spec, machines.place / "console") as machine:
             row.now()
@@ -228,7 +228,7 @@ def test_ten_mebibytes_of_console(machines: Machines, fault_row: FaultRow) -> No
 
 def test_endless_console(machines: Machines, fault_row: FaultRow, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guest that writes for ever must not fill the host's disk; here 64 KiB are too much."""
-    monkeypatch.setattr(watching, "FLOOD", 1 << 16)
+    monkeypatch.setattr(watchdog, "FLOOD", 1 << 16)
     with fault_row("the guest writes without end", place=machines.place) as row:
         fault, folder = machines.fails(SectorOrder({"flood": [TTYS0, 1 << 30]}))
         row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
@@ -283,7 +283,7 @@ def test_killed_builder_in_install(machines: Machines, fault_row: FaultRow) -> N
 def test_parallel_machines_have_ports_of_their_own(machines: Machines, fault_row: FaultRow) -> None:
     """Five at once, while the port that the first got is wanted by all: each asks the kernel, none is guessed."""
     with fault_row("five machines want a port at once", kind="mend", place=machines.place) as row, ExitStack() as stack:
-        host = stack.enter_context(hypervisor.connect(machines.uri))
+        host = stack.enter_context(connection.connect(machines.uri))
         row.now()
 
         def boot(number: int) -> Machine:

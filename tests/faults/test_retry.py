@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from builder import runs
-from builder.adapters import waiting
+from builder.diagnosis import classify
 from builder.errors import BuilderError, HostError, InstallError
 from builder.stage import Job, Stage
-from builder.stages import verdict
+from builder.store import runs
+from builder.system import retry
 from tests.adapters.media import vendor
 from tests.fault_table import FaultRow
 from tests.pipeline import toys
@@ -44,13 +44,13 @@ def heal(folder: Path, stages: tuple[Stage, ...], tries: int = 3) -> list[str]:
     causes: list[str] = []
 
     def heals(fault: BaseException) -> bool:
-        return isinstance(fault, BuilderError) and verdict.name(fault).proof.transient
+        return isinstance(fault, BuilderError) and classify.name(fault).proof.transient
 
     def told(fault: BaseException, _seconds: float) -> None:
         assert isinstance(fault, BuilderError)
         causes.append(fault.proof.cause)
 
-    waiting.again(lambda: toys.run_in(folder, stages=stages), heals=heals, tries=tries, first=0.01, told=told)
+    retry.again(lambda: toys.run_in(folder, stages=stages), heals=heals, tries=tries, first=0.01, told=told)
     return causes
 
 
@@ -77,7 +77,7 @@ def test_what_heals_is_tried_again(cause: str, words: str, memory_path: Path, fa
 
 def test_what_does_not_heal_ends_it(memory_path: Path, fault_row: FaultRow) -> None:
     with fault_row("kickstart error; --retry-transient", place=memory_path) as row:
-        fault = verdict.judge("The following problem occurred on line 3 of the kickstart file: x", "console")
+        fault = classify.judge("The following problem occurred on line 3 of the kickstart file: x", "console")
         assert fault is not None
         with pytest.raises(InstallError) as caught:
             heal(memory_path, failing(1, fault.told(InstallError, "install")))

@@ -16,16 +16,18 @@ from typing import Any
 
 import pytest
 
-from builder import images, runs
+from builder import images
 from builder.errors import BuilderError
-from builder.pipeline import execute, plan
+from builder.pipeline.execute import execute
+from builder.pipeline.plan import plan
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage, Step
-from builder.stages import answers, fetch, install, medium, seal
+from builder.stages import fetch, install, kickstart, remaster, seal
 from builder.stages.fetch import FetchInputs
-from builder.stages.medium import MediumInputs
+from builder.stages.remaster import MediumInputs
 from builder.stages.seal import SealInputs
-from builder.store import Store
+from builder.store import runs
+from builder.store.store import Store
 from tests.adapters.media import vendor
 from tests.fault_table import FaultRow
 from tests.faults.conftest import SectorSecrets
@@ -113,7 +115,7 @@ class RealOrder:
 
 def _answers(job: Job) -> None:
     text = "cdrom\nclearpart --all\nreqpart\npart / --size=2048 --grow\npoweroff\n"
-    (job.out / answers.FILE).write_text(text)
+    (job.out / kickstart.FILE).write_text(text)
 
 
 def _install(job: Job) -> None:
@@ -127,7 +129,7 @@ def real_stages(iso: Path) -> tuple[Stage, ...]:
     return (
         replace(fetch.STAGE, inputs=lambda _: got),
         Stage("answers", 1, (), lambda _: Inputs(), _answers, "answers"),
-        replace(medium.STAGE, needs=("fetch", "answers"), inputs=lambda _: given),
+        replace(remaster.STAGE, needs=("fetch", "answers"), inputs=lambda _: given),
         Stage("install", 1, ("medium",), lambda _: Inputs(), _install, "install"),
         replace(seal.STAGE, inputs=lambda _: SealInputs(compression="zstd")),
     )

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import config
 from builder.errors import RecipeError
-from builder.host import check, libvirt_rows, network_rows, place_rows, sshd
-from builder.host.row import Row
+from builder.host import check, check_libvirt, check_network, check_storage, config, sshd
+from builder.host.finding import Row
 from tests.host.conftest import Cell
 
 SOURCE = Path(__file__).parents[2]
@@ -69,23 +68,23 @@ def test_nobody_cannot_pass_a_closed_directory(tmp_path: Path) -> None:
     for folder in (shut, *[path for path in shut.parents if path.is_relative_to("/tmp/pytest-of-root")]):
         folder.chmod(0o755)
     shut.parent.chmod(0o700)
-    row = place_rows.reach(shut, "nobody")
+    row = check_storage.reach(shut, "nobody")
     closed = Path(row.mend.rpartition(" ")[2])
     assert (row.state, closed.stat().st_mode & 0o001) == ("fail", 0)
     assert shut.is_relative_to(closed)
-    assert place_rows.reach(shut, pwd.getpwuid(0).pw_name).state == "ok"
-    assert place_rows.reach(Path("/usr"), "nobody").state == "ok"
+    assert check_storage.reach(shut, pwd.getpwuid(0).pw_name).state == "ok"
+    assert check_storage.reach(Path("/usr"), "nobody").state == "ok"
 
 
 def test_a_daemon_that_hangs_is_a_finding(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(tmp_path / "mute"))
         mute.listen()
-        assert libvirt_rows.ask(f"qemu+unix:///system?socket={tmp_path}/mute") is None
+        assert check_libvirt.ask(f"qemu+unix:///system?socket={tmp_path}/mute") is None
 
 
 def test_a_refusal_is_a_finding() -> None:
-    assert isinstance(libvirt_rows.ask("qemu+unix:///system?socket=/nonexistent"), Exception)
+    assert isinstance(check_libvirt.ask("qemu+unix:///system?socket=/nonexistent"), Exception)
 
 
 def test_an_ordinary_user_is_told_to_ask_for_root(tmp_path: Path) -> None:
@@ -111,8 +110,8 @@ def test_chains_that_drop_what_is_forwarded() -> None:
         {"family": "inet", "table": "filter", "name": "plain"},
     ]
     told = json.dumps({"nftables": [{"metainfo": {}}, *({"chain": chain} for chain in chains)]})
-    assert network_rows.nft_drops(told) == ["nft inet filter forward", "nft bridge filter forward"]
-    assert network_rows.nft_drops("") == []
+    assert check_network.nft_drops(told) == ["nft inet filter forward", "nft bridge filter forward"]
+    assert check_network.nft_drops("") == []
 
 
 def test_traps_of_the_firewall(equipped: tuple[Cell, Cell]) -> None:

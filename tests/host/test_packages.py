@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import process
 from builder.errors import HostError
-from builder.host import prepare, system
-from builder.system import packages
+from builder.host import distro, prepare
+from builder.system import packages, process
 from tests.host.conftest import SOURCE
 
 SECTIONS = {"base", "environment", "run", "rehearsal", "desktop", "selinux", "optional", "test", "bench"}
@@ -100,13 +99,13 @@ def test_a_missing_program_is_hinted_at_by_its_package(redhat: Path, monkeypatch
 
 def test_install_lines_for_both_managers() -> None:
     wanted = ["qemu-img", "mcopy", "qemu-img"]
-    assert system.install_line(system.System("d", "apt", True), wanted).endswith(" qemu-utils mtools")
-    assert system.install_line(system.System("r", "dnf", True), wanted) == "dnf install -y qemu-img mtools"
-    assert system.install_line(system.System("u", None, True), wanted) == "install qemu-utils mtools"
+    assert distro.install_line(distro.System("d", "apt", True), wanted).endswith(" qemu-utils mtools")
+    assert distro.install_line(distro.System("r", "dnf", True), wanted) == "dnf install -y qemu-img mtools"
+    assert distro.install_line(distro.System("u", None, True), wanted) == "install qemu-utils mtools"
 
 
 def test_installed_packages_are_found_by_dpkg() -> None:
-    assert system.missing_packages("apt", ["dpkg", "no-such-package", "make"]) == ["no-such-package"]
+    assert distro.missing_packages("apt", ["dpkg", "no-such-package", "make"]) == ["no-such-package"]
 
 
 def test_make_and_host_prepare_install_the_same_packages(redhat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +120,7 @@ def test_make_and_host_prepare_install_the_same_packages(redhat: Path, monkeypat
     monkeypatch.setenv("PATH", str(redhat))
     wanted = packages.in_sections(prepare.SECTIONS, "dnf")
     assert ["gcc", *words[3:]] == wanted
-    assert system.missing_packages("dnf", wanted) == []
+    assert distro.missing_packages("dnf", wanted) == []
 
 
 def test_make_names_what_an_ordinary_user_cannot_install(redhat: Path) -> None:

@@ -10,10 +10,10 @@ from typing import Literal
 
 import pytest
 
-from builder.adapters import daemon
-from builder.host import prepare, system
+from builder.host import distro, prepare
 from builder.host.journal import Journal
 from builder.host.undo import restore
+from builder.vm import daemon
 from tests.host.conftest import World
 
 
@@ -120,7 +120,7 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(prepare, "DISPLAY_MANAGER", folder / "display-manager.service")
-    debian = system.System("d", "apt", True)
+    debian = distro.System("d", "apt", True)
 
     def steps() -> list[prepare.Step]:
         return [*prepare.services(debian), *prepare.desktop(debian)]
@@ -130,7 +130,7 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
     there.mkdir()
 
     def first(manager: Literal["apt", "dnf"]) -> str:
-        return next(prepare.services(system.System("", manager, True))).details[0].rpartition(" ")[2]
+        return next(prepare.services(distro.System("", manager, True))).details[0].rpartition(" ")[2]
 
     assert {"apt": first("apt"), "dnf": first("dnf")} == names
     # Both installed: RHEL 8 enables the one, RHEL 9 the many.

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from builder.host import firmware, place_rows, prepare
+from builder.host import check_storage, firmware, prepare
 from builder.host.firmware import Uefi
 from tests.fakes import redhat
 from tests.host.conftest import SCREENS, Cell, cell
 
-EMULATOR = "from builder.adapters import libvirt_host; print(libvirt_host.emulator('qemu:///system'))"
+EMULATOR = "from builder.vm import networks; print(networks.emulator('qemu:///system'))"
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_prepare_twice_and_restore(host: Cell, tmp_path: Path) -> None:
     assert [f"{name} --timeout 120" in log for name in ("virtqemud", "virtnetworkd", "virtstoraged")] == [True] * 3
     assert json.loads((state / "rules").read_text()) == {f"{tmp_path}/kvm(/.*)?": "virt_image_t"}
     for path in (tmp_path / "kvm", tmp_path / "kvm/iso", tmp_path / "kvm/store"):
-        assert place_rows.labelled(place_rows.label_of(path)), path
+        assert check_storage.labelled(check_storage.label_of(path)), path
     second = host.builder("host", "prepare", *words)
     assert (second.returncode, second.stdout, second.stderr) == (0, "nothing to do\n", "")
 
@@ -82,7 +82,7 @@ def test_a_rehearsal_medium_is_brought_from_elsewhere(host: Cell) -> None:
 
 def test_directories_without_a_type_of_their_own_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enforce = tmp_path / "enforce"
-    monkeypatch.setattr(place_rows, "ENFORCE", enforce)
+    monkeypatch.setattr(check_storage, "ENFORCE", enforce)
     wish = prepare.Wish(tmp_path / "kvm/iso", tmp_path / "elsewhere")
     (tmp_path / "elsewhere").mkdir()
     assert list(prepare.labels(wish)) == []
@@ -93,8 +93,8 @@ def test_directories_without_a_type_of_their_own_get_one(tmp_path: Path, monkeyp
         f"$ semanage fcontext -a -t virt_image_t '{tmp_path}/elsewhere(/.*)?'",
         f"$ restorecon -R {tmp_path}/elsewhere",
     ]
-    assert place_rows.labelled("system_u:object_r:virt_image_t:s0")
-    assert not place_rows.labelled("unconfined_u:object_r:default_t:s0")
+    assert check_storage.labelled("system_u:object_r:virt_image_t:s0")
+    assert not check_storage.labelled("unconfined_u:object_r:default_t:s0")
 
 
 def test_firmware_is_found_by_its_descriptors(tmp_path: Path) -> None:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import waiting
 from builder.images import proofs
-from builder.nightly.matrix import Build
-from builder.nightly.night import spread
+from builder.nightly.builds import Build
 from builder.nightly.record import Result
+from builder.nightly.scheduler import spread
+from builder.system import retry
 from tests.nightly.conftest import Place, verdicts
 
 
@@ -155,7 +155,7 @@ def waiting_night(place: Place) -> Iterator[tuple[subprocess.Popen[bytes], int]]
             start_new_session=True,
         )
         try:
-            lines = waiting.until(lambda: place.diary() or None, within=60)
+            lines = retry.until(lambda: place.diary() or None, within=60)
             assert lines is not None, (place.folder / "err").read_text()
             yield night, int(lines[0].split()[0])
         finally:
@@ -175,7 +175,7 @@ def test_an_interrupt_ends_the_builds_and_is_reported(place: Place) -> None:
     with waiting_night(place) as (night, child):
         os.kill(night.pid, signal.SIGINT)
         assert night.wait(60) == 130
-        assert waiting.until(lambda: gone(child), within=1)
+        assert retry.until(lambda: gone(child), within=1)
     assert place.diary()[-1] == "undone"
     assert verdicts(json.loads((place.folder / "out").read_text())) == {"a": "interrupted"}
     assert (place.artifacts / "reports" / "latest" / "index.html").is_file()
@@ -233,8 +233,8 @@ def test_a_build_that_does_not_obey_is_told_from_one_that_never_began() -> None:
 def test_builds_end_when_the_night_is_killed(place: Place) -> None:
     with waiting_night(place) as (night, child):
         os.kill(night.pid, signal.SIGKILL)
-        assert waiting.until(lambda: gone(child), within=30)
-        assert waiting.until(lambda: place.diary()[-1] == "undone" or None, within=30)
+        assert retry.until(lambda: gone(child), within=30)
+        assert retry.until(lambda: place.diary()[-1] == "undone" or None, within=30)
 
 
 def test_two_nights_of_one_day_have_two_reports_that_stay(place: Place) -> None:

@@ -16,16 +16,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from builder import images, pipeline
+from builder import images
 from builder.cli import main as command_line
 from builder.cli import run as run_command
 from builder.errors import InstallError, MediumError
-from builder.nightly import building
-from builder.objects import recorded
-from builder.order import Order
+from builder.nightly import worker
+from builder.pipeline import pipelines
+from builder.recipe.build_spec import Order
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage
 from builder.stages import publish
+from builder.store.objects import recorded
 from tests.nightly.pictures import red_square
 
 
@@ -115,7 +116,7 @@ STAGES = (
 )
 
 if __name__ == "__main__":
-    pipeline.STAGES = STAGES
-    building.BUILDER = (sys.executable, "-P", __file__)
+    pipelines.STAGES = STAGES
+    worker.BUILDER = (sys.executable, "-P", __file__)
     run_command._look_at_host = lambda *_: ""
     sys.exit(command_line.main())

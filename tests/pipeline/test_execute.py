@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from builder import cleaning, images, runs
-from builder.adapters.waiting import until
-from builder.durations import Durations
+from builder import images
 from builder.errors import HostError, InstallError, PublishError
-from builder.objects import recorded
 from builder.settings import Settings
 from builder.stage import Inputs, Job
-from builder.store import Store
+from builder.store import gc, runs
+from builder.store.durations import Durations
+from builder.store.objects import recorded
+from builder.store.store import Store
+from builder.system.retry import until
 from tests.fault_table import FaultRow, Row
 from tests.pipeline import processes, toys
 from tests.pipeline.toys import STAGES, ToyOrder, Watcher, diary, plan_in, run_in, told
@@ -205,7 +206,7 @@ def test_keep_failed_keeps_the_directories_and_says_where(memory_path: Path) -> 
     with pytest.raises(InstallError):
         run_in(memory_path)
     assert [path for path in store.tmp.iterdir() if path.is_dir()] == kept
-    cleaning.gc(store, (), older_than=-1)
+    gc.gc(store, (), older_than=-1)
     assert list(store.tmp.iterdir()) == []
 
 
@@ -272,7 +273,7 @@ def _hang(job: Job) -> None:
 
 def run_and_hang(folder: Path) -> None:
     from builder.errors import Interrupted
-    from builder.interrupt import one_interrupt
+    from builder.system.signals import one_interrupt
 
     try:
         with one_interrupt():
@@ -310,7 +311,7 @@ def test_a_killed_run_is_swept_and_its_machines_too(memory_path: Path) -> None:
     assert until(lambda: (memory_path / "artifacts" / "hanging").exists() or None, within=30, every=0.01)
     settings, store = toys.settings_in(memory_path), store_of(memory_path)
     (run_id,) = runs.live(store)
-    assert cleaning.sweep(store, settings.runs, pytest.fail).runs == ()
+    assert gc.sweep(store, settings.runs, pytest.fail).runs == ()
     process.kill()
     assert processes.status(process) == -signal.SIGKILL
     assert list(store.tmp.iterdir()) != []
@@ -318,10 +319,10 @@ def test_a_killed_run_is_swept_and_its_machines_too(memory_path: Path) -> None:
     def stuck(_run_id: str) -> None:
         raise HostError("libvirt does not answer")
 
-    assert cleaning.sweep(store, settings.runs, stuck).stuck == {run_id: "libvirt does not answer"}
+    assert gc.sweep(store, settings.runs, stuck).stuck == {run_id: "libvirt does not answer"}
     assert list(store.tmp.iterdir()) != []
     cleaned: list[str] = []
-    assert cleaning.sweep(store, settings.runs, cleaned.append).runs == (run_id,)
+    assert gc.sweep(store, settings.runs, cleaned.append).runs == (run_id,)
     assert cleaned == [run_id]
     assert list(store.tmp.iterdir()) == []
     assert runs.load_run(settings.runs, run_id).outcome == "killed"
@@ -331,9 +332,9 @@ def test_gc_spares_what_is_kept_or_was_used_lately(memory_path: Path) -> None:
     run_in(memory_path)
     store = store_of(memory_path)
     sealed = plan_object(memory_path, "seal")
-    assert cleaning.gc(store, (), older_than=3600) == 0
+    assert gc.gc(store, (), older_than=3600) == 0
     assert stages_in(store) == {"fetch", "seal", "verify", "publish"}
-    freed = cleaning.gc(store, {sealed.name}, older_than=-1)
+    freed = gc.gc(store, {sealed.name}, older_than=-1)
     assert freed > 0
     assert stages_in(store) == {"seal"}
     assert {path.name for path in store.locks.iterdir()} == {"gate", sealed.name}
@@ -346,11 +347,11 @@ def test_gc_and_drop_spare_what_a_live_run_needs(memory_path: Path) -> None:
     store = store_of(memory_path)
     sealed = plan_object(memory_path, "seal")
     with runs.register(store, "waiting", [sealed.name]):
-        cleaning.gc(store, (), older_than=-1)
-        assert cleaning.drop(store, sealed.name) == 0
+        gc.gc(store, (), older_than=-1)
+        assert gc.drop(store, sealed.name) == 0
         assert stages_in(store) == {"seal"}
         runs.release(store, "waiting", sealed.name)
-        cleaning.drop(store, sealed.name)
+        gc.drop(store, sealed.name)
     assert list(store.objects.iterdir()) == []
 
 
@@ -361,6 +362,6 @@ def test_gc_takes_torn_files_but_none_that_may_still_be_written(memory_path: Pat
     young.touch()
     torn.touch()
     os.utime(torn, (0, 0))
-    cleaning.gc(store, (), older_than=-1)
+    gc.gc(store, (), older_than=-1)
     assert young.exists()
     assert not torn.exists()

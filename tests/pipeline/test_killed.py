@@ -9,11 +9,12 @@ import signal
 import time
 from pathlib import Path
 
-from builder import images, runs
-from builder.objects import RECORD, Record
+from builder import images
 from builder.settings import Settings
 from builder.stage import Ledger
-from builder.store import ABSENT, Store
+from builder.store import runs
+from builder.store.objects import RECORD, Record
+from builder.store.store import ABSENT, Store
 from tests.fault_table import FaultRow
 from tests.pipeline import processes, toys
 

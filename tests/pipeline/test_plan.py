@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from builder import cleaning
 from builder.errors import RecipeError
-from builder.store import Store
+from builder.store import gc
+from builder.store.store import Store
 from tests.pipeline import processes, toys
 from tests.pipeline.toys import STAGES, ToyOrder, plan_in, run_in, told
 
@@ -154,7 +154,7 @@ def test_unknown_stages_are_refused(memory_path: Path, more: dict[str, Any], bri
 
 def test_a_dropped_object_is_missed_with_the_right_words(memory_path: Path) -> None:
     run_in(memory_path, until="fetch")
-    assert cleaning.drop(Store(toys.settings_in(memory_path).store), object_of(memory_path, "fetch").name) > 0
+    assert gc.drop(Store(toys.settings_in(memory_path).store), object_of(memory_path, "fetch").name) > 0
     assert told(plan_in(memory_path))["fetch"] == "run: finished object was dropped, and is needed again"
 
 

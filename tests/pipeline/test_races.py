@@ -8,13 +8,14 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from builder import cleaning, locks, runs
-from builder.adapters.waiting import until
-from builder.hashing import STEP_NS
-from builder.objects import remove
-from builder.secrets import Secrets
 from builder.stage import Ledger
-from builder.store import ABSENT, Store
+from builder.store import gc, runs
+from builder.store.objects import remove
+from builder.store.secrets import Secrets
+from builder.store.store import ABSENT, Store
+from builder.system import locks
+from builder.system.digests import STEP_NS
+from builder.system.retry import until
 from tests.fault_table import FaultRow
 from tests.pipeline import processes, toys
 
@@ -101,7 +102,7 @@ def live_or_sweep(barrier: Barrier, number: int, folder: Path) -> None:
         return
     store = Store(folder / "store")
     while len(list(folder.glob("over-*"))) < 2:
-        cleaning.sweep(store, folder / "runs", lambda run_id: (folder / f"cleaned-{run_id}").touch())
+        gc.sweep(store, folder / "runs", lambda run_id: (folder / f"cleaned-{run_id}").touch())
 
 
 def test_no_sweep_takes_what_a_live_run_has(memory_path: Path) -> None:
@@ -139,7 +140,7 @@ def collect(barrier: Barrier, number: int, folder: Path) -> None:
         finally:
             (folder / "over").touch()
     while not (folder / "over").exists():
-        cleaning.gc(store, (), older_than=0)
+        gc.gc(store, (), older_than=0)
 
 
 def test_gc_takes_nothing_that_a_live_run_needs(memory_path: Path, fault_row: FaultRow) -> None:

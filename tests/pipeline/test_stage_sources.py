@@ -12,15 +12,18 @@ from pathlib import Path
 import pytest
 
 import builder
-from builder.pipeline import PROVISIONED as STAGES
+from builder.pipeline.pipelines import PROVISIONED as STAGES
 from builder.stage import Stage
 from tests.pipeline import toys
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "stage_sources.json"
 PACKAGE = Path(builder.__file__).parent
 # Stages, and what makes bytes for them. Running programs and waiting decide no result.
-FOLDERS = ("stages", "adapters", "rehearsal")
-NEUTRAL = {"adapters/process.py", "adapters/waiting.py", "adapters/atomic_file.py", "stages/__init__.py"}
+FOLDERS = ("stages", "diagnosis", "guest", "iso", "kickstart", "media", "provenance", "rehearsal", "system", "vm")
+FILES = {"recipe/provision_files.py"}
+NEUTRAL = {f"system/{name}.py" for name in ("atomic_file", "digests", "locks", "process", "retry", "signals")} | {
+    f"{folder}/__init__.py" for folder in FOLDERS
+}
 RECORD = "BUILDER_RECORD=1 pytest tests/pipeline/test_stage_sources.py"
 
 
@@ -35,12 +38,11 @@ def imported(path: Path) -> set[Path]:
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     found: set[Path] = set()
     for name in names:
-        parts = name.split(".")
-        if len(parts) > 2 and parts[0] == "builder" and parts[1] in FOLDERS:
-            file = PACKAGE.joinpath(*parts[1:]).with_suffix(".py")
-            package = PACKAGE.joinpath(*parts[1:], "__init__.py")
-            found.update(one for one in (file, package) if one.is_file())
-    return {one for one in found if one.relative_to(PACKAGE).as_posix() not in NEUTRAL}
+        top, *parts = name.split(".")
+        file = "/".join(parts)
+        if top == "builder" and parts and (parts[0] in FOLDERS or f"{file}.py" in FILES):
+            found.update(PACKAGE / one for one in (f"{file}.py", f"{file}/__init__.py") if one not in NEUTRAL)
+    return {one for one in found if one.is_file()}
 
 
 def own_modules(path: Path) -> set[Path]:
@@ -114,6 +116,6 @@ def test_an_edit_and_a_new_version_are_noticed() -> None:
 
 
 def test_modules_are_followed_through_imports() -> None:
-    names = {path.relative_to(PACKAGE).as_posix() for path in own_modules(PACKAGE / "stages" / "medium.py")}
-    assert {"stages/medium.py", "adapters/iso.py"} <= names
+    names = {path.relative_to(PACKAGE).as_posix() for path in own_modules(PACKAGE / "stages" / "remaster.py")}
+    assert {"stages/remaster.py", "iso/remaster.py"} <= names
     assert not names & NEUTRAL

@@ -10,12 +10,13 @@ from typing import Any
 
 from builder import images
 from builder.errors import BuilderError, InstallError
-from builder.interrupt import one_interrupt
-from builder.objects import recorded
-from builder.pipeline import Outcome, execute, plan
+from builder.pipeline.execute import Outcome, execute
+from builder.pipeline.plan import plan
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Ledger, Plan, Stage, Step
-from builder.store import Store
+from builder.store.objects import recorded
+from builder.store.store import Store
+from builder.system.signals import one_interrupt
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import shutil
 
 from builder import images
-from builder.clone import record
+from builder.clones import record
 from tests.clone.conftest import House, house
 from tests.registry.conftest import Registry, pushed
 

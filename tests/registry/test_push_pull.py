@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from builder import images
-from builder.adapters.registry import INDEX_TYPE
 from builder.errors import PublishError, VerifyError
-from builder.images import artifact
+from builder.registry import artifact
+from builder.registry.client import INDEX_TYPE
 from tests.registry.conftest import SIZE, Make, Registry, Wire, pulled, pushed, refuse
 
 

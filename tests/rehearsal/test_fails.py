@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.stages.verdict import judge
+from builder.diagnosis.classify import judge
 from tests.fault_table import FaultRow
 from tests.rehearsal.machine import Machine, empty_disk, kickstart_cd, machine
 

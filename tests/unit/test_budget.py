@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from builder.errors import VerifyError
-from builder.secrets import Secrets
 from builder.settings import Settings
 from builder.stage import Job, Ledger
 from builder.stages import budget, publish, seal, verify
 from builder.stages.budget import BudgetInputs
-from builder.store import Store
+from builder.store.secrets import Secrets
+from builder.store.store import Store
 from tests.conftest import Silent
 
 MIB = 1 << 20

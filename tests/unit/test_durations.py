@@ -14,10 +14,10 @@ import pytest
 
 from builder import console
 from builder.console import left_text
-from builder.durations import NEEDED, REMEMBERED, Durations
+from builder.diagnosis.limits import tightened
 from builder.settings import Patience, Settings
 from builder.stage import Ledger, Plan
-from builder.stages.machines import tightened
+from builder.store.durations import NEEDED, REMEMBERED, Durations
 from tests.unit.test_console import step, terminal
 
 __all__ = ["terminal"]

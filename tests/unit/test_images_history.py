@@ -13,9 +13,9 @@ import pytest
 
 from builder import images
 from builder.errors import PublishError
-from builder.hashing import sha256_file
-from builder.images import holds, users
+from builder.images import holds, references
 from builder.images.catalogue import latest_of
+from builder.system.digests import sha256_file
 from tests.pipeline import processes
 
 
@@ -106,7 +106,7 @@ def test_pruning_keeps_the_newest_the_latest_the_held_and_the_used(tmp_path: Pat
     assert left[1:] == [three[2].version, three[1].version]
     shutil.rmtree(disk.parent)
     assert [image.version for image in images.prune(catalogue, ["toy"], 1).removed] == [three[1].version]
-    assert not list((catalogue / "toy" / users.FOLDER).glob("*/*"))
+    assert not list((catalogue / "toy" / references.FOLDER).glob("*/*"))
     assert not list((catalogue / "toy").glob(".gone-*"))
 
 
@@ -116,7 +116,7 @@ def test_an_entry_that_cannot_be_checked_stops_the_pruning(tmp_path: Path, three
     with pytest.raises(PublishError, match=r"toy stays whole: whether web still uses .* cannot be told"):
         images.prune(tmp_path / "images", ["toy"], 1)
     (tmp_path / "unmounted").rename(tmp_path / "vms")
-    (entry,) = (tmp_path / "images" / "toy" / users.FOLDER / three[0].version).iterdir()
+    (entry,) = (tmp_path / "images" / "toy" / references.FOLDER / three[0].version).iterdir()
     entry.write_text("{torn")
     with pytest.raises(PublishError) as caught:
         images.prune(tmp_path / "images", ["toy"], 1)

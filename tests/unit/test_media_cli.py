@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import iso_inspect
+from builder.iso import inspect
 from tests.adapters.media import readers, vendor
 from tests.unit.conftest import Ran
 
@@ -177,9 +177,9 @@ def test_inject_is_safe_by_default(builder: Run, medium: Path, ks: Path, tmp_pat
     new = tmp_path / "new.iso"
     assert readers.sound_md5(new)
     assert readers.complaints(new) == []
-    assert iso_inspect.read_file(new, "/ks.cfg").decode() == KICKSTART
+    assert inspect.read_file(new, "/ks.cfg").decode() == KICKSTART
     for menu in ("/isolinux/isolinux.cfg", "/EFI/BOOT/grub.cfg"):
-        assert b"ERASES DISKS" in iso_inspect.read_file(new, menu)
+        assert b"ERASES DISKS" in inspect.read_file(new, menu)
     assert sha256(medium) == before
 
 

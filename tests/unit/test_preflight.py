@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import kickstart_lines
-from builder.adapters.iso_inspect import Contents
+from builder.diagnosis import classify
 from builder.errors import HostError, RecipeError
-from builder.pipeline import PROVISIONED, STAGES
+from builder.iso.inspect import Contents
+from builder.kickstart import parse, preflight
+from builder.kickstart.preflight import Room
+from builder.pipeline.pipelines import PROVISIONED, STAGES
 from builder.settings import Settings
 from builder.stage import Stage
-from builder.stages import install, preflight, verdict
-from builder.stages.preflight import Room
+from builder.stages import install
 
 ROOM = Room(memory=2 << 30, disk=8 << 30, firmware="bios")
 UEFI = Room(memory=2 << 30, disk=8 << 30, firmware="uefi")
@@ -44,7 +45,7 @@ part /nowhere --size=99999
 
 
 def faults(text: str, room: Room = ROOM, medium: Contents | None = MEDIUM) -> list[str]:
-    return preflight.check(kickstart_lines.read(text), medium, room)
+    return preflight.check(parse.read(text), medium, room)
 
 
 def test_a_kickstart_that_fits_has_no_fault() -> None:
@@ -149,7 +150,7 @@ def test_what_would_need_a_network(line: str, count: int) -> None:
     ],
 )
 def test_which_disks_a_kickstart_clears(lines: str, said: str) -> None:
-    assert kickstart_lines.read(lines).erases == said
+    assert parse.read(lines).erases == said
 
 
 def test_what_an_included_file_may_say_is_not_missed() -> None:
@@ -160,12 +161,12 @@ def test_what_an_included_file_may_say_is_not_missed() -> None:
 
 @pytest.mark.parametrize("more", ["", "clearpart --all\n"])
 def test_what_an_included_file_may_clear_is_not_hidden(more: str) -> None:
-    said = kickstart_lines.read(f"{more}%include /tmp/part.cfg\n").erases
+    said = parse.read(f"{more}%include /tmp/part.cfg\n").erases
     assert said.endswith("; and what /tmp/part.cfg says, which only the installer sees")
 
 
 def test_comments_quotes_and_spaces() -> None:
-    read = kickstart_lines.read("# part / --size=1\npartition '/' --size 7 # --size=8\nlang 'unclosed\n%packages\n#x\n")
+    read = parse.read("# part / --size=1\npartition '/' --size 7 # --size=8\nlang 'unclosed\n%packages\n#x\n")
     (part,) = read.all("part")
     assert (part.line, part.words, part.option("size")) == (2, ("/", "--size", "7"), "7")
     assert read.wanted == ()
@@ -173,7 +174,7 @@ def test_comments_quotes_and_spaces() -> None:
 
 def test_the_shipped_kickstart_fits_the_shipped_recipe() -> None:
     template = Path(__file__).parents[2] / "kickstarts" / "centos7-minimal.ks.j2"
-    read = kickstart_lines.read(template.read_text())
+    read = parse.read(template.read_text())
     # The template's own lines, outside its snippets, are commands already.
     assert {command.name for command in read.commands} >= {"cdrom", "clearpart", "reqpart", "part", "poweroff"}
 
@@ -189,7 +190,7 @@ def test_the_shipped_kickstart_fits_the_shipped_recipe() -> None:
 )
 def test_what_is_found_has_the_same_name_as_in_the_installer(text: str, room: Room, cause: str) -> None:
     (said,) = faults(text, room)
-    assert verdict.name(RecipeError(said)).proof.cause == cause
+    assert classify.name(RecipeError(said)).proof.cause == cause
 
 
 def test_no_room_and_no_qemu_img_are_found_before_the_first_stage(

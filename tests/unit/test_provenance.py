@@ -15,7 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from builder import images
-from builder.adapters import dsse, sbom
+from builder.provenance import dsse, sbom
 from tests.unit.conftest import Ran
 
 Builder = Callable[..., Ran]

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from builder import images
-from builder.adapters import ansible, provisions
 from builder.errors import InstallError, PublishError, RecipeError
-from builder.pipeline import ON_BASE, PROVISIONED, STAGES, plan, stages_of
-from builder.recipe import Recipe, load
-from builder.resolve import resolve
+from builder.guest import ansible
+from builder.pipeline.pipelines import ON_BASE, PROVISIONED, STAGES, stages_of
+from builder.pipeline.plan import plan
+from builder.pipeline.resolve import resolve
+from builder.recipe import Recipe, load, provision_files
 from builder.settings import Settings
 from builder.stages import provision
-from builder.store import Store
+from builder.store.store import Store
 
 WEB = """\
 name: web
@@ -157,13 +158,13 @@ def test_what_is_missing_or_no_plain_file_is_told(settings: Settings) -> None:
 
 
 def test_what_is_used_is_what_was_hashed(settings: Settings, tmp_path: Path) -> None:
-    hashed = provisions.collect(["motd", "site"], settings.provisions)
+    hashed = provision_files.collect(["motd", "site"], settings.provisions)
     for name in hashed:
-        provisions.take(name, hashed[name], settings.provisions, tmp_path / "good" / name)
+        provision_files.take(name, hashed[name], settings.provisions, tmp_path / "good" / name)
     assert (tmp_path / "good" / "motd").read_text() == "welcome\n"
     (settings.provisions[0] / "site" / "playbook.yml").write_text("- other\n")
     with pytest.raises(RecipeError, match="was changed while the run was under way"):
-        provisions.take("site", hashed["site"], settings.provisions, tmp_path / "bad")
+        provision_files.take("site", hashed["site"], settings.provisions, tmp_path / "bad")
 
 
 def test_the_playbook_gets_host_key_and_host_key_of_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from builder.cli.state import search_path
+from builder.pipeline.resolve import resolve
 from builder.recipe import Media, Recipe, Source, load
-from builder.resolve import resolve
 from builder.settings import Settings
-from builder.store import Store
+from builder.store.store import Store
 
 
 def test_the_hosts_own_copy_is_taken_by_its_name_and_content(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import runs
 from builder.errors import InstallError, Proof, PublishError
-from builder.store import Store
+from builder.store import runs
+from builder.store.store import Store
 
 
 def record(folder: Path, run_id: str, outcome: runs.Outcome, size: int = 0) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from builder.errors import InstallError
-from builder.secrets import Secrets
 from builder.settings import Patience, Settings
 from builder.stage import Job, Ledger
-from builder.stages import install, medium
+from builder.stages import install, remaster
 from builder.stages.install import InstallInputs
-from builder.store import Store
+from builder.store.secrets import Secrets
+from builder.store.store import Store
 from tests.fakes.boot_sector import boot_sector, cd_image
 
 pytestmark = pytest.mark.vm
@@ -44,7 +44,7 @@ def make_job(place: Path, uri: str) -> MakeJob:
         folders = {name: place / name for name in ("medium", "answers", "out", "scratch", "evidence")}
         for folder in folders.values():
             folder.mkdir(mode=0o711)
-        cd_image(folders["medium"] / medium.FILE, sector)
+        cd_image(folders["medium"] / remaster.FILE, sector)
         settings = Settings(place, (), (), connect=uri, accel="tcg", patience=Patience(**patience))
         return Job(
             run_id="20261123-000000-test",

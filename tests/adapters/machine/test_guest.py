@@ -11,8 +11,8 @@ from pathlib import Path
 import paramiko  # type: ignore[import-untyped]
 import pytest
 
-from builder.adapters.guest import connect, fingerprint, make_keypair
 from builder.errors import UnreachableError, VerifyError
+from builder.guest.ssh import connect, fingerprint, make_keypair
 from tests.fakes.sshd import sshd
 
 HOST, _ = make_keypair()

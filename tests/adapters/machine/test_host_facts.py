@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from builder import settings
-from builder.adapters import host_facts
-from builder.adapters.host_facts import choose_accel
 from builder.errors import HostError, KvmError
+from builder.system import host_facts
+from builder.system.host_facts import choose_accel
 
 PLAIN = "processor\t: 0\nflags\t\t: fpu sse2 hypervisor\naddress sizes\t: 48 bits physical, 48 bits virtual\n"
 

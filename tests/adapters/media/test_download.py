@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.download import fetch, small
 from builder.errors import HostError, MediumError
+from builder.media.download import fetch, small
 from tests.adapters.media.server import Site, answer, in_turn, refusing, serving, whole
 
 DATA = random.Random(7).randbytes(300_000)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.process import run
 from builder.errors import MediumError
-from builder.hashing import sha256_file
+from builder.media import vendor_signature
 from builder.settings import Settings
-from builder.stages import vouching
+from builder.system.digests import sha256_file
+from builder.system.process import run
 from tests.adapters.media import vendor
 from tests.adapters.media.server import answer, serving
 from tests.adapters.media.test_signature import Signer, make_signer
@@ -29,10 +29,10 @@ class Case:
 
     def require(self, settings: Settings | None = None, fingerprint: str | None = None) -> str:
         wanted = fingerprint or self.signer.fingerprint
-        return vouching.require(self.medium, sha256_file(self.medium), wanted, settings or self.settings)
+        return vendor_signature.require(self.medium, sha256_file(self.medium), wanted, settings or self.settings)
 
     def sign(self, text: str) -> Path:
-        path = self.medium.with_name(vouching.LIST)
+        path = self.medium.with_name(vendor_signature.LIST)
         path.write_bytes(self.signer.sign(text))
         return path
 
@@ -94,7 +94,7 @@ def test_a_list_beside_the_mirrors_file(case: Case, tmp_path: Path) -> None:
 
     with serving(give) as site:
         case.require(Settings(tmp_path, (), (), medium_urls=("http://127.0.0.1:1/medium.iso", site.url)))
-    assert asked == [f"/{vouching.LIST}"]
+    assert asked == [f"/{vendor_signature.LIST}"]
 
 
 def test_no_list_anywhere_names_the_file_to_get(case: Case, tmp_path: Path) -> None:

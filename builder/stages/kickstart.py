@@ -1,0 +1,77 @@
+"""The one rule: one recipe gives one kickstart, whatever the medium; a faulty kickstart starts no machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builder.diagnosis import evidence
+from builder.errors import RecipeError
+from builder.kickstart import render as kickstart
+from builder.recipe.build_spec import Order
+from builder.stage import Inputs, Job, Stage
+
+# The serial number of the disk that is installed to; the kickstart names the disk by it.
+DISK_SERIAL = "BUILDER-SYSTEM"
+FILE = "ks.cfg"
+
+
+class AnswersInputs(Inputs):
+    """Everything the kickstart is made of."""
+
+    template: str
+    templates: dict[str, str]
+    vars: dict[str, Any]
+    disk_serial: str
+    password_mac: str
+
+
+def inputs(order: Order) -> AnswersInputs:
+    """Template texts, variables and the password's MAC.
+
+    Raises:
+        RecipeError: the variables are not those that the template wants.
+    """
+    chosen = order.recipe.kickstart
+    kickstart.check_variables(order.templates, chosen.vars)
+    return AnswersInputs(
+        template=chosen.template,
+        templates=dict(order.templates),
+        vars=dict(chosen.vars),
+        disk_serial=DISK_SERIAL,
+        password_mac=order.password_mac,
+    )
+
+
+def render(given: AnswersInputs, *, root_crypt: str, token: str) -> str:
+    """The kickstart text; `token` is what the installer reports on ttyS1 when it came to its end."""
+    own = {"root_crypt": root_crypt, "disk_serial": given.disk_serial, "token": token}
+    return kickstart.render(given.templates, given.template, {**given.vars, **own})
+
+
+def run(job: Job) -> None:
+    """Render and lint; the file holds the password's hash, so it is readable by its owner only.
+
+    Raises:
+        RecipeError: the template cannot be rendered or the checker finds an error in the result.
+    """
+    text = render(job.inputs, root_crypt=job.secrets.root_crypt, token=job.digest)
+    evidence.write(job.evidence / evidence.KICKSTART, evidence.masked(text, job.secrets))
+    findings = kickstart.lint(text)
+    for finding in findings:
+        if finding.severity == "warning":
+            job.progress.note(f"kickstart {finding}")
+    errors = [finding for finding in findings if finding.severity == "error"]
+    if errors:
+        raise RecipeError(
+            f"kickstart: {errors[0]}",
+            "\n".join(f"{job.inputs.template}, rendered: {error}" for error in errors),
+            f"see the rendered text: {job.evidence / 'kickstart.cfg'}",
+        )
+    file = job.out / FILE
+    file.touch(mode=0o400)
+    file.chmod(0o600)
+    file.write_text(text, encoding="utf-8")
+    file.chmod(0o400)
+
+
+STAGE = Stage("answers", 1, (), inputs, run, "render and check the kickstart", drop=True)
