@@ -12,7 +12,7 @@ from pathlib import Path
 
 from builder.clones.lifecycle import place, state_of
 from builder.clones.record import CONSOLE, KNOWN_HOSTS, REPORTS, Vm, changing, find, save
-from builder.errors import BuilderError, RecipeError, UnreachableError
+from builder.errors import BuilderError, Cause, RecipeError, UnreachableError
 from builder.guest import address, ssh
 from builder.system import host_facts, retry
 from builder.system.atomic_file import replacing
@@ -151,11 +151,17 @@ def _fingerprints(vms: Path, domains: Domains, vm: Vm, within: float, stop: Call
             f"{vm.name} did not take its identity within {within:.0f} s",
             _tail(vms / vm.name),
             f"builder vm console {vm.name}",
+            cause=Cause.NO_IDENTITY,
         )
     prints = [found for found, _ in _HOSTKEY.findall(text)]
     if not prints:
         warned = "\n".join(_WARNING.findall(text))
-        raise UnreachableError(f"{vm.name} told no SSH host key on ttyS1", warned, f"builder vm console {vm.name}")
+        raise UnreachableError(
+            f"{vm.name} told no SSH host key on ttyS1",
+            warned,
+            f"builder vm console {vm.name}",
+            cause=Cause.NO_IDENTITY,
+        )
     return prints
 
 
@@ -173,6 +179,7 @@ def _place(vms: Path, domains: Domains, vm: Vm, within: float, stop: Callable[[]
             f"the address of {vm.name} is not known",
             f"asked for: a lease, the guest agent, ARP for {vm.mac}, its own line on ttyS1",
             "does a DHCP server answer on this network? clones can be given an --address",
+            cause=Cause.NO_DHCP,
         )
     if found != vm.seen:
         with changing(vms):

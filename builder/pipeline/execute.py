@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Literal
 
 from builder.console import JsonLines, Recorded
-from builder.diagnosis import classify
-from builder.errors import BuilderError, PublishError, of_os_error
+from builder.diagnosis.classify import diagnose
+from builder.errors import BuilderError, Cause, PublishError, of_os_error
 from builder.pipeline.plan import ASKED, closure, decide, fault, needs_of
 from builder.settings import Settings
-from builder.stage import Action, Job, Ledger, Observer, Plan, Secrets, Step
+from builder.stage import Action, Job, Ledger, Observer, Plan, Reason, ReasonKind, Secrets, Step
 from builder.store import gc, runs
 from builder.store.durations import Durations
 from builder.store.objects import Record, condemn
@@ -148,7 +148,7 @@ class _Run:
         needs = needs_of(step, self.by_name)
         before = self.store.load(step.digest) or self.store.recall(self.given.name, name)
 
-        def look_again() -> str | None:
+        def look_again() -> Reason | None:
             return self.forced.get(name) or fault(step, self.by_name, self.store, self.settings)
 
         def waiting(holder: str) -> None:
@@ -167,7 +167,7 @@ class _Run:
                 record = self._run_stage(step, build, needs)
                 left = fault(step, self.by_name, self.store, self.settings)
                 if left is not None:
-                    raise PublishError(f"{name} was built, but does not stand: {left}")
+                    raise PublishError(f"{name} was built, but does not stand: {left.text}")
         if found is not None:
             self._done(step, "reuse", f"built meanwhile by run {found.run_id}", found)
             return
@@ -175,7 +175,8 @@ class _Run:
         if self.forced.pop(name, None) is not None and not same:
             for reader in self.given.steps:
                 if name in reader.stage.needs and reader.stage.name in self.inside:
-                    self.forced.setdefault(reader.stage.name, f"{name} was built anew")
+                    follows = Reason(ReasonKind.CONSEQUENCE, f"{name} was built anew")
+                    self.forced.setdefault(reader.stage.name, follows)
         self.built.append(name)
         self._done(step, "run", step.reason, record)
 
@@ -193,7 +194,7 @@ class _Run:
             if isinstance(error, Exception):
                 self.durations.failed(step.stage.name, ledger)
             self.observer.failed(step, seconds, error)
-            if isinstance(error, BuilderError) and error.proof.cause == "rotten":
+            if isinstance(error, BuilderError) and error.diagnosis.cause is Cause.CORRUPT:
                 self._condemn(needs)
             if self.settings.keep_failed:
                 self.observer.note(f"kept for inspection: {build.out} and {build.scratch}")
@@ -268,7 +269,7 @@ def _named_faults() -> Iterator[None]:
     try:
         yield
     except BuilderError as fault:
-        classify.name(fault)
+        diagnose(fault)
         raise
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from builder import recipe
-from builder.errors import MediumError, RecipeError
+from builder.errors import Cause, MediumError, RecipeError
 from builder.iso import inspect, media_checksum
 from builder.iso.inspect import MediumFacts
 from builder.iso.media_checksum import Verdict
 from builder.rehearsal import medium as rehearsal
 from builder.settings import Settings
-from builder.stage import Ledger, Progress, Step
+from builder.stage import Ledger, Progress, ReasonKind, Step
 from builder.stages import fetch
 from builder.store import runs
 from builder.store.objects import condemn
@@ -91,7 +91,9 @@ def add(file: Path, store: Store) -> tuple[Known, str]:
     store.prepare()
     sha256 = store.sha256_of(file)
     inputs = fetch.FetchInputs(sha256=sha256, rehearsal=sha256 if facts.is_rehearsal else None)
-    step = Step(fetch.STAGE, inputs, fetch.object_of(inputs), "run", "taken in by `builder media add`")
+    step = Step(
+        fetch.STAGE, inputs, fetch.object_of(inputs), "run", "taken in by `builder media add`", ReasonKind.FIRST_RUN
+    )
     run_id = runs.new_id()
     how = "there already"
     with (
@@ -125,7 +127,14 @@ def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Pr
         MediumError: what the store has is damaged; the next call builds it anew.
     """
     inputs = fetch.FetchInputs(sha256=None, rehearsal=rehearsal.inputs_digest(settings.artifacts / ".cache"))
-    step = Step(fetch.STAGE, inputs, fetch.object_of(inputs), "run", "written by `builder media rehearsal`")
+    step = Step(
+        fetch.STAGE,
+        inputs,
+        fetch.object_of(inputs),
+        "run",
+        "written by `builder media rehearsal`",
+        ReasonKind.FIRST_RUN,
+    )
     run_id = runs.new_id()
     with runs.register(store, run_id, {step.digest}):
         with store.building(
@@ -143,7 +152,11 @@ def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Pr
         if known is None or sha256 != known.sha256:
             output.unlink()
             condemn(folder, record)
-            raise MediumError("the rehearsal medium in the store has rotted", hint="do it again: it is built anew")
+            raise MediumError(
+                "the rehearsal medium in the store has rotted",
+                hint="do it again: it is built anew",
+                cause=Cause.CORRUPT,
+            )
     return replace(known, path=output)
 
 

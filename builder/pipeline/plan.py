@@ -11,10 +11,10 @@ from typing import Any
 from builder.errors import RecipeError
 from builder.pipeline import changes
 from builder.settings import Settings
-from builder.stage import Action, Plan, Stage, Step, digest
+from builder.stage import Action, Plan, Reason, ReasonKind, Stage, Step, digest
 from builder.store.store import ABSENT, Store
 
-ASKED = "asked for by --fresh"
+ASKED = Reason(ReasonKind.ASKED, "asked for by --fresh")
 
 
 def plan(
@@ -51,7 +51,7 @@ def plan(
     for stage in stages:
         inputs = stage.inputs(order)
         digests[stage.name] = digest(stage, inputs, digests)
-        steps.append(Step(stage, inputs, digests[stage.name], "not needed", ""))
+        steps.append(Step(stage, inputs, digests[stage.name], "not needed", "", ReasonKind.NOT_NEEDED))
     whole = Plan(order.name, tuple(steps), until or names[-1], frozenset(fresh))
     beyond = sorted(whole.fresh - closure(whole))
     if beyond:
@@ -59,7 +59,7 @@ def plan(
     return decide(whole, store, settings, dict.fromkeys(fresh, ASKED))
 
 
-def decide(given: Plan, store: Store, settings: Settings, forced: Mapping[str, str]) -> Plan:
+def decide(given: Plan, store: Store, settings: Settings, forced: Mapping[str, Reason]) -> Plan:
     """The same plan with actions and reasons as the store is now.
 
     Args:
@@ -73,11 +73,11 @@ def decide(given: Plan, store: Store, settings: Settings, forced: Mapping[str, s
     looked = cache(lambda name: fault(by_name[name], by_name, store, settings))
     by_name = {step.stage.name: step for step in given.steps}
 
-    def why(name: str) -> str | None:
+    def why(name: str) -> Reason | None:
         found = looked(name)
         if name in forced or found is None:
             return forced.get(name) or anew.get(name)
-        if found != ABSENT:
+        if found.kind is not ReasonKind.DELETED:
             return found
         last = store.recall(given.name, name)
         if last is not None and last.digest == by_name[name].digest and name in anew:
@@ -86,74 +86,82 @@ def decide(given: Plan, store: Store, settings: Settings, forced: Mapping[str, s
 
     while True:
         actions, said = _walk_back(given, inside, anew.keys(), why)
-        running = {name: "" for name, action in actions.items() if action == "run"}
+        running = [name for name, action in actions.items() if action == "run"]
         count = len(anew)
         for step in given.steps:
             if actions[step.stage.name] == "reuse":
                 _follow(step, running, inside, anew)
         if len(anew) == count:
             break
-    decided = tuple(replace(step, action=actions[name], reason=said[name]) for name, step in by_name.items())
+    decided = tuple(
+        replace(step, action=actions[name], reason=said[name].text, reason_kind=said[name].kind)
+        for name, step in by_name.items()
+    )
     return replace(given, steps=decided)
 
 
-def _follow(step: Step, running: Mapping[str, str], inside: set[str], anew: dict[str, str]) -> None:
+def _follow(step: Step, running: Collection[str], inside: set[str], anew: dict[str, Reason]) -> None:
     """A stage that reads what is built anew has to be run, too."""
     name = step.stage.name
     read = [need for need in step.stage.needs if need in running]
     if read and name in inside and name not in anew:
-        anew[name] = f"{' and '.join(read)} {'is' if len(read) == 1 else 'are'} built anew"
+        text = f"{' and '.join(read)} {'is' if len(read) == 1 else 'are'} built anew"
+        anew[name] = Reason(ReasonKind.CONSEQUENCE, text)
 
 
 def _walk_back(
-    given: Plan, inside: set[str], anew: Collection[str], why: Callable[[str], str | None]
-) -> tuple[dict[str, Action], dict[str, str]]:
+    given: Plan, inside: set[str], anew: Collection[str], why: Callable[[str], Reason | None]
+) -> tuple[dict[str, Action], dict[str, Reason]]:
     """From the wanted end to the beginning: what stands is reused; what does not is run, and wants its needs."""
     actions: dict[str, Action] = {}
-    said: dict[str, str] = {}
+    said: dict[str, Reason] = {}
     wanted = {given.end}
     for step in reversed(given.steps):
         name = step.stage.name
         if name not in inside:
-            actions[name], said[name] = "not needed", f"the run ends with {given.end}"
+            actions[name] = "not needed"
+            said[name] = Reason(ReasonKind.NOT_NEEDED, f"the run ends with {given.end}")
         elif name not in wanted and name not in anew:
             readers = [one.stage.name for one in given.steps if name in one.stage.needs and one.stage.name in inside]
-            actions[name], said[name] = "not needed", f"only {' and '.join(readers)} would read it"
+            actions[name] = "not needed"
+            said[name] = Reason(ReasonKind.NOT_NEEDED, f"only {' and '.join(readers)} would read it")
         elif (reason := why(name)) is None:
-            actions[name], said[name] = "reuse", "finished object found"
+            actions[name], said[name] = "reuse", Reason(ReasonKind.FOUND, "finished object found")
         else:
             actions[name], said[name] = "run", reason
             wanted.update(step.stage.needs)
     return actions, said
 
 
-def fault(step: Step, by_name: Mapping[str, Step], store: Store, settings: Settings) -> str | None:
+def fault(step: Step, by_name: Mapping[str, Step], store: Store, settings: Settings) -> Reason | None:
     """Why the step's finished object is not good enough; None when it is."""
     reason = store.fault(step.digest, needs_of(step, by_name))
     if reason is None and step.stage.stands is not None:
         try:
-            reason = step.stage.stands(store.path(step.digest), settings)
+            outdated = step.stage.stands(store.path(step.digest), settings)
+            reason = None if outdated is None else Reason(ReasonKind.OUTDATED, outdated)
         except FileNotFoundError:
             # Another run replaces or drops it at this moment.
             reason = ABSENT
     return reason
 
 
-def _what_changed(given: Plan, step: Step, by_name: Mapping[str, Step], store: Store) -> str:
+def _what_changed(given: Plan, step: Step, by_name: Mapping[str, Step], store: Store) -> Reason:
     """Compare with what was built last for the order of this name."""
     last = store.recall(given.name, step.stage.name)
     if last is None:
-        return "first run"
+        return Reason(ReasonKind.FIRST_RUN, "first run")
     if last.digest == step.digest:
-        return "finished object was dropped, and is needed again"
-    found = []
+        return Reason(ReasonKind.DELETED, "finished object was dropped, and is needed again")
+    found, kind = [], ReasonKind.INPUTS_CHANGED
     if last.version != step.stage.version:
+        kind = ReasonKind.STAGE_VERSION
         found.append(f"stage version {last.version} → {step.stage.version}")
     found += changes.changes(last.inputs, step.inputs.model_dump(mode="json"))
     needs = needs_of(step, by_name)
     found += [f"{name} changed" for name in needs if last.needs.get(name) != needs[name]]
     found += [f"{name} is not needed any more" for name in last.needs if name not in needs]
-    return ", ".join(found) or "inputs changed"
+    return Reason(kind, ", ".join(found) or "inputs changed")
 
 
 def needs_of(step: Step, by_name: Mapping[str, Step]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from builder.iso import inspect, media_checksum
 from builder.media import download, vendor_signature
 from builder.recipe.build_spec import Order
 from builder.rehearsal import medium as rehearsal
-from builder.stage import Inputs, Job, Ledger, Progress, Stage, Step, digest
+from builder.stage import Inputs, Job, Ledger, Progress, ReasonKind, Stage, Step, digest
 from builder.store.store import Store
 from builder.system import reflink
 from builder.system.reflink import How
@@ -145,7 +145,9 @@ def _unsigned(job: Job) -> None:
     """The same medium as nobody's signature was asked for: an object of its own, got only once, and a second name."""
     store = Store(job.settings.store)
     inputs = FetchInputs(sha256=job.inputs.sha256, rehearsal=None)
-    step = Step(STAGE, inputs, object_of(inputs), "run", "wanted before its signature is looked at")
+    step = Step(
+        STAGE, inputs, object_of(inputs), "run", "wanted before its signature is looked at", ReasonKind.FIRST_RUN
+    )
     with store.building(
         step, job.run_id, {}, fault=lambda: store.fault(step.digest, {}), on_wait=job.progress.beat
     ) as build:

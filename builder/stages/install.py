@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from builder.diagnosis import evidence
-from builder.diagnosis.causes import CAUSES
 from builder.diagnosis.classify import Verdict, of_ending
 from builder.diagnosis.limits import identity, keep_picture, stretched, tail, tightened
 from builder.diagnosis.watchdog import Watch
-from builder.errors import InstallError
+from builder.errors import Cause, InstallError, Source
 from builder.recipe.build_spec import Order
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage
@@ -152,18 +151,18 @@ def _require_token(job: Job, ending: Ending) -> None:
         return
     others = [line for line in lines if line.startswith("BUILDER INSTALLED ")]
     if others:
-        found = Verdict(CAUSES["foreign marker"], others[0], "ttyS1")
+        found = Verdict(Cause.FOREIGN_MARKER, others[0], Source.GUEST_REPORT)
     else:
         found = of_ending(ending, evidence.texts(job), "")
-    details = found.words if others or found.cause.name != "no marker" else _last_words(job)
-    raise found.told(InstallError, "install", details)
+    details = found.words if others or found.cause is not Cause.NO_MARKER else _last_words(job)
+    raise found.to_error(InstallError, "install", details)
 
 
 def _failed(job: Job, ending: Ending, seen: Verdict | None, *, oom: bool) -> InstallError:
     found = seen or of_ending(ending, evidence.texts(job), evidence.qemu_words(job), oom=oom)
-    proved = seen is not None and found.cause.name != "stalled"
+    proved = seen is not None and found.cause is not Cause.STALLED
     details = found.words if proved else f"{found.words}\n{_last_words(job)}".strip()
-    return found.told(InstallError, "install", details)
+    return found.to_error(InstallError, "install", details)
 
 
 def _last_words(job: Job) -> str:

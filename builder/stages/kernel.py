@@ -12,7 +12,7 @@ from pathlib import Path
 
 from builder.errors import MediumError
 from builder.iso import inspect
-from builder.stage import Inputs, Job, Ledger, Stage, Step, digest
+from builder.stage import Inputs, Job, Ledger, ReasonKind, Stage, Step, digest
 from builder.stages import fetch
 from builder.store.store import Store
 
@@ -58,7 +58,9 @@ def standing(job: Job) -> Iterator[Path]:
     store = Store(job.settings.store)
     needs = {"fetch": job.digests["fetch"]}
     inputs = KernelInputs()
-    step = Step(STAGE, inputs, digest(STAGE, inputs, needs), "run", "no kernel of this medium yet")
+    step = Step(
+        STAGE, inputs, digest(STAGE, inputs, needs), "run", "no kernel of this medium yet", ReasonKind.FIRST_RUN
+    )
     with store.building(
         step, job.run_id, needs, fault=lambda: store.fault(step.digest, needs), on_wait=job.progress.beat
     ) as build:

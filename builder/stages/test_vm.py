@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builder.diagnosis import evidence
-from builder.diagnosis.classify import judge, of_ending
+from builder.diagnosis.classify import classify, of_ending
 from builder.diagnosis.limits import identity, stretched, tail
+from builder.diagnosis.patterns import Origin
 from builder.diagnosis.watchdog import flooded, read_texts
-from builder.errors import BuilderError, HostError, VerifyError
+from builder.errors import BuilderError, Cause, HostError, Source, VerifyError, failed_machine
 from builder.guest import address as guest_address
 from builder.guest import console, ssh
 from builder.guest.seed import Identity, files
@@ -176,14 +177,14 @@ def require_well(job: Job, twin: Twin, error: type[BuilderError], *, within: flo
     """
     ending = retry.until(twin.machine.gone, within=within)
     if ending is None:
-        text = "".join(read_texts({"console": twin.console}, CONSOLE_END).values())
-        seen = judge(text, "console", "system") or flooded(twin.console.stat().st_size, "console")
+        text = "".join(read_texts({Source.CONSOLE: twin.console}, CONSOLE_END).values())
+        seen = classify(text, Source.CONSOLE, Origin.GUEST) or flooded(twin.console.stat().st_size, Source.CONSOLE)
     else:
         evidence.keep_qemu_log(job, twin.machine.spec.name, f"{twin.role}.qemu.log")
-        said = read_texts({"console": twin.console})
-        seen = of_ending(ending, said, evidence.qemu_words(job, f"{twin.role}.qemu.log"), speaker="system")
+        said = read_texts({Source.CONSOLE: twin.console})
+        seen = of_ending(ending, said, evidence.qemu_words(job, f"{twin.role}.qemu.log"), origin=Origin.GUEST)
     if seen is not None:
-        raise seen.told(error, twin.role, f"{seen.line}\n{tail(twin.console)}".strip())
+        raise seen.to_error(error, twin.role, f"{seen.line}\n{tail(twin.console)}".strip())
 
 
 @dataclass(frozen=True)
@@ -203,14 +204,15 @@ def entered(job: Job, twin: Twin) -> Iterator[Door]:
     Raises:
         VerifyError: it told none, has no address, or does not let root in.
     """
-    prints = _wait_ready(job, twin)
-    left = max(1.0, twin.limit - (time.monotonic() - twin.started))
-    host, port = _door(job, twin, left)
-    login = ssh.connect(port, twin.key, prints, within=left, host=host, error=VerifyError, stop=twin.stop.is_set)
-    with login as session:
-        boot_seconds = time.monotonic() - twin.started
-        job.progress.note(f"{twin.role}: root is in over SSH after {boot_seconds:.0f} s")
-        yield Door(session, host, tuple(prints), boot_seconds)
+    with failed_machine(twin.role):
+        prints = _wait_ready(job, twin)
+        left = max(1.0, twin.limit - (time.monotonic() - twin.started))
+        host, port = _door(job, twin, left)
+        login = ssh.connect(port, twin.key, prints, within=left, host=host, error=VerifyError, stop=twin.stop.is_set)
+        with login as session:
+            boot_seconds = time.monotonic() - twin.started
+            job.progress.note(f"{twin.role}: root is in over SSH after {boot_seconds:.0f} s")
+            yield Door(session, host, tuple(prints), boot_seconds)
 
 
 def examine(job: Job, twin: Twin) -> TwinReport:
@@ -234,6 +236,7 @@ def examine(job: Job, twin: Twin) -> TwinReport:
                 raise VerifyError(
                     f"{twin.role}: check {name} failed (exit status {reply.status})",
                     f"{command}\n{(reply.out + reply.err).strip()}",
+                    cause=Cause.CHECK_FAILED,
                 )
         facts = session.run(_FACTS).out
     values, lists = _sorted_out(facts)
@@ -295,6 +298,7 @@ def _door(job: Job, twin: Twin, within: float) -> tuple[str, int]:
             f"the address of {twin.role} did not become known within {within:.0f} s",
             f"asked for: a lease, the guest agent, ARP for {twin.machine.spec.mac}, its own line on ttyS1",
             "does a DHCP server answer on this network?",
+            cause=Cause.NO_DHCP,
         )
     job.progress.note(f"{twin.role}: has the address {address}")
     return address, 22
@@ -328,13 +332,15 @@ def _wait_ready(job: Job, twin: Twin) -> list[str]:
             f"{twin.role} did not take its identity within {twin.limit:.0f} s",
             tail(twin.console),
             f"see {twin.console}",
+            cause=Cause.NO_IDENTITY,
         )
     for line in text.splitlines():
         if line.startswith("BUILDER WARNING "):
             job.progress.note(f"{twin.role}: {line.removeprefix('BUILDER WARNING ')}")
     prints = [found for found, _kind in _HOSTKEY.findall(text)]
     if not prints:
-        raise VerifyError(f"{twin.role} told no SSH host key on ttyS1", text.strip(), f"see {twin.console}")
+        brief = f"{twin.role} told no SSH host key on ttyS1"
+        raise VerifyError(brief, text.strip(), f"see {twin.console}", cause=Cause.NO_IDENTITY)
     return prints
 
 
@@ -350,11 +356,12 @@ def _require_no_failed_unit(twin: Twin, session: ssh.GuestSession) -> None:
     state = retry.until(settled, within=twin.limit, every=0.5)
     if state is None:
         jobs = session.run("systemctl list-jobs --no-pager").out.strip()
-        raise VerifyError(f"{twin.role}: the system never finished booting", jobs)
+        raise VerifyError(f"{twin.role}: the system never finished booting", jobs, cause=Cause.NOT_BOOTED)
     listed = session.run("systemctl list-units --failed --no-legend --plain --no-pager").out
     # Once a line: a unit without a description has its name there again.
     failed = [found[0] for line in listed.splitlines() if (found := _UNIT.search(line))]
     if failed:
         names = " ".join(failed)
         log = session.run(f"systemctl status --no-pager --lines=5 {names}").out.strip()
-        raise VerifyError(f"{twin.role}: failed unit{'s' if len(failed) > 1 else ''}: {', '.join(failed)}", log)
+        brief = f"{twin.role}: failed unit{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
+        raise VerifyError(brief, log, cause=Cause.FAILED_UNIT)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from builder.diagnosis import evidence
 from builder.diagnosis.limits import keep_picture
-from builder.errors import BuilderError, VerifyError
+from builder.errors import BuilderError, Cause, VerifyError
 from builder.guest import ssh
 from builder.recipe.build_spec import Order
 from builder.stage import Inputs, Job, Stage
@@ -73,7 +73,8 @@ def run(job: Job) -> None:
     with job.ledger.spend("hash", sealed.stat().st_size):
         found = sha256_file(sealed)
     if found != expected:
-        raise VerifyError("the sealed image changed while its copies ran", f"sealed as {expected}\nfound     {found}")
+        details = f"sealed as {expected}\nfound     {found}"
+        raise VerifyError("the sealed image changed while its copies ran", details, cause=Cause.CORRUPT)
     record = {"sealed": found, "accel": accel, "twins": {report.role: report.as_dict() for report in (first, second)}}
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -135,6 +136,7 @@ def _compare(first: TwinReport, second: TwinReport) -> None:
             f"two copies of the image have the same {' and '.join(same).replace('_', ' ')}",
             values,
             "what makes a machine this machine must not be in the image: see the end of the kickstart's %post",
+            cause=Cause.COPIES_ALIKE,
         )
 
 

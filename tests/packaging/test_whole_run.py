@@ -16,7 +16,7 @@ import pytest
 
 from tests.packaging.conftest import ROOT
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.vm, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.vm, pytest.mark.timeout(7200)]
 NAME = "centos7-minimal-rehearsal"
 
 
@@ -45,7 +45,7 @@ def builder(host: Path, folder: Path, *words: str | Path) -> Any:
         env=environment | {name: text for name, text in os.environ.items() if name == "XDG_RUNTIME_DIR"},
         capture_output=True,
         text=True,
-        timeout=1200,
+        timeout=3000,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-4000:]
