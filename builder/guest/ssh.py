@@ -1,7 +1,8 @@
-"""The one rule: no SSH session without the guest's host key, known beforehand from another channel.
+"""SSH sessions with guests.
 
-The fingerprints come from the guest's own serial port. A key of another fingerprint ends the attempt before anything
-is said about who we are; there is no policy that accepts what it sees.
+Invariant: no session without the guest's host key, known beforehand from another channel. The fingerprints come from
+the guest's own serial port. A key of another fingerprint ends the attempt before the guest learns who we are; there is
+no policy that accepts what it sees.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import paramiko  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives import serialization
@@ -32,12 +34,20 @@ from builder.system import retry
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
+PrivateKey: TypeAlias = paramiko.PKey
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 EVERY = 0.25  # seconds between two attempts
 STEP = 15.0  # seconds that one step of one attempt may take: an emulated guest needs seconds for a key exchange
 PATIENCE = 4.0  # seconds that a silent connection is kept at first
 REFUSED = 20.0  # seconds after the first refusal of a key; the seed's keys are there long before
 OPEN = 4  # silent connections kept at a time
+
+
+class KeyPair(NamedTuple):
+    """A key to log in with: its private half, and its public half as a line for authorized_keys."""
+
+    private: PrivateKey
+    public: str
 
 
 @dataclass(frozen=True)
@@ -49,14 +59,14 @@ class Reply:
     err: str
 
 
-def make_keypair(comment: str = "builder") -> tuple[paramiko.PKey, str]:
-    """A fresh Ed25519 key, in memory only, and its public line for authorized_keys."""
+def make_keypair(comment: str = "builder") -> KeyPair:
+    """Make an Ed25519 key, in memory only."""
     secret = Ed25519PrivateKey.generate()
     pem = secret.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
     key = paramiko.Ed25519Key.from_private_key(io.StringIO(pem.decode()))
-    return key, f"{key.get_name()} {key.get_base64()} {comment}"
+    return KeyPair(key, f"{key.get_name()} {key.get_base64()} {comment}")
 
 
 def make_private_key() -> bytes:

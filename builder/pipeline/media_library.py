@@ -92,7 +92,7 @@ def add(file: Path, store: Store) -> tuple[Known, str]:
     how = "there already"
     with (
         runs.register(store, run_id, {step.digest}),
-        store.building(step, run_id, {}, fault=lambda: store.fault(step.digest, {})) as build,
+        store.building(step, run_id, {}) as build,
     ):
         if build.found is None:
             start = time.monotonic()

@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,14 +77,14 @@ def code_digest(source: str) -> str:
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
 
 
-def source_digest(stage: Stage) -> dict[str, str]:
+def source_digest(stage: Stage[Any]) -> dict[str, str]:
     """The digest of each module that decides what the stage makes, by name."""
     files = own_modules(Path(inspect.getfile(stage.run)))
     root = PACKAGE.parent
     return {path.relative_to(root).as_posix(): code_digest(path.read_text("utf-8")) for path in sorted(files)}
 
 
-def key(stage: Stage) -> str:
+def key(stage: Stage[Any]) -> str:
     return f"{stage.name} {stage.version}"
 
 
@@ -91,7 +92,7 @@ def recorded() -> dict[str, dict[str, str]]:
     return dict(json.loads(GOLDEN.read_bytes())) if GOLDEN.exists() else {}
 
 
-def complaint(stage: Stage, known: dict[str, dict[str, str]]) -> str | None:
+def complaint(stage: Stage[Any], known: dict[str, dict[str, str]]) -> str | None:
     """What to say about a stage whose sources are not the recorded ones."""
     now, before = source_digest(stage), known.get(key(stage))
     if before == now:

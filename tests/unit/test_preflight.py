@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,17 +202,17 @@ def test_no_room_and_no_qemu_img_are_found_before_the_first_stage(
     given = install.InstallInputs(
         vcpus=1, memory=1 << 30, firmware="bios", devices="virtio", machine="q35", disk_size=1 << 20
     )
-    assert install.STAGE.ahead is not None
-    install.STAGE.ahead(given, settings)
+    assert install.STAGE.preflight is not None
+    install.STAGE.preflight(given, settings)
     with pytest.raises(HostError, match="GiB free, and the disk to install to needs"):
-        install.STAGE.ahead(given.model_copy(update={"disk_size": 1 << 60}), settings)
+        install.STAGE.preflight(given.model_copy(update={"disk_size": 1 << 60}), settings)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostError, match="qemu-img is not installed") as caught:
-        install.STAGE.ahead(given, settings)
+        install.STAGE.preflight(given, settings)
     assert caught.value.hint == "apt-get install qemu-utils"
 
 
 @pytest.mark.parametrize("stages", [STAGES, PROVISIONED])
-def test_a_fault_in_the_answers_is_found_before_a_medium_is_fetched(stages: tuple[Stage, ...]) -> None:
+def test_a_fault_in_the_answers_is_found_before_a_medium_is_fetched(stages: tuple[Stage[Any], ...]) -> None:
     names = [stage.name for stage in stages]
-    assert names.index("answers") < names.index("fetch")
+    assert names.index("kickstart") < names.index("fetch")
