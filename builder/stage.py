@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -179,6 +180,35 @@ def digest(stage: Stage[Any], inputs: Inputs, needs: Mapping[str, str]) -> str:
 Action = Literal["run", "reuse", "not needed"]
 
 
+class ReasonKind(StrEnum):
+    """Why a step is run, reused or left out; programs may act on the values, so they never change."""
+
+    # The step is run.
+    FIRST_RUN = "first run"
+    INPUTS_CHANGED = "inputs changed"
+    STAGE_VERSION = "stage version"
+    CONSEQUENCE = "consequence"  # something that it reads is built anew
+    DELETED = "deleted"
+    CORRUPT = "corrupt"
+    OUTDATED = "outdated"  # the stage itself says that the result is not good enough any more
+    ASKED = "asked"
+    # It is not.
+    FOUND = "found"
+    NOT_NEEDED = "not needed"
+
+    @property
+    def follows(self) -> bool:
+        """Whether the step is run only because another one is."""
+        return self in (ReasonKind.CONSEQUENCE, ReasonKind.DELETED)
+
+
+class Reason(NamedTuple):
+    """A kind of reason for programs, and its text for people."""
+
+    kind: ReasonKind
+    text: str
+
+
 @dataclass(frozen=True)
 class Step:
     """One line of a plan: what will happen to one stage, and why.
@@ -192,6 +222,7 @@ class Step:
     digest: str
     action: Action
     reason: str
+    reason_kind: ReasonKind
 
 
 @dataclass(frozen=True)

@@ -109,9 +109,9 @@ def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State)
 def _as_dict(error: BuilderError | Interrupted | KeyboardInterrupt) -> dict[str, object]:
     if isinstance(error, BuilderError):
         # Also what failed before a run began has a cause that a program may act on.
-        from builder.diagnosis import classify
+        from builder.diagnosis.classify import diagnose
 
-        return classify.name(error).as_dict()
+        return diagnose(error).as_dict()
     code = Interrupted.exit_code
     return {"kind": "interrupted", "exit_code": code, "brief": "interrupted", "details": str(error), "hint": ""}
 

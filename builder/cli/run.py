@@ -165,14 +165,14 @@ def _ask(
 
 def _healing(attempt: Callable[[], Outcome], watched: Watcher, tries: int) -> Outcome:
     """Runs until one succeeds, while what fails may heal by itself; each run has a record of its own."""
-    from builder.diagnosis import classify
+    from builder.diagnosis.classify import diagnose
     from builder.system import retry
 
     def heals(fault: BaseException) -> bool:
-        return isinstance(fault, BuilderError) and classify.name(fault).proof.transient
+        return isinstance(fault, BuilderError) and diagnose(fault).diagnosis.transient
 
     def told(fault: BaseException, seconds: float) -> None:
-        cause = fault.proof.cause if isinstance(fault, BuilderError) else ""
+        cause = fault.diagnosis.cause if isinstance(fault, BuilderError) else ""
         watched.note(f"{cause}: {fault}; trying again in {seconds:.0f} s")
 
     return retry.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=told)

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from builder.diagnosis.watchdog import console_text, read_texts
+from builder.errors import Source
 from builder.stage import Inputs, Job, Secrets
 from builder.vm import daemon
 
@@ -65,9 +66,9 @@ def make_readable(console: Path) -> None:
         write(console.with_suffix(".txt"), console_text(console.read_bytes()))
 
 
-def texts(job: Job[Inputs]) -> dict[str, str]:
+def texts(job: Job[Inputs]) -> dict[Source, str]:
     """What the installer said, by source, as far as it may explain an end."""
-    return read_texts({"anaconda.log": job.evidence / LOG, "console": job.evidence / CONSOLE})
+    return read_texts({Source.INSTALLER_LOG: job.evidence / LOG, Source.CONSOLE: job.evidence / CONSOLE})
 
 
 def qemu_words(job: Job[Inputs], name: str = QEMU) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from builder.diagnosis.causes import CAUSES
-from builder.diagnosis.classify import Verdict, judge
+from builder.diagnosis.classify import Verdict, classify
+from builder.errors import Cause, Source
 from builder.vm.machine import Machine
 from builder.vm.screen import cleaned, last_line
 
@@ -51,13 +51,13 @@ class Watch:
             self._pictured = clock
         shown, logged = self._console.new(), self._log.new()
         self.verdict = (
-            (judge(console_text(shown), "console") if shown else None)
-            or (judge(logged.decode("utf-8", "replace"), "anaconda.log") if logged else None)
-            or flooded(self._console.size, "console")
-            or flooded(self._log.size, "anaconda.log")
+            (classify(console_text(shown), Source.CONSOLE) if shown else None)
+            or (classify(logged.decode("utf-8", "replace"), Source.INSTALLER_LOG) if logged else None)
+            or flooded(self._console.size, Source.CONSOLE)
+            or flooded(self._log.size, Source.INSTALLER_LOG)
         )
         if self.verdict is not None:
-            return self.verdict.cause.brief
+            return self.verdict.brief
         now = (self._console.size, self._log.size, self._machine.disk_bytes(), self._machine.traffic())
         if now != self._seen:
             self._seen, self._since = now, clock
@@ -66,9 +66,7 @@ class Watch:
         line = last_line(self._machine.console.tail[-SCREENFUL:])
         since = datetime.now(UTC) - timedelta(seconds=clock - self._since)
         quiet = f"console, installer log and disks have been quiet for {self._quiet:.0f} s, since {since:%H:%M:%S} UTC"
-        self.verdict = Verdict(
-            CAUSES["stalled"], f"{quiet}; the last line was: {line}" if line else quiet, "all signals"
-        )
+        self.verdict = Verdict(Cause.STALLED, f"{quiet}; the last line was: {line}" if line else quiet, Source.WATCHDOG)
         return f"no sign of life for {self._quiet:.0f} s"
 
 
@@ -90,9 +88,9 @@ class _Growing:
             return file.read()
 
 
-def flooded(size: int, source: str) -> Verdict | None:
+def flooded(size: int, source: Source) -> Verdict | None:
     """The verdict on a log of so many bytes, if it is a flood."""
-    return Verdict(CAUSES["console flood"], f"{size >> 20} MiB", source) if size > FLOOD else None
+    return Verdict(Cause.CONSOLE_FLOOD, f"{size >> 20} MiB", source) if size > FLOOD else None
 
 
 def console_text(data: bytes) -> str:
@@ -102,7 +100,7 @@ def console_text(data: bytes) -> str:
     return ESCAPES.sub(b"", data).replace(b"\r", b"").decode("utf-8", "replace")
 
 
-def read_texts(files: Mapping[str, Path], most: int = 1 << 20) -> dict[str, str]:
+def read_texts(files: Mapping[Source, Path], most: int = 1 << 20) -> dict[Source, str]:
     """The ends of some logs, for `classify.of_ending`; those that are not there are left out.
 
     Args:
@@ -115,5 +113,7 @@ def read_texts(files: Mapping[str, Path], most: int = 1 << 20) -> dict[str, str]
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - most))
                 data = file.read()
-            texts[source] = console_text(data[-SCREENS:]) if source == "console" else data.decode("utf-8", "replace")
+            texts[source] = (
+                console_text(data[-SCREENS:]) if source is Source.CONSOLE else data.decode("utf-8", "replace")
+            )
     return texts

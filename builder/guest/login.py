@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.errors import BuilderError
+from builder.errors import BuilderError, Cause
 from builder.guest import address, ssh
 from builder.guest.report import GuestReport, read_report
 from builder.system import retry
@@ -105,7 +105,8 @@ def log_in(guest: Guest, key: ssh.PrivateKey, wait: Wait) -> Iterator[Login]:
     deadline = time.monotonic() + wait.within
     report = wait_ready(guest, wait)
     if not report.host_keys:
-        raise guest.error(f"{guest.name} told no SSH host key on ttyS1", report.text.strip(), guest.hint)
+        brief = f"{guest.name} reported no SSH host key on ttyS1"
+        raise guest.error(brief, report.text.strip(), guest.hint, cause=Cause.NO_IDENTITY)
     endpoint = _endpoint(guest, wait, max(1.0, deadline - time.monotonic()))
     left = max(1.0, deadline - time.monotonic())
     with ssh.connect(
@@ -136,9 +137,8 @@ def wait_ready(guest: Guest, wait: Wait) -> GuestReport:
 
     report = retry.until(ready, within=max(0.0, wait.within), every=READY_EVERY)
     if report is None:
-        raise guest.error(
-            f"{guest.name} did not take its identity within {wait.within:.0f} s", last_lines(guest.console), guest.hint
-        )
+        brief = f"{guest.name} did not take its identity within {wait.within:.0f} s"
+        raise guest.error(brief, last_lines(guest.console), guest.hint, cause=Cause.NO_IDENTITY)
     for warning in report.warnings:
         wait.note(f"{guest.name}: {warning}")
     return report
@@ -154,6 +154,7 @@ def _endpoint(guest: Guest, wait: Wait, within: float) -> Endpoint:
             f"the address of {guest.name} did not become known within {within:.0f} s",
             f"asked for: a lease, the guest agent, ARP for {lookup.mac}, its own line on ttyS1",
             "does a DHCP server answer on this network? a clone can be given an --address",
+            cause=Cause.NO_DHCP,
         )
     wait.note(f"{guest.name}: has the address {found}")
     return Endpoint(found)

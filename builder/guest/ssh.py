@@ -27,7 +27,7 @@ import paramiko  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from builder.errors import BuilderError, RecipeError, UnreachableError
+from builder.errors import BuilderError, Cause, RecipeError, UnreachableError
 from builder.system import retry
 
 # paramiko tells every failed attempt on stderr through a logger of its own; the attempts are told here.
@@ -129,14 +129,14 @@ def connect(
     if not fingerprints or not all(FINGERPRINT.fullmatch(one) for one in fingerprints):
         raise ValueError(f"not a list of SHA256 fingerprints: {fingerprints}")
     start = time.monotonic()
-    state = "nothing was tried"
+    state, cause = "nothing was tried", None
     refused: float | None = None
     doors = _Doors(host, port)
 
     def attempt() -> paramiko.Transport | None:
-        nonlocal state, refused
+        nonlocal state, cause, refused
         if stop():
-            raise error(f"the SSH login at {host}:{port} was given up", details=f"last attempt: {state}")
+            raise error(f"the SSH login at {host}:{port} was given up", details=f"last attempt: {state}", cause=cause)
         elapsed = time.monotonic() - start
         try:
             connection = doors.speaking(elapsed)
@@ -145,8 +145,8 @@ def connect(
             if failed.refused and refused is None:
                 refused = elapsed
             if failed.final or (failed.refused and elapsed - (refused or 0.0) >= REFUSED):
-                raise error(*failed.told(host, port)) from None
-            state = failed.state
+                raise failed.to_error(error, host, port) from None
+            state, cause = failed.state, failed.cause
             return None
 
     with contextlib.closing(doors):
@@ -156,6 +156,7 @@ def connect(
             f"no SSH login as {user} at {host}:{port} within {within:g} s",
             details=f"last attempt: {state}",
             hint="read the console log: did the guest boot, did its sshd start?",
+            cause=cause,
         )
     try:
         yield GuestSession(transport)
@@ -230,15 +231,17 @@ class GuestSession:
 class _AttemptError(Exception):
     """How far one attempt came; `final` when another one cannot do better, `refused` when it hardly will."""
 
-    def __init__(self, state: str, *, final: bool = False, refused: bool = False, hint: str = "") -> None:
+    def __init__(self, state: str, cause: Cause, *, final: bool = False, refused: bool = False, hint: str = "") -> None:
         super().__init__(state)
         self.state = state
+        self.cause = cause
         self.final = final
         self.refused = refused
         self.hint = hint
 
-    def told(self, host: str, port: int) -> tuple[str, str, str]:
-        return f"no SSH login at {host}:{port}", self.state, self.hint
+    def to_error(self, kind: type[BuilderError], host: str, port: int) -> BuilderError:
+        """Return the error that ends all attempts."""
+        return kind(f"no SSH login at {host}:{port}", self.state, self.hint, cause=self.cause)
 
 
 class _Doors:
@@ -285,13 +288,13 @@ class _Doors:
             except OSError as fault:
                 state = f"connected, but no SSH banner ({fault.strerror})"
             door.close()
-        raise _AttemptError(state)
+        raise _AttemptError(state, Cause.NO_BANNER)
 
     def _knock(self, now: float) -> None:
         try:
             self._open[socket.create_connection(self._place, timeout=STEP)] = now
         except OSError as fault:
-            raise _AttemptError(f"no TCP connection ({fault.strerror or fault})") from None
+            raise _AttemptError(f"no TCP connection ({fault.strerror or fault})", Cause.NO_TCP) from None
 
 
 def _log_in(
@@ -305,6 +308,7 @@ def _log_in(
         if seen not in fingerprints:
             raise _AttemptError(
                 f"wrong host key {seen}; the guest itself printed {', '.join(sorted(fingerprints))}",
+                Cause.WRONG_HOST_KEY,
                 final=True,
                 hint="another machine answers there, or the guest made its keys again after it printed them",
             )
@@ -326,8 +330,10 @@ def _exchange_keys(transport: paramiko.Transport, step: float) -> paramiko.PKey:
         return transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as fault:
         if not transport.remote_version:
-            raise _AttemptError(f"connected, but no SSH banner ({fault or 'closed'})") from None
-        raise _AttemptError(f"{transport.remote_version} answered, but the key exchange failed ({fault})") from None
+            state = f"connected, but no SSH banner ({fault or 'closed'})"
+            raise _AttemptError(state, Cause.NO_BANNER) from None
+        state = f"{transport.remote_version} answered, but the key exchange failed ({fault})"
+        raise _AttemptError(state, Cause.KEY_EXCHANGE) from None
 
 
 def _authenticate(transport: paramiko.Transport, user: str, key: paramiko.PKey) -> None:
@@ -337,13 +343,15 @@ def _authenticate(transport: paramiko.Transport, user: str, key: paramiko.PKey) 
         # Not final: keys from the seed may be written a moment after sshd is up.
         raise _AttemptError(
             f"host key right, but the key was refused for {user}",
+            Cause.SSHD_REFUSES_ROOT,
             refused=True,
             hint="PermitRootLogin and authorized_keys of the guest decide; the seed brings the key",
         ) from None
     except (paramiko.SSHException, OSError, EOFError) as fault:
-        raise _AttemptError(f"host key right, but the login broke off ({fault})") from None
+        raise _AttemptError(f"host key right, but the login broke off ({fault})", Cause.SSHD_REFUSES_ROOT) from None
     if not transport.is_authenticated():
-        raise _AttemptError(f"host key right, but the guest wants more than a key for {user}")
+        state = f"host key right, but the guest wants more than a key for {user}"
+        raise _AttemptError(state, Cause.SSHD_REFUSES_ROOT)
 
 
 def _outputs(channel: paramiko.Channel, timeout: float) -> tuple[bytes, bytes]:

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from builder.console import JsonLines, Recorded
-from builder.diagnosis import classify
-from builder.errors import BuilderError, PublishError, of_os_error
+from builder.diagnosis.classify import diagnose
+from builder.errors import BuilderError, Cause, PublishError, of_os_error
 from builder.pipeline.plan import ASKED, decide, needs_of, why_stale
 from builder.settings import BuildOptions, Settings
-from builder.stage import Action, Job, Ledger, Observer, Plan, Secrets, Step
+from builder.stage import Action, Job, Ledger, Observer, Plan, Reason, ReasonKind, Secrets, Step
 from builder.store import gc, runs
 from builder.store.durations import Durations
 from builder.store.objects import Record, mark_corrupt
@@ -141,7 +141,7 @@ class _Run:
         needs = needs_of(step, self.by_name)
         before = self.store.load(step.digest) or self.store.recall(self.given.name, name)
 
-        def look() -> str | None:
+        def look() -> Reason | None:
             return self.forced.get(name) or self._why_stale(step)
 
         def waiting(holder: str) -> None:
@@ -160,7 +160,7 @@ class _Run:
                 record = self._run_stage(step, build, needs)
                 left = self._why_stale(step)
                 if left is not None:
-                    raise PublishError(f"{name} was built, but cannot be used: {left}")
+                    raise PublishError(f"{name} was built, but cannot be used: {left.text}")
         if found is not None:
             if name not in self.seen:
                 reason = "finished object found" if before == found else f"built meanwhile by run {found.run_id}"
@@ -171,12 +171,13 @@ class _Run:
         if self.forced.pop(name, None) is not None and not same:
             for reader in self.given.steps:
                 if name in reader.stage.needs:
-                    self.forced.setdefault(reader.stage.name, f"{name} was built anew")
+                    follows = Reason(ReasonKind.CONSEQUENCE, f"{name} was built anew")
+                    self.forced.setdefault(reader.stage.name, follows)
         self.built.append(name)
         self._done(step, "run", step.reason, record)
         return not same
 
-    def _why_stale(self, step: Step) -> str | None:
+    def _why_stale(self, step: Step) -> Reason | None:
         return why_stale(step, self.by_name, self.store, self.settings)
 
     def _run_stage(self, step: Step, build: Build, needs: Mapping[str, str]) -> Record:
@@ -192,7 +193,7 @@ class _Run:
             seconds = time.monotonic() - start
             self.record.steps.append(_step_record(step, "failed", step.reason, seconds, ledger.as_dict()))
             self.observer.failed(step, seconds, error)
-            if isinstance(error, BuilderError) and error.proof.cause == "rotten":
+            if isinstance(error, BuilderError) and error.diagnosis.cause is Cause.CORRUPT:
                 self._mark_corrupt(needs)
             if self.settings.keep_failed:
                 self.observer.note(f"kept for inspection: {build.out} and {build.scratch}")
@@ -271,13 +272,13 @@ def _explained(store: Store) -> Iterator[None]:
     try:
         yield
     except BuilderError as fault:
-        classify.name(fault)
+        diagnose(fault)
         raise
     except OSError as fault:
         plain = of_os_error(fault, store.root)
         if plain is None:
             raise
-        raise classify.name(plain) from fault
+        raise diagnose(plain) from fault
 
 
 @contextmanager

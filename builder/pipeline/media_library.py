@@ -17,7 +17,7 @@ from builder.errors import MediumError, RecipeError
 from builder.iso import inspect, media_checksum
 from builder.iso.inspect import MediumFacts
 from builder.iso.media_checksum import Verdict
-from builder.stage import Ledger, Step
+from builder.stage import Ledger, ReasonKind, Step
 from builder.stages import fetch
 from builder.store import runs
 from builder.store.store import Store
@@ -87,7 +87,9 @@ def add(file: Path, store: Store) -> tuple[Known, str]:
     store.prepare()
     sha256 = store.sha256_of(file)
     inputs = fetch.FetchInputs(sha256=sha256, rehearsal=sha256 if facts.is_rehearsal else None)
-    step = Step(fetch.STAGE, inputs, fetch.object_of(inputs), "run", "taken in by `builder media add`")
+    step = Step(
+        fetch.STAGE, inputs, fetch.object_of(inputs), "run", "taken in by `builder media add`", ReasonKind.FIRST_RUN
+    )
     run_id = runs.new_id()
     how = "there already"
     with (

@@ -9,7 +9,7 @@ import re
 import time
 from dataclasses import asdict, dataclass
 
-from builder.errors import VerifyError
+from builder.errors import Cause, VerifyError
 from builder.guest import console, ssh
 from builder.guest.login import Login
 from builder.stage import Inputs, Job
@@ -102,6 +102,7 @@ def examine(job: Job[Inputs], vm: TestVm, checks: tuple[Check, ...]) -> GuestFac
                 raise VerifyError(
                     f"{vm.role}: check {name} failed (exit status {reply.status})",
                     f"{command}\n{(reply.out + reply.err).strip()}",
+                    cause=Cause.CHECK_FAILED,
                 )
         return _facts(vm, login, round(boot_seconds, 1), checks)
 
@@ -149,11 +150,12 @@ def _require_no_failed_unit(vm: TestVm, session: ssh.GuestSession) -> None:
     state = retry.until(settled, within=vm.limit, every=0.5)
     if state is None:
         jobs = session.run("systemctl list-jobs --no-pager").out.strip()
-        raise VerifyError(f"{vm.role}: the system never finished booting", jobs)
+        raise VerifyError(f"{vm.role}: the system never finished booting", jobs, cause=Cause.NOT_BOOTED)
     listed = session.run("systemctl list-units --failed --no-legend --plain --no-pager").out
     # Once a line: a unit without a description has its name there again.
     failed = [found[0] for line in listed.splitlines() if (found := _UNIT.search(line))]
     if failed:
         names = " ".join(failed)
         log = session.run(f"systemctl status --no-pager --lines=5 {names}").out.strip()
-        raise VerifyError(f"{vm.role}: failed unit{'s' if len(failed) > 1 else ''}: {', '.join(failed)}", log)
+        brief = f"{vm.role}: failed unit{'s' if len(failed) > 1 else ''}: {', '.join(failed)}"
+        raise VerifyError(brief, log, cause=Cause.FAILED_UNIT)

@@ -15,7 +15,7 @@ from builder.iso import inspect, media_checksum
 from builder.media import download, vendor_signature
 from builder.recipe.build_spec import BuildSpec
 from builder.rehearsal import medium as rehearsal
-from builder.stage import Inputs, Job, Stage, Step, digest
+from builder.stage import Inputs, Job, ReasonKind, Stage, Step, digest
 from builder.store.store import Store
 from builder.system import reflink
 from builder.system.reflink import How
@@ -137,7 +137,8 @@ def _unsigned(job: Job[FetchInputs]) -> None:
     """The same medium as nobody's signature was asked for: an object of its own, got only once, and a second name."""
     store = Store(job.paths.store)
     inputs = FetchInputs(sha256=job.inputs.sha256, rehearsal=None)
-    step = Step(STAGE, inputs, object_of(inputs), "run", "wanted before its signature is looked at")
+    reason = "wanted before its signature is looked at"
+    step = Step(STAGE, inputs, object_of(inputs), "run", reason, ReasonKind.FIRST_RUN)
     with store.building(step, job.run_id, {}, on_wait=job.progress.beat) as build:
         if build.found is None:
             start = time.monotonic()

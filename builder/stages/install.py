@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from builder.diagnosis import evidence
-from builder.diagnosis.causes import CAUSES
 from builder.diagnosis.classify import Verdict, of_ending
 from builder.diagnosis.watchdog import Watch
-from builder.errors import InstallError
+from builder.errors import Cause, InstallError, Source
 from builder.guest.report import read_report
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Settings
@@ -138,18 +137,18 @@ def _require_token(job: Job[InstallInputs], ending: Ending) -> None:
     if job.digests["kickstart"] in installed:
         return
     if installed:
-        found = Verdict(CAUSES["foreign marker"], f"BUILDER INSTALLED {installed[0]}", "ttyS1")
+        found = Verdict(Cause.FOREIGN_MARKER, f"BUILDER INSTALLED {installed[0]}", Source.GUEST_REPORT)
     else:
         found = of_ending(ending, evidence.texts(job), "")
-    details = found.words if installed or found.cause.name != "no marker" else _last_words(job)
-    raise found.told(InstallError, "install", details)
+    details = found.words if installed or found.cause is not Cause.NO_MARKER else _last_words(job)
+    raise found.to_error(InstallError, "install", details)
 
 
 def _failed(job: Job[InstallInputs], ending: Ending, seen: Verdict | None, *, oom: bool) -> InstallError:
     found = seen or of_ending(ending, evidence.texts(job), evidence.qemu_words(job), oom=oom)
-    proved = seen is not None and found.cause.name != "stalled"
+    proved = seen is not None and found.cause is not Cause.STALLED
     details = found.words if proved else f"{found.words}\n{_last_words(job)}".strip()
-    return found.told(InstallError, "install", details)
+    return found.to_error(InstallError, "install", details)
 
 
 def _last_words(job: Job[InstallInputs]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builder.errors import MediumError
 from builder.iso import inspect
-from builder.stage import Inputs, Job, Ledger, Stage, Step, digest, with_inputs
+from builder.stage import Inputs, Job, Ledger, ReasonKind, Stage, Step, digest, with_inputs
 from builder.stages import fetch
 from builder.store.store import Store
 
@@ -57,7 +57,8 @@ def finished(job: Job[Inputs]) -> Iterator[Path]:
     store = Store(job.paths.store)
     needs = {"fetch": job.digests["fetch"]}
     inputs = KernelInputs()
-    step = Step(STAGE, inputs, digest(STAGE, inputs, needs), "run", "no kernel of this medium yet")
+    reason = "no kernel of this medium yet"
+    step = Step(STAGE, inputs, digest(STAGE, inputs, needs), "run", reason, ReasonKind.FIRST_RUN)
     with store.building(step, job.run_id, needs, on_wait=job.progress.beat) as build:
         if build.found is None:
             ledger = Ledger()

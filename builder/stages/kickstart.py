@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from builder.diagnosis import evidence
-from builder.errors import RecipeError
+from builder.errors import Cause, RecipeError, Source
 from builder.kickstart import render as template
 from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
@@ -68,6 +68,8 @@ def run(job: Job[KickstartInputs]) -> None:
             f"kickstart: {errors[0]}",
             "\n".join(f"{job.inputs.template}, rendered: {error}" for error in errors),
             f"see the rendered text: {job.evidence / 'kickstart.cfg'}",
+            cause=Cause.KICKSTART_ERROR,
+            source=Source.KICKSTART,
         )
     file = job.out / FILE
     file.touch(mode=0o400)

@@ -9,7 +9,6 @@ out stands alone again, and goes through the same search, sealing and proof as a
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from builder import images
 from builder.diagnosis import evidence
-from builder.errors import BuilderError, HostError, InstallError, UnreachableError
+from builder.errors import BuilderError, Cause, HostError, InstallError, Source, UnreachableError
 from builder.guest import ansible, ssh
 from builder.guest.ssh import GuestSession
 from builder.recipe import provision_files
@@ -182,7 +181,9 @@ def _provision(job: Job[ProvisionInputs], vm: TestVm, secret: Path, quiet: float
         reply = session.run("sh -s", stdin=SCRIPT.read_bytes(), timeout=quiet)
         said(reply.out + reply.err)
         if reply.status != 0 or DONE not in reply.out:
-            raise InstallError("provision: the generalise script failed", (reply.out + reply.err).strip())
+            brief = "provision: the generalise script failed"
+            output = (reply.out + reply.err).strip()
+            raise InstallError(brief, output, cause=Cause.PROVISION_FAILED, source=Source.PROVISION_LOG)
         # Once: processes end and file systems are unmounted, but no service gets to write down a state again
         # (systemctl(1), --force), such as a random seed that all copies would share.
         with suppress(UnreachableError):
@@ -210,7 +211,8 @@ def _script(session: GuestSession, source: str, text: bytes, said: Callable[[str
     said(f"== script {source}: exit status {reply.status}\n{reply.out}{reply.err}")
     if reply.status != 0:
         words = "\n".join((reply.out + reply.err).strip().splitlines()[-20:])
-        raise InstallError(f"provision: {source} failed (exit status {reply.status})", words)
+        brief = f"provision: {source} failed (exit status {reply.status})"
+        raise InstallError(brief, words, cause=Cause.PROVISION_FAILED, source=Source.PROVISION_LOG)
     session.run(f"rm -f '{place}'")
 
 
@@ -223,7 +225,9 @@ def _as_install_error(fault: BuilderError) -> BuilderError:
     """Make a failed build of whatever failed in the machine."""
     if isinstance(fault, HostError | InstallError):
         return fault
-    return InstallError(re.sub(r"^(provision: )?", "provision: ", fault.brief), fault.details, fault.hint)
+    error = InstallError(f"provision: {fault.brief}", fault.details, fault.hint, output=fault.output)
+    error.diagnosis = fault.diagnosis
+    return error
 
 
 STAGE = Stage("provision", 1, ("install",), inputs, run, "provision the installed system", intermediate=True)

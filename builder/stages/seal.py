@@ -9,7 +9,7 @@ import json
 from dataclasses import replace
 from typing import Literal
 
-from builder.errors import VerifyError
+from builder.errors import Cause, VerifyError
 from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
 from builder.stages import install, secret_scan
@@ -49,6 +49,7 @@ def run(job: Job[SealInputs]) -> None:
             f"the installed disk holds {leaks[0].what}",
             "\n".join(map(str, leaks[:10])),
             "an image must hold no secret: see what the kickstart's %post leaves behind",
+            cause=Cause.SECRET_IN_IMAGE,
         )
     with job.ledger.spend("convert", allocated):
         qemu_img.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from builder.diagnosis import evidence
-from builder.diagnosis.classify import judge, of_ending
+from builder.diagnosis.classify import classify, of_ending
+from builder.diagnosis.patterns import Origin
 from builder.diagnosis.watchdog import flooded, read_texts
-from builder.errors import BuilderError
+from builder.errors import BuilderError, Source, failed_machine
 from builder.guest import login, ssh
 from builder.guest.login import AddressLookup, Endpoint, Guest, Login
 from builder.guest.seed import Identity, files
@@ -159,15 +160,15 @@ def require_running(job: Job[Inputs], vm: TestVm, error: type[BuilderError], *, 
     """
     ending = retry.until(vm.machine.gone, within=within)
     if ending is None:
-        text = "".join(read_texts({"console": vm.console}, CONSOLE_END).values())
-        verdict = judge(text, "console", "system") or flooded(vm.console.stat().st_size, "console")
+        text = "".join(read_texts({Source.CONSOLE: vm.console}, CONSOLE_END).values())
+        verdict = classify(text, Source.CONSOLE, Origin.GUEST) or flooded(vm.console.stat().st_size, Source.CONSOLE)
     else:
         log = f"{vm.role}.qemu.log"
         evidence.keep_qemu_log(job, vm.machine.spec.name, log)
-        texts = read_texts({"console": vm.console})
-        verdict = of_ending(ending, texts, evidence.qemu_words(job, log), speaker="system")
+        texts = read_texts({Source.CONSOLE: vm.console})
+        verdict = of_ending(ending, texts, evidence.qemu_words(job, log), origin=Origin.GUEST)
     if verdict is not None:
-        raise verdict.told(error, vm.role, f"{verdict.line}\n{last_lines(vm.console)}".strip())
+        raise verdict.to_error(error, vm.role, f"{verdict.line}\n{last_lines(vm.console)}".strip())
 
 
 def keep_evidence(job: Job[Inputs], vm: TestVm) -> None:
@@ -186,7 +187,7 @@ def ssh_session(job: Job[Inputs], vm: TestVm, error: type[BuilderError]) -> Iter
     """
     guest = Guest(vm.role, vm.instance, vm.reports, vm.console, _where(vm), error, f"see {vm.console}")
     wait = login.Wait(vm.left, stop=vm.stop.is_set, note=job.progress.note)
-    with login.log_in(guest, vm.key, wait) as opened:
+    with failed_machine(vm.role), login.log_in(guest, vm.key, wait) as opened:
         yield opened
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-from builder.errors import BuilderError, VerifyError
+from builder.errors import BuilderError, Cause, VerifyError
 from builder.guest import ssh
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Settings
@@ -74,7 +74,8 @@ def run(job: Job[VerifyInputs]) -> None:
     with job.ledger.spend("hash", sealed.stat().st_size):
         found = sha256_file(sealed)
     if found != expected:
-        raise VerifyError("the sealed image changed while its copies ran", f"sealed as {expected}\nfound     {found}")
+        details = f"sealed as {expected}\nfound     {found}"
+        raise VerifyError("the sealed image changed while its copies ran", details, cause=Cause.CORRUPT)
     record = {"sealed": found, "accel": accel, "twins": {report.role: report.as_dict() for report in (first, second)}}
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -136,6 +137,7 @@ def _compare(first: GuestFacts, second: GuestFacts) -> None:
             f"two copies of the image have the same {' and '.join(same).replace('_', ' ')}",
             values,
             "what makes a machine this machine must not be in the image: see the end of the kickstart's %post",
+            cause=Cause.COPIES_ALIKE,
         )
 
 

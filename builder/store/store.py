@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from builder.errors import HostError
-from builder.stage import Ledger, Step, canonical
+from builder.stage import Ledger, Reason, ReasonKind, Step, canonical
 from builder.store.objects import RECORD, Record, describe, find_corruption, flush, read, recorded, remove
 from builder.system import locks
 from builder.system.atomic_file import replacing, sync_folder
@@ -23,7 +23,7 @@ from builder.system.digests import DigestCache
 
 __all__ = ["ABSENT", "KEY_BYTES", "RECORD", "Build", "Record", "Store", "kept_mark", "recorded"]
 
-ABSENT = "finished object is not in the store"
+ABSENT = Reason(ReasonKind.DELETED, "finished object is not in the store")
 KEY_BYTES = 32
 
 
@@ -133,7 +133,7 @@ class Store:
         """The object's record; None when there is no such object, or its record cannot be read."""
         return read(self.path(digest) / RECORD)
 
-    def why_stale(self, digest: str, needs: Mapping[str, str]) -> str | None:
+    def why_stale(self, digest: str, needs: Mapping[str, str]) -> Reason | None:
         """Return why the object cannot be used; None when it can, `ABSENT` when there is none.
 
         A cheap look: every file with its recorded size and time stamp, and made from what the needed stages hold now.
@@ -157,16 +157,16 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def _why_stale(self, digest: str, needs: Mapping[str, str]) -> str | None:
+    def _why_stale(self, digest: str, needs: Mapping[str, str]) -> Reason | None:
         record = self.load(digest)
         if record is None:
-            return f"finished object damaged: {RECORD} cannot be read"
+            return Reason(ReasonKind.CORRUPT, f"finished object damaged: {RECORD} cannot be read")
         change = find_corruption(self.path(digest), record)
         if change is not None:
-            return f"finished object damaged: {change}"
+            return Reason(ReasonKind.CORRUPT, f"finished object damaged: {change}")
         for name, found in _loaded(self, needs):
             if record.made_from.get(name) != found.content:
-                return f"{name} was built anew"
+                return Reason(ReasonKind.CONSEQUENCE, f"{name} was built anew")
         return None
 
     def touch(self, digest: str) -> None:
@@ -181,7 +181,7 @@ class Store:
         run_id: str,
         needs: Mapping[str, str],
         *,
-        why_stale: Callable[[], str | None] | None = None,
+        why_stale: Callable[[], Reason | None] | None = None,
         keep: bool = False,
         on_wait: Callable[[str], None] | None = None,
     ) -> Iterator[Build]:

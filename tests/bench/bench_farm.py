@@ -87,7 +87,7 @@ def prepare(folder: Path) -> tuple[str, ...]:
     run = folder / "runs" / "simulated"
     run.mkdir(parents=True)
     (run / "events.jsonl").write_text("{}\n" * 1000)
-    rows = [{"stage": stage, "action": "run", "reason": "first run"} for stage in stages]
+    rows = [{"stage": stage, "action": "run", "reason": "first run", "reason_kind": "first run"} for stage in stages]
     planned = {"event": "planned", "at": 0, "name": "simulated", "run": "simulated", "stages": rows}
     (folder / "planned").write_text(json.dumps(planned) + "\n")
     whole = {"name": "simulated", "folder": str(run), "image": {"version": image.version}, "built": list(stages)}

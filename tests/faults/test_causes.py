@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import ast
+import itertools
 from pathlib import Path
 
 import pytest
 
 import builder
 from builder.diagnosis import classify
-from builder.diagnosis.causes import CAUSES, SIGNS
-from builder.errors import HostError, InstallError, MediumError
+from builder.diagnosis.causes import CAUSES
+from builder.diagnosis.patterns import PATTERNS, Origin
+from builder.errors import Cause, HostError, InstallError, MediumError, Source
 from builder.vm.machine import Ending
 from tests.faults.test_guest_words import SAID
 
 GONE = Ending("failed", 1.0, "QEMU ended unexpectedly")
 
 
-def test_every_cause_is_reached_by_a_sign_or_an_ending() -> None:
-    text = "".join((Path(builder.__file__).parent / f"{name}.py").read_text() for name in
-                   ("diagnosis/classify", "diagnosis/watchdog", "stages/install"))  # fmt: skip
-    used = {node.value for node in ast.walk(ast.parse(text.replace("from __future__ import annotations", "")))
-            if isinstance(node, ast.Constant) and isinstance(node.value, str)}  # fmt: skip
-    assert CAUSES.keys() <= {sign.cause for sign in SIGNS} | used
+def test_every_cause_is_named_by_a_pattern_or_where_it_is_raised() -> None:
+    package = Path(builder.__file__).parent
+    trees = [ast.parse(path.read_text()) for path in package.rglob("*.py") if path.name != "causes.py"]
+    used = {
+        node.attr
+        for node in itertools.chain.from_iterable(map(ast.walk, trees))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "Cause"
+    }
+    assert used == set(Cause.__members__)
 
 
-def test_every_sign_has_a_source_and_every_cause_a_hint() -> None:
-    assert all(sign.source and sign.cause in CAUSES for sign in SIGNS)
-    assert all(cause.hint and cause.brief for cause in CAUSES.values())
+def test_every_pattern_has_a_reference_and_every_cause_a_text() -> None:
+    assert all(pattern.reference for pattern in PATTERNS)
+    assert CAUSES.keys() == set(Cause)
+    assert all(text.hint and text.brief for text in CAUSES.values())
 
 
 def test_no_line_of_a_good_install_is_a_proof() -> None:
@@ -59,17 +65,19 @@ dracut Warning: Killing all remaining processes
 Powering off.
 [  333.3] Power down.
 """
-    assert classify.judge(good, "console") is None
-    assert classify.judge(good, "console", proof=False) is None
-    assert classify.judge(good, "console", "system", proof=False) is None
+    assert classify.classify(good, Source.CONSOLE) is None
+    assert classify.classify(good, Source.CONSOLE, conclusive=False) is None
+    assert classify.classify(good, Source.CONSOLE, Origin.GUEST, conclusive=False) is None
 
 
 @pytest.mark.parametrize("words", SAID, ids=lambda words: words.cause)
 def test_words_are_found_in_the_middle_of_others(words: object) -> None:
     said, cause = words.ttys0.replace("\x1b[7m", "").replace("\x1b[0m", ""), words.cause  # type: ignore[attr-defined]
-    found = classify.judge(f"Installing x (1/2)\n{said}\n[anaconda] 1:main* 2:shell", "console", proof=False)
+    found = classify.classify(
+        f"Installing x (1/2)\n{said}\n[anaconda] 1:main* 2:shell", Source.CONSOLE, conclusive=False
+    )
     # What only an event tells has no words.
-    assert (found.cause.name if found else cause) == cause
+    assert (found.cause if found else cause) == cause
 
 
 def test_words_are_shown_in_their_lines() -> None:
@@ -79,25 +87,25 @@ def test_words_are_shown_in_their_lines() -> None:
         "fatal error and installation will be aborted.  The details of this error are:\n\ncopying\n"
         "cp: cannot stat 'x': No such file\n\nPress enter to exit.\n[anaconda] 1:main* 2:shell\n"
     )
-    found = classify.judge(text, "console")
+    found = classify.classify(text, Source.CONSOLE)
     assert found is not None
-    fault = found.told(InstallError, "install")
+    fault = found.to_error(InstallError, "install")
     assert fault.details.splitlines() == [
         "There was an error running the kickstart script at line 39.  This is a",
         "fatal error and installation will be aborted.  The details of this error are:",
         "copying",
         "cp: cannot stat 'x': No such file",
     ]
-    assert fault.proof.line.endswith("are: copying cp: cannot stat 'x': No such file")
+    assert fault.diagnosis.line.endswith("are: copying cp: cannot stat 'x': No such file")
     hub = " 4) [x] Software\n 5) [!] Root password\n 6) [x] User\n\n"
     prompt = "  Please make your choice from above ['q' to quit | 'b' to begin installation |\n"
-    open_item = classify.judge(hub + prompt, "console")
+    open_item = classify.classify(hub + prompt, Source.CONSOLE)
     assert open_item is not None
     assert open_item.words.splitlines()[0] == "[!] Root password"
     # Where the prompt is all there is, it is the line.
-    alone = classify.judge("Press enter to exit.", "console")
+    alone = classify.classify("Press enter to exit.", Source.CONSOLE)
     assert alone is not None
-    assert (alone.cause.name, alone.line) == ("question", "Press enter to exit.")
+    assert (alone.cause, alone.line) == ("question", "Press enter to exit.")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +122,7 @@ def test_words_are_shown_in_their_lines() -> None:
 )
 def test_the_end_of_qemu(log: str, oom: bool, how: str, cause: str) -> None:
     found = classify.of_ending(Ending(how, 1.0, "gone"), {}, log, oom=oom)  # type: ignore[arg-type]
-    assert found.cause.name == cause
+    assert found.cause == cause
     assert found.line
 
 
@@ -128,8 +136,8 @@ def test_the_end_of_qemu(log: str, oom: bool, how: str, cause: str) -> None:
     ],
 )
 def test_mirrors(details: str, cause: str, transient: bool) -> None:
-    fault = classify.name(MediumError("no mirror gave the install medium x.iso", details))
-    assert (fault.proof.cause, fault.proof.transient) == (cause, transient)
+    fault = classify.diagnose(MediumError("no mirror gave the install medium x.iso", details))
+    assert (fault.diagnosis.cause, fault.diagnosis.transient) == (cause, transient)
 
 
 @pytest.mark.parametrize(
@@ -158,13 +166,13 @@ def test_mirrors(details: str, cause: str, transient: bool) -> None:
     ],
 )
 def test_words_of_this_host(details: str, cause: str) -> None:
-    assert classify.name(HostError("it failed", details)).proof.cause == cause
+    assert (classify.diagnose(HostError("it failed", details)).diagnosis.cause or "") == cause
 
 
 def test_what_a_script_said_last_is_told() -> None:
     """The reason for its end comes after what went well."""
     done = "Created symlink /etc/systemd/system/multi-user.target.wants/builder-first-boot.service.\n" * 3
     said = f"There was an error running the kickstart script at line 39.\n\n{done}the licence server does not answer\n"
-    found = classify.judge(said, "console")
+    found = classify.classify(said, Source.CONSOLE)
     assert found is not None
     assert found.shown.endswith("the licence server does not answer")

@@ -126,9 +126,9 @@ def test_a_night_that_fails(told: Told, fails: Any, machines: Machines, fault_ro
     limit = f" (limit {told.quiet * 4:.0f} s)" if kind == "stall" else ""
     with fault_row(f"an install: {told.fault}{limit}", kind=kind, place=machines.place) as row:
         fault, folder = fails(told)
-        row.judged(fault.proof.cause, happened=said_quiet(fault.proof.line) or last_sign(folder))
-        assert (fault.proof.cause, fault.proof.source) == (told.cause, told.source)
-        assert told.line in fault.proof.line
+        row.judged(fault.diagnosis.cause, happened=said_quiet(fault.diagnosis.line) or last_sign(folder))
+        assert (fault.diagnosis.cause, fault.diagnosis.source) == (told.cause, told.source)
+        assert told.line in fault.diagnosis.line
         for file in folder.iterdir():
             assert PASSWORD.encode() not in file.read_bytes(), file
             assert Secrets.root_crypt.encode() not in file.read_bytes(), file
@@ -156,8 +156,8 @@ def test_ten_mebibytes_of_log(fails: Any, machines: Machines, fault_row: FaultRo
     """Through the installer's own port, over libvirt's rolling logs: each line is there, once and in order."""
     with fault_row("10 MiB in the installer's log, then a crash", place=machines.place) as row:
         fault, folder = fails(Told("flood", "", "", ""))
-        row.judged(fault.proof.cause, happened=last_sign(folder))
-        assert fault.proof.cause == "traceback"
+        row.judged(fault.diagnosis.cause, happened=last_sign(folder))
+        assert fault.diagnosis.cause == "traceback"
         log = (folder / "anaconda.log").read_text().splitlines()
         said = [line.partition("program:")[2] for line in log]
         flood = [line for line in said if line[:8].isdecimal() and line.endswith("...")]

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from builder.diagnosis import classify
-from builder.errors import BuilderError, HostError, InstallError
+from builder.errors import BuilderError, HostError, InstallError, Source
 from builder.stage import Job, Stage
 from builder.store import runs
 from builder.system import retry
@@ -45,11 +45,11 @@ def heal(folder: Path, stages: tuple[Stage[Any], ...], tries: int = 3) -> list[s
     causes: list[str] = []
 
     def heals(fault: BaseException) -> bool:
-        return isinstance(fault, BuilderError) and classify.name(fault).proof.transient
+        return isinstance(fault, BuilderError) and classify.diagnose(fault).diagnosis.transient
 
     def told(fault: BaseException, _seconds: float) -> None:
         assert isinstance(fault, BuilderError)
-        causes.append(fault.proof.cause)
+        causes.append(fault.diagnosis.cause or "")
 
     retry.again(lambda: toys.run_in(folder, stages=stages), heals=heals, tries=tries, first=0.01, told=told)
     return causes
@@ -78,11 +78,11 @@ def test_what_heals_is_tried_again(cause: str, words: str, memory_path: Path, fa
 
 def test_what_does_not_heal_ends_it(memory_path: Path, fault_row: FaultRow) -> None:
     with fault_row("kickstart error; --retry-transient", place=memory_path) as row:
-        fault = classify.judge("The following problem occurred on line 3 of the kickstart file: x", "console")
+        fault = classify.classify("The following problem occurred on line 3 of the kickstart file: x", Source.CONSOLE)
         assert fault is not None
         with pytest.raises(InstallError) as caught:
-            heal(memory_path, failing(1, fault.told(InstallError, "install")))
-        row.judged(caught.value.proof.cause)
+            heal(memory_path, failing(1, fault.to_error(InstallError, "install")))
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "kickstart error"
         assert outcomes(memory_path) == ["failed"]
         told = runs.list_runs(toys.settings_in(memory_path).runs)[0].verdict

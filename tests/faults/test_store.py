@@ -97,7 +97,7 @@ def test_full_disk_in_every_stage(stage: str, tmp_path: Path, fault_row: FaultRo
         row.now()
         with pytest.raises(BuilderError) as caught:
             run_in(folder, toys.ToyOrder(vars={"hostname": "two"}), fresh={stage}, watcher=watcher)
-        row.judged(caught.value.proof.cause)
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "disk full"
         assert sha256(latest(folder).disk) == before
         assert latest(folder).version == good.version
@@ -155,7 +155,7 @@ def test_full_disk_under_real_programs(stage: str, tmp_path: Path, fault_row: Fa
         watcher = Filling(small, stage)
         with pytest.raises(BuilderError) as caught:
             go(watcher)
-        row.judged(caught.value.proof.cause)
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "disk full"
         watcher.filler.unlink()
         go(Watcher())
@@ -204,7 +204,7 @@ def test_bit_flip_before_publish(memory_path: Path, fault_row: FaultRow) -> None
         row.now()
         with pytest.raises(BuilderError) as caught:
             run_in(memory_path, watcher=watcher)
-        row.judged(caught.value.proof.cause)
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "rotten"
         assert "seal: disk.qcow2 is rotten; the next run builds it anew" in watcher.notes
         assert images.list_images(toys.settings_in(memory_path).images) == []
@@ -221,7 +221,7 @@ def test_bit_flip_in_a_published_image(memory_path: Path, fault_row: FaultRow) -
         row.now()
         with pytest.raises(BuilderError) as caught:
             run_in(memory_path, fresh={"publish"})
-        row.judged(caught.value.proof.cause)
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "rotten"
         run_in(memory_path, fresh={"publish"})
         assert sha256(latest(memory_path).disk) == latest(memory_path).sha256
@@ -237,7 +237,7 @@ def test_read_only_store(tmp_path: Path, fault_row: FaultRow) -> None:
         row.now()
         with pytest.raises(BuilderError) as caught:
             run_in(folder, fresh={"seal"})
-        row.judged(caught.value.proof.cause or "")
+        row.judged(caught.value.diagnosis.cause or "")
         assert row.verdict == "read-only"
         subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
         run_in(folder, fresh={"seal"})

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from builder import images
+from builder.pipeline.plan import ASKED
 from builder.settings import Settings
 from builder.stage import Ledger
 from builder.store import runs
@@ -68,7 +69,7 @@ def build_one(folder: Path) -> None:
     step = toys.plan_in(folder).steps[0]
     run_id = runs.new_id()
     folder.mkdir(exist_ok=True)
-    with runs.register(store, run_id), store.building(step, run_id, {}, why_stale=lambda: "asked for") as build:
+    with runs.register(store, run_id), store.building(step, run_id, {}, why_stale=lambda: ASKED) as build:
         (build.out / "below").mkdir()
         (build.out / "below" / "disk").write_bytes(b"1" * 5000)
         (build.scratch / "rubbish").write_bytes(b"2")

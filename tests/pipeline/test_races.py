@@ -8,6 +8,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+from builder.pipeline.plan import ASKED
 from builder.stage import Ledger
 from builder.store import gc, runs
 from builder.store.objects import remove
@@ -194,7 +195,7 @@ def replace_again_and_again(barrier: Barrier, number: int, folder: Path) -> None
     if number == 0:
         try:
             for turn in range(300):
-                with store.building(step, f"run-{turn}", {}, why_stale=lambda: "asked for") as build:
+                with store.building(step, f"run-{turn}", {}, why_stale=lambda: ASKED) as build:
                     for name in range(5):
                         (build.out / str(name)).write_bytes(b"x" * turn)
                     build.finish(Ledger(), 0.0)

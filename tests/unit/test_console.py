@@ -19,7 +19,7 @@ import pytest
 from builder import console
 from builder.console.watch import Watcher
 from builder.errors import InstallError, Interrupted
-from builder.stage import Action, Inputs, Job, Ledger, Plan, Stage, Step
+from builder.stage import Action, Inputs, Job, Ledger, Plan, ReasonKind, Stage, Step
 
 ACTIONS: dict[str, Action] = {"fetch": "reuse", "kickstart": "run", "install": "run", "provision": "not needed"}
 
@@ -35,7 +35,7 @@ def step(name: str, action: Action) -> Step:
 
     stage = Stage(name, 1, (), inputs, run, f"{name} at work")
     reason = "first run, and a reason that is much too long for the eighty columns that a terminal has"
-    return Step(stage, Inputs(), "ab" * 32, action, reason)
+    return Step(stage, Inputs(), "ab" * 32, action, reason, ReasonKind.FIRST_RUN)
 
 
 STEPS = {name: step(name, action) for name, action in ACTIONS.items()}

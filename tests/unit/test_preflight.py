@@ -191,7 +191,7 @@ def test_the_shipped_kickstart_fits_the_shipped_recipe() -> None:
 )
 def test_what_is_found_has_the_same_name_as_in_the_installer(text: str, room: Room, cause: str) -> None:
     (said,) = faults(text, room)
-    assert classify.name(RecipeError(said)).proof.cause == cause
+    assert classify.diagnose(RecipeError(said)).diagnosis.cause == cause
 
 
 def test_no_room_and_no_qemu_img_are_found_before_the_first_stage(
