@@ -15,7 +15,7 @@ import pytest
 from builder import images
 from builder.errors import HostError, InstallError, PublishError
 from builder.settings import Settings
-from builder.stage import Inputs, Job
+from builder.stage import Inputs, Job, Ledger, Step
 from builder.store import gc, runs
 from builder.store.durations import Durations
 from builder.store.objects import recorded
@@ -159,6 +159,28 @@ def test_a_damaged_object_is_replaced(memory_path: Path) -> None:
     assert run_in(memory_path, stages=up_to("fetch")).built == ("fetch",)
     assert (plan_object(memory_path, "fetch") / "medium.iso").stat().st_size > 7
     assert list(store_of(memory_path).tmp.iterdir()) == []
+
+
+class Damaging(Watcher):
+    """Truncates the medium when another stage has ended; the plan has it as done by then."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
+        super().ended(step, seconds, ledger)
+        file = plan_object(self.folder, "fetch") / "medium.iso"
+        if step.stage.name == "kickstart":
+            file.chmod(0o644)
+            os.truncate(file, 7)
+
+
+def test_what_was_damaged_since_the_plan_was_made_is_built_again_before_it_is_read(memory_path: Path) -> None:
+    outcome = run_in(memory_path, watcher=Damaging(memory_path))
+    assert outcome.built == ("fetch", "kickstart", "fetch", "install", "seal", "verify", "publish")
+    run_in(memory_path, ToyOrder(vars={"hostname": "two"}), watcher=Damaging(memory_path))
+    assert diary(memory_path)[-6:] == ["kickstart", "fetch", "install", "seal", "verify", "publish"]
 
 
 def test_a_failure_keeps_evidence_and_nothing_else(memory_path: Path) -> None:
