@@ -71,37 +71,23 @@ def run(job: Job[PublishInputs]) -> None:
 
     Raises:
         VerifyError: the image costs more than the recipe allows.
-        PublishError: the sealed file has rotted, or the catalogue refused.
+        PublishError: the sealed file is corrupt, or the catalogue refused.
     """
     disk = job.needs["seal"] / seal.FILE
     facts = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))
     proof = job.needs["verify"] / verify.FILE
-    told = json.loads(proof.read_text(encoding="utf-8"))
-    budget.require(job.inputs.budget, int(facts["size"]), told)
+    verified = json.loads(proof.read_text(encoding="utf-8"))
+    budget.require(job.inputs.budget, int(facts["size"]), verified)
     name = job.inputs.name
-    made = _records(job)
-    tools = _tools()
-    manifest = {
-        "recipe": job.inputs.recipe,
-        "rehearsal": job.inputs.rehearsal,
-        # As OCI names it: the manifest is the configuration of the image's artifact in a registry.
-        "architecture": "amd64",
-        "os": "linux",
-        "builder": builder.__version__,
-        "run": job.run_id,
-        "secrets_of": job.inputs.secrets_of,
-        "booted_before_sealing": "provision" in made,
-        "disk": facts,
-        "stages": {name: _facts(record) for name, record in made.items()},
-        "tools": tools,
-        "verified": told,
-    }
+    records, tools = _records(job), _tools()
+    manifest = build_manifest(job, facts, records, tools, verified)
     bill = job.out / images.SBOM
-    bill.write_bytes(_bill(name, facts["sha256"], made["seal"].created, told))
+    bill.write_bytes(_bill(name, facts["sha256"], records["seal"].created, verified))
 
     def attest(subjects: Mapping[str, str]) -> bytes:
         asked = {"recipe": job.inputs.recipe, "image": name, "rehearsal": job.inputs.rehearsal, "run": job.run_id}
-        return dsse.close(provenance.statement(subjects, made, asked, tools, told, job.secrets), job.signing_key)
+        statement = provenance.statement(subjects, records, asked, tools, verified, job.secrets)
+        return dsse.close(statement, job.signing_key)
 
     with job.ledger.spend("hash", disk.stat().st_size):
         image = images.publish(
@@ -120,8 +106,40 @@ def run(job: Job[PublishInputs]) -> None:
     _retain(job)
 
 
+def build_manifest(
+    job: Job[PublishInputs],
+    disk: Mapping[str, Any],
+    records: Mapping[str, Record],
+    tools: Mapping[str, str],
+    verified: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the catalogue keeps of an image, beside its files.
+
+    Args:
+        disk: facts of the sealed disk.
+        records: of each stage behind the image, by name.
+        tools: versions, by name.
+        verified: what the two booted copies showed.
+    """
+    return {
+        "recipe": job.inputs.recipe,
+        "rehearsal": job.inputs.rehearsal,
+        # As OCI names it: the manifest is the configuration of the image's artifact in a registry.
+        "architecture": "amd64",
+        "os": "linux",
+        "builder": builder.__version__,
+        "run": job.run_id,
+        "secrets_of": job.inputs.secrets_of,
+        "booted_before_sealing": "provision" in records,
+        "disk": dict(disk),
+        "stages": {name: _facts(record) for name, record in records.items()},
+        "tools": dict(tools),
+        "verified": dict(verified),
+    }
+
+
 def _bill(name: str, sha256: str, sealed: str, verified: Mapping[str, Any]) -> bytes:
-    """What is in the image, as its first booted copy told."""
+    """Render the bill of materials from what the first booted copy showed."""
     # Dear to load, and every plan loads this module.
     from builder.provenance import sbom
 
