@@ -235,7 +235,7 @@ def _require_packages(given: Kickstart, medium: Path) -> None:
 
     if given.all("url", "nfs", "harddrive", "liveimg", "ostreesetup", "repo") or not given.complete:
         return
-    missing = list(preflight.packages(given, iso_inspect.contents(medium)))
+    missing = [found.text for found in preflight.packages(given, iso_inspect.contents(medium))]
     if missing:
         raise RecipeError(
             "the kickstart does not fit the medium" if len(missing) > 1 else missing[0],

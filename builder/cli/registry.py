@@ -100,8 +100,8 @@ def pull(
     mark = "yes" if image.latest else f"no: it is held (builder images release {image.name})" if image.held else "no"
     lines([f"image    {head}", f"latest   {mark}", f"digest   {done.digest}", f"disk     {short(image.disk)}"])
     if proof is not None:
-        lines(f"  proved: {line}" for line in proof.proved)
-        lines(f"  not proved: {line}" for line in proof.unproven)
+        lines(f"  proved: {line}" for line in proof.passed)
+        lines(f"  not proved: {line}" for line in proof.skipped)
 
 
 def send(
@@ -218,6 +218,6 @@ def _pulled_facts(done: Pulled) -> dict[str, Any]:
         "sha256": image.sha256,
         "pulled": proof is not None,
         "signers": list(proof.signers) if proof else [],
-        "proved": list(proof.proved) if proof else [],
-        "unproven": list(proof.unproven) if proof else [],
+        "passed": list(proof.passed) if proof else [],
+        "skipped": list(proof.skipped) if proof else [],
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from builder.diagnosis.causes import CAUSES
@@ -113,8 +113,7 @@ def of_ending(
     if ending.how in ("failed", "destroyed"):
         return _of_qemu(ending, qemu_log, oom)
     if ending.how == "disk":
-        verdict = classify(ending.reason, Source.LIBVIRT, Origin.HOST)
-        return verdict or Verdict(Cause.DISK_ERROR, ending.reason, Source.LIBVIRT)
+        return Verdict(ending.cause or Cause.DISK_ERROR, ending.reason, Source.LIBVIRT)
     for source, text in texts.items():
         explained = classify(text, source, origin, conclusive=False)
         if explained:
@@ -136,15 +135,29 @@ def _of_qemu(ending: Ending, log: str, oom: bool) -> Verdict:
 
 
 def diagnose(error: BuilderError) -> BuilderError:
-    """Give an error its cause, if it has none yet: that of the OSError it comes from, or of the output it carries."""
+    """Give an error its cause, if it has none yet and one is known.
+
+    It is the cause of the output that the error carries, or that of the error from which it was raised.
+    """
     if error.diagnosis.cause is None:
-        origin: BaseException | None = error
-        while isinstance(origin, BuilderError):
-            origin = origin.__cause__ or origin.__context__
-        cause = cause_of(origin) if isinstance(origin, OSError) else None
-        verdict = classify(f"{error.brief}\n{error.details}", Source.PROGRAM, Origin.HOST)
-        if cause is not None:
-            error.diagnosis = Diagnosis(cause, error.brief, Source.PROGRAM, error.diagnosis.role)
-        elif verdict is not None:
-            error.diagnosis = Diagnosis(verdict.cause, verdict.line, verdict.source, error.diagnosis.role)
+        diagnosis = _of_output(error) or _of_origin(error)
+        if diagnosis is not None:
+            error.diagnosis = replace(diagnosis, role=error.diagnosis.role or diagnosis.role)
     return error
+
+
+def _of_output(error: BuilderError) -> Diagnosis | None:
+    verdict = classify(error.output, Source.PROGRAM, Origin.HOST) if error.output else None
+    return Diagnosis(verdict.cause, verdict.line, verdict.source) if verdict else None
+
+
+def _of_origin(error: BuilderError) -> Diagnosis | None:
+    # `from None` hides an OSError from people, but its number still names the cause.
+    origin = error.__cause__ or error.__context__
+    if isinstance(origin, OSError):
+        cause = cause_of(origin)
+        return Diagnosis(cause, error.brief, Source.PROGRAM) if cause else None
+    if isinstance(error.__cause__, BuilderError):
+        inner = diagnose(error.__cause__).diagnosis
+        return inner if inner.cause else None
+    return None

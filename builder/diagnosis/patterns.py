@@ -1,7 +1,7 @@
 """Words of other programs that name the cause of a failure, with what they mean and where they come from.
 
 Sources, in short: `ANA` is Anaconda 21.48.22.159 (RHEL 7.9), `DRA` dracut 033, `LOR` lorax 19.7.28 (logmonitor.py),
-`LIN` Linux 3.10, `SYD` systemd 219, `QEMU` 7.2 and later, `LIBVIRT` 9.0, `OS` strerror(3), `BUILDER` our own words.
+`LIN` Linux 3.10, `SYD` systemd 219, `QEMU` 7.2 and later, `LIBVIRT` 9.0, `OS` strerror(3).
 Every run of white space in a text is folded to one blank before it is searched.
 """
 
@@ -116,40 +116,7 @@ PATTERNS = (
           r"Out of memory: .{0,100}", conclusive=False),
     _pattern(Origin.GUEST, Cause.NO_DHCP, "dhclient, NetworkManager",
           r"No DHCPOFFERS received\.|dhcp4 \(\w+\): request timed out", conclusive=False),
-    # -- what programs of this host say: our own words first, for what a guest said may stand behind them
-    _pattern(Origin.HOST, Cause.CHECK_FAILED, "BUILDER test_vm.py",
-          r"\S+: check .{1,100} failed \(exit status -?\d+\)"),
-    _pattern(Origin.HOST, Cause.FAILED_UNIT, "BUILDER test_vm.py", r"\S+: failed units?: .{0,120}"),
-    _pattern(Origin.HOST, Cause.NO_IDENTITY, "BUILDER test_vm.py",
-          r"\S+ did not take its identity within|\S+ told no SSH host key on ttyS1"),
-    _pattern(Origin.HOST, Cause.NOT_BOOTED, "BUILDER test_vm.py, console.py",
-          r"\S+: the system never finished booting|no login prompt on the console within"),
-    _pattern(Origin.HOST, Cause.COPIES_ALIKE, "BUILDER verify.py", r"two copies of the image have the same .{0,60}"),
-    _pattern(Origin.HOST, Cause.SECRET_IN_IMAGE, "BUILDER seal.py", r"the installed disk holds .{0,60}"),
-    _pattern(Origin.HOST, Cause.PROVISION_FAILED, "BUILDER provision.py, ansible.py",
-          r"provision: .{1,140} failed(?: \(exit status -?\d+\))?"),
-    _pattern(Origin.HOST, Cause.KICKSTART_ERROR, "BUILDER kickstart.py", r"kickstart: line \d+: .{0,160}"),
-    _pattern(Origin.HOST, Cause.CORRUPT, "BUILDER catalogue.py, verify.py",
-          r"has changed since it was finished|the sealed image changed while its copies ran"),
-    _pattern(Origin.HOST, Cause.WRONG_HOST_KEY, "BUILDER ssh.py", r"wrong host key SHA256:\S+"),
-    _pattern(Origin.HOST, Cause.SSHD_REFUSES_ROOT, "BUILDER ssh.py", r"host key right, but .{0,100}"),
-    _pattern(Origin.HOST, Cause.KEY_EXCHANGE, "BUILDER ssh.py", r"answered, but the key exchange failed .{0,100}"),
-    _pattern(Origin.HOST, Cause.NO_BANNER, "BUILDER ssh.py", r"connected, but no SSH banner.{0,60}"),
-    _pattern(Origin.HOST, Cause.NO_TCP, "BUILDER ssh.py", r"no TCP connection .{0,60}"),
-    _pattern(Origin.HOST, Cause.CONSOLE_REFUSES_ROOT, "BUILDER console.py", r"the console refuses root's password"),
-    _pattern(Origin.HOST, Cause.NO_DHCP, "BUILDER test_vm.py", r"the address of \S+ did not become known"),
-    _pattern(Origin.HOST, Cause.MISSING_PACKAGE, "BUILDER preflight.py", r"line \d+: package \S+ is not on the medium"),
-    _pattern(Origin.HOST, Cause.MISSING_GROUP, "BUILDER preflight.py",
-          r"line \d+: (?:group|environment) \S+ is not on the medium"),
-    _pattern(Origin.HOST, Cause.DISK_TOO_SMALL, "BUILDER preflight.py", r"disk\.size is .{0,80}"),
-    _pattern(Origin.HOST, Cause.LOW_MEMORY, "BUILDER preflight.py", r"machine\.memory is .{0,80}"),
-    _pattern(Origin.HOST, Cause.NO_MIRROR, "BUILDER download.py",
-          r"no mirror gave .{0,400}?(?:HTTP 5\d\d|HTTP 429|timed? ?out|refused|unreachable|reset|resolve|broke off)"),
-    _pattern(Origin.HOST, Cause.WRONG_MEDIUM, "BUILDER download.py", r"sha256 is \S+, expected|sha256 expected \S+"),
-    _pattern(Origin.HOST, Cause.NOT_ON_MIRRORS, "BUILDER download.py", r"no mirror gave .{0,120}"),
-    _pattern(Origin.HOST, Cause.LIBVIRT_GONE, "BUILDER machine.py", r"the connection to libvirt was lost"),
-    _pattern(Origin.HOST, Cause.DISK_FULL, "BUILDER host_facts.py", r"has \S+ GiB free, and .{0,60} needs \S+ GiB"),
-    _pattern(Origin.HOST, Cause.DISK_FULL, "BUILDER writer.py", r"no space for the new medium: .{0,80}"),
+    # -- programs of this host
     _pattern(Origin.HOST, Cause.DISK_FULL, "OS ENOSPC, EDQUOT", r"No space left on device|Disk quota exceeded"),
     _pattern(Origin.HOST, Cause.READ_ONLY, "OS EROFS", r"Read-only file system"),
     _pattern(Origin.HOST, Cause.HOST_MEMORY, "QEMU, OS ENOMEM",

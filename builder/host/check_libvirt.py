@@ -59,7 +59,7 @@ def ask(uri: str) -> Inventory | BuilderError | None:
         except BuilderError as fault:
             answers.put(fault)
         except Exception as fault:
-            answers.put(HostError(f"libvirt does not answer at {uri}", str(fault)))
+            answers.put(HostError(f"libvirt does not answer at {uri}", output=str(fault)))
 
     threading.Thread(target=look, name="ask libvirt", daemon=True).start()
     try:

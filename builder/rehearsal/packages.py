@@ -123,7 +123,7 @@ def resolve(host: Host) -> dict[str, str]:
     if done.status != 0:
         raise HostError(
             "apt cannot resolve the packages of the rehearsal medium",
-            details=done.said,
+            output=done.said,
             hint="apt-get update",
         )
     return {match["name"]: match["version"] for match in _INST.finditer(done.stdout)}

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from builder.errors import MediumError
+from builder.errors import Cause, MediumError
 from builder.iso import inspect, media_checksum
 from builder.media import download, vendor_signature
 from builder.recipe.build_spec import BuildSpec
@@ -123,7 +123,8 @@ def require_sum(iso: Path, shown: Path) -> None:
 def _take(file: Path, target: Path, sha256: str, *, link: bool) -> How:
     got, how = reflink.take(file, target, link=link)
     if got != sha256:
-        raise MediumError(f"{file} changed while it was read", f"sha256 expected {sha256}\nsha256 found    {got}")
+        details = f"sha256 expected {sha256}\nsha256 found    {got}"
+        raise MediumError(f"{file} changed while it was read", details, cause=Cause.WRONG_MEDIUM)
     return how
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from builder import settings
-from builder.errors import HostError, KvmError
+from builder.errors import Cause, HostError, KvmError
 from builder.system import process
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -108,6 +108,7 @@ def require_space(directory: Path, needed: int, purpose: str) -> None:
         raise HostError(
             f"{directory} has {free / 2**30:.1f} GiB free, and {purpose} needs {needed / 2**30:.1f} GiB",
             hint="builder gc; builder images prune; or point --artifacts at a larger disk",
+            cause=Cause.DISK_FULL,
         )
 
 

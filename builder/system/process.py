@@ -135,7 +135,9 @@ def run(
     done = Finished(tuple(words), child.returncode, _text(out), _text(err))
     if check and done.status != 0:
         how = f"exit status {done.status}" if done.status > 0 else signal.Signals(-done.status).name
-        raise error(f"{Path(words[0]).name} failed ({how})", details=f"{' '.join(words)}\n{done.said}".strip())
+        raise error(
+            f"{Path(words[0]).name} failed ({how})", f"{' '.join(words)}\n{done.said}".strip(), output=done.said
+        )
     return done
 
 
@@ -154,7 +156,8 @@ def run_through(argv: Sequence[str | Path], stdin: str) -> None:
         # An interrupt goes on its way only when the block is left, and that waits for the child.
         out, _ = child.communicate(stdin.encode())
     if child.returncode != 0:
-        raise HostError(_text(out).strip() or f"{words[0]} failed")
+        output = _text(out).strip()
+        raise HostError(output or f"{words[0]} failed", " ".join(words), output=output)
 
 
 def start_daemon(argv: Sequence[str | Path]) -> int:

@@ -348,7 +348,7 @@ def _forwarded_port(domain: Any) -> int:
     told = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
     found = FORWARD.search(told)
     if not found:
-        raise HostError("QEMU does not tell the port that leads to the guest", details=told)
+        raise HostError("QEMU does not tell the port that leads to the guest", output=told)
     return int(found[1])
 
 
@@ -398,4 +398,4 @@ def told(brief: str) -> Iterator[None]:
         hint = dict(HINTS).get(error.get_error_code(), "")
         if "find any firmware" in str(error):
             hint = "apt-get install ovmf"
-        raise HostError(brief, details=str(error), hint=hint) from error
+        raise HostError(brief, hint=hint, output=str(error)) from error

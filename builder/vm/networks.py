@@ -296,4 +296,4 @@ def _told(brief: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:
-        raise HostError(brief, details=str(error)) from error
+        raise HostError(brief, output=str(error)) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.images import proofs
+from builder.images import verifications
 from builder.nightly.builds import Build
 from builder.nightly.record import Result
 from builder.nightly.scheduler import spread
@@ -57,7 +57,7 @@ def test_one_failure_stops_no_other_build_and_decides_the_exit_code(place: Place
     assert torn["exit_code"] == 2
     assert "torn.yaml" in torn["fault"]["details"]
     latest = place.artifacts / "images" / "alpha" / night["results"][0]["image"]["version"]
-    assert [proof.good for proof in proofs(latest)] == [True]
+    assert [proof.good for proof in verifications(latest)] == [True]
     assert sum(line.endswith("alpha ") for line in place.diary()) == 1
 
 
