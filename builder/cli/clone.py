@@ -13,7 +13,7 @@ from builder.cli.output import document, lines, write
 from builder.cli.registry import SCHEME, AllowRehearsal
 from builder.cli.state import Json, State, short
 from builder.errors import RecipeError
-from builder.settings import Accel, Settings
+from builder.settings import Accel, Settings, Timeouts
 
 if TYPE_CHECKING:
     from builder.clones.record import Vm
@@ -173,7 +173,7 @@ def _start(settings: Settings, host: Domains, made: list[Vm], *, wait: bool, ato
     try:
         started, failed = lifecycle.start_all(vms, host, names)
         if wait:
-            within = login.limit(settings.patience.boot, started)
+            within = login.limit(Timeouts().boot, started)
             note(f"waiting up to {within / 60:.0f} minutes until root is in")
             failed |= login.wait_all(vms, host, started, within, note)
         if failed:

@@ -56,21 +56,22 @@ def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: J
     """Print a pipeline's kickstart, without its secrets."""
     from builder import recipe
     from builder.kickstart import render as adapter
-    from builder.stages import kickstart as answers
+    from builder.stages import kickstart as stage
+    from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 
     settings = ctx.ensure_object(State).settings()
     chosen = recipe.load(pipeline, pairs(sets), settings.recipes).kickstart
     texts = adapter.collect(chosen.template, settings.templates)
     adapter.check_variables(texts, chosen.vars)
-    given = answers.AnswersInputs(
+    given = stage.KickstartInputs(
         template=chosen.template,
         templates=texts,
         vars=dict(chosen.vars),
-        disk_serial=answers.DISK_SERIAL,
+        disk_serial=SYSTEM_DISK_SERIAL,
         password_mac="",
     )
     # The hash is a secret, and the token is a digest that only a plan has.
-    text = answers.render(given, root_crypt="********", token="0" * 64)
+    text = stage.render(given, root_crypt="********", token="0" * 64)
     if as_json:
         document({"template": chosen.template, "text": text})
     else:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from builder.diagnosis.classify import Verdict, classify
-from builder.diagnosis.limits import keep_picture
 from builder.errors import Cause, Source
 from builder.vm.machine import Machine
 from builder.vm.screen import cleaned, last_line
@@ -32,7 +31,7 @@ class Watch:
         log: the growing copy of the installer's log.
         quiet: seconds without anything on the console, in the log or on any drive that mean the end.
 
-    `verdict` says what was noticed, `quietest` how long the longest silence was, in seconds.
+    `verdict` says what was noticed.
     """
 
     def __init__(self, machine: Machine, console: Path, log: Path, picture: Path, quiet: float) -> None:
@@ -42,14 +41,13 @@ class Watch:
         self._pictured = 0.0
         self._seen: tuple[int, int, int, int] | None = None
         self._since = time.monotonic()
-        self.quietest = 0.0
 
     def look(self) -> str | None:
         """The reason to give up; None while all may still go well."""
         clock = time.monotonic()
         if clock - self._pictured >= PICTURE_EVERY:
             # A machine that is gone shows nothing any more, so the evidence has its last picture.
-            keep_picture(self._machine, self._picture)
+            self._machine.keep_screenshot(self._picture)
             self._pictured = clock
         shown, logged = self._console.new(), self._log.new()
         self.verdict = (
@@ -63,7 +61,6 @@ class Watch:
         now = (self._console.size, self._log.size, self._machine.disk_bytes(), self._machine.traffic())
         if now != self._seen:
             self._seen, self._since = now, clock
-        self.quietest = max(self.quietest, clock - self._since)
         if clock - self._since < self._quiet:
             return None
         line = last_line(self._machine.console.tail[-SCREENFUL:])

@@ -22,7 +22,7 @@ from builder.settings import Settings
 from builder.stage import Ledger, Progress, ReasonKind, Step
 from builder.stages import fetch
 from builder.store import runs
-from builder.store.objects import condemn
+from builder.store.objects import mark_corrupt
 from builder.store.store import Store
 from builder.system import reflink
 from builder.system.digests import sha256_file
@@ -98,7 +98,7 @@ def add(file: Path, store: Store) -> tuple[Known, str]:
     how = "there already"
     with (
         runs.register(store, run_id, {step.digest}),
-        store.building(step, run_id, {}, fault=lambda: store.fault(step.digest, {})) as build,
+        store.building(step, run_id, {}) as build,
     ):
         if build.found is None:
             start = time.monotonic()
@@ -138,7 +138,7 @@ def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Pr
     run_id = runs.new_id()
     with runs.register(store, run_id, {step.digest}):
         with store.building(
-            step, run_id, {}, fault=lambda: store.fault(step.digest, {}), on_wait=progress.beat
+            step, run_id, {}, why_stale=lambda: store.why_stale(step.digest, {}), on_wait=progress.beat
         ) as build:
             record = build.found
             if record is None:
@@ -151,7 +151,7 @@ def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Pr
         sha256, _ = reflink.take(folder / fetch.FILE, output)
         if known is None or sha256 != known.sha256:
             output.unlink()
-            condemn(folder, record)
+            mark_corrupt(folder, record)
             raise MediumError(
                 "the rehearsal medium in the store has rotted",
                 hint="do it again: it is built anew",

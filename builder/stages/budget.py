@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from builder.console import size_text, time_text
-from builder.diagnosis.limits import TCG_FACTOR
 from builder.errors import VerifyError
+from builder.settings import TCG_FACTOR
 from builder.stage import Inputs
 
 

@@ -263,6 +263,11 @@ class Machine:
         """
         return self._handle.screenshot(path)
 
+    def keep_screenshot(self, path: Path) -> None:
+        """Write what the screen shows, if the machine still runs."""
+        with contextlib.suppress(HostError):
+            self.screenshot(path)
+
     def address(self) -> str | None:
         """The guest's IPv4 address as libvirt knows it: by its own DHCP lease, or from an agent in the guest."""
         return self._handle.address()

@@ -76,7 +76,7 @@ def build(number: int, stages: Mapping[str, float]) -> Build:
 def prepare(folder: Path) -> tuple[str, ...]:
     """An image that all builds end with, and what they say; the words that start one."""
     (folder / "disk").write_bytes(bytes(1 << 20))
-    stages = ("fetch", "answers", "medium", "install", "seal", "verify", "publish")
+    stages = ("fetch", "kickstart", "remaster", "install", "seal", "verify", "publish")
     image = images.publish(
         folder / "images",
         "simulated",

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,12 +27,12 @@ from tests.pipeline import toys
 ROOT = Path(__file__).parents[2]
 
 
-def failing(times: int, fault: BuilderError) -> tuple[Stage, ...]:
+def failing(times: int, fault: BuilderError) -> tuple[Stage[Any], ...]:
     """The toy pipeline, whose install fails so many times before it succeeds."""
     left = [fault] * times
     good = toys.STAGES[2].run
 
-    def install(job: Job) -> None:
+    def install(job: Job[Any]) -> None:
         if left:
             raise left.pop()
         good(job)
@@ -39,7 +40,7 @@ def failing(times: int, fault: BuilderError) -> tuple[Stage, ...]:
     return (*toys.STAGES[:2], replace(toys.STAGES[2], run=install), *toys.STAGES[3:])
 
 
-def heal(folder: Path, stages: tuple[Stage, ...], tries: int = 3) -> list[str]:
+def heal(folder: Path, stages: tuple[Stage[Any], ...], tries: int = 3) -> list[str]:
     """What `builder run --retry-transient` does; the causes that it told on the way."""
     causes: list[str] = []
 

@@ -44,17 +44,17 @@ Facts = dict[str, Any]
 FINGERPRINT = "SHA256:" + "A" * 43
 
 
-def failing(fail: Callable[[Job], None]) -> tuple[Stage, ...]:
+def failing(fail: Callable[[Job[Any]], None]) -> tuple[Stage[Any], ...]:
     """The toy pipeline, whose `install` fails like this."""
     return tuple(replace(stage, run=fail) if stage.name == "install" else stage for stage in toys.STAGES)
 
 
-def failed_run(folder: Path, fail: Callable[[Job], None]) -> None:
+def failed_run(folder: Path, fail: Callable[[Job[Any]], None]) -> None:
     toys.run_in(folder, stages=failing(fail))
 
 
 def full_disk(folder: Path) -> None:
-    def fail(_: Job) -> None:
+    def fail(_: Job[Any]) -> None:
         with Path("/dev/full").open("wb", buffering=0) as file:
             file.write(b"x")
 
@@ -62,14 +62,14 @@ def full_disk(folder: Path) -> None:
 
 
 def full_disk_of_a_program(folder: Path) -> None:
-    def fail(_: Job) -> None:
+    def fail(_: Job[Any]) -> None:
         process.run(["dd", "if=/dev/zero", "of=/dev/full", "count=1"])
 
     failed_run(folder, fail)
 
 
 def installer_ended(folder: Path) -> None:
-    def fail(job: Job) -> None:
+    def fail(job: Job[Any]) -> None:
         (job.evidence / "console.txt").write_text("Pane is dead\n")
         verdict = classify("Pane is dead", Source.CONSOLE)
         assert verdict is not None
@@ -88,7 +88,7 @@ def machine_without_disk_space(folder: Path) -> None:
 
 
 def guest_not_reached(folder: Path) -> None:
-    def fail(job: Job) -> None:
+    def fail(job: Job[Any]) -> None:
         (job.evidence / "twin-b.console.txt").write_text("login:\n")
         (job.evidence / "console.txt").write_text("of another machine\n")
         key, _ = ssh.make_keypair()
@@ -101,7 +101,7 @@ def guest_not_reached(folder: Path) -> None:
 def kickstart_does_not_fit(folder: Path) -> None:
     text = "cdrom\nautopart\npart / --size=90000\n%packages\n%end\n"
 
-    def fail(job: Job) -> None:
+    def fail(job: Job[Any]) -> None:
         (job.evidence / "kickstart.cfg").write_text(text)
         seed_cd.write_iso(job.scratch / "vendor.iso", "VENDOR", {"empty": b""})
         preflight.require(text, job.scratch / "vendor.iso", preflight.Room(1 << 30, 8 << 30, "bios"))
@@ -112,7 +112,7 @@ def kickstart_does_not_fit(folder: Path) -> None:
 def corrupt_object(folder: Path) -> None:
     """A finished file changes without a trace; `publish` finds out, and the next plan builds it anew."""
 
-    def verify(job: Job) -> None:
+    def verify(job: Job[Any]) -> None:
         disk = job.needs["seal"] / "disk.qcow2"
         before = disk.stat()
         disk.chmod(0o644)
