@@ -10,10 +10,10 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
-from builder.adapters import process
 from builder.errors import HostError
-from builder.host import system as host_system
+from builder.host import distro as host_system
 from builder.host.journal import Entry, Journal
+from builder.system import process
 
 
 def restore(journal: Journal, packages: bool, note: Callable[[str], None]) -> list[Entry]:
@@ -118,15 +118,15 @@ def _directory(entry: Entry) -> None:
 
 
 def _pool(entry: Entry) -> None:
-    from builder.adapters import libvirt_host
+    from builder.vm import networks
 
-    libvirt_host.remove_pool(entry["uri"], entry["name"])
+    networks.remove_pool(entry["uri"], entry["name"])
 
 
 def _network(entry: Entry) -> None:
-    from builder.adapters import libvirt_host
+    from builder.vm import networks
 
-    libvirt_host.remove_network(entry["uri"], entry["name"])
+    networks.remove_network(entry["uri"], entry["name"])
 
 
 def _service(entry: Entry) -> None:
@@ -173,8 +173,8 @@ def _link(entry: Entry) -> None:
     """In the boot of the change the recorded state comes back; in a later one, what the bridge has now moves back."""
     from dataclasses import replace
 
-    from builder.adapters import netlink
-    from builder.host.net import putback
+    from builder.host.network import rollback
+    from builder.system import netlink
 
     uplink, bridge = entry["uplink"], entry["bridge"]
     before = netlink.Snapshot.from_dict(entry["snapshot"])
@@ -182,7 +182,7 @@ def _link(entry: Entry) -> None:
         if netlink.port_of(uplink) != bridge:
             return
         before = replace(netlink.snapshot(bridge), uplink=uplink)
-    putback.put_back(before, bridge)
+    rollback.put_back(before, bridge)
 
 
 UNDO: dict[str, Callable[[Entry], None]] = {

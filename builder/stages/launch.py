@@ -6,16 +6,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from builder.adapters import hypervisor
-from builder.adapters.domain_xml import MachineSpec
-from builder.adapters.host_facts import Accel
-from builder.adapters.hypervisor import Hypervisor
-from builder.adapters.machine import Machine
-from builder.stage import Job
+from builder.stage import Inputs, Job
+from builder.system.host_facts import Accel
+from builder.vm import connection
+from builder.vm.connection import Hypervisor
+from builder.vm.domain_xml import MachineSpec
+from builder.vm.machine import Machine
 
 
 @contextmanager
-def connected(job: Job) -> Iterator[tuple[Hypervisor, Accel]]:
+def connected(job: Job[Inputs]) -> Iterator[tuple[Hypervisor, Accel]]:
     """Open libvirt and choose the accelerator for the stage's machines.
 
     Raises:
@@ -24,16 +24,16 @@ def connected(job: Job) -> Iterator[tuple[Hypervisor, Accel]]:
     """
     with ExitStack() as opened:
         with job.ledger.spend("host"):
-            host = opened.enter_context(hypervisor.connect(job.settings.uri))
-            accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
+            host = opened.enter_context(connection.connect(job.host.uri))
+            accel = host.choose_accel(job.host.accel, job.host.require_kvm)
         job.ledger.accel = accel.name
         yield host, accel
 
 
 @contextmanager
-def started(job: Job, host: Hypervisor, spec: MachineSpec, console: Path) -> Iterator[Machine]:
+def started(job: Job[Inputs], host: Hypervisor, spec: MachineSpec, console: Path) -> Iterator[Machine]:
     """Start a machine, see `Hypervisor.boot`; a failed one is kept if the settings say so."""
     with ExitStack() as running:
         with job.ledger.spend("host"):
-            machine = running.enter_context(host.boot(spec, console, keep=job.settings.keep_failed))
+            machine = running.enter_context(host.boot(spec, console, keep=job.host.keep_failed))
         yield machine

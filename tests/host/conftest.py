@@ -18,12 +18,11 @@ from typing import Any
 
 import pytest
 
-from builder import locks
-from builder.adapters import waiting
+from builder.system import locks, retry
 
 World = tuple["Cell", "Cell"]
 # Installing them would start services, and one of them takes over the network.
-UNPACKED = ("network-manager", "nftables", "openssh-server", "virtinst")
+UNPACKED = ("network-manager", "nftables", "openssh-server")
 SOURCE = Path(__file__).parents[2]
 SHARE = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SCREENS = """\
@@ -128,10 +127,10 @@ def cell(work: Path) -> Iterator[Cell]:
     with subprocess.Popen(["unshare", *SHARE, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as holder:
         try:
             children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
-            inner = waiting.until(lambda: children.read_text().strip() or None, within=10)
+            inner = retry.until(lambda: children.read_text().strip() or None, within=10)
             assert inner
             # The new mount table is there as soon as `cat` runs.
-            assert waiting.until(lambda: Path(f"/proc/{inner}/comm").read_text() == "cat\n" or None, within=10)
+            assert retry.until(lambda: Path(f"/proc/{inner}/comm").read_text() == "cat\n" or None, within=10)
             yield Cell(int(inner), work)
         finally:
             holder.kill()
@@ -201,7 +200,7 @@ def two_hosts(work: Path) -> Iterator[World]:
         host.run("ip", "route", "add", "default", "via", GATEWAY, "metric", "50")
         host.run("ip", "route", "add", "10.99.0.0/16", "via", GATEWAY, "table", "77", "mtu", "1300")
         host.run("ip", "-6", "route", "add", "default", "via", "fd77::1")
-        assert waiting.until(lambda: _up(host) or None, within=10)
+        assert retry.until(lambda: _up(host) or None, within=10)
         yield host, gateway
 
 

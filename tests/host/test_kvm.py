@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import process, reaper, waiting
+from builder.system import process, retry
+from builder.vm import reaper
 from tests.host.conftest import FOREIGN, World
 
 pytestmark = pytest.mark.slow
@@ -22,7 +23,7 @@ def test_found_said_mended_and_put_back(equipped: World, kvm_of_others: Path, tm
     host.run("mkdir", "-p", "/run/lock")
     for name in DAEMONS:
         host.run("sh", "-c", f"{sys.executable} -I {reaper.__file__} {process.find(name)} > /dev/null 2>&1 &")
-    assert waiting.until(lambda: host.run("virsh", "list", check=False).returncode == 0 or None, within=30)
+    assert retry.until(lambda: host.run("virsh", "list", check=False).returncode == 0 or None, within=30)
     prepare = ["host", "prepare", "--iso-dir", tmp_path / "kvm/iso", "--store-dir", tmp_path / "kvm/store"]
 
     def row() -> dict[str, str]:

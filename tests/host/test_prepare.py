@@ -10,10 +10,11 @@ from typing import Literal
 
 import pytest
 
-from builder.adapters import host_facts
-from builder.host import prepare, system
+from builder.host import distro, prepare
 from builder.host.journal import Journal
 from builder.host.undo import restore
+from builder.system import host_facts
+from builder.vm import daemon
 from tests.host.conftest import FOREIGN, World
 
 
@@ -156,7 +157,7 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(prepare, "DISPLAY_MANAGER", folder / "display-manager.service")
-    debian = system.System("d", "apt", True)
+    debian = distro.System("d", "apt", True)
 
     def steps() -> list[prepare.Step]:
         return [*prepare.services(debian), *prepare.desktop(debian)]
@@ -166,17 +167,18 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
     there.mkdir()
 
     def first(manager: Literal["apt", "dnf"]) -> str:
-        return next(prepare.services(system.System("", manager, True))).details[0].rpartition(" ")[2]
+        return next(prepare.services(distro.System("", manager, True))).details[0].rpartition(" ")[2]
 
     assert {"apt": first("apt"), "dnf": first("dnf")} == names
     # Both installed: RHEL 8 enables the one, RHEL 9 the many.
-    for name in names.values():
+    for name in (*daemon.MONOLITHIC, *daemon.MODULAR):
         (there / name).touch()
     assert first("dnf") == "libvirtd.socket"
     (folder / "virtqemud.socket").touch()
     assert first("dnf") == "virtnetworkd.socket"
     (folder / "virtqemud.socket").unlink()
-    (there / "virtqemud.socket").unlink()
+    for name in set(daemon.MODULAR) - set(daemon.MONOLITHIC):
+        (there / name).unlink()
 
     planned = steps()
     assert [step.details[0] for step in planned] == [

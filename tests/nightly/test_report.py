@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from builder.nightly import junit, markdown, report, retention
 from builder.nightly.record import Fault, ImageFacts, Night, Result, StageTime, exit_code, nights
+from builder.nightly.report import junit, markdown, retention, write
 from tests.nightly.browser import browser
 from tests.nightly.pictures import red_square
 
@@ -91,8 +91,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("artifacts")
     for day in (21, 22):
         before = night(place, started=datetime(2026, 11, day, tzinfo=UTC), results=[published("alpha", day << 20, day)])
-        report.write(place / "reports", before)
-    return report.write(place / "reports", night(place))
+        write.write(place / "reports", before)
+    return write.write(place / "reports", night(place))
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
@@ -149,7 +149,7 @@ def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_as_markdown(folder: Path) -> None:
-    text = (folder / report.TEXT).read_text()
+    text = (folder / write.TEXT).read_text()
     assert text.splitlines()[0] == "# Night of 2026-11-23: 3 builds: 2 published, 1 failed"
     assert r"a \| \<b\>bad\</b\> end" in text
     # The console's own fence does not end the block.
@@ -162,7 +162,7 @@ def test_the_same_as_markdown(folder: Path) -> None:
 
 
 def test_the_same_as_junit(folder: Path) -> None:
-    suite = ElementTree.parse(folder / report.XML).getroot()[0]
+    suite = ElementTree.parse(folder / write.XML).getroot()[0]
     assert {key: suite.get(key) for key in ("tests", "failures", "skipped", "errors")} == {
         "tests": "3",
         "failures": "1",
@@ -224,4 +224,4 @@ def test_an_empty_night_is_a_report_too(tmp_path: Path) -> None:
     nothing = night(tmp_path, results=[])
     assert "0 builds" in markdown.render(nothing)
     assert b'tests="0"' in junit.render(nothing)
-    assert (report.write(tmp_path / "reports", nothing) / "index.html").is_file()
+    assert (write.write(tmp_path / "reports", nothing) / "index.html").is_file()

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from builder import errors, images, runs
+from builder import errors, images
 from builder.cli import main
 from builder.cli.state import State
 from builder.errors import InstallError
-from builder.store import Store
+from builder.store import runs
+from builder.store.store import Store
 
 COMMANDS = [
     [],

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from builder.adapters.domain_xml import Disk, MachineSpec
-from builder.adapters.hypervisor import Hypervisor, connect
 from builder.settings import Settings
+from builder.vm.connection import Hypervisor, connect
+from builder.vm.domain_xml import Disk, MachineSpec
 from tests.fakes.boot_sector import boot_sector, disk_image
 
 MakeSpec = Callable[..., MachineSpec]

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import waiting
-from builder.adapters.domain_xml import MachineSpec
-from builder.adapters.follow import LogFollower
-from builder.adapters.hypervisor import Hypervisor
+from builder.system import retry
+from builder.vm.connection import Hypervisor
+from builder.vm.domain_xml import MachineSpec
+from builder.vm.log_follower import LogFollower
 from tests.fakes.boot_sector import TTYS0, TTYS1, boot_sector, disk_image, flood_lines
 from tests.fault_table import FaultRow
 from tests.vm.conftest import in_own_namespaces, needs_root
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import pickle, sys
 from pathlib import Path
-from builder.adapters.hypervisor import connect
+from builder.vm.connection import connect
 spec = pickle.loads(bytes.fromhex(sys.argv[2]))
 with connect(sys.argv[1]) as hypervisor, hypervisor.boot(spec, Path(sys.argv[3])) as machine:
     print("up", flush=True)
@@ -62,7 +62,7 @@ def test_killed_builder_leaves_no_machine(
         row.now()
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-        gone = waiting.until(lambda: spec.name not in hypervisor.machines() or None, within=5)
+        gone = retry.until(lambda: spec.name not in hypervisor.machines() or None, within=5)
         row.judged("machine ended by libvirt")
         assert gone
 
@@ -105,8 +105,9 @@ def test_no_byte_of_a_flood_is_lost(
 OUTLAST = """
 import dataclasses, pickle, sys
 from pathlib import Path
-from builder.adapters import daemon, domains, waiting
-from builder.adapters.hypervisor import connect
+from builder.system import retry
+from builder.vm import daemon, domains
+from builder.vm.connection import connect
 daemon.IDLE = 2
 spec = pickle.loads(bytes.fromhex(sys.argv[1]))
 def left():
@@ -115,17 +116,17 @@ def left():
     return None if found else True
 with connect("qemu:///system") as hypervisor:
     with hypervisor.boot(spec, Path(sys.argv[2])):
-        print("left" if waiting.until(left, within=6) else "stayed")
-print("left" if waiting.until(left, within=20) else "stayed")
+        print("left" if retry.until(left, within=6) else "stayed")
+print("left" if retry.until(left, within=20) else "stayed")
 # A machine that stays has no builder that waits for it.
 kept = dataclasses.replace(spec, name=f"{spec.name}-kept", keepsake={"folder": "/"})
 with domains.connect("qemu:///system") as host:
     host.define(kept)
     host.start(kept.name)
-print("left" if waiting.until(left, within=6) else "stayed")
+print("left" if retry.until(left, within=6) else "stayed")
 with domains.connect("qemu:///system") as host:
     host.undefine(kept.name, str(kept.uuid))
-print("left" if waiting.until(left, within=20) else "stayed")
+print("left" if retry.until(left, within=20) else "stayed")
 """
 
 

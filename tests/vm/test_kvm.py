@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.domain_xml import MachineSpec
+from builder.vm.domain_xml import MachineSpec
 from tests.vm.conftest import in_own_namespaces, needs_root
 
 pytestmark = [pytest.mark.vm, needs_root]
@@ -23,7 +23,7 @@ import json, os, pickle, sys
 from pathlib import Path
 log = Path("/run/libvirtd.log")
 os.environ |= {"LIBVIRT_LOG_FILTERS": "1:qemu", "LIBVIRT_LOG_OUTPUTS": f"1:file:{log}"}
-from builder.adapters.hypervisor import connect
+from builder.vm.connection import connect
 def seen():
     text = log.read_text()
     return {"dropped": text.count("enabled when probing"), "probes": text.count("Try to probe capabilities")}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import libvirt
 import pytest
 
-from builder.adapters import capabilities
-from builder.adapters.capabilities import Capabilities
-from builder.adapters.host_facts import KvmAccess
+from builder.system.host_facts import KvmAccess
+from builder.vm import capabilities
+from builder.vm.capabilities import Capabilities
 
 # Shortened from libvirt 9.0.
 SYSTEM = """<capabilities><host>

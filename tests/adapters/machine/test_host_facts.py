@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from builder import settings
-from builder.adapters import host_facts
-from builder.adapters.host_facts import choose_accel
 from builder.errors import HostError, KvmError
+from builder.system import host_facts
+from builder.system.host_facts import choose_accel
 
 PLAIN = "processor\t: 0\nflags\t\t: fpu sse2 hypervisor\naddress sizes\t: 48 bits physical, 48 bits virtual\n"
 
@@ -129,10 +129,6 @@ def test_physical_address_bits(cpuinfo: Path) -> None:
     assert host_facts.phys_bits(cpuinfo) == 48
     cpuinfo.write_text("nothing\n")
     assert host_facts.phys_bits(cpuinfo) == 0
-
-
-def test_missing_programs_name_their_package() -> None:
-    assert host_facts.missing_programs(["sh", "no-such-program"]) == {"no-such-program": "no-such-program"}
 
 
 def test_space_that_is_missing_is_told(tmp_path: Path) -> None:
