@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,12 +24,14 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="An install ISO.")]
 Listing = Annotated[bool, typer.Option("--packages", help="List its packages and groups.")]
 WithKickstart = Annotated[Path, typer.Option("--kickstart", metavar="KS", help="Becomes /ks.cfg on the new medium.")]
 Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="The new ISO; replaced when it is complete.")]
+NewFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The new ISO.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 Unattended = Annotated[bool, typer.Option("--unattended", help="Boot straight into the kickstart: ERASES DISKS.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (list_, add, inspect, verify, inject):
+    for command in (list_, add, inspect, verify, inject, rehearsal):
         media.command(command.__name__.rstrip("_"))(command)
     app.add_typer(media, name="media")
 
@@ -156,6 +159,35 @@ def inject(
         document(report.as_dict() | told)
     else:
         lines(_injected(report, facts, reading, unattended))
+
+
+def rehearsal(ctx: typer.Context, output: NewFile, force: Force = False, as_json: Json = False) -> None:
+    """Write a rehearsal medium, for hosts that cannot build one.
+
+    It is built from the packages of this Debian or Ubuntu host, as `--media rehearsal` does.
+    """
+    from builder import console
+    from builder.pipeline import media_library as library
+    from builder.store.store import Store
+
+    if output.is_dir() or (output.exists() and not force):
+        raise RecipeError(f"--output {output} exists already", hint="give another name, or --force")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise RecipeError(f"--output {output}: there is no folder {output.parent} that can be written to")
+    settings = ctx.ensure_object(State).settings()
+    with console.watcher(as_json=as_json) as watched:
+        medium = library.write_rehearsal(output, Store(settings.store), settings, watched)
+    if as_json:
+        document(_facts(medium.facts, medium.path, medium.sha256))
+        return
+    lines(
+        [
+            f"medium   {medium.facts['volume_id']} (rehearsal), {console.size_text(int(medium.facts['file_size']))}",
+            f"sha256   {medium.sha256}",
+            f"written  {short(output)}",
+            f"use      builder run PIPELINE --media {short(output)}",
+        ]
+    )
 
 
 def _injected(report: RemasterReport, facts: MediumFacts, reading: Kickstart, unattended: bool) -> list[str]:

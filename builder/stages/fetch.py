@@ -12,7 +12,7 @@ from builder.iso import inspect, media_checksum
 from builder.media import download, vendor_signature
 from builder.recipe.build_spec import Order
 from builder.rehearsal import medium as rehearsal
-from builder.stage import Inputs, Job, ReasonKind, Stage, Step, digest
+from builder.stage import Inputs, Job, Ledger, Progress, ReasonKind, Stage, Step, digest
 from builder.store.store import Store
 from builder.system import reflink
 from builder.system.reflink import How
@@ -69,9 +69,8 @@ def _get(job: Job) -> inspect.MediumFacts:
     target = job.out / FILE
     sha256: str | None = job.inputs.sha256
     if sha256 is None:
-        with job.ledger.spend("build medium"):
-            rehearsal.build(target, work=job.scratch, progress=job.progress)
-    elif job.settings.medium_file is not None:
+        return make_rehearsal(job.out, job.scratch, job.ledger, job.progress)
+    if job.settings.medium_file is not None:
         with job.ledger.spend("copy", job.settings.medium_file.stat().st_size):
             _take(job.settings.medium_file, target, sha256, link=False)
         if job.inputs.rehearsal is not None:
@@ -85,6 +84,20 @@ def _get(job: Job) -> inspect.MediumFacts:
             download.fetch(job.settings.medium_urls, sha256, arrived, progress=job.progress)
         arrived.rename(target)
     return _describe(job.out)
+
+
+def make_rehearsal(folder: Path, work: Path, ledger: Ledger, progress: Progress) -> inspect.MediumFacts:
+    """Make the content of a finished object by building a rehearsal medium out of this host's packages.
+
+    Args:
+        work: an empty directory, empty again afterwards.
+
+    Raises:
+        HostError: this is neither Debian nor Ubuntu, or a program, room or the network is missing.
+    """
+    with ledger.spend("build medium"):
+        rehearsal.build(folder / FILE, work=work, progress=progress)
+    return _describe(folder)
 
 
 def take_in(file: Path, folder: Path, sha256: str) -> How:

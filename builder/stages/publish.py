@@ -77,7 +77,7 @@ def run(job: Job) -> None:
     budget.require(job.inputs.budget, int(facts["size"]), told)
     name = job.inputs.name
     made = _records(job)
-    tools = _tools()
+    tools = _tools(job.settings.uri)
     manifest = {
         "recipe": job.inputs.recipe,
         "rehearsal": job.inputs.rehearsal,
@@ -168,10 +168,11 @@ def _facts(record: Record) -> dict[str, object]:
     }
 
 
-def _tools() -> dict[str, str]:
+def _tools(uri: str) -> dict[str, str]:
+    """Name the version of each program and library that had a part in the image."""
     programs = {
         "qemu-img": ["qemu-img", "--version"],
-        "qemu": ["qemu-system-x86_64", "--version"],
+        "qemu": [networks.emulator(uri), "--version"],
     }
     tools = {name: process.run(argv).stdout.splitlines()[0] for name, argv in programs.items()}
     tools["libvirt"] = networks.version()

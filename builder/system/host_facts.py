@@ -76,17 +76,6 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def missing_programs(programs: Sequence[str]) -> dict[str, str]:
-    """Programs that are not installed, each with the package that brings it."""
-    missing = {}
-    for program in programs:
-        try:
-            process.find(program)
-        except HostError:
-            missing[program] = process.PACKAGES.get(program, program)
-    return missing
-
-
 def oom_kills() -> int:
     """How many processes this host's kernel has killed for their memory since it started (proc(5), vmstat)."""
     lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()

@@ -59,6 +59,18 @@ def version() -> str:
     return _version(libvirt.getVersion())
 
 
+def emulator(uri: str) -> str:
+    """Return the path of the QEMU that libvirt starts for x86_64: RHEL and its kin keep it in no directory of PATH.
+
+    Raises:
+        HostError: libvirt does not answer, or knows no such QEMU.
+    """
+    daemon.ensure(uri)
+    with _told(f"libvirt has no QEMU for x86_64 at {uri}"), _open(uri) as connection:
+        described = ET.fromstring(connection.getDomainCapabilities(None, "x86_64", None, None, 0))
+    return described.findtext("path", "")
+
+
 def inventory(uri: str) -> Inventory:
     """Ask a daemon that runs (or that systemd starts on a connection).
 

@@ -205,6 +205,7 @@ def test_no_room_and_no_qemu_img_are_found_before_the_first_stage(
     with pytest.raises(HostError, match="GiB free, and the disk to install to needs"):
         install.STAGE.ahead(given.model_copy(update={"disk_size": 1 << 60}), settings)
     monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "apt-get").touch(mode=0o755)
     with pytest.raises(HostError, match="qemu-img is not installed") as caught:
         install.STAGE.ahead(given, settings)
     assert caught.value.hint == "apt-get install qemu-utils"
