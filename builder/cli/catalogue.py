@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +13,7 @@ from builder.cli.state import Json, State, short
 from builder.errors import RecipeError, VerifyError
 
 if TYPE_CHECKING:
-    from builder.images import Difference, Image, Proof
+    from builder.images import Difference, Image, VerificationResult
 
 images = typer.Typer(help="Golden images that were published.", rich_markup_mode=None, no_args_is_help=True)
 
@@ -61,11 +60,11 @@ def list_(
 def show(ctx: typer.Context, name: Spec, as_json: Json = False) -> None:
     """Show one image, its files, its users and its proofs."""
     from builder import console
-    from builder.images import load_image, proofs, users_of
+    from builder.images import load_image, users_of, verifications
 
     image = load_image(ctx.ensure_object(State).settings().images, name)
     uses = [use for use in users_of(image) if use.state != "gone"]
-    shown = proofs(image.path)
+    shown = verifications(image.path)
     if as_json:
         told = {
             "users": [{"name": use.name, "state": use.state} for use in uses],
@@ -116,13 +115,12 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Read images again and compare with what was published."""
-    from builder.images import prove, versions
+    from builder.images.verify import require_signature, verify_version, versions
 
     catalogue = ctx.ensure_object(State).settings().images
-    found = [prove(path) for path in versions(catalogue, names or [])]
+    found = [verify_version(path) for path in versions(catalogue, names or [])]
     if signed:
-        lacking = ("signature: no key that you trust vouches for it",)
-        found = [one if one.signers else replace(one, faults=one.faults + lacking) for one in found]
+        found = [require_signature(result) for result in found]
     if as_json:
         document([_proof(proof) for proof in found])
         if not all(proof.good for proof in found):
@@ -130,8 +128,8 @@ def verify(
         return
     for proof in found:
         lines([f"{proof.name}@{proof.version}: {_verdict(proof)}"])
-        lines(f"  proved: {line}" for line in proof.proved)
-        lines(f"  not proved: {line}" for line in proof.unproven)
+        lines(f"  proved: {line}" for line in proof.passed)
+        lines(f"  not proved: {line}" for line in proof.skipped)
     bad = [proof for proof in found if not proof.good]
     if bad:
         raise VerifyError(
@@ -271,20 +269,20 @@ def _facts(image: Image) -> dict[str, Any]:
     }
 
 
-def _proof(proof: Proof) -> dict[str, Any]:
+def _proof(proof: VerificationResult) -> dict[str, Any]:
     return {
         "name": proof.name,
         "version": proof.version,
         "when": proof.when,
         "good": proof.good,
         "faults": list(proof.faults),
-        "unproven": list(proof.unproven),
+        "skipped": list(proof.skipped),
         "signers": list(proof.signers),
-        "proved": list(proof.proved),
+        "passed": list(proof.passed),
     }
 
 
-def _verdict(proof: Proof) -> str:
+def _verdict(proof: VerificationResult) -> str:
     if proof.good:
         return f"good, signed by {', '.join(proof.signers)}" if proof.signers else "good"
     return f"{len(proof.faults)} fault{'s' if len(proof.faults) > 1 else ''}"

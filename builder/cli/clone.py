@@ -13,13 +13,13 @@ from builder.cli.output import document, lines, write
 from builder.cli.registry import SCHEME, AllowRehearsal
 from builder.cli.state import Json, State, short
 from builder.errors import RecipeError
-from builder.settings import Accel, Settings
+from builder.settings import Accel, Settings, Timeouts
 
 if TYPE_CHECKING:
-    from builder.adapters.domains import Domains
-    from builder.clone.keys import Key
-    from builder.clone.record import Vm
-    from builder.clone.request import Request
+    from builder.clones.record import Vm
+    from builder.clones.request import Request
+    from builder.clones.ssh_keys import Key
+    from builder.vm.domains import Domains
 
 Connect = Annotated[str | None, typer.Option("--connect", metavar="URI", help="qemu:///session or qemu:///system.")]
 
@@ -84,7 +84,7 @@ def clone(
     if inventory + config + as_json > 1:
         raise RecipeError("only one of --ansible-inventory, --ssh-config and --json can be printed")
     settings = ctx.ensure_object(State).settings(connect=local(connect), accel=accel)
-    from builder.clone.request import Request, check_words
+    from builder.clones.request import Request, check_words
 
     wanted = Request(
         name=name,
@@ -111,9 +111,9 @@ def clone(
         document([facts(vms, vm) for vm in made])
         return
     if inventory or config:
-        from builder.clone import texts
+        from builder.clones import formats
 
-        write((texts.ansible_inventory if inventory else texts.ssh_config)(vms, made))
+        write((formats.ansible_inventory if inventory else formats.ssh_config)(vms, made))
         return
     lines(_as_lines(made, key, started=start))
 
@@ -132,12 +132,12 @@ def _make(
     settings: Settings, image: str, wanted: Request, ssh_key: Path | None, *, start: bool, wait: bool, atomic: bool
 ) -> tuple[list[Vm], Key]:
     from builder import images
-    from builder.adapters import domains
-    from builder.clone import keys, making
-    from builder.store import Store
+    from builder.clones import create, ssh_keys
+    from builder.store.store import Store
+    from builder.vm import domains
 
     base = images.load_image(settings.images, image)
-    key = keys.given(ssh_key) if ssh_key else keys.own(Store(settings.store))
+    key = ssh_keys.given(ssh_key) if ssh_key else ssh_keys.own(Store(settings.store))
     if wait and key.private is None:
         raise RecipeError(
             "--wait needs the private key, and it is not beside the public one",
@@ -146,7 +146,7 @@ def _make(
     vms = settings.artifacts / "vms"
     with domains.connect(settings.uri) as host:
         accel = host.host.choose_accel(settings.accel, settings.require_kvm)
-        made = making.make(
+        made = create.make(
             vms,
             settings.images,
             host,
@@ -165,7 +165,7 @@ def _make(
 
 def _start(settings: Settings, host: Domains, made: list[Vm], *, wait: bool, atomic: bool) -> list[Vm]:
     """Start them all, and wait for all side by side; clones that fail stay, unless it is all or none."""
-    from builder.clone import lifecycle, login, record
+    from builder.clones import lifecycle, login, record
 
     vms = settings.artifacts / "vms"
     names = [vm.name for vm in made]
@@ -173,7 +173,7 @@ def _start(settings: Settings, host: Domains, made: list[Vm], *, wait: bool, ato
     try:
         started, failed = lifecycle.start_all(vms, host, names)
         if wait:
-            within = login.limit(settings.patience.boot, started)
+            within = login.limit(Timeouts().boot, started)
             note(f"waiting up to {within / 60:.0f} minutes until root is in")
             failed |= login.wait_all(vms, host, started, within, note)
         if failed:
@@ -217,7 +217,7 @@ def _bytes(option: str, text: str | None) -> int | None:
 
 
 def _as_lines(made: list[Vm], key: Key, *, started: bool) -> list[str]:
-    from builder.clone.lifecycle import place
+    from builder.clones.lifecycle import place
 
     told = []
     for vm in made:

@@ -14,9 +14,9 @@ from builder.cli.state import Json, State
 from builder.errors import HostError, RecipeError
 
 if TYPE_CHECKING:
-    from builder.host.net.change import Change
+    from builder.host.finding import Row
+    from builder.host.network.change import Change
     from builder.host.prepare import Step
-    from builder.host.row import Row
 
 SYSTEM = "qemu:///system"
 
@@ -34,8 +34,8 @@ def add_to(app: typer.Typer) -> None:
 
 def check(ctx: typer.Context, as_json: Json = False) -> None:
     """Look whether a build can run here; exit 3 if not."""
-    from builder import config
     from builder.host import check as checking
+    from builder.host import config
 
     settings = ctx.ensure_object(State).settings()
     recorded = config.load().store is not None
@@ -119,7 +119,7 @@ def prepare(
             _note(step.title)
             step.do(journal)
         if change:
-            from builder.host.net import apply
+            from builder.host.network import apply
 
             _note(f"moving the network from {change.before.uplink} to {change.bridge}")
             outcome = apply.apply(change, _note)
@@ -134,7 +134,7 @@ def confirm(as_json: Json = False) -> None:
 
     To be run in a session that was opened after the change: it proves that the host can be reached.
     """
-    from builder.host.net import apply
+    from builder.host.network import apply
 
     if os.geteuid() != 0:
         raise HostError("only root can confirm a change of the network", hint="sudo builder host confirm")
@@ -156,7 +156,7 @@ def restore(
     """
     from builder.host import undo
     from builder.host.journal import Journal
-    from builder.host.net import apply
+    from builder.host.network import apply
 
     if os.geteuid() != 0:
         raise HostError("only root can put a host back", hint="sudo builder host restore")
@@ -199,22 +199,22 @@ def _planned(options: _Bridge, confirm_within: str | None) -> Change | None:
         if options.uplink or options.addresses or options.gateways or options.dns:
             raise RecipeError("--uplink, --address, --gateway and --dns need --bridge", hint="--bridge br0")
         return None
-    from builder.host import network_rows
-    from builder.host.net import apply, change, moving
+    from builder.host import check_network
+    from builder.host.network import apply, bridge_request, change
 
     apply.require_none()
     backends = ("auto", "networkmanager", "ifcfg", "runtime")
     if options.backend not in backends:
         raise RecipeError(f"--backend {options.backend}: known are {', '.join(backends)}")
-    route = network_rows.default_route()
+    route = check_network.default_route()
     uplink = options.uplink or (route[0] if route else None)
     if uplink is None:
         raise RecipeError("no default route tells the uplink", hint="--uplink NAME")
     return change.plan(
-        moving.Wish(
+        bridge_request.Wish(
             options.bridge,
             # Done already, and the default route leads over the bridge.
-            (network_rows.bridges().get(uplink) or [uplink])[0] if uplink == options.bridge else uplink,
+            (check_network.bridges().get(uplink) or [uplink])[0] if uplink == options.bridge else uplink,
             options.addresses,
             options.gateways,
             options.dns,
@@ -239,7 +239,7 @@ def _seconds(text: str) -> float:
 
 def _show(state: State, steps: list[Step], change: Change | None, dry_run: bool) -> None:
     """The plan: on standard output if it is the result, else among the progress."""
-    from builder.host.net import change as changing
+    from builder.host.network import change as changing
 
     if state.as_json:
         if dry_run or not (steps or change):
@@ -253,7 +253,7 @@ def _show(state: State, steps: list[Step], change: Change | None, dry_run: bool)
 
 
 def _plan_facts(steps: list[Step], change: Change | None) -> dict[str, Any]:
-    from builder.host.net import change as changing
+    from builder.host.network import change as changing
 
     return {
         "steps": [{"title": step.title, "details": list(step.details)} for step in steps],

@@ -13,8 +13,8 @@ from builder.cli.output import document, lines, write
 from builder.cli.state import Json, State, short
 
 if TYPE_CHECKING:
-    from builder.runs import RunRecord
-    from builder.store import Store
+    from builder.store.runs import RunRecord
+    from builder.store.store import Store
 
 DAY = 86400.0
 
@@ -32,7 +32,7 @@ def add_to(app: typer.Typer) -> None:
 def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """List the runs on record, the newest first."""
     from builder import console
-    from builder.runs import list_runs
+    from builder.store.runs import list_runs
 
     found = list_runs(ctx.ensure_object(State).settings().runs)
     if as_json:
@@ -51,7 +51,7 @@ def show(
 ) -> None:
     """Show one run: stages, verdict, evidence."""
     from builder import console
-    from builder.runs import load_run
+    from builder.store.runs import load_run
 
     folder = ctx.ensure_object(State).settings().runs
     record = load_run(folder, run)
@@ -88,13 +88,14 @@ def gc(
     as_json: Json = False,
 ) -> None:
     """Remove old intermediate results and torn pulls; never an image."""
-    from builder import cleaning, console
-    from builder.images import pulling
-    from builder.store import Store
+    from builder import console
+    from builder.registry import staging
+    from builder.store import gc as cleaning
+    from builder.store.store import Store
 
     settings = ctx.ensure_object(State).settings()
     store = Store(settings.store)
-    freed = pulling.forget(settings.images, older_than * DAY, dry_run=dry_run)
+    freed = staging.forget(settings.images, older_than * DAY, dry_run=dry_run)
     if store.root.is_dir():
         freed += _would_free(store, older_than * DAY) if dry_run else cleaning.gc(store, (), older_than * DAY)
     if as_json:
@@ -105,7 +106,7 @@ def gc(
 
 def _would_free(store: Store, older_than: float) -> int:
     """Bytes of the finished objects that `gc` would remove; a file with names elsewhere gives nothing back."""
-    from builder.runs import claimed
+    from builder.store.runs import claimed
 
     limit = time.time() - older_than
     spared = claimed(store)

@@ -1,4 +1,4 @@
-"""The one rule: these commands parse, call `builder.signing` and print; a private key is never printed."""
+"""The one rule: these commands parse, call `builder.provenance.keys` and print; a private key is never printed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def add_to(app: typer.Typer) -> None:
 
 def create(name: Name = "default", as_json: Json = False) -> None:
     """Make a key; images that are published from now on are signed with `default`."""
-    from builder import signing
-    from builder.adapters import dsse
+    from builder.provenance import dsse
+    from builder.provenance import keys as signing
 
     private, public = dsse.create()
     path = signing.keep(name, public, private)
@@ -44,8 +44,9 @@ def create(name: Name = "default", as_json: Json = False) -> None:
 
 def list_(as_json: Json = False) -> None:
     """List the keys that are trusted; those whose private half is here can sign."""
-    from builder import console, signing
-    from builder.adapters import dsse
+    from builder import console
+    from builder.provenance import dsse
+    from builder.provenance import keys as signing
 
     rows = [(one, dsse.key_id(one.path.read_bytes(), str(one.path))) for one in signing.known()]
     if as_json:
@@ -64,8 +65,8 @@ def list_(as_json: Json = False) -> None:
 
 def export(name: Name = "default", as_json: Json = False) -> None:
     """Print the public half of a key, for those who verify."""
-    from builder import signing
     from builder.errors import RecipeError
+    from builder.provenance import keys as signing
 
     found = {one.name: one for one in signing.known()}
     if name not in found:
@@ -85,9 +86,9 @@ def trust(
     as_json: Json = False,
 ) -> None:
     """Trust what the owner of this public key has signed."""
-    from builder import signing
-    from builder.adapters import dsse
     from builder.errors import RecipeError
+    from builder.provenance import dsse
+    from builder.provenance import keys as signing
 
     try:
         public = file.read_bytes()

@@ -22,7 +22,7 @@ from builder.cli import catalogue, clone, host, housekeeping, keys, media, night
 from builder.cli.output import document, lines, mute
 from builder.cli.state import State, short
 from builder.errors import BuilderError, HostError, Interrupted, of_os_error
-from builder.interrupt import one_interrupt
+from builder.system.signals import one_interrupt
 
 # Without markup mode typer prints help without rich, whose import alone would take half the time that --help has.
 app = typer.Typer(
@@ -109,9 +109,9 @@ def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State)
 def _as_dict(error: BuilderError | Interrupted | KeyboardInterrupt) -> dict[str, object]:
     if isinstance(error, BuilderError):
         # Also what failed before a run began has a cause that a program may act on.
-        from builder.stages import verdict
+        from builder.diagnosis.classify import diagnose
 
-        return verdict.name(error).as_dict()
+        return diagnose(error).as_dict()
     code = Interrupted.exit_code
     return {"kind": "interrupted", "exit_code": code, "brief": "interrupted", "details": str(error), "hint": ""}
 

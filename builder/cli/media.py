@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +14,9 @@ from builder.cli.state import Json, State, search_path, short
 from builder.errors import MediumError, RecipeError
 
 if TYPE_CHECKING:
-    from builder.adapters.iso import RemasterReport
-    from builder.adapters.iso_inspect import MediumFacts
-    from builder.adapters.kickstart_lines import Kickstart
+    from builder.iso.inspect import MediumFacts
+    from builder.iso.remaster import RemasterReport
+    from builder.kickstart.parse import Kickstart
 
 media = typer.Typer(help="Install media: look at them, take them in.", rich_markup_mode=None, no_args_is_help=True)
 
@@ -23,12 +24,14 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="An install ISO.")]
 Listing = Annotated[bool, typer.Option("--packages", help="List its packages and groups.")]
 WithKickstart = Annotated[Path, typer.Option("--kickstart", metavar="KS", help="Becomes /ks.cfg on the new medium.")]
 Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="The new ISO; replaced when it is complete.")]
+NewFile = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The new ISO.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there.")]
 Unattended = Annotated[bool, typer.Option("--unattended", help="Boot straight into the kickstart: ERASES DISKS.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
-    for command in (list_, add, inspect, verify, inject):
+    for command in (list_, add, inspect, verify, inject, rehearsal):
         media.command(command.__name__.rstrip("_"))(command)
     app.add_typer(media, name="media")
 
@@ -36,8 +39,8 @@ def add_to(app: typer.Typer) -> None:
 def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """List the media in the store, and the pipelines that name them."""
     from builder import console
-    from builder import media as known
-    from builder.store import Store
+    from builder.pipeline import media_library as known
+    from builder.store.store import Store
 
     search = search_path("pipelines")
     found = known.in_store(Store(ctx.ensure_object(State).settings().store))
@@ -62,8 +65,8 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
 def add(ctx: typer.Context, file: File, as_json: Json = False) -> None:
     """Take an ISO into the store, so that a run finds it."""
     from builder import console
-    from builder import media as known
-    from builder.store import Store
+    from builder.pipeline import media_library as known
+    from builder.store.store import Store
 
     medium, how = known.add(_there(file), Store(ctx.ensure_object(State).settings().store))
     named = known.pipelines_of(medium.sha256, search_path("pipelines"))
@@ -93,7 +96,7 @@ def add(ctx: typer.Context, file: File, as_json: Json = False) -> None:
 
 def inspect(file: File, packages: Listing = False, as_json: Json = False) -> None:
     """Show what an ISO is: volume, boot records, checksum, packages."""
-    from builder.adapters import iso_inspect
+    from builder.iso import inspect as iso_inspect
 
     facts = iso_inspect.inspect(_there(file), packages=True)
     if as_json:
@@ -106,7 +109,7 @@ def inspect(file: File, packages: Listing = False, as_json: Json = False) -> Non
 
 def verify(file: File, as_json: Json = False) -> None:
     """Read all of an ISO; exit 4 if nothing vouches for it."""
-    from builder import media as known
+    from builder.pipeline import media_library as known
 
     done = known.verify(_there(file), search_path("pipelines"))
     if as_json:
@@ -130,18 +133,20 @@ def inject(
 
     Its menu boots from the local disk unless somebody chooses the kickstart, or --unattended is given.
     """
-    from builder import media as known
-    from builder.adapters import boot_config, iso, iso_inspect, kickstart_lines
+    from builder.iso import boot_menu, remaster
+    from builder.iso import inspect as iso_inspect
+    from builder.kickstart import parse
+    from builder.pipeline import media_library as known
 
     text = _kickstart(kickstart)
     _apart(_there(file), kickstart, output)
-    reading = kickstart_lines.read(text)
+    reading = parse.read(text)
     given = iso_inspect.inspect(file)
-    label = boot_config.label_argument(given.volume_id)
+    label = boot_menu.label_argument(given.volume_id)
     _require_packages(reading, file)
     # The copy gets a checksum of its own, which must not vouch for what is damaged already.
     known.require_sound(file, given)
-    report = iso.remaster(
+    report = remaster.remaster(
         file,
         output,
         kickstart=text.encode(),
@@ -154,6 +159,35 @@ def inject(
         document(report.as_dict() | told)
     else:
         lines(_injected(report, facts, reading, unattended))
+
+
+def rehearsal(ctx: typer.Context, output: NewFile, force: Force = False, as_json: Json = False) -> None:
+    """Write a rehearsal medium, for hosts that cannot build one.
+
+    It is built from the packages of this Debian or Ubuntu host, as `--media rehearsal` does.
+    """
+    from builder import console
+    from builder.pipeline import media_library as library
+    from builder.store.store import Store
+
+    if output.is_dir() or (output.exists() and not force):
+        raise RecipeError(f"--output {output} exists already", hint="give another name, or --force")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise RecipeError(f"--output {output}: there is no folder {output.parent} that can be written to")
+    settings = ctx.ensure_object(State).settings()
+    with console.watcher(as_json=as_json) as watched:
+        medium = library.write_rehearsal(output, Store(settings.store), settings, watched)
+    if as_json:
+        document(_facts(medium.facts, medium.path, medium.sha256))
+        return
+    lines(
+        [
+            f"medium   {medium.facts['volume_id']} (rehearsal), {console.size_text(int(medium.facts['file_size']))}",
+            f"sha256   {medium.sha256}",
+            f"written  {short(output)}",
+            f"use      builder run PIPELINE --media {short(output)}",
+        ]
+    )
 
 
 def _injected(report: RemasterReport, facts: MediumFacts, reading: Kickstart, unattended: bool) -> list[str]:
@@ -228,12 +262,12 @@ def _require_packages(given: Kickstart, medium: Path) -> None:
     Raises:
         RecipeError: the installer would stop at a question.
     """
-    from builder.adapters import iso_inspect
-    from builder.stages import preflight
+    from builder.iso import inspect as iso_inspect
+    from builder.kickstart import preflight
 
     if given.all("url", "nfs", "harddrive", "liveimg", "ostreesetup", "repo") or not given.complete:
         return
-    missing = list(preflight.packages(given, iso_inspect.contents(medium)))
+    missing = [found.text for found in preflight.packages(given, iso_inspect.contents(medium))]
     if missing:
         raise RecipeError(
             "the kickstart does not fit the medium" if len(missing) > 1 else missing[0],
@@ -248,7 +282,7 @@ def _kickstart(path: Path) -> str:
     Raises:
         RecipeError: it cannot be read, or has an error.
     """
-    from builder.adapters import kickstart
+    from builder.kickstart import render
 
     try:
         text = path.read_bytes().decode("utf-8")
@@ -259,7 +293,7 @@ def _kickstart(path: Path) -> str:
         raise RecipeError(
             f"{path} has line ends of DOS: the installer's scripts would fail", hint=f"sed -i 's/\\r$//' {path}"
         )
-    errors = [finding for finding in kickstart.lint(text) if finding.severity == "error"]
+    errors = [finding for finding in render.lint(text) if finding.severity == "error"]
     if errors:
         raise RecipeError(f"{path}: {errors[0]}", "\n".join(map(str, errors)), f"builder kickstart lint {path}")
     return text

@@ -23,12 +23,12 @@ from builder.errors import HostError, Interrupted, RecipeError
 from builder.nightly import ENVIRONMENT
 
 if TYPE_CHECKING:
-    from builder.nightly.matrix import Build
-    from builder.nightly.night import Ended
+    from builder.nightly.builds import Build
+    from builder.nightly.capacity import Room
     from builder.nightly.notify import Notifier
+    from builder.nightly.progress import Teller
     from builder.nightly.record import Night
-    from builder.nightly.room import Room
-    from builder.nightly.telling import Teller
+    from builder.nightly.scheduler import Ended
     from builder.settings import Accel, Settings
 
 Pipelines = Annotated[
@@ -105,9 +105,11 @@ def nightly(
     as_json: Json = False,
 ) -> None:
     """Build what needs it, prove the rest again, write a report."""
-    from builder.nightly import matrix, record, report, retention
+    from builder.nightly import builds as matrix
+    from builder.nightly import record
     from builder.nightly.notify import aborts_notified
-    from builder.nightly.telling import Teller
+    from builder.nightly.progress import Teller
+    from builder.nightly.report import retention, write
 
     settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
     teller = Teller(as_json=as_json)
@@ -129,7 +131,7 @@ def nightly(
         for result in ended.results:
             result.usual = result.seconds if result.verdict == "published" else expected.get(result.name, 0.0)
         night = _night(ended, began, time.monotonic() - start, space)
-        folder = report.write(reports, night)
+        folder = write.write(reports, night)
     night = _published(night, earlier, folder, notifier, metrics, teller)
     retention.prune(reports, retention.Policy(daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly))
     if as_json:
@@ -152,10 +154,10 @@ def install_timer(
     as_json: Json = False,
 ) -> None:
     """Write a systemd timer that starts `builder nightly` in this directory."""
-    from builder.config import NotifySettings
+    from builder.host.config import NotifySettings
     from builder.nightly import timer
-    from builder.nightly.building import BUILDER
     from builder.nightly.notify import prepare
+    from builder.nightly.worker import BUILDER
 
     artifacts = ctx.ensure_object(State).settings().artifacts
     target = (to or timer.folder()).absolute()
@@ -180,7 +182,7 @@ def install_timer(
 
 def _notifier(ctx: typer.Context, given: list[str] | None, metrics: Path | None, teller: Teller) -> Notifier:
     """Who gets messages; addresses and the place for metrics are checked before the night begins."""
-    from builder import config
+    from builder.host import config
     from builder.nightly.notify import prepare
 
     # Builds, and what they run, have no business with the addresses.
@@ -226,12 +228,12 @@ def _here(
     expected: dict[str, float],
 ) -> tuple[Ended, Room]:
     """The night on this host."""
-    from builder.nightly import building
-    from builder.nightly.night import Threads, spread
-    from builder.nightly.room import room
+    from builder.nightly import worker
+    from builder.nightly.capacity import room
+    from builder.nightly.scheduler import Threads, spread
 
     space = room([build.recipe for build in builds if build.recipe], jobs, settings.artifacts)
-    orders = building.Orders(settings.artifacts, options, time.monotonic(), building.BUILDER, pushing)
+    orders = worker.Orders(settings.artifacts, options, time.monotonic(), worker.BUILDER, pushing)
     teller.note(f"{len(builds)} build{'' if len(builds) == 1 else 's'}, {space.jobs} at a time (limit: {space.why})")
     crew = Threads(orders, space.jobs, teller.event, fail_fast=fail_fast)
     return spread(builds, crew, teller.done, fail_fast=fail_fast, expected=expected), space
@@ -249,16 +251,16 @@ def _far(
     expected: dict[str, float],
 ) -> tuple[Ended, Room]:
     """The night on a farm."""
-    from builder.nightly.night import spread
-    from builder.nightly.room import Room
+    from builder.nightly.capacity import Room
+    from builder.nightly.scheduler import spread
 
     try:
-        from builder.nightly import farm
+        from builder.nightly.farm import client
     except ModuleNotFoundError as fault:
         raise HostError(f"a farm needs {fault.name}", hint="pip install 'builder[farm]'") from fault
-    lease = float(os.environ.get("BUILDER_FARM_LEASE", farm.LEASE))
-    given = (address, farm.Tls(*tls), builds, options, teller.event, settings.artifacts)
-    with farm.joined(*given, push=pushing, lease=lease) as crew:
+    lease = float(os.environ.get("BUILDER_FARM_LEASE", client.LEASE))
+    given = (address, client.Tls(*tls), builds, options, teller.event, settings.artifacts)
+    with client.joined(*given, push=pushing, lease=lease) as crew:
         space = Room(crew.slots, f"{crew.workers} workers of the farm")
         teller.note(f"{len(builds)} builds on {crew.workers} workers, {crew.slots} at a time")
         return spread(builds, crew, teller.done, fail_fast=fail_fast, expected=expected), space
@@ -308,7 +310,7 @@ def _night(ended: Ended, began: datetime, seconds: float, space: Room) -> Night:
 
 def _as_lines(night: Night, folder: Path) -> list[str]:
     from builder import console
-    from builder.nightly.markdown import headline
+    from builder.nightly.report.markdown import headline
 
     width = max(len(result.name) for result in night.results)
     told = {result.name: console.clean(result.fault.brief if result.fault else result.why) for result in night.results}

@@ -55,22 +55,23 @@ def schema(as_json: Json = False) -> None:  # noqa: ARG001 (a schema is JSON any
 def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: Json = False) -> None:
     """Print a pipeline's kickstart, without its secrets."""
     from builder import recipe
-    from builder.adapters import kickstart as adapter
-    from builder.stages import answers
+    from builder.kickstart import render as adapter
+    from builder.stages import kickstart as stage
+    from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 
     settings = ctx.ensure_object(State).settings()
     chosen = recipe.load(pipeline, pairs(sets), settings.recipes).kickstart
     texts = adapter.collect(chosen.template, settings.templates)
     adapter.check_variables(texts, chosen.vars)
-    given = answers.AnswersInputs(
+    given = stage.KickstartInputs(
         template=chosen.template,
         templates=texts,
         vars=dict(chosen.vars),
-        disk_serial=answers.DISK_SERIAL,
+        disk_serial=SYSTEM_DISK_SERIAL,
         password_mac="",
     )
     # The hash is a secret, and the token is a digest that only a plan has.
-    text = answers.render(given, root_crypt="********", token="0" * 64)
+    text = stage.render(given, root_crypt="********", token="0" * 64)
     if as_json:
         document({"template": chosen.template, "text": text})
     else:
@@ -81,7 +82,7 @@ def lint(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A rendered kickstart.")], as_json: Json = False
 ) -> None:
     """Check the syntax of a kickstart; errors exit 2."""
-    from builder.adapters import kickstart as adapter
+    from builder.kickstart import render as adapter
 
     try:
         text = file.read_text(encoding="utf-8")

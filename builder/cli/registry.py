@@ -14,10 +14,10 @@ from builder.cli.state import Json, State, short
 from builder.errors import RecipeError
 
 if TYPE_CHECKING:
-    from builder.adapters.registry import Address
-    from builder.adapters.registry_access import Login
     from builder.images import Image
-    from builder.images.exchange import Pulled, Pushed
+    from builder.registry.auth import Login
+    from builder.registry.client import Address
+    from builder.registry.push_pull import Pulled, Pushed
     from builder.stage import Progress
 
 SCHEME = "oci://"
@@ -60,7 +60,7 @@ def push(
     It gets the tag of its version. The tag given moves to it, else `latest` if it is the latest here.
     """
     from builder import console, images
-    from builder.adapters.registry import Address
+    from builder.registry.client import Address
 
     where = Address.parse(address)
     login = login_from(user, password_file)
@@ -100,19 +100,19 @@ def pull(
     mark = "yes" if image.latest else f"no: it is held (builder images release {image.name})" if image.held else "no"
     lines([f"image    {head}", f"latest   {mark}", f"digest   {done.digest}", f"disk     {short(image.disk)}"])
     if proof is not None:
-        lines(f"  proved: {line}" for line in proof.proved)
-        lines(f"  not proved: {line}" for line in proof.unproven)
+        lines(f"  proved: {line}" for line in proof.passed)
+        lines(f"  not proved: {line}" for line in proof.skipped)
 
 
 def send(
     image: Image, where: Address, progress: Progress, login: Login | None = None, *, allow_rehearsal: bool
 ) -> Pushed:
     """Push an image that is in the catalogue."""
-    from builder.adapters.registry import Repository
-    from builder.images import exchange
+    from builder.registry import push_pull
+    from builder.registry.client import Repository
 
     with Repository(where, login) as repository:
-        return exchange.push(image, repository, progress, allow_rehearsal=allow_rehearsal)
+        return push_pull.push(image, repository, progress, allow_rehearsal=allow_rehearsal)
 
 
 def take(
@@ -125,11 +125,11 @@ def take(
     allow_rehearsal: bool,
 ) -> Pulled:
     """Pull an image into the catalogue, unless it is there."""
-    from builder.adapters.registry import Address, Repository
-    from builder.images import exchange
+    from builder.registry import push_pull
+    from builder.registry.client import Address, Repository
 
     with Repository(Address.parse(address), login) as repository:
-        return exchange.pull(repository, catalogue, progress, signed=signed, allow_rehearsal=allow_rehearsal)
+        return push_pull.pull(repository, catalogue, progress, signed=signed, allow_rehearsal=allow_rehearsal)
 
 
 def login_from(user: str | None, password_file: str | None) -> Login | None:
@@ -142,7 +142,7 @@ def login_from(user: str | None, password_file: str | None) -> Login | None:
         return None
     if user is None or password_file is None:
         raise RecipeError("--user and --password-file belong together", hint="`docker login` needs neither")
-    from builder.adapters.registry_access import Login
+    from builder.registry.auth import Login
 
     try:
         text = sys.stdin.read() if password_file == "-" else Path(password_file).read_text(encoding="utf-8")
@@ -167,7 +167,7 @@ def target(address: str | None, name: str, *, allow_rehearsal: bool) -> Address 
     """
     if address is None:
         return None
-    from builder.adapters.registry import Address
+    from builder.registry.client import Address
 
     base = Address.parse(address)
     if base.tag or base.digest:
@@ -218,6 +218,6 @@ def _pulled_facts(done: Pulled) -> dict[str, Any]:
         "sha256": image.sha256,
         "pulled": proof is not None,
         "signers": list(proof.signers) if proof else [],
-        "proved": list(proof.proved) if proof else [],
-        "unproven": list(proof.unproven) if proof else [],
+        "passed": list(proof.passed) if proof else [],
+        "skipped": list(proof.skipped) if proof else [],
     }

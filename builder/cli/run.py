@@ -21,10 +21,8 @@ from builder.settings import Accel, Settings
 if TYPE_CHECKING:
     from builder.console import Watcher
     from builder.images import Image
-    from builder.pipeline import Outcome
-    from builder.secrets import Secrets
+    from builder.pipeline.execute import Context, Outcome
     from builder.stage import Plan
-    from builder.store import Store
 
 Connect = Annotated[str | None, typer.Option("--connect", metavar="URI", help="qemu:///session or qemu:///system.")]
 Accelerator = Annotated[Accel, typer.Option("--accel", help="KVM where it can be trusted, or one of the two.")]
@@ -70,6 +68,7 @@ def run(
 ) -> None:
     """Build the golden image of a pipeline, prove it and publish it."""
     from builder import console
+    from builder.provenance import keys
 
     state = ctx.ensure_object(State)
     if require_kvm and accel == "tcg":
@@ -81,23 +80,24 @@ def run(
         keep_failed=keep_failed,
         keep_intermediates=keep_intermediates,
         root_password_file=root_password_file,
+        signing_key=keys.chosen(),
     )
     with console.watcher(as_json=as_json) as watched:
         if state.moved:
             watched.note(state.moved)
-        decided, store, settings, secrets = _ask(pipeline, media, sets, fresh, settings)
+        decided, context, password = _ask(pipeline, media, sets, fresh, settings)
         where = registry.target(push, decided.name, allow_rehearsal=allow_rehearsal)
         login = registry.login_of_environment() if where else None
-        from builder.durations import Durations
-        from builder.pipeline import execute
+        from builder.pipeline.execute import execute
+        from builder.store.durations import Durations
 
         def attempt() -> Outcome:
             watched.failure = None
             try:
                 if not decided.idle:
-                    accel = _look_at_host(decided, settings, watched)
-                    watched.expected = Durations(store.root, decided.name).expected(accel)
-                return execute(decided, store, settings, secrets, watched, argv=sys.argv, clean=_cleaner(settings))
+                    accel = _look_at_host(settings, watched)
+                    watched.expected = Durations(context.store.root, decided.name).expected(accel)
+                return execute(decided, context, watched, argv=sys.argv, clean=_cleaner(settings))
             finally:
                 if watched.run_id:
                     state.evidence = settings.runs / watched.run_id
@@ -113,7 +113,7 @@ def run(
     else:
         if where and pushed:
             watched.note(f"pushed: {registry.SCHEME}{where.name}:{pushed.tags[-1]}")
-        lines(_as_lines(outcome, image, secrets, took))
+        lines(_as_lines(outcome, image, password, took))
 
 
 def plan(
@@ -145,48 +145,51 @@ def _ask(
     settings: Settings,
     *,
     peek: bool = False,
-) -> tuple[Plan, Store, Settings, Secrets]:
-    """From the words of the command line to a plan; nothing is started."""
+) -> tuple[Plan, Context, Path]:
+    """Make a plan from the words of the command line; the path is the root password's. Nothing is started."""
     from builder import recipe
 
     chosen = recipe.load(pipeline, pairs(sets), settings.recipes)
     # Only now: a fault of the recipe is reported without waiting for the libraries that a run needs.
-    from builder.pipeline import plan as decide
-    from builder.pipeline import stages_of
-    from builder.resolve import resolve
-    from builder.store import Store
+    from builder.pipeline.execute import Context
+    from builder.pipeline.pipelines import stages_of
+    from builder.pipeline.plan import plan as decide
+    from builder.pipeline.resolve import resolve
+    from builder.store.store import Store
 
     store = Store(settings.store)
-    order, settings, secrets = resolve(chosen, media, store, settings, peek=peek)
-    return decide(stages_of(chosen), order, store, settings, fresh=frozenset(fresh or ())), store, settings, secrets
+    resolved = resolve(chosen, media, store, settings, peek=peek)
+    decided = decide(stages_of(chosen), resolved.spec, store, settings, fresh=frozenset(fresh or ()))
+    return decided, Context(store, settings, resolved.build, resolved.secrets), resolved.secrets.path
 
 
 def _healing(attempt: Callable[[], Outcome], watched: Watcher, tries: int) -> Outcome:
     """Runs until one succeeds, while what fails may heal by itself; each run has a record of its own."""
-    from builder.adapters import waiting
-    from builder.stages import verdict
+    from builder.diagnosis.classify import diagnose
+    from builder.system import retry
 
     def heals(fault: BaseException) -> bool:
-        return isinstance(fault, BuilderError) and verdict.name(fault).proof.transient
+        return isinstance(fault, BuilderError) and diagnose(fault).diagnosis.transient
 
     def told(fault: BaseException, seconds: float) -> None:
-        cause = fault.proof.cause if isinstance(fault, BuilderError) else ""
+        cause = fault.diagnosis.cause if isinstance(fault, BuilderError) else ""
         watched.note(f"{cause}: {fault}; trying again in {seconds:.0f} s")
 
-    return waiting.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=told)
+    return retry.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=told)
 
 
-def _look_at_host(decided: Plan, settings: Settings, watched: Watcher) -> str:
+def _look_at_host(settings: Settings, watched: Watcher) -> str:
     """Say first how machines will run, and return it; a host that cannot run them is found out before hours of work."""
-    from builder.adapters import hypervisor
-    from builder.stages.twin import network
-    from builder.stages.verify import VerifyInputs
+    from builder.vm import connection
 
-    with hypervisor.connect(settings.uri) as host:
+    with connection.connect(settings.uri) as host:
         accel = host.choose_accel(settings.accel, settings.require_kvm)
-        for step in decided.steps:
-            if isinstance(step.inputs, VerifyInputs) and step.action == "run":
-                network(step.inputs.network, step.inputs.network_name, settings.uri)
+        probing = host.probing_seconds()
+    if probing is not None:
+        watched.note(
+            "QEMU's user cannot open /dev/kvm, so libvirt starts QEMU for each look-up, several times before each "
+            f"machine: {probing:.1f} s each time; builder host check says how to mend it"
+        )
     watched.note(f"machines run with {accel.name.upper()} on {settings.uri}: {accel.why}")
     return accel.name
 
@@ -195,9 +198,9 @@ def _cleaner(settings: Settings) -> Callable[[str], None]:
     """What removes the machines of a dead run."""
 
     def clean(run_id: str) -> None:
-        from builder.adapters import hypervisor
+        from builder.vm import connection
 
-        with hypervisor.connect(settings.uri) as host:
+        with connection.connect(settings.uri) as host:
             host.sweep(run_id)
 
     return clean
@@ -231,7 +234,7 @@ def _as_document(outcome: Outcome, image: Image, took: dict[str, Any]) -> dict[s
     }
 
 
-def _as_lines(outcome: Outcome, image: Image, secrets: Secrets, took: dict[str, Any]) -> list[str]:
+def _as_lines(outcome: Outcome, image: Image, password: Path, took: dict[str, Any]) -> list[str]:
     from builder import console
 
     head = [] if outcome.built else ["nothing had to be done"]
@@ -241,7 +244,7 @@ def _as_lines(outcome: Outcome, image: Image, secrets: Secrets, took: dict[str, 
         f"version  {image.version}",
         f"size     {console.size_text(image.disk.stat().st_size)}",
         f"sha256   {image.sha256}",
-        f"root     the password is in {short(secrets.path)}",
+        f"root     the password is in {short(password)}",
         f"record   {short(outcome.folder)}",
         *console.times_lines(took),
     ]

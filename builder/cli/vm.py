@@ -18,10 +18,10 @@ from builder.cli.state import Json, State, short
 from builder.errors import BuilderError, PublishError, RecipeError
 
 if TYPE_CHECKING:
-    from builder.adapters.domains import Domains, Found
-    from builder.clone.lifecycle import Seen
-    from builder.clone.record import Vm
+    from builder.clones.lifecycle import Seen
+    from builder.clones.record import Vm
     from builder.images import Image
+    from builder.vm.domains import Domains, Found
 
 vm = typer.Typer(help="Virtual machines cloned from golden images.", rich_markup_mode=None, no_args_is_help=True)
 
@@ -47,7 +47,7 @@ def list_(
 ) -> None:
     """List the VMs: state, image, address, newer images."""
     from builder import console as people
-    from builder.clone import lifecycle, record, texts
+    from builder.clones import formats, lifecycle, record
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -55,7 +55,7 @@ def list_(
     for fault in record.damaged(vms).values():
         note(f"{fault.brief}: {fault.hint}")
     if inventory or config:
-        write((texts.ansible_inventory if inventory else texts.ssh_config)(vms, listed))
+        write((formats.ansible_inventory if inventory else formats.ssh_config)(vms, listed))
         return
     known: dict[str, dict[str, Found]] = {}
     for uri in sorted({one.uri for one in listed}):
@@ -76,7 +76,7 @@ def start(
     ctx: typer.Context, names: Names, force: Force = False, connect: Connect = None, as_json: Json = False
 ) -> None:
     """Switch VMs on."""
-    from builder.clone import lifecycle
+    from builder.clones import lifecycle
 
     settings = ctx.ensure_object(State).settings(connect=local(connect))
     vms = settings.artifacts / "vms"
@@ -105,7 +105,7 @@ def stop(
     as_json: Json = False,
 ) -> None:
     """Switch VMs off: press the power button and wait."""
-    from builder.clone import lifecycle
+    from builder.clones import lifecycle
 
     settings = ctx.ensure_object(State).settings(connect=local(connect))
     vms = settings.artifacts / "vms"
@@ -130,7 +130,7 @@ def console(
     connect: Connect = None,
 ) -> None:
     """The serial console on this terminal; Ctrl-] leaves."""
-    from builder.clone import terminal
+    from builder.clones import terminal
 
     with _host(ctx, name, force=force, connect=connect) as (host, _):
         found = host.look(name)
@@ -149,8 +149,8 @@ def ssh(
     within: Annotated[float, typer.Option("--within", metavar="SECONDS", min=1, help="Until root is in.")] = 60,
 ) -> None:
     """Log in as root over SSH, the host key pinned."""
-    from builder.adapters import process
-    from builder.clone import login, record
+    from builder.clones import login, record
+    from builder.system import process
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -193,9 +193,9 @@ def set_(
     as_json: Json = False,
 ) -> None:
     """Change a VM, at once where its guest follows; else from its next start on."""
-    from builder.clone import lifecycle, record
-    from builder.clone.request import MIB, Request, check_network, check_words
-    from builder.clone.reservation import settled
+    from builder.clones import lifecycle, record
+    from builder.clones.dhcp_reservation import settled
+    from builder.clones.request import MIB, Request, check_network, check_words
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -285,7 +285,7 @@ def flatten(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
 
 
 def _rest(ctx: typer.Context, name: str, base: Image | None, *, as_json: bool) -> None:
-    from builder.clone import lifecycle
+    from builder.clones import lifecycle
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -299,7 +299,7 @@ def _rest(ctx: typer.Context, name: str, base: Image | None, *, as_json: bool) -
 
 def delete(ctx: typer.Context, names: Names, as_json: Json = False) -> None:
     """Delete VMs with their disks, running or not."""
-    from builder.clone import lifecycle, record
+    from builder.clones import lifecycle, record
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -320,7 +320,7 @@ def delete(ctx: typer.Context, names: Names, as_json: Json = False) -> None:
 
 @contextmanager
 def _open(uri: str) -> Iterator[Domains]:
-    from builder.adapters import domains
+    from builder.vm import domains
 
     with domains.connect(uri) as host:
         yield host
@@ -335,7 +335,7 @@ def _host(
     Raises:
         PublishError: there is no such VM.
     """
-    from builder.clone import record
+    from builder.clones import record
 
     settings = ctx.ensure_object(State).settings(connect=local(connect))
     vms = settings.artifacts / "vms"
@@ -356,7 +356,7 @@ def _host(
 
 def _require_no_foreign(uri: str, vms: Path, name: str) -> None:
     """A name that libvirt knows and builder does not gets a message of its own."""
-    from builder.clone import record
+    from builder.clones import record
 
     if name in record.damaged(vms):
         return
@@ -387,7 +387,7 @@ def _newer(catalogue: Path, listed: list[Vm]) -> dict[str, str]:
 
 
 def _row(one: Seen, newer: str | None) -> list[str]:
-    from builder.clone.lifecycle import place
+    from builder.clones.lifecycle import place
 
     where = place(one.vm)
     address = f"{where[0]}:{where[1]}" if where else one.vm.network

@@ -362,7 +362,13 @@ def watcher(*, as_json: bool, stream: TextIO | None = None) -> Watcher:
 def plan_rows(plan: Plan) -> list[dict[str, str]]:
     """A plan for programs."""
     return [
-        {"stage": step.stage.name, "action": step.action, "reason": step.reason, "digest": step.digest}
+        {
+            "stage": step.stage.name,
+            "action": step.action,
+            "reason": step.reason,
+            "reason_kind": step.reason_kind,
+            "digest": step.digest,
+        }
         for step in plan.steps
     ]
 

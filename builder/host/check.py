@@ -1,4 +1,7 @@
-"""The one rule: the check only looks; it answers within two seconds and never breaks on what it does not find."""
+"""The one rule: the check only looks; it answers within two seconds and never breaks on what it does not find.
+
+It takes longer only where libvirt starts QEMU for each look-up: that is what it measures.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from builder.host import libvirt_rows, machine_rows, network_rows, place_rows, sshd, system
-from builder.host.row import Row
+from builder.host import check_libvirt, check_machine, check_network, check_rehearsal, check_storage, distro, sshd
+from builder.host.finding import Row
 
 # Before the commands that only root may run, also the second one of a line.
 _PROGRAMS = "apt-get|chmod|date|dnf|modprobe|nft|restorecon|semanage|sysctl|systemctl|timedatectl|usermod|builder host"
@@ -29,12 +32,13 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
     Returns:
         The rows in a fixed order; a build can run when none of them is `fail`.
     """
-    host = system.find()
+    host = distro.find()
     parts: list[Callable[[], Iterable[Row]]] = [
-        lambda: machine_rows.rows(host),
-        lambda: libvirt_rows.rows(host, uri),
-        lambda: place_rows.rows(store, media, recorded, uri),
-        network_rows.rows,
+        lambda: check_machine.rows(host),
+        lambda: check_libvirt.rows(host, uri),
+        lambda: [check_rehearsal.row(host)],
+        lambda: check_storage.rows(store, media, recorded, uri),
+        check_network.rows,
         lambda: [sshd.row()],
     ]
     # Most of the time is spent waiting for programs, so the parts are looked at side by side.

@@ -16,10 +16,10 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from builder import images
-from builder.adapters.atomic_file import replacing
 from builder.errors import RecipeError
 from builder.images import Image
 from builder.nightly.record import Night, Result, Verdict
+from builder.system.atomic_file import replacing
 
 # The collector reads no other files (node_exporter, README, "Textfile Collector").
 SUFFIX = ".prom"

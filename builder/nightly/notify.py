@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from builder.adapters import process
-from builder.config import NotifySettings, When
 from builder.errors import BuilderError, HostError, RecipeError
-from builder.nightly import ENVIRONMENT, markdown, report
+from builder.host.config import NotifySettings, When
+from builder.nightly import ENVIRONMENT
 from builder.nightly.record import Night, Notification
+from builder.nightly.report import markdown, write
+from builder.system import process
 
 # Seconds for one message; apprise itself gives up a server that does not answer after four.
 LIMIT = 30.0
@@ -139,7 +140,7 @@ def notify(
     if not notifier.addresses or not (failed or again or notifier.when == "always"):
         return night
     base = notifier.report_url.rstrip("/")
-    where = f"<{base}/{folder.name}/{report.PAGE}>" if base else f"`{folder / report.PAGE}` on {night.host}"
+    where = f"<{base}/{folder.name}/{write.PAGE}>" if base else f"`{folder / write.PAGE}` on {night.host}"
     state = "failed" if failed else "good again" if again else "done"
     title = (
         f"builder on {night.host}: {'rehearsal ' if night.rehearsal else ''}night {state} ({markdown.counts(night)})"
@@ -150,7 +151,7 @@ def notify(
         note(markdown.delivery(one))
     night = night.model_copy(update={"notifications": sent})
     try:
-        report.rewrite(folder, night, earlier)
+        write.rewrite(folder, night, earlier)
     except HostError as fault:
         note(f"the report does not say so: {fault.brief}")
     return night

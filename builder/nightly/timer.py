@@ -11,10 +11,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from builder.adapters import process
-from builder.adapters.atomic_file import replacing
 from builder.errors import HostError, RecipeError
 from builder.nightly.notify import is_address
+from builder.system import process
+from builder.system.atomic_file import replacing
 
 SERVICE, TIMER = "builder-nightly.service", "builder-nightly.timer"
 ADDRESSES = "builder-nightly.notify"

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from builder.adapters import waiting
+from builder.system import retry
 
 
 @dataclass
@@ -73,7 +73,7 @@ def mailbox(folder: Path) -> Iterator[Mailbox]:
     words = ["-n", "-c", "aiosmtpd.handlers.Mailbox", str(folder), "-l", f"127.0.0.1:{port}"]
     with subprocess.Popen([sys.executable, "-m", "aiosmtpd", *words], stderr=subprocess.DEVNULL) as server:
         try:
-            assert waiting.until(lambda: _speaks(port) or None, within=30)
+            assert retry.until(lambda: _speaks(port) or None, within=30)
             yield Mailbox(port, folder)
         finally:
             server.terminate()

@@ -94,7 +94,7 @@ def test_the_last_success_is_known_from_the_catalogue(tmp_path: Path) -> None:
 
 def metrics_of_proofs(version: Path, proof: images.Proof) -> None:
     """Add a proof to the record of a version."""
-    from builder.images import proof as proving
+    from builder.images import verify as proving
 
     proving.record(version, proof)
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from builder import config
-from builder.config import NotifySettings
 from builder.errors import HostError, RecipeError
-from builder.nightly import ENVIRONMENT, report
+from builder.host import config
+from builder.host.config import NotifySettings
+from builder.nightly import ENVIRONMENT
 from builder.nightly.notify import Address, Notifier, aborts_notified, masked, notify, prepare, recovered
 from builder.nightly.record import Fault, Night, Result
+from builder.nightly.report import write
 from tests.nightly.conftest import Place, verdicts
 from tests.nightly.receivers import mailbox, silent_server, webhook
 from tests.nightly.test_report import night as example_night
@@ -52,7 +53,7 @@ def test_failures_and_the_first_success_after_them_reach_people(place: Place, tm
         ]
         assert "message to json://127.0.0.1:9: not delivered: A Connection error" in failed.stderr
         assert "others can read" not in failed.stderr
-        for file in (report.PAGE, report.TEXT):
+        for file in (write.PAGE, write.TEXT):
             text = (place.artifacts / "reports" / "latest" / file).read_text()
             assert "message to json://127.0.0.1:9: not delivered" in text
 
@@ -119,7 +120,7 @@ def test_what_was_not_built_tells_nothing_of_a_recovery(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("when", "count"), [("failure", 0), ("always", 1)])
 def test_a_night_without_news_is_reported_where_it_is_asked_for(tmp_path: Path, when: str, count: int) -> None:
     good = night_of(tmp_path, result("a"))
-    folder = report.write(tmp_path / "reports", good)
+    folder = write.write(tmp_path / "reports", good)
     good = good.model_copy(update={"date": folder.name})
     with webhook() as hook:
         settings = NotifySettings((f"json://127.0.0.1:{hook.port}",), when, "https://ci.example/r/")  # type: ignore[arg-type]
@@ -133,7 +134,7 @@ def test_a_message_names_the_cause_its_line_and_the_rehearsal(tmp_path: Path) ->
     fault = Fault(kind="install", exit_code=5, brief="a panic", cause="kernel panic", line="not *syncing*: VFS")
     bad = result("a-rehearsal", "failed", fault=fault, exit_code=5, rehearsal=True)
     stopped = night_of(tmp_path, bad, *(result(str(number), "failed") for number in range(20)), exit_code=5)
-    folder = report.write(tmp_path / "reports", stopped)
+    folder = write.write(tmp_path / "reports", stopped)
     with webhook() as hook:
         address = Address(f"json://127.0.0.1:{hook.port}", "json")
         notify(stopped, [], folder, Notifier((address,)), lambda _: None)

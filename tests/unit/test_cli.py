@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from builder import errors, images, runs
+from builder import errors, images
 from builder.cli import main
 from builder.cli.state import State
 from builder.errors import InstallError
-from builder.store import Store
+from builder.store import runs
+from builder.store.store import Store
 
 COMMANDS = [
     [],
@@ -295,6 +296,7 @@ def test_an_error_is_one_json_document(odd: Run) -> None:
         "cause": "",
         "line": "",
         "source": "",
+        "role": "",
         "transient": False,
         "stage": None,
         "evidence": None,

@@ -10,7 +10,7 @@ import pytest
 
 from builder import images
 from builder.errors import PublishError
-from builder.hashing import sha256_file
+from builder.system.digests import sha256_file
 
 
 @pytest.fixture
