@@ -101,7 +101,7 @@ def _last_success(name: str, nights: Sequence[Night], latest: Image | None) -> f
     ]
     if latest is not None:
         times.append(_seconds(str(latest.manifest["created"])))
-        times += [_seconds(proof.when) for proof in images.proofs(latest.path) if proof.good]
+        times += [_seconds(result.when) for result in images.verifications(latest.path) if result.good]
     return max(times, default=0.0)
 
 

@@ -13,6 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from builder import images
 from builder.errors import RecipeError
+from builder.images import VerificationResult, verify
+from builder.images.verify import Finding, Status
 from builder.nightly import metrics
 from builder.nightly.record import Fault, Night, StageTime
 from tests.nightly.test_report import failed, published
@@ -84,19 +86,14 @@ def test_the_last_success_is_known_from_the_catalogue(tmp_path: Path) -> None:
     assert found["builder_image_size_bytes", "image=broken"] == 1000
 
     # It is proved again, then found to be rotten: the first of these is the last success.
-    proof = images.Proof("broken", made.version, "2026-11-21T00:00:00+00:00", ())
-    for one in (proof, images.Proof("broken", made.version, "2026-11-22T00:00:00+00:00", ("rotten",))):
-        metrics_of_proofs(made.path, one)
+    for day, status in (("21", Status.PASSED), ("22", Status.FAILED)):
+        finding = Finding("broken.qcow2", status, "sha256")
+        verify.record(
+            made.path, VerificationResult("broken", made.version, f"2026-11-{day}T00:00:00+00:00", (finding,))
+        )
     found = samples(metrics.render(bad_night(tmp_path), [], tmp_path / "images"))
     proved = datetime(2026, 11, 21, tzinfo=UTC).timestamp()
     assert found["builder_image_last_success_timestamp_seconds", "image=broken"] == proved
-
-
-def metrics_of_proofs(version: Path, proof: images.Proof) -> None:
-    """Add a proof to the record of a version."""
-    from builder.images import verify as proving
-
-    proving.record(version, proof)
 
 
 def test_the_last_success_is_known_from_earlier_nights(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def _install(job: Job[Any]) -> None:
             finally:
                 _diary(job, "undone")
         case "environment":
-            (job.settings.artifacts / "environment").write_text("\n".join(os.environ))
+            (job.paths.artifacts / "environment").write_text("\n".join(os.environ))
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
     (job.out / "disk").write_bytes(str(sorted(given.items())).encode() * int(given.get("size", 10)))
