@@ -29,8 +29,8 @@ NO_NEWS = "nothing changed; verified again"
 # Kept of a console for the report.
 CONSOLE_LINES = 40
 CONSOLE_BYTES = 64 << 10
-# A night ends its builds by SIGTERM, and kills only what does not obey for a minute.
 FAULT_KEYS = ("kind", "brief", "details", "hint", "stage", "cause", "line")
+# A night ends its builds by SIGTERM, and kills only what does not obey for a minute.
 _KILLED = {"kind": "host", "hint": "dmesg tells whether the kernel ran out of memory"}
 
 Tell = Callable[[Build, dict[str, Any]], None]
