@@ -8,29 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from builder.cli import registry
-from builder.cli.output import document, lines, write
-from builder.cli.state import Json, State, short
+from builder.cli.options import Json
+from builder.cli.output import display_path, print_json, print_lines, write
+from builder.cli.state import State
 from builder.errors import RecipeError, VerifyError
 
 if TYPE_CHECKING:
     from builder.images import Difference, Image, Proof
-
-images = typer.Typer(help="Golden images that were published.", rich_markup_mode=None, no_args_is_help=True)
 
 Spec = Annotated[str, typer.Argument(metavar="NAME[@VERSION]", help="The latest version, or this one.")]
 Specs = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME[@VERSION]]...", help="Without any: all versions of all images.")
 ]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Without any: all images.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    images.command("list")(list_)
-    for command in (show, diff, verify, rollback, release, prune, export, registry.push, registry.pull):
-        images.command()(command)
-    app.add_typer(images, name="images")
 
 
 def list_(
@@ -47,9 +37,9 @@ def list_(
         load_image(catalogue, name)
     found = list_images(catalogue, name)
     if as_json:
-        document([_facts(image) for image in found])
+        print_json([_facts(image) for image in found])
     elif not found:
-        lines(["no images"])
+        print_lines(["no images"])
     else:
         rows = [
             [image.name, image.version, "*" if image.latest else _mark(image), _size(image), _moment(image)]
@@ -71,14 +61,14 @@ def show(ctx: typer.Context, name: Spec, as_json: Json = False) -> None:
             "users": [{"name": use.name, "state": use.state} for use in uses],
             "proofs": [_proof(proof) for proof in shown],
         }
-        document({**_facts(image), **told, "manifest": dict(image.manifest)})
+        print_json({**_facts(image), **told, "manifest": dict(image.manifest)})
         return
-    lines(
+    print_lines(
         [
             f"image    {image.name}",
             f"version  {image.version}{f' ({_mark(image)})' if _mark(image) else ''}",
             f"created  {_moment(image)} UTC",
-            f"disk     {short(image.disk)}",
+            f"disk     {display_path(image.disk)}",
             f"size     {_size(image)}",
             f"sha256   {image.sha256}",
             f"users    {', '.join(use.name for use in uses) or 'none'}",
@@ -104,9 +94,9 @@ def diff(
     first = load_image(catalogue, old)
     found = compare(first, load_image(catalogue, f"{first.name}{new}" if new.startswith("@") else new))
     if as_json:
-        document(found.as_dict())
+        print_json(found.as_dict())
     else:
-        lines(_difference(found))
+        print_lines(_difference(found))
 
 
 def verify(
@@ -124,14 +114,14 @@ def verify(
         lacking = ("signature: no key that you trust vouches for it",)
         found = [one if one.signers else replace(one, faults=one.faults + lacking) for one in found]
     if as_json:
-        document([_proof(proof) for proof in found])
+        print_json([_proof(proof) for proof in found])
         if not all(proof.good for proof in found):
             raise typer.Exit(VerifyError.exit_code)
         return
     for proof in found:
-        lines([f"{proof.name}@{proof.version}: {_verdict(proof)}"])
-        lines(f"  proved: {line}" for line in proof.proved)
-        lines(f"  not proved: {line}" for line in proof.unproven)
+        print_lines([f"{proof.name}@{proof.version}: {_verdict(proof)}"])
+        print_lines(f"  proved: {line}" for line in proof.proved)
+        print_lines(f"  not proved: {line}" for line in proof.unproven)
     bad = [proof for proof in found if not proof.good]
     if bad:
         raise VerifyError(
@@ -162,11 +152,11 @@ def rollback(
     image = roll_back(catalogue, target)
     held = left if left is not None and left.version != image.version else None
     if as_json:
-        document({**_facts(image), "held_version": held.version if held else None})
+        print_json({**_facts(image), "held_version": held.version if held else None})
     elif held is None:
-        lines([f"{image.name}@{image.version} is the latest"])
+        print_lines([f"{image.name}@{image.version} is the latest"])
     else:
-        lines(
+        print_lines(
             [
                 f"{image.name}@{image.version} is the latest",
                 f"{held.name}@{held.version} is held until: builder images release {held.name}@{held.version}",
@@ -182,10 +172,10 @@ def release(ctx: typer.Context, name: Spec, as_json: Json = False) -> None:
     catalogue = ctx.ensure_object(State).settings().images
     image = let_go(catalogue, load_image(catalogue, name) if "@" in name else held_version(catalogue, name))
     if as_json:
-        document(_facts(image))
+        print_json(_facts(image))
     else:
         more = "is the latest" if image.latest else "is held no more; a newer version is the latest"
-        lines([f"{image.name}@{image.version} {more}"])
+        print_lines([f"{image.name}@{image.version} {more}"])
 
 
 def prune(
@@ -208,7 +198,7 @@ def prune(
     if as_json:
         kept = [{"name": image.name, "version": image.version, "why": why} for image, why in done.kept]
         removed = [{"name": image.name, "version": image.version} for image in done.removed]
-        document({"dry_run": dry_run, "removed": removed, "kept": kept, "bytes": done.freed})
+        print_json({"dry_run": dry_run, "removed": removed, "kept": kept, "bytes": done.freed})
         return
     word = "would be removed" if dry_run else "removed"
     rows = [[image.name, image.version, word] for image in done.removed]
@@ -216,7 +206,7 @@ def prune(
     if rows:
         write(console.table(["NAME", "VERSION", ""], rows))
     if not dry_run:
-        lines([f"{console.size_text(done.freed)} freed"] if done.removed else ["nothing to remove"])
+        print_lines([f"{console.size_text(done.freed)} freed"] if done.removed else ["nothing to remove"])
 
 
 def export(
@@ -253,9 +243,9 @@ def export(
         )
     size = target.stat().st_size
     if as_json:
-        document({"name": image.name, "version": image.version, "format": kind, "path": str(target), "size": size})
+        print_json({"name": image.name, "version": image.version, "format": kind, "path": str(target), "size": size})
         return
-    lines([f"{short(target)}: {console.size_text(size)}, {kind}, holds {image.name}@{image.version}"])
+    print_lines([f"{display_path(target)}: {console.size_text(size)}, {kind}, holds {image.name}@{image.version}"])
 
 
 def _facts(image: Image) -> dict[str, Any]:

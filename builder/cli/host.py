@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from builder.cli.output import document, lines
-from builder.cli.state import Json, State
+from builder.cli.options import Json
+from builder.cli.output import print_json, print_lines
+from builder.cli.state import State
 from builder.errors import HostError, RecipeError
 
 if TYPE_CHECKING:
@@ -20,20 +21,9 @@ if TYPE_CHECKING:
 
 SYSTEM = "qemu:///system"
 
-host = typer.Typer(help="This host: look at it, prepare it, put it back.", rich_markup_mode=None, no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    host.command("check")(check)
-    host.command("prepare")(prepare)
-    host.command("confirm")(confirm)
-    host.command("restore")(restore)
-    app.add_typer(host, name="host")
-
 
 def check(ctx: typer.Context, as_json: Json = False) -> None:
-    """Look whether a build can run here; exit 3 if not."""
+    """Check whether a build can run here; exit 3 if not."""
     from builder.host import check as checking
     from builder.host import config
 
@@ -42,9 +32,9 @@ def check(ctx: typer.Context, as_json: Json = False) -> None:
     rows = checking.check(settings.artifacts, settings.media, recorded, settings.uri)
     failed = [row for row in rows if row.state == "fail"]
     if as_json:
-        document({"ready": not failed, "rows": [row.as_dict() for row in rows]})
+        print_json({"ready": not failed, "rows": [row.as_dict() for row in rows]})
     else:
-        lines([*checking.lines(rows), "", _verdict(rows, len(failed))])
+        print_lines([*checking.lines(rows), "", _verdict(rows, len(failed))])
     if failed:
         raise typer.Exit(3)
 
@@ -124,9 +114,9 @@ def prepare(
             _note(f"moving the network from {change.before.uplink} to {change.bridge}")
             outcome = apply.apply(change, _note)
     if as_json:
-        document({"dry_run": False, **_plan_facts(steps, change), "network": outcome})
+        print_json({"dry_run": False, **_plan_facts(steps, change), "network": outcome})
     else:
-        lines(["done; builder host restore takes it back"])
+        print_lines(["done; builder host restore takes it back"])
 
 
 def confirm(as_json: Json = False) -> None:
@@ -140,9 +130,9 @@ def confirm(as_json: Json = False) -> None:
         raise HostError("only root can confirm a change of the network", hint="sudo builder host confirm")
     outcome = apply.confirm()
     if as_json:
-        document(outcome)
+        print_json(outcome)
     else:
-        lines(["the network is kept", *(f"written: {path}" for path in outcome.get("files", ()))])
+        print_lines(["the network is kept", *(f"written: {path}" for path in outcome.get("files", ()))])
 
 
 def restore(
@@ -150,7 +140,7 @@ def restore(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take back what `prepare` did, the last change first.
+    """Undo what `prepare` did, the last change first.
 
     Directories stay unless they are empty, and files that somebody changed since.
     """
@@ -166,7 +156,9 @@ def restore(
     if apply.pending():
         titles.insert(0, "put the network back, whose change was cut short")
     if dry_run or not titles:
-        document({"dry_run": dry_run, "steps": titles}) if as_json else lines(titles or ["nothing to take back"])
+        print_json({"dry_run": dry_run, "steps": titles}) if as_json else print_lines(
+            titles or ["nothing to take back"]
+        )
         return
     with journal.locked():
         if apply.pending():
@@ -174,10 +166,10 @@ def restore(
         left = undo.restore(journal, packages, _note)
     kept = [undo.title(entry) for entry in left if entry["kind"] != "packages"]
     if as_json:
-        document({"dry_run": False, "steps": titles, "left": kept})
+        print_json({"dry_run": False, "steps": titles, "left": kept})
     else:
         stay = " ".join(name for entry in left for name in entry.get("names", ()))
-        lines([f"done; these packages stay (--packages removes them): {stay}" if stay else "done"])
+        print_lines([f"done; these packages stay (--packages removes them): {stay}" if stay else "done"])
     if kept:
         raise HostError("not everything could be taken back", "\n".join(kept), "see above why; then run it again")
 
@@ -243,13 +235,13 @@ def _show(state: State, steps: list[Step], change: Change | None, dry_run: bool)
 
     if state.as_json:
         if dry_run or not (steps or change):
-            document({"dry_run": dry_run, **_plan_facts(steps, change)})
+            print_json({"dry_run": dry_run, **_plan_facts(steps, change)})
         return
     text = [line for step in steps for line in (step.title, *(f"    {detail}" for detail in step.details))]
     if change:
         text += [f"network: {changing.lines(change)[0]}", *(f"    {line}" for line in changing.lines(change)[1:])]
     if dry_run or not text:
-        lines(text or ["nothing to do"])
+        print_lines(text or ["nothing to do"])
 
 
 def _plan_facts(steps: list[Step], change: Change | None) -> dict[str, Any]:

@@ -7,23 +7,17 @@ from typing import Annotated
 
 import typer
 
-from builder.cli.output import document, lines, write
-from builder.cli.state import Json
+from builder.cli.options import Json
+from builder.cli.output import print_json, print_lines, write
 
-keys = typer.Typer(help="Keys that sign the provenance of images.", rich_markup_mode=None, no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="[NAME]", help="`default` signs what is published.")]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    keys.command("list")(list_)
-    for command in (create, export, trust):
-        keys.command()(command)
-    app.add_typer(keys, name="keys")
-
-
 def create(name: Name = "default", as_json: Json = False) -> None:
-    """Make a key; images that are published from now on are signed with `default`."""
+    """Create a key; what is published from now on is signed.
+
+    Publishing takes the key named `default`.
+    """
     from builder.provenance import dsse
     from builder.provenance import keys as signing
 
@@ -31,9 +25,9 @@ def create(name: Name = "default", as_json: Json = False) -> None:
     path = signing.keep(name, public, private)
     facts = {"name": name, "id": dsse.key_id(public, name), "public": str(path)}
     if as_json:
-        document(facts)
+        print_json(facts)
         return
-    lines(
+    print_lines(
         [
             f"key      {facts['id']}",
             f"public   {path}",
@@ -43,21 +37,21 @@ def create(name: Name = "default", as_json: Json = False) -> None:
 
 
 def list_(as_json: Json = False) -> None:
-    """List the keys that are trusted; those whose private half is here can sign."""
+    """List the keys that are trusted, and say which of them can sign."""
     from builder import console
     from builder.provenance import dsse
     from builder.provenance import keys as signing
 
     rows = [(one, dsse.key_id(one.path.read_bytes(), str(one.path))) for one in signing.known()]
     if as_json:
-        document(
+        print_json(
             [
                 {"name": one.name, "id": id_, "public": str(one.path), "signs": one.private is not None}
                 for one, id_ in rows
             ]
         )
     elif not rows:
-        lines(["no keys"])
+        print_lines(["no keys"])
     else:
         table = [[one.name, id_[:12], "yes" if one.private else "no"] for one, id_ in rows]
         write(console.table(["NAME", "KEY", "CAN SIGN"], table))
@@ -75,7 +69,7 @@ def export(name: Name = "default", as_json: Json = False) -> None:
         )
     text = found[name].path.read_text(encoding="ascii")
     if as_json:
-        document({"name": name, "pem": text})
+        print_json({"name": name, "pem": text})
     else:
         write(text)
 
@@ -98,6 +92,6 @@ def trust(
     facts = {"name": chosen, "id": dsse.key_id(public, str(file))}
     facts["public"] = str(signing.keep(chosen, public))
     if as_json:
-        document(facts)
+        print_json(facts)
     else:
-        lines([f"trusted  {facts['id']} as {chosen}"])
+        print_lines([f"trusted  {facts['id']} as {chosen}"])

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from builder.cli.output import document, lines, write
-from builder.cli.state import Json, State, search_path, short
+from builder.cli.options import Json
+from builder.cli.output import display_path, print_json, print_lines, write
+from builder.cli.state import State, search_path
 from builder.errors import MediumError, RecipeError
 
 if TYPE_CHECKING:
@@ -17,20 +18,11 @@ if TYPE_CHECKING:
     from builder.iso.remaster import RemasterReport
     from builder.kickstart.parse import Kickstart
 
-media = typer.Typer(help="Install media: look at them, take them in.", rich_markup_mode=None, no_args_is_help=True)
-
 File = Annotated[Path, typer.Argument(metavar="FILE", help="An install ISO.")]
 Listing = Annotated[bool, typer.Option("--packages", help="List its packages and groups.")]
 WithKickstart = Annotated[Path, typer.Option("--kickstart", metavar="KS", help="Becomes /ks.cfg on the new medium.")]
 Output = Annotated[Path, typer.Option("--output", metavar="FILE", help="The new ISO; replaced when it is complete.")]
 Unattended = Annotated[bool, typer.Option("--unattended", help="Boot straight into the kickstart: ERASES DISKS.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    for command in (list_, add, inspect, verify, inject):
-        media.command(command.__name__.rstrip("_"))(command)
-    app.add_typer(media, name="media")
 
 
 def list_(ctx: typer.Context, as_json: Json = False) -> None:
@@ -43,9 +35,9 @@ def list_(ctx: typer.Context, as_json: Json = False) -> None:
     found = known.in_store(Store(ctx.ensure_object(State).settings().store))
     named = {one.sha256: known.pipelines_of(one.sha256, search) for one in found}
     if as_json:
-        document([_facts(one.facts, one.path, one.sha256) | {"pipelines": named[one.sha256]} for one in found])
+        print_json([_facts(one.facts, one.path, one.sha256) | {"pipelines": named[one.sha256]} for one in found])
     elif not found:
-        lines(["no media"])
+        print_lines(["no media"])
     else:
         rows = [
             [
@@ -68,7 +60,7 @@ def add(ctx: typer.Context, file: File, as_json: Json = False) -> None:
     medium, how = known.add(_there(file), Store(ctx.ensure_object(State).settings().store))
     named = known.pipelines_of(medium.sha256, search_path("pipelines"))
     if as_json:
-        document(_facts(medium.facts, medium.path, medium.sha256) | {"how": how, "pipelines": named})
+        print_json(_facts(medium.facts, medium.path, medium.sha256) | {"how": how, "pipelines": named})
         return
     ways = {
         "there already": "was there already",
@@ -77,7 +69,7 @@ def add(ctx: typer.Context, file: File, as_json: Json = False) -> None:
         "copy": "a copy",
     }
     rehearsal = bool(medium.facts["is_rehearsal"])
-    lines(
+    print_lines(
         [
             f"medium   {medium.facts['volume_id']}, {console.size_text(int(medium.facts['file_size']))}",
             f"sha256   {medium.sha256}",
@@ -86,9 +78,9 @@ def add(ctx: typer.Context, file: File, as_json: Json = False) -> None:
         ]
     )
     if rehearsal:
-        lines([f"use      builder run PIPELINE --media {short(file)}"])
+        print_lines([f"use      builder run PIPELINE --media {display_path(file)}"])
     elif not named:
-        lines(["use      add its sha256 to media.sources of a recipe"])
+        print_lines(["use      add its sha256 to media.sources of a recipe"])
 
 
 def inspect(file: File, packages: Listing = False, as_json: Json = False) -> None:
@@ -97,11 +89,11 @@ def inspect(file: File, packages: Listing = False, as_json: Json = False) -> Non
 
     facts = iso_inspect.inspect(_there(file), packages=True)
     if as_json:
-        document(facts.as_dict() | {"path": str(file), "truncated": facts.truncated})
+        print_json(facts.as_dict() | {"path": str(file), "truncated": facts.truncated})
         return
-    lines(_shown(facts))
+    print_lines(_shown(facts))
     if packages and facts.packages is not None:
-        lines(["", *(f"@{name}" for name in facts.groups or ()), *facts.packages])
+        print_lines(["", *(f"@{name}" for name in facts.groups or ()), *facts.packages])
 
 
 def verify(file: File, as_json: Json = False) -> None:
@@ -110,10 +102,12 @@ def verify(file: File, as_json: Json = False) -> None:
 
     done = known.verify(_there(file), search_path("pipelines"))
     if as_json:
-        document({"path": str(file), "sha256": done.sha256, "md5_verdict": done.md5, "pipelines": list(done.pipelines)})
+        print_json(
+            {"path": str(file), "sha256": done.sha256, "md5_verdict": done.md5, "pipelines": list(done.pipelines)}
+        )
         return
     sums = {"good": "good: the implanted checksum holds", "none": "no checksum is implanted"}
-    lines(
+    print_lines(
         [
             f"medium   {done.facts.volume_id}{' (rehearsal)' if done.facts.is_rehearsal else ''}",
             f"md5      {sums[done.md5]}",
@@ -153,13 +147,13 @@ def inject(
     facts = iso_inspect.inspect(output)
     if as_json:
         told = {"unattended": unattended, "erases": reading.erases, "gpt": facts.gpt, "mbr": facts.mbr}
-        document(report.as_dict() | told)
+        print_json(report.as_dict() | told)
     else:
-        lines(_injected(report, facts, reading, unattended))
+        print_lines(_injected(report, facts, reading, unattended))
 
 
 def _injected(report: RemasterReport, facts: MediumFacts, reading: Kickstart, unattended: bool) -> list[str]:
-    head = [f"written  {short(report.output)}", *_shown(facts)]
+    head = [f"written  {display_path(report.output)}", *_shown(facts)]
     head += _wrapped("changed", ", ".join(report.changed))
     if unattended:
         return [

@@ -7,19 +7,26 @@ import platform
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import typer.core
 
 from builder import __version__
-from builder.cli import registry
-from builder.cli.choices import Media, local
-from builder.cli.output import document, lines
-from builder.cli.registry import AllowRehearsal, Push
-from builder.cli.run import Accelerator, Connect, PasswordFile, RequireKvm
-from builder.cli.state import Json, State, short
+from builder.cli.options import (
+    Accelerator,
+    AllowRehearsal,
+    Connect,
+    Json,
+    Media,
+    PasswordFile,
+    Push,
+    RequireKvm,
+    require_local_uri,
+)
+from builder.cli.output import display_path, print_json, print_lines
+from builder.cli.state import State
 from builder.errors import HostError, Interrupted, RecipeError
+from builder.registry import transfer
 
 if TYPE_CHECKING:
     from builder.nightly.builds import Build
@@ -41,27 +48,6 @@ TlsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="For the sche
 
 
 RUN = "run"
-
-
-class _RunUnlessNamed(typer.core.TyperGroup):
-    """`nightly` alone is `nightly run`: pipelines and options may follow at once."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        named = args[:1] in ([name] for name in (*self.commands, *ctx.help_option_names))
-        return super().parse_args(ctx, args if named else [RUN, *args])
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    group = typer.Typer(cls=_RunUnlessNamed, rich_markup_mode=None)
-    group.command(RUN)(nightly)
-    group.command("install-timer")(install_timer)
-    app.add_typer(
-        group,
-        name="nightly",
-        help="Build what needs it, prove the rest again, write a report.\n\n"
-        "`nightly PIPELINE --jobs 2` is short for `nightly run PIPELINE --jobs 2`.",
-    )
 
 
 def nightly(
@@ -94,7 +80,7 @@ def nightly(
     from builder.nightly.report import retention, write
 
     settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
-    options = _options(media, accel, local(connect), root_password_file, require_kvm=require_kvm)
+    options = _options(media, accel, require_local_uri(connect), root_password_file, require_kvm=require_kvm)
     pushing = _pushing(push, media, allow_rehearsal=allow_rehearsal)
     builds = matrix.builds(pipelines or (), settings.recipes)
     began, start = datetime.now(UTC), time.monotonic()
@@ -113,9 +99,9 @@ def nightly(
     folder = write.write(reports, night)
     retention.prune(reports, retention.Policy(daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly))
     if as_json:
-        document({**night.model_dump(mode="json"), "date": folder.name, "report": str(folder)})
+        print_json({**night.model_dump(mode="json"), "date": folder.name, "report": str(folder)})
     else:
-        lines(_as_lines(night, folder))
+        print_lines(_as_lines(night, folder))
     if night.exit_code:
         raise typer.Exit(night.exit_code)
 
@@ -131,7 +117,7 @@ def install_timer(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a systemd timer that starts `builder nightly` in this directory."""
+    """Write a systemd timer that starts `builder nightly` here."""
     from builder.nightly import timer
     from builder.nightly.worker import BUILDER
 
@@ -142,9 +128,9 @@ def install_timer(
     user, linger = ("", "") if os.geteuid() == 0 else ("--user ", " && loginctl enable-linger")
     then = f"systemctl {user}daemon-reload && systemctl {user}enable --now {timer.TIMER}{linger}"
     if as_json:
-        document({"units": [str(path) for path in written], "then": then})
+        print_json({"units": [str(path) for path in written], "then": then})
     else:
-        lines([*(f"written  {path}" for path in written), f"then     {then}"])
+        print_lines([*(f"written  {path}" for path in written), f"then     {then}"])
 
 
 def _here(
@@ -200,9 +186,10 @@ def _pushing(address: str | None, media: str | None, *, allow_rehearsal: bool) -
     """Where images go, and the words for it; what cannot be is refused before the night begins."""
     if address and media == "rehearsal" and not allow_rehearsal:
         raise RecipeError("rehearsals are not pushed", hint="if that is what you want: --allow-rehearsal")
-    if registry.target(address, "any", allow_rehearsal=True) is None:
+    if address is None:
         return ()
-    return (str(address), *(["--allow-rehearsal"] if allow_rehearsal else []))
+    transfer.destination(address, "any", allow_rehearsal=True)
+    return (address, *(["--allow-rehearsal"] if allow_rehearsal else []))
 
 
 def _options(
@@ -252,5 +239,5 @@ def _as_lines(night: Night, folder: Path) -> list[str]:
         "",
         headline(night),
         f"took     {console.time_text(night.seconds)}",
-        f"report   {short(folder)}/index.html",
+        f"report   {display_path(folder)}/index.html",
     ]

@@ -7,21 +7,10 @@ from typing import Annotated
 
 import typer
 
-from builder.cli.choices import Pipeline, Sets, pairs
-from builder.cli.output import document, lines, write
-from builder.cli.state import Json, State, search_path, short
+from builder.cli.options import Json, Pipeline, Sets, parse_set_options
+from builder.cli.output import display_path, print_json, print_lines, write
+from builder.cli.state import State, search_path
 from builder.errors import RecipeError
-
-kickstart = typer.Typer(help="Render and check kickstarts.", rich_markup_mode=None, no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command("pipelines")(pipelines)
-    app.command("schema")(schema)
-    kickstart.command("render")(render)
-    kickstart.command("lint")(lint)
-    app.add_typer(kickstart, name="kickstart")
 
 
 def pipelines(as_json: Json = False) -> None:
@@ -37,19 +26,19 @@ def pipelines(as_json: Json = False) -> None:
             fault = error.brief
         rows.append({"name": name, "path": str(path), "fault": fault})
     if as_json:
-        document(rows)
+        print_json(rows)
     elif rows:
-        cells = [[str(row["name"]), row["fault"] or "", str(short(Path(str(row["path"]))))] for row in rows]
+        cells = [[str(row["name"]), row["fault"] or "", str(display_path(Path(str(row["path"]))))] for row in rows]
         write(console.table(["NAME", "FAULT", "FILE"], cells))
     else:
-        lines(["no pipelines"])
+        print_lines(["no pipelines"])
 
 
 def schema(as_json: Json = False) -> None:  # noqa: ARG001 (a schema is JSON anyway)
     """Print the JSON schema of a recipe, for editors."""
     from builder import recipe
 
-    document(recipe.schema())
+    print_json(recipe.schema())
 
 
 def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: Json = False) -> None:
@@ -59,7 +48,7 @@ def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: J
     from builder.stages import kickstart as answers
 
     settings = ctx.ensure_object(State).settings()
-    chosen = recipe.load(pipeline, pairs(sets), settings.recipes).kickstart
+    chosen = recipe.load(pipeline, parse_set_options(sets), settings.recipes).kickstart
     texts = adapter.collect(chosen.template, settings.templates)
     adapter.check_variables(texts, chosen.vars)
     given = answers.AnswersInputs(
@@ -72,7 +61,7 @@ def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: J
     # The hash is a secret, and the token is a digest that only a plan has.
     text = answers.render(given, root_crypt="********", token="0" * 64)
     if as_json:
-        document({"template": chosen.template, "text": text})
+        print_json({"template": chosen.template, "text": text})
     else:
         write(text)
 
@@ -90,8 +79,8 @@ def lint(
         raise RecipeError(f"cannot read {file}", str(reason)) from None
     findings = adapter.lint(text)
     if as_json:
-        document([{"line": found.line, "severity": found.severity, "message": found.message} for found in findings])
+        print_json([{"line": found.line, "severity": found.severity, "message": found.message} for found in findings])
     else:
-        lines(f"{file}:{found.line or 0}: {found.severity}: {found.message}" for found in findings)
+        print_lines(f"{file}:{found.line or 0}: {found.severity}: {found.message}" for found in findings)
     if any(found.severity == "error" for found in findings):
         raise typer.Exit(RecipeError.exit_code)

@@ -72,7 +72,7 @@ _CAUSES = (
     Cause("no marker", "the guest powered itself off, but never reported success",
           "the end of %post was not reached"),
     Cause("foreign marker", "the guest powered itself off, but reported another kickstart's token",
-          "the medium holds another kickstart than this run's: run again with --fresh medium"),
+          "the medium holds another kickstart than this run's: run again with --rebuild medium"),
     # -- the installer
     Cause("packages", "the packages could not be installed",
           "see anaconda.log: a broken medium, or packages that exclude each other"),

@@ -239,7 +239,7 @@ def _facts(name: str, path: Path, expected: str | None) -> dict[str, Any]:
         raise PublishError(
             f"{path} has changed since it was finished",
             f"sha256 expected {expected}\nsha256 found    {found}",
-            "builder run … --fresh seal",
+            "builder run … --rebuild seal",
         )
     return {"size": path.stat().st_size, "sha256": found}
 

@@ -14,7 +14,7 @@ from builder.settings import Settings
 from builder.stage import Action, Plan, Stage, Step, digest
 from builder.store.store import ABSENT, Store
 
-ASKED = "asked for by --fresh"
+ASKED = "asked for by --rebuild"
 
 
 def plan(
@@ -55,7 +55,7 @@ def plan(
     whole = Plan(order.name, tuple(steps), until or names[-1], frozenset(fresh))
     beyond = sorted(whole.fresh - closure(whole))
     if beyond:
-        raise RecipeError(f"{whole.end} does not depend on {beyond[0]}, which is asked for by --fresh")
+        raise RecipeError(f"{whole.end} does not depend on {beyond[0]}, which is asked for by --rebuild")
     return decide(whole, store, settings, dict.fromkeys(fresh, ASKED))
 
 

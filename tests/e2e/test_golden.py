@@ -197,7 +197,7 @@ def kill_in(person: Person, stage: str, *words: str) -> None:
 def test_kill_9_in_verify_leaves_no_machine_and_the_published_image_as_it_was(person: Person, golden: Any) -> None:
     path = Path(golden["image"]["disk"])
     before = path.stat()
-    kill_in(person, "verify", "--fresh", "verify")
+    kill_in(person, "verify", "--rebuild", "verify")
     assert path.stat() == before
     again = person.json("run", "centos7-minimal", "--media", "medium.iso")
     assert again["image"] == golden["image"]

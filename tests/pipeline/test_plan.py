@@ -117,7 +117,7 @@ def test_until_leaves_out_what_comes_after(memory_path: Path) -> None:
 def test_fresh_takes_along_what_follows(memory_path: Path) -> None:
     run_in(memory_path)
     said = told(plan_in(memory_path, fresh={"seal"}))
-    assert said["seal"] == "run: asked for by --fresh"
+    assert said["seal"] == "run: asked for by --rebuild"
     assert said["verify"] == "run: seal is built anew"
     assert said["publish"] == "run: seal and verify are built anew"
     assert said["install"] == "run: finished object was dropped, and is needed again"
@@ -141,7 +141,7 @@ def test_an_image_that_left_the_catalogue_is_published_again(memory_path: Path) 
     [
         ({"fresh": {"instal"}}, "there is no stage instal"),
         ({"until": "boot"}, "there is no stage boot"),
-        ({"until": "install", "fresh": {"seal"}}, "install does not depend on seal, which is asked for by --fresh"),
+        ({"until": "install", "fresh": {"seal"}}, "install does not depend on seal, which is asked for by --rebuild"),
     ],
 )
 def test_unknown_stages_are_refused(memory_path: Path, more: dict[str, Any], brief: str) -> None:
@@ -175,7 +175,7 @@ def _plan_without_a_write(folder: Path) -> None:
     sys.addaudithook(forbid)
     assert told(plan_in(folder))["publish"] == "reuse: finished object found"
     said = told(plan_in(folder, ToyOrder(vars={"hostname": "two"}), fresh={"fetch"}))
-    assert said["fetch"] == "run: asked for by --fresh"
+    assert said["fetch"] == "run: asked for by --rebuild"
     assert said["answers"] == "run: vars.hostname changed"
     # Nobody may say later that reading was not forbidden by anything.
     if not os.access(folder, os.W_OK):
