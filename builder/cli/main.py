@@ -18,7 +18,7 @@ from typing import Annotated
 
 import typer
 
-from builder import __version__, console
+from builder import __version__
 from builder.cli.commands import CommandGroup
 from builder.cli.output import display_path, print_json, print_lines, silence
 from builder.cli.state import State
@@ -90,6 +90,9 @@ def main() -> int:
 
 def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State) -> int:
     """Write what happened to standard error, and with `--json` to standard output as a document."""
+    # Not at the head: --help and --version need none of it.
+    from builder import console
+
     evidence = state.evidence
     shown = str(display_path(evidence)) if evidence else ""
     if state.as_json:

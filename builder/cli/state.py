@@ -9,17 +9,24 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import platformdirs
 
 import builder
-from builder.console import Watcher
 from builder.host import config
 from builder.settings import Accel, Settings
 
 PASSWORD_FILE = "BUILDER_ROOT_PASSWORD_FILE"
 # Where state of the host's own services lives (Filesystem Hierarchy Standard, 5.8).
 HOST_STATE = Path("/var/lib/builder")
+
+
+class Watched(Protocol):
+    """What is known here of a `builder.console.Watcher`, whose import would take half the time that --help has."""
+
+    run_id: str
+    failure: tuple[str, float, BaseException] | None
 
 
 @dataclass
@@ -38,7 +45,7 @@ class State:
     media_dir: Path | None = None
     moved: str | None = None
     as_json: bool = False
-    watcher: Watcher | None = None
+    watcher: Watched | None = None
 
     @property
     def evidence(self) -> Path | None:

@@ -6,17 +6,14 @@ import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from builder.errors import BuilderError, HostError
 from builder.host import distro as host_system
 from builder.host.distro import System, install_line
 from builder.host.finding import Row
 from builder.system import process
-from builder.vm import daemon
-
-if TYPE_CHECKING:
-    from builder.vm.networks import Inventory
+from builder.vm import daemon, networks
+from builder.vm.networks import Inventory
 
 PATIENCE = 1.0  # seconds for libvirt's answer
 NEEDED = ("qemu-system-x86_64", "qemu-img", "mcopy", "fsck.fat", "openssl", "gpg", "setpriv")
@@ -53,8 +50,6 @@ def ask(uri: str) -> Inventory | BuilderError | None:
 
     def look() -> None:
         try:
-            from builder.vm import networks
-
             answers.put(networks.inventory(uri))
         except BuilderError as fault:
             answers.put(fault)

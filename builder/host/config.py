@@ -13,6 +13,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from builder.errors import RecipeError
 
 NAME = "settings.toml"
@@ -29,15 +31,11 @@ class Directories:
 
 def host_file() -> Path:
     """The file for all users of this host."""
-    import platformdirs
-
     return platformdirs.site_config_path("builder") / NAME
 
 
 def user_file() -> Path:
     """The user's own file."""
-    import platformdirs
-
     return platformdirs.user_config_path("builder") / NAME
 
 

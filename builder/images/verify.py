@@ -10,13 +10,14 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from builder.errors import PublishError
 from builder.images.catalogue import LATEST, MANIFEST, PROVENANCE, SBOM, SUMS, VERSION_DIGITS, folders, load_image
+from builder.provenance import dsse, sbom_check
 from builder.provenance import keys as signing
 from builder.system.atomic_file import sync_folder
 from builder.system.digests import sha256_file
@@ -104,6 +105,13 @@ def prove(path: Path, tell: Callable[[str], None] = lambda _: None) -> Proof:
     proof = Proof(path.parent.name, path.name, when, tuple(faults), tuple(unproven), signers, proved)
     record(path, proof)
     return proof
+
+
+def require_signature(proof: Proof) -> Proof:
+    """Add a fault to a proof that no trusted key has signed."""
+    if proof.signers:
+        return proof
+    return replace(proof, faults=(*proof.faults, "signature: no key that you trust vouches for it"))
 
 
 def record(path: Path, proof: Proof) -> None:
@@ -217,18 +225,14 @@ def _bill(path: Path, manifest: dict[str, Any], faults: list[str], unproven: lis
         unproven.append(f"{SBOM}: published before there was one")
         return
     # Dear to load, and needed here only.
-    from builder.provenance import sbom
-
     with suppress(OSError):
-        wrong = sbom.fault((path / SBOM).read_bytes(), manifest["files"][f"{path.parent.name}.qcow2"]["sha256"])
+        wrong = sbom_check.fault((path / SBOM).read_bytes(), manifest["files"][f"{path.parent.name}.qcow2"]["sha256"])
         if wrong is not None:
             faults.append(f"{SBOM}: {wrong}")
 
 
 def _provenance(path: Path, manifest: dict[str, Any], faults: list[str], unproven: list[str]) -> tuple[str, ...]:
     """The statement of provenance: of these very files, and signed by whom; the trusted ones of those."""
-    from builder.provenance import dsse
-
     keys = {dsse.key_id(public, name): (name, public) for name, public in signing.trusted().items()}
     try:
         opened = dsse.open_((path / PROVENANCE).read_bytes(), [public for _, public in keys.values()])

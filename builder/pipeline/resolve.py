@@ -11,9 +11,11 @@ from pathlib import Path
 
 from builder import images
 from builder.errors import MediumError, RecipeError
+from builder.iso import inspect
 from builder.kickstart import render
 from builder.recipe import REHEARSAL, Recipe, Source, provision_files
 from builder.recipe.build_spec import Base, Medium, Order
+from builder.rehearsal import medium as rehearsal
 from builder.settings import Patience, Settings
 from builder.stages import fetch
 from builder.store.secrets import Secrets
@@ -73,8 +75,6 @@ def _base(recipe: Recipe, media: str | None, settings: Settings) -> images.Image
 
 def _choose(recipe: Recipe, media: str | None, store: Store, settings: Settings) -> tuple[Medium, Settings]:
     if media == ASKED:
-        from builder.rehearsal import medium as rehearsal
-
         return Medium(None, rehearsal.inputs_digest(settings.artifacts / ".cache")), settings
     sources = recipe.media.sources
     if media is not None:
@@ -109,8 +109,6 @@ def _place(path: Path, settings: Settings) -> Path:
 
 
 def _from_file(recipe: Recipe, path: Path, store: Store) -> Medium:
-    from builder.iso import inspect
-
     if not path.is_file():
         what = "not a file" if path.exists() else "no such file"
         raise MediumError(f"{what}: {path}", hint=f"--media takes an ISO file, or the word {ASKED}")

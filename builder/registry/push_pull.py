@@ -18,7 +18,7 @@ from builder.console import size_text
 from builder.errors import PublishError, VerifyError
 from builder.images import references
 from builder.images.catalogue import MANIFEST, Image, admit
-from builder.images.verify import Proof, prove, record
+from builder.images.verify import Proof, prove, record, require_signature
 from builder.registry import artifact, blobs, staging
 from builder.registry.artifact import Artifact, Draft, Piece
 from builder.registry.client import INDEX_TYPE, LATEST, MANIFEST_TYPE, Found, Repository, digest_of
@@ -307,9 +307,7 @@ def _size(path: Path) -> int:
 
 def _good(proof: Proof, *, signed: bool, bad: Path | None = None) -> Proof:
     """The proof, if it is one; what does not prove itself goes away."""
-    faults = list(proof.faults)
-    if signed and not proof.signers:
-        faults.append("signature: no key that you trust vouches for it")
+    faults = (require_signature(proof) if signed else proof).faults
     if faults:
         if bad is not None:
             shutil.rmtree(bad)

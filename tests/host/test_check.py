@@ -159,7 +159,7 @@ def test_traps_of_the_firewall(equipped: tuple[Cell, Cell]) -> None:
 def test_selinux_gets_a_rule_for_each_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enforce = tmp_path / "enforce"
     monkeypatch.setattr(check_storage, "ENFORCE", enforce)
-    wish = prepare.Wish(tmp_path / "iso", tmp_path / "store")
+    wish = prepare.PrepareOptions(tmp_path / "iso", tmp_path / "store")
     assert list(prepare.labels(wish)) == []
     enforce.write_text("1")
     shown = [step.details[0] for step in prepare.labels(wish)]
