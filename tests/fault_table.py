@@ -41,9 +41,9 @@ class Row:
         """The fault happens at this moment."""
         self.happened = time.time()
 
-    def judged(self, verdict: str, *, happened: float | None = None) -> None:
+    def judged(self, verdict: str | None, *, happened: float | None = None) -> None:
         """The verdict is there."""
-        self.seen, self.verdict = time.time(), verdict
+        self.seen, self.verdict = time.time(), verdict or ""
         self.happened = self.happened if happened is None else happened
 
 

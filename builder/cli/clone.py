@@ -11,7 +11,7 @@ from builder.cli.options import AllowRehearsal, Connect, Json, registry_login_of
 from builder.cli.output import display_path, note, print_json, print_lines, write
 from builder.cli.state import State
 from builder.errors import RecipeError
-from builder.settings import Accel, Settings
+from builder.settings import Accel, Settings, Timeouts
 
 if TYPE_CHECKING:
     from builder.clones.record import Vm
@@ -165,7 +165,7 @@ def _start(settings: Settings, host: Domains, made: list[Vm], *, wait: bool, ato
     try:
         started, failed = lifecycle.start_all(vms, host, names)
         if wait:
-            within = login.limit(settings.patience.boot, started)
+            within = login.limit(Timeouts().boot, started)
             note(f"waiting up to {within / 60:.0f} minutes until root is in")
             failed |= login.wait_all(vms, host, started, within, note)
         if failed:

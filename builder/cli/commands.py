@@ -118,6 +118,7 @@ COMMANDS: Mapping[str, Command | Group] = {
             "inspect": Command("media:inspect", "Show what an ISO is: volume, boot records, checksum, packages."),
             "verify": Command("media:verify", "Read all of an ISO; exit 4 if nothing confirms it."),
             "inject": Command("media:inject", "Copy an ISO with a kickstart in it, for CDs and sticks."),
+            "rehearsal": Command("media:rehearsal", "Write a rehearsal medium, for hosts that cannot build one."),
         },
     ),
     "keys": Group(

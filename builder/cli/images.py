@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 
 from builder import console, images
-from builder.cli.options import DryRun, ImageSpec, Json, Signed
+from builder.cli.options import DryRun, Force, ImageSpec, Json, Signed
 from builder.cli.output import display_path, emit
 from builder.cli.state import State
 from builder.errors import RecipeError, VerifyError
-from builder.images import Difference, Image, Kind, Proof
+from builder.images import Difference, Image, Kind, VerificationResult
 from builder.images.catalogue import folders
 
 Specs = Annotated[
@@ -51,10 +51,10 @@ def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
     """Show one image, its files, its users and its proofs."""
     image = images.load_image(ctx.ensure_object(State).settings().images, name)
     users = [use for use in images.users_of(image) if use.state != "gone"]
-    proofs = images.proofs(image.path)
+    results = images.verifications(image.path)
     facts = {
         "users": [{"name": use.name, "state": use.state} for use in users],
-        "proofs": [_proof_facts(proof) for proof in proofs],
+        "proofs": [_result_facts(result) for result in results],
     }
     files = [[console.size_text(int(file["size"])), path] for path, file in image.manifest["files"].items()]
     text = [
@@ -65,7 +65,7 @@ def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
         f"size     {_size(image)}",
         f"sha256   {image.sha256}",
         f"users    {', '.join(use.name for use in users) or 'none'}",
-        *[f"proved   {proof.when[:16].replace('T', ' ')} UTC: {_verdict(proof)}" for proof in proofs[-3:]],
+        *[f"proved   {result.when[:16].replace('T', ' ')} UTC: {_verdict(result)}" for result in results[-3:]],
         "",
         *console.table(["SIZE", "FILE"], files, right=(0,)).splitlines(),
     ]
@@ -90,19 +90,19 @@ def diff(
 def verify(ctx: typer.Context, names: Specs = None, signed: Signed = False, as_json: Json = False) -> None:
     """Read images again and compare with what was published."""
     catalogue = ctx.ensure_object(State).settings().images
-    proofs: list[Proof] = []
+    results: list[VerificationResult] = []
     for path in images.versions(catalogue, names or []):
-        proof = images.prove(path)
-        proofs.append(images.require_signature(proof) if signed else proof)
-    bad = [proof for proof in proofs if not proof.good]
-    text = [line for proof in proofs for line in _proof_lines(proof)]
-    emit([_proof_facts(proof) for proof in proofs], text, as_json)
+        result = images.verify_version(path)
+        results.append(images.require_signature(result) if signed else result)
+    bad = [result for result in results if not result.good]
+    text = [line for result in results for line in _result_lines(result)]
+    emit([_result_facts(result) for result in results], text, as_json)
     if bad and as_json:
         raise typer.Exit(VerifyError.exit_code)
     if bad:
         raise VerifyError(
-            f"{len(bad)} of {len(proofs)} version{'s' if len(proofs) > 1 else ''} failed",
-            "\n".join(f"{proof.name}@{proof.version}: {line}" for proof in bad for line in proof.faults),
+            f"{len(bad)} of {len(results)} version{'s' if len(results) > 1 else ''} failed",
+            "\n".join(f"{result.name}@{result.version}: {line}" for result in bad for line in result.faults),
             "clones of a damaged version must be created again: builder images show NAME@VERSION names them\n"
             "as long as it is the latest, new clones get it, too: builder images rollback NAME",
         )
@@ -179,7 +179,7 @@ def export(
     zstd: Annotated[
         bool, typer.Option("--zstd", help="Compress better; QEMU before 5.1 cannot open the result.")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write an image in another format, and read it back."""
@@ -214,31 +214,31 @@ def _facts(image: Image) -> dict[str, Any]:
     }
 
 
-def _proof_facts(proof: Proof) -> dict[str, Any]:
+def _result_facts(result: VerificationResult) -> dict[str, Any]:
     return {
-        "name": proof.name,
-        "version": proof.version,
-        "when": proof.when,
-        "good": proof.good,
-        "faults": list(proof.faults),
-        "unproven": list(proof.unproven),
-        "signers": list(proof.signers),
-        "proved": list(proof.proved),
+        "name": result.name,
+        "version": result.version,
+        "when": result.when,
+        "good": result.good,
+        "faults": list(result.faults),
+        "skipped": list(result.skipped),
+        "signers": list(result.signers),
+        "passed": list(result.passed),
     }
 
 
-def _proof_lines(proof: Proof) -> list[str]:
+def _result_lines(result: VerificationResult) -> list[str]:
     return [
-        f"{proof.name}@{proof.version}: {_verdict(proof)}",
-        *(f"  proved: {line}" for line in proof.proved),
-        *(f"  not proved: {line}" for line in proof.unproven),
+        f"{result.name}@{result.version}: {_verdict(result)}",
+        *(f"  proved: {line}" for line in result.passed),
+        *(f"  not proved: {line}" for line in result.skipped),
     ]
 
 
-def _verdict(proof: Proof) -> str:
-    if proof.good:
-        return f"good, signed by {', '.join(proof.signers)}" if proof.signers else "good"
-    return f"{len(proof.faults)} fault{'s' if len(proof.faults) > 1 else ''}"
+def _verdict(result: VerificationResult) -> str:
+    if result.good:
+        return f"good, signed by {', '.join(result.signers)}" if result.signers else "good"
+    return f"{len(result.faults)} fault{'s' if len(result.faults) > 1 else ''}"
 
 
 def _difference_lines(difference: Difference) -> list[str]:

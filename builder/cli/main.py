@@ -7,7 +7,6 @@ Invariant: errors end here and nowhere else; each becomes one message and one ex
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -112,9 +111,9 @@ def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State)
 def _as_dict(error: BuilderError | Interrupted | KeyboardInterrupt) -> dict[str, object]:
     if isinstance(error, BuilderError):
         # Also what failed before a run began has a cause that a program may act on.
-        from builder.diagnosis import classify
+        from builder.diagnosis.classify import diagnose
 
-        return classify.name(error).as_dict()
+        return diagnose(error).as_dict()
     code = Interrupted.exit_code
     return {"kind": "interrupted", "exit_code": code, "brief": "interrupted", "details": str(error), "hint": ""}
 
@@ -123,7 +122,7 @@ def _broken(error: Exception, state: State) -> BuilderError:
     """An error that nobody foresaw, with the file that holds its traceback."""
     text = "".join(traceback.format_exception(error))
     # Two may break within a second.
-    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}-p{os.getpid()}.log"
+    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}.log"
     for folder in (state.artifacts, Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)

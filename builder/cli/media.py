@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import textwrap
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from builder import console
-from builder.cli.options import Json
+from builder.cli.options import Force, Json
 from builder.cli.output import display_path, emit
 from builder.cli.state import State, search_path
-from builder.errors import MediumError
+from builder.errors import MediumError, RecipeError
 from builder.iso import inspect as iso_inspect
 from builder.iso.inspect import MediumFacts
 from builder.pipeline import inject_kickstart, media_library
@@ -112,6 +113,32 @@ def inject(
     done = inject_kickstart.inject(_existing(file), kickstart, output, unattended=unattended)
     more = {"unattended": unattended, "erases": done.erases, "gpt": done.facts.gpt, "mbr": done.facts.mbr}
     emit(done.report.as_dict() | more, _injected_lines(done, unattended), as_json)
+
+
+def rehearsal(
+    ctx: typer.Context,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the new ISO here.")],
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write a rehearsal medium, for hosts that cannot build one.
+
+    It is built from the packages of this Debian or Ubuntu host, as `--media rehearsal` does.
+    """
+    if output.is_dir() or (output.exists() and not force):
+        raise RecipeError(f"--output {output} exists already", hint="give another name, or --force")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise RecipeError(f"--output {output}: there is no folder {output.parent} that can be written to")
+    settings = ctx.ensure_object(State).settings()
+    with console.watcher(as_json=as_json) as watcher:
+        medium = media_library.write_rehearsal(output, Store(settings.store), settings, watcher)
+    text = [
+        f"medium   {medium.facts['volume_id']} (rehearsal), {console.size_text(int(medium.facts['file_size']))}",
+        f"sha256   {medium.sha256}",
+        f"written  {display_path(output)}",
+        f"use      builder run PIPELINE --media {display_path(output)}",
+    ]
+    emit({"sha256": medium.sha256, "path": str(medium.path), **medium.facts}, text, as_json)
 
 
 def _injected_lines(done: Injected, unattended: bool) -> list[str]:

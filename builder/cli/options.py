@@ -22,6 +22,7 @@ def _want_json(ctx: typer.Context, value: bool) -> bool:
 
 
 Json = Annotated[bool, typer.Option("--json", callback=_want_json, help="Print one JSON document.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that exists.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")]
 
 # What is built.

@@ -93,8 +93,8 @@ def _pulled_facts(done: Pulled) -> dict[str, Any]:
         "sha256": image.sha256,
         "pulled": proof is not None,
         "signers": list(proof.signers) if proof else [],
-        "proved": list(proof.proved) if proof else [],
-        "unproven": list(proof.unproven) if proof else [],
+        "passed": list(proof.passed) if proof else [],
+        "skipped": list(proof.skipped) if proof else [],
     }
 
 
@@ -109,6 +109,6 @@ def _pulled_lines(done: Pulled) -> list[str]:
     if image.held and not image.latest:
         text[1] = f"latest   no: it is held (builder images release {image.name})"
     if proof is not None:
-        text += [f"  proved: {line}" for line in proof.proved]
-        text += [f"  not proved: {line}" for line in proof.unproven]
+        text += [f"  proved: {line}" for line in proof.passed]
+        text += [f"  not proved: {line}" for line in proof.skipped]
     return text

@@ -6,6 +6,7 @@ Invariant: `plan` shows what `run` would do, for both plan in the same way.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -36,13 +37,10 @@ from builder.images import Image
 from builder.pipeline import build
 from builder.pipeline.build import Build
 from builder.pipeline.execute import Outcome, execute
+from builder.provenance import keys
 from builder.registry import transfer
 from builder.settings import Settings
-from builder.stage import Plan
-from builder.stages.test_vm import network
-from builder.stages.verify import VerifyInputs
 from builder.store.durations import Durations
-from builder.store.secrets import Secrets
 from builder.vm import connection
 
 KeepFailed = Annotated[
@@ -85,6 +83,7 @@ def run(
         keep_failed=keep_failed,
         keep_intermediates=keep_intermediates,
         root_password_file=root_password_file,
+        signing_key=keys.chosen(),
     )
     with console.watcher(as_json=as_json) as watcher:
         state.watcher = watcher
@@ -103,7 +102,7 @@ def run(
             watcher.note(f"pushed: {transfer.SCHEME}{where.name}:{pushed.tags[-1]}")
     times = console.times(watcher, watcher.elapsed)
     facts = {**_facts(outcome, image, times), "pushed": sent}
-    emit(facts, _lines(outcome, image, planned.secrets, times), as_json)
+    emit(facts, _lines(outcome, image, planned.password_file, times), as_json)
 
 
 def plan(
@@ -129,22 +128,19 @@ def plan(
 
 def _attempt(planned: Build, watcher: Watcher) -> Outcome:
     """Run the plan once."""
-    settings, store = planned.settings, planned.store
+    context = planned.context
     watcher.failure = None
     if not planned.plan.idle:
-        accel = _look_at_host(planned.plan, settings, watcher)
-        watcher.expected = Durations(store.root, planned.plan.name).expected(accel)
-    clean = build.remove_machines(settings)
-    return execute(planned.plan, store, settings, planned.secrets, watcher, argv=sys.argv, clean=clean)
+        accel = _look_at_host(context.settings, watcher)
+        watcher.expected = Durations(context.store.root, planned.plan.name).expected(accel)
+    clean = build.remove_machines(context.settings)
+    return execute(planned.plan, context, watcher, argv=sys.argv, clean=clean)
 
 
-def _look_at_host(decided: Plan, settings: Settings, watched: Watcher) -> str:
+def _look_at_host(settings: Settings, watched: Watcher) -> str:
     """Say first how machines will run, and return it; a host that cannot run them is found out before hours of work."""
     with connection.connect(settings.uri) as host:
         accel = host.choose_accel(settings.accel, settings.require_kvm)
-        for step in decided.steps:
-            if isinstance(step.inputs, VerifyInputs) and step.action == "run":
-                network(step.inputs.network, step.inputs.network_name, settings.uri)
     watched.note(f"machines run with {accel.name.upper()} on {settings.uri}: {accel.why}")
     return accel.name
 
@@ -166,7 +162,7 @@ def _facts(outcome: Outcome, image: Image, times: dict[str, Any]) -> dict[str, A
     }
 
 
-def _lines(outcome: Outcome, image: Image, secrets: Secrets, times: dict[str, Any]) -> list[str]:
+def _lines(outcome: Outcome, image: Image, password: Path, times: dict[str, Any]) -> list[str]:
     head = [] if outcome.built else ["up to date"]
     return [
         *head,
@@ -174,7 +170,7 @@ def _lines(outcome: Outcome, image: Image, secrets: Secrets, times: dict[str, An
         f"version  {image.version}",
         f"size     {console.size_text(image.disk.stat().st_size)}",
         f"sha256   {image.sha256}",
-        f"root     the password is in {display_path(secrets.path)}",
+        f"root     the password is in {display_path(password)}",
         f"record   {display_path(outcome.folder)}",
         *console.times_lines(times),
     ]

@@ -84,6 +84,7 @@ class State:
         keep_failed: bool = False,
         keep_intermediates: bool = False,
         root_password_file: Path | None = None,
+        signing_key: Path | None = None,
     ) -> Settings:
         """Settings of this call; see `builder.settings.Settings` for the arguments."""
         given = os.environ.get(PASSWORD_FILE)
@@ -99,6 +100,7 @@ class State:
             keep_failed=keep_failed,
             keep_intermediates=keep_intermediates,
             root_password_file=root_password_file or (Path(given) if given else None),
+            signing_key=signing_key,
         )
 
 

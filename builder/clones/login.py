@@ -1,8 +1,10 @@
-"""The one rule: a clone is up when root is in, over SSH, with the host key that the clone itself told on ttyS1."""
+"""The way into a clone: waiting until root can log in, a session over SSH, and what ssh(1) needs to know.
+
+Invariant: the clone's known_hosts has only the host key whose fingerprint the clone reported on ttyS1.
+"""
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,20 +15,17 @@ from pathlib import Path
 from builder.clones.lifecycle import place, state_of
 from builder.clones.record import CONSOLE, KNOWN_HOSTS, REPORTS, Vm, changing, find, save
 from builder.errors import BuilderError, RecipeError, UnreachableError
-from builder.guest import address, ssh
-from builder.system import host_facts, retry
+from builder.guest import ssh
+from builder.guest.login import AddressLookup, Endpoint, Guest, Wait, log_in
+from builder.settings import TCG_FACTOR
+from builder.system import host_facts
 from builder.system.atomic_file import replacing
+from builder.system.tail import last_lines
 from builder.vm.domains import Domains
-
-# Limits are written for KVM; a guest whose every instruction is translated gets this much more.
-TCG_FACTOR = 4.0
-ASK_STATE_EVERY = 2.0  # seconds
-_HOSTKEY = re.compile(r"^BUILDER HOSTKEY (SHA256:\S+) (\S+)\s*$", re.M)
-_WARNING = re.compile(r"^BUILDER WARNING (.*?)\s*$", re.M)
 
 
 def limit(boot: float, vms: list[Vm]) -> float:
-    """Seconds until root must be in: emulated machines that come up together share the host's processors."""
+    """Return the seconds until root must be in: emulated machines that start together share the host's processors."""
     if not any(vm.accel == "tcg" for vm in vms):
         return boot
     return boot * TCG_FACTOR * max(1.0, len(vms) / host_facts.cpu_count())
@@ -67,7 +66,7 @@ def wait_all(
 def session(
     vms: Path, domains: Domains, vm: Vm, within: float, *, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[ssh.GuestSession]:
-    """Log in as root; the host key is written to the clone's known_hosts.
+    """Log in as root; the host key is written to the clone's known_hosts, and an address that was found to its record.
 
     Args:
         stop: asked again and again; true gives up.
@@ -76,16 +75,24 @@ def session(
         UnreachableError: it does not come up in time, is off, or shows another host key.
         RecipeError: its private key is not known.
     """
-    key = ssh.load_key(_private(vm))
-    deadline = time.monotonic() + within
-    prints = _fingerprints(vms, domains, vm, within, stop)
-    host, port = _place(vms, domains, vm, deadline - time.monotonic(), stop)
-    left = max(1.0, deadline - time.monotonic())
-    with ssh.connect(port, key, prints, within=left, host=host, stop=stop) as opened:
-        line = f"{vm.host_alias} {opened.host_key}\n".encode()
-        with replacing(vms / vm.name / KNOWN_HOSTS) as file:
-            file.write(line)
-        yield opened
+    folder = vms / vm.name
+    guest = Guest(
+        name=vm.name,
+        instance=vm.instance,
+        reports=folder / REPORTS,
+        console=folder / CONSOLE,
+        where=_where(domains, vm),
+        error=UnreachableError,
+        hint=f"builder vm console {vm.name}",
+    )
+    wait = Wait(within, stop=stop, require_running=lambda: _require_running(vms, domains, vm))
+    with log_in(guest, ssh.load_key(_private(vm)), wait) as login:
+        with replacing(folder / KNOWN_HOSTS) as file:
+            file.write(f"{vm.host_alias} {login.session.host_key}\n".encode())
+        if isinstance(guest.where, AddressLookup) and login.endpoint.host != vm.seen:
+            with changing(vms):
+                save(vms, find(vms, vm.name).model_copy(update={"seen": login.endpoint.host}))
+        yield login.session
 
 
 def ssh_options(vms: Path, vm: Vm) -> dict[str, str]:
@@ -121,71 +128,17 @@ def _private(vm: Vm) -> Path:
     return Path(vm.key)
 
 
-def _fingerprints(vms: Path, domains: Domains, vm: Vm, within: float, stop: Callable[[], bool]) -> list[str]:
-    """Those that the clone told with this start, once it says that it took its identity."""
-    path = vms / vm.name / REPORTS
-    ready = re.compile(rf"^BUILDER READY {re.escape(vm.instance)}\s*$", re.M)
-    asked = 0.0
-
-    def told() -> str | None:
-        nonlocal asked
-        if stop():
-            raise UnreachableError(f"waiting for {vm.name} was given up")
-        try:
-            text = path.read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            text = ""
-        if ready.search(text):
-            return text
-        if time.monotonic() - asked > ASK_STATE_EVERY:
-            asked = time.monotonic()
-            state = state_of(vm, domains.look(vm.name))
-            if state != "running":
-                details = [part for part in (_tail(vms / vm.name), domains.last_words(vm.name)) if part]
-                raise UnreachableError(f"{vm.name} is {state}", "\n".join(details), f"builder vm start {vm.name}")
-        return None
-
-    text = retry.until(told, within=max(0.0, within), every=0.1)
-    if text is None:
-        raise UnreachableError(
-            f"{vm.name} did not take its identity within {within:.0f} s",
-            _tail(vms / vm.name),
-            f"builder vm console {vm.name}",
-        )
-    prints = [found for found, _ in _HOSTKEY.findall(text)]
-    if not prints:
-        warned = "\n".join(_WARNING.findall(text))
-        raise UnreachableError(f"{vm.name} told no SSH host key on ttyS1", warned, f"builder vm console {vm.name}")
-    return prints
+def _require_running(vms: Path, domains: Domains, vm: Vm) -> None:
+    state = state_of(vm, domains.look(vm.name))
+    if state != "running":
+        details = [part for part in (last_lines(vms / vm.name / CONSOLE), domains.last_words(vm.name)) if part]
+        raise UnreachableError(f"{vm.name} is {state}", "\n".join(details), f"builder vm start {vm.name}")
 
 
-def _place(vms: Path, domains: Domains, vm: Vm, within: float, stop: Callable[[], bool]) -> tuple[str, int]:
+def _where(domains: Domains, vm: Vm) -> Endpoint | AddressLookup:
     """Where its SSH answers now: an address that DHCP gave may be another one than last time."""
-    where = place(vm)
-    if where is not None and (vm.network == "user" or vm.address):
-        return where
+    known = place(vm)
+    if known is not None and (vm.network == "user" or vm.address):
+        return Endpoint(*known)
     kind, _, name = vm.network.partition(":")
-    bridge = name if kind == "bridge" else None
-    reports = vms / vm.name / REPORTS
-    found = address.find(vm.mac, reports, bridge, lambda: domains.address(vm.name), within=max(0.0, within), stop=stop)
-    if found is None:
-        raise UnreachableError(
-            f"the address of {vm.name} is not known",
-            f"asked for: a lease, the guest agent, ARP for {vm.mac}, its own line on ttyS1",
-            "does a DHCP server answer on this network? clones can be given an --address",
-        )
-    if found != vm.seen:
-        with changing(vms):
-            save(vms, find(vms, vm.name).model_copy(update={"seen": found}))
-    return found, 22
-
-
-def _tail(folder: Path) -> str:
-    """The last lines of the console."""
-    try:
-        with (folder / CONSOLE).open("rb") as file:
-            file.seek(max(0, (folder / CONSOLE).stat().st_size - 4096))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return ""
-    return "\n".join([line for line in text.splitlines() if line.strip()][-5:])
+    return AddressLookup(vm.mac, name if kind == "bridge" else None, lambda: domains.address(vm.name))

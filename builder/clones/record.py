@@ -19,7 +19,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from builder.errors import HostError, PublishError
 from builder.system import locks
 from builder.system.atomic_file import replacing
-from builder.vm.domain_xml import BridgeNet, Disk, Layer, LibvirtNet, MachineSpec, UserNet
+from builder.vm.domain_xml import (
+    SYSTEM_DISK_SERIAL,
+    BridgeNet,
+    Disk,
+    Layer,
+    LibvirtNet,
+    MachineSpec,
+    UserNet,
+)
 
 RECORD = "vm.json"
 DISK = "disk.qcow2"
@@ -30,7 +38,6 @@ CONSOLE = "console.log"
 KNOWN_HOSTS = "known_hosts"
 # All that may stand in a clone's folder; libvirt's log daemon keeps up to three older logs.
 OWN = (DISK, SEED, NVRAM, KNOWN_HOSTS, RECORD, REPORTS, CONSOLE)
-DISK_SERIAL = "BUILDER-SYSTEM"
 # What a clone can grow to while it runs: a guest keeps tables for each processor and page that may ever come.
 MOST_VCPUS = 16
 MEMORY_TIMES = 4
@@ -120,7 +127,7 @@ def spec(vm: Vm, folder: Path) -> MachineSpec:
         firmware=vm.firmware,
         nvram=folder / NVRAM if vm.firmware == "uefi" else None,
         devices=vm.devices,
-        disks=(Disk(folder / DISK, "qcow2", DISK_SERIAL, backing=backing, cache="writeback"),),
+        disks=(Disk(folder / DISK, "qcow2", SYSTEM_DISK_SERIAL, backing=backing, cache="writeback"),),
         host_disks=tuple(map(Path, vm.host_disks)),
         host_devices=vm.host_devices,
         cdroms=(folder / SEED,),

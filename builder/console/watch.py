@@ -217,7 +217,13 @@ class Recorded:
 def plan_rows(plan: Plan) -> list[dict[str, str]]:
     """A plan for programs."""
     return [
-        {"stage": step.stage.name, "action": step.action, "reason": step.reason, "digest": step.digest}
+        {
+            "stage": step.stage.name,
+            "action": step.action,
+            "reason": step.reason,
+            "reason_kind": step.reason_kind,
+            "digest": step.digest,
+        }
         for step in plan.steps
     ]
 

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from builder.diagnosis.watchdog import console_text, read_texts
-from builder.stage import Job, Secrets
+from builder.errors import Source
+from builder.stage import Inputs, Job, Secrets
 from builder.vm import daemon
 
 # Names in the run's folder; `builder.store.runs` says in its README.txt what each is.
@@ -44,17 +45,17 @@ def masked(text: str, secrets: Secrets) -> str:
     return SPOKEN.sub(rf"\1{MASK}", CRYPT.sub(MASK, text))
 
 
-def keep_kickstart(job: Job) -> None:
-    """The kickstart that the machine gets, masked; `answers` has left it if it ran, else its finished object has it."""
-    source = job.needs["answers"] / "ks.cfg"
+def keep_kickstart(job: Job[Inputs]) -> None:
+    """Keep the kickstart that the machine gets, masked; the stage `kickstart` has left it already if it ran."""
+    source = job.needs["kickstart"] / "ks.cfg"
     if source.exists() and not (job.evidence / KICKSTART).exists():
         write(job.evidence / KICKSTART, masked(source.read_text(encoding="utf-8"), job.secrets))
 
 
-def keep_qemu_log(job: Job, name: str, target: str = QEMU) -> None:
+def keep_qemu_log(job: Job[Inputs], name: str, target: str = QEMU) -> None:
     """Keep what QEMU and libvirt noted of the machine of this name."""
     # Not there where libvirt runs in another place, or already rolled away: then there is none to keep.
-    with contextlib.suppress(OSError), daemon.machine_log(job.settings.uri, name).open("rb") as log:
+    with contextlib.suppress(OSError), daemon.machine_log(job.host.uri, name).open("rb") as log:
         log.seek(max(0, os.fstat(log.fileno()).st_size - MOST))
         write(job.evidence / target, log.read().decode("utf-8", "replace"))
 
@@ -65,12 +66,12 @@ def make_readable(console: Path) -> None:
         write(console.with_suffix(".txt"), console_text(console.read_bytes()))
 
 
-def texts(job: Job) -> dict[str, str]:
+def texts(job: Job[Inputs]) -> dict[Source, str]:
     """What the installer said, by source, as far as it may explain an end."""
-    return read_texts({"anaconda.log": job.evidence / LOG, "console": job.evidence / CONSOLE})
+    return read_texts({Source.INSTALLER_LOG: job.evidence / LOG, Source.CONSOLE: job.evidence / CONSOLE})
 
 
-def qemu_words(job: Job, name: str = QEMU) -> str:
+def qemu_words(job: Job[Inputs], name: str = QEMU) -> str:
     """What is in the kept log of QEMU; empty when none was kept."""
     path = job.evidence / name
     return path.read_text(encoding="utf-8") if path.exists() else ""

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from builder.diagnosis.causes import CAUSES
-from builder.diagnosis.classify import Verdict, judge
-from builder.diagnosis.limits import keep_picture
+from builder.diagnosis.classify import Verdict, classify
+from builder.errors import Cause, Source
 from builder.vm.machine import Machine
 from builder.vm.screen import cleaned, last_line
 
@@ -32,7 +31,7 @@ class Watch:
         log: the growing copy of the installer's log.
         quiet: seconds without anything on the console, in the log or on any drive that mean the end.
 
-    `verdict` says what was noticed, `quietest` how long the longest silence was, in seconds.
+    `verdict` says what was noticed.
     """
 
     def __init__(self, machine: Machine, console: Path, log: Path, picture: Path, quiet: float) -> None:
@@ -42,36 +41,32 @@ class Watch:
         self._pictured = 0.0
         self._seen: tuple[int, int, int, int] | None = None
         self._since = time.monotonic()
-        self.quietest = 0.0
 
     def look(self) -> str | None:
         """The reason to give up; None while all may still go well."""
         clock = time.monotonic()
         if clock - self._pictured >= PICTURE_EVERY:
             # A machine that is gone shows nothing any more, so the evidence has its last picture.
-            keep_picture(self._machine, self._picture)
+            self._machine.keep_screenshot(self._picture)
             self._pictured = clock
         shown, logged = self._console.new(), self._log.new()
         self.verdict = (
-            (judge(console_text(shown), "console") if shown else None)
-            or (judge(logged.decode("utf-8", "replace"), "anaconda.log") if logged else None)
-            or flooded(self._console.size, "console")
-            or flooded(self._log.size, "anaconda.log")
+            (classify(console_text(shown), Source.CONSOLE) if shown else None)
+            or (classify(logged.decode("utf-8", "replace"), Source.INSTALLER_LOG) if logged else None)
+            or flooded(self._console.size, Source.CONSOLE)
+            or flooded(self._log.size, Source.INSTALLER_LOG)
         )
         if self.verdict is not None:
-            return self.verdict.cause.brief
+            return self.verdict.brief
         now = (self._console.size, self._log.size, self._machine.disk_bytes(), self._machine.traffic())
         if now != self._seen:
             self._seen, self._since = now, clock
-        self.quietest = max(self.quietest, clock - self._since)
         if clock - self._since < self._quiet:
             return None
         line = last_line(self._machine.console.tail[-SCREENFUL:])
         since = datetime.now(UTC) - timedelta(seconds=clock - self._since)
         quiet = f"console, installer log and disks have been quiet for {self._quiet:.0f} s, since {since:%H:%M:%S} UTC"
-        self.verdict = Verdict(
-            CAUSES["stalled"], f"{quiet}; the last line was: {line}" if line else quiet, "all signals"
-        )
+        self.verdict = Verdict(Cause.STALLED, f"{quiet}; the last line was: {line}" if line else quiet, Source.WATCHDOG)
         return f"no sign of life for {self._quiet:.0f} s"
 
 
@@ -93,9 +88,9 @@ class _Growing:
             return file.read()
 
 
-def flooded(size: int, source: str) -> Verdict | None:
+def flooded(size: int, source: Source) -> Verdict | None:
     """The verdict on a log of so many bytes, if it is a flood."""
-    return Verdict(CAUSES["console flood"], f"{size >> 20} MiB", source) if size > FLOOD else None
+    return Verdict(Cause.CONSOLE_FLOOD, f"{size >> 20} MiB", source) if size > FLOOD else None
 
 
 def console_text(data: bytes) -> str:
@@ -105,7 +100,7 @@ def console_text(data: bytes) -> str:
     return ESCAPES.sub(b"", data).replace(b"\r", b"").decode("utf-8", "replace")
 
 
-def read_texts(files: Mapping[str, Path], most: int = 1 << 20) -> dict[str, str]:
+def read_texts(files: Mapping[Source, Path], most: int = 1 << 20) -> dict[Source, str]:
     """The ends of some logs, for `classify.of_ending`; those that are not there are left out.
 
     Args:
@@ -118,5 +113,7 @@ def read_texts(files: Mapping[str, Path], most: int = 1 << 20) -> dict[str, str]
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - most))
                 data = file.read()
-            texts[source] = console_text(data[-SCREENS:]) if source == "console" else data.decode("utf-8", "replace")
+            texts[source] = (
+                console_text(data[-SCREENS:]) if source is Source.CONSOLE else data.decode("utf-8", "replace")
+            )
     return texts

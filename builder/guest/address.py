@@ -1,20 +1,20 @@
-"""The one rule: a guest's address is believed from whoever tells it first: lease, agent, ARP, or the guest's own line.
+"""Finding the IPv4 address of a guest.
 
-A lease and an agent are libvirt's to tell; ARP works on every bridge where the host has an address itself; the guest's
-own line on ttyS1 (`BUILDER ADDRESS 192.168.10.40`) needs neither.
+The first source that has an address wins: a lease or an agent, which libvirt knows; ARP, which works on every bridge
+where the host has an address itself; or the guest's own line on ttyS1, which needs neither.
 """
 
 from __future__ import annotations
 
-import re
+import ipaddress
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from builder.errors import HostError
+from builder.guest.report import read_report
 from builder.system import netlink, retry
 
-LINE = re.compile(r"^BUILDER ADDRESS ([0-9.]{7,15})\s*$", re.M)
 EVERY = 0.5
 ASK_EVERY = 10.0  # seconds between two rounds of ARP
 
@@ -28,18 +28,18 @@ def find(
     within: float,
     stop: Callable[[], bool] = lambda: False,
 ) -> str | None:
-    """The IPv4 address of a guest.
+    """Wait for the IPv4 address of a guest.
 
     Args:
         mac: of its network card.
-        reports: what the guest says on ttyS1.
+        reports: the text of its ttyS1.
         ask: asks libvirt, for a lease or the guest agent.
         interface: the host's bridge that the guest is on, for ARP; None leaves that out.
         within: seconds.
         stop: asked before each look; true gives up.
 
     Returns:
-        None when nobody told it in time, or `stop` said so.
+        None when no source had it in time, or `stop` gave up.
     """
     asked = float("-inf")
 
@@ -50,17 +50,17 @@ def find(
         if interface and time.monotonic() - asked > ASK_EVERY:
             asked = time.monotonic()
             netlink.ask_all(interface)
-        return _told(reports) or ask() or _neighbour(mac)
+        return _reported(reports) or ask() or _neighbour(mac)
 
     return retry.until(look, within=within, every=EVERY) or None
 
 
-def _told(reports: Path) -> str | None:
+def _reported(reports: Path) -> str | None:
+    addresses = read_report(reports).addresses
     try:
-        found = LINE.findall(reports.read_text(encoding="utf-8", errors="replace"))
-    except FileNotFoundError:
+        return str(ipaddress.IPv4Address(addresses[-1])) if addresses else None
+    except ValueError:
         return None
-    return found[-1] if found else None
 
 
 def _neighbour(mac: str) -> str | None:

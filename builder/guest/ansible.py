@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from builder.errors import InstallError
+from builder.errors import Cause, InstallError, Source
 from builder.system import process
 
 PROGRAM = "ansible-playbook"
@@ -52,5 +52,7 @@ def play(tree: Path, playbook: str, *, port: int, key: Path, host_key: str, work
         raise InstallError(
             f"provision: playbook {tree.name}/{playbook} failed (exit status {done.status})",
             f"{words}\n{done.said}".strip(),
+            cause=Cause.PROVISION_FAILED,
+            source=Source.PROVISION_LOG,
         )
     return done.stdout

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from builder.errors import BuilderError, VerifyError
+from builder.errors import BuilderError, Cause, VerifyError
 
 # Debian's and EL's getty: `host login: `. `Last login: …` is what a login that worked prints.
 LOGIN = re.compile(rb"(?m)^(?!Last )[\w.-]+ login: ?")
@@ -152,7 +152,7 @@ class _Reader:
         deadline = time.monotonic() + within
         while not (found := self.look(pattern)):
             if refused and refused.search(self._unused):
-                raise self.fault("the console refuses root's password")
+                raise self.fault("the console refuses root's password", Cause.CONSOLE_REFUSES_ROOT)
             left = deadline - time.monotonic()
             if left <= 0 or not self.more(min(silence, left)):
                 return None
@@ -175,13 +175,14 @@ class _Reader:
         self._seen = (self._seen + data)[-16384:]
         return bool(data)
 
-    def fault(self, brief: str) -> BuilderError:
+    def fault(self, brief: str, cause: Cause | None = None) -> BuilderError:
         """An error with the console's last lines, in which the password never stands."""
         text = ESCAPES.sub(b"", self._seen).decode("utf-8", "replace").replace("\r", "")
         if self._password:
             text = text.replace(self._password, "********")
         lines = [line for line in text.splitlines() if line.strip()]
-        return self._error(brief, details="\n".join(lines[-15:]), hint="the whole console is in console.log")
+        shown = "\n".join(lines[-15:])
+        return self._error(brief, shown, "the whole console is in console.log", cause=cause)
 
 
 def _name_and_password(reader: _Reader, user: str, password: str, within: float) -> None:
@@ -190,7 +191,7 @@ def _name_and_password(reader: _Reader, user: str, password: str, within: float)
     for _ in range(ATTEMPTS):
         while not reader.wait(LOGIN, NUDGE, NUDGE):
             if time.monotonic() > deadline:
-                raise reader.fault(f"no login prompt on the console within {within:g} s")
+                raise reader.fault(f"no login prompt on the console within {within:g} s", Cause.NOT_BOOTED)
             if reader.quiet:
                 reader.type(b"\r")
         reader.type(user.encode() + b"\r")

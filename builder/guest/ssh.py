@@ -1,7 +1,8 @@
-"""The one rule: no SSH session without the guest's host key, known beforehand from another channel.
+"""SSH sessions with guests.
 
-The fingerprints come from the guest's own serial port. A key of another fingerprint ends the attempt before anything
-is said about who we are; there is no policy that accepts what it sees.
+Invariant: no session without the guest's host key, known beforehand from another channel. The fingerprints come from
+the guest's own serial port. A key of another fingerprint ends the attempt before the guest learns who we are; there is
+no policy that accepts what it sees.
 """
 
 from __future__ import annotations
@@ -20,24 +21,33 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 import paramiko  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from builder.errors import BuilderError, RecipeError, UnreachableError
+from builder.errors import BuilderError, Cause, RecipeError, UnreachableError
 from builder.system import retry
 
 # paramiko tells every failed attempt on stderr through a logger of its own; the attempts are told here.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
+PrivateKey: TypeAlias = paramiko.PKey
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 EVERY = 0.25  # seconds between two attempts
 STEP = 15.0  # seconds that one step of one attempt may take: an emulated guest needs seconds for a key exchange
 PATIENCE = 4.0  # seconds that a silent connection is kept at first
 REFUSED = 20.0  # seconds after the first refusal of a key; the seed's keys are there long before
 OPEN = 4  # silent connections kept at a time
+
+
+class KeyPair(NamedTuple):
+    """A key to log in with: its private half, and its public half as a line for authorized_keys."""
+
+    private: PrivateKey
+    public: str
 
 
 @dataclass(frozen=True)
@@ -49,14 +59,14 @@ class Reply:
     err: str
 
 
-def make_keypair(comment: str = "builder") -> tuple[paramiko.PKey, str]:
-    """A fresh Ed25519 key, in memory only, and its public line for authorized_keys."""
+def make_keypair(comment: str = "builder") -> KeyPair:
+    """Make an Ed25519 key, in memory only."""
     secret = Ed25519PrivateKey.generate()
     pem = secret.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
     key = paramiko.Ed25519Key.from_private_key(io.StringIO(pem.decode()))
-    return key, f"{key.get_name()} {key.get_base64()} {comment}"
+    return KeyPair(key, f"{key.get_name()} {key.get_base64()} {comment}")
 
 
 def make_private_key() -> bytes:
@@ -119,33 +129,34 @@ def connect(
     if not fingerprints or not all(FINGERPRINT.fullmatch(one) for one in fingerprints):
         raise ValueError(f"not a list of SHA256 fingerprints: {fingerprints}")
     start = time.monotonic()
-    state = "nothing was tried"
+    state, cause = "nothing was tried", None
     refused: float | None = None
-    doors = _Doors(host, port)
+    pool = _ConnectionPool(host, port)
 
     def attempt() -> paramiko.Transport | None:
-        nonlocal state, refused
+        nonlocal state, cause, refused
         if stop():
-            raise error(f"the SSH login at {host}:{port} was given up", details=f"last attempt: {state}")
+            raise error(f"the SSH login at {host}:{port} was given up", details=f"last attempt: {state}", cause=cause)
         elapsed = time.monotonic() - start
         try:
-            connection = doors.speaking(elapsed)
+            connection = pool.first_ready(elapsed)
             return _log_in(connection, user, key, fingerprints, min(STEP, max(1.0, within - elapsed)))
         except _AttemptError as failed:
             if failed.refused and refused is None:
                 refused = elapsed
             if failed.final or (failed.refused and elapsed - (refused or 0.0) >= REFUSED):
-                raise error(*failed.told(host, port)) from None
-            state = failed.state
+                raise failed.to_error(error, host, port) from None
+            state, cause = failed.state, failed.cause
             return None
 
-    with contextlib.closing(doors):
+    with contextlib.closing(pool):
         transport = retry.until(attempt, within=within, every=EVERY)
     if transport is None:
         raise error(
             f"no SSH login as {user} at {host}:{port} within {within:g} s",
             details=f"last attempt: {state}",
             hint="read the console log: did the guest boot, did its sshd start?",
+            cause=cause,
         )
     try:
         yield GuestSession(transport)
@@ -164,11 +175,6 @@ class GuestSession:
         """The host key that this session was made with, as known_hosts has it: type and base64."""
         key = self._transport.get_remote_server_key()
         return f"{key.get_name()} {key.get_base64()}"
-
-    @property
-    def host_fingerprint(self) -> str:
-        """Of the host key that this session was made with."""
-        return fingerprint(self._transport.get_remote_server_key())
 
     def run(self, command: str, *, stdin: bytes = b"", timeout: float = 120.0) -> Reply:
         """Run a shell command to its end.
@@ -205,50 +211,41 @@ class GuestSession:
         if reply.status != 0:
             raise UnreachableError(f"the guest could not write {path}", details=reply.err)
 
-    def get(self, path: str) -> bytes:
-        """A small file's bytes.
-
-        Raises:
-            UnreachableError: the guest could not read it.
-        """
-        reply = self.run(f"base64 <{shlex.quote(path)}")
-        if reply.status != 0:
-            raise UnreachableError(f"the guest could not read {path}", details=reply.err)
-        return base64.b64decode(reply.out)
-
 
 class _AttemptError(Exception):
     """How far one attempt came; `final` when another one cannot do better, `refused` when it hardly will."""
 
-    def __init__(self, state: str, *, final: bool = False, refused: bool = False, hint: str = "") -> None:
+    def __init__(self, state: str, cause: Cause, *, final: bool = False, refused: bool = False, hint: str = "") -> None:
         super().__init__(state)
         self.state = state
+        self.cause = cause
         self.final = final
         self.refused = refused
         self.hint = hint
 
-    def told(self, host: str, port: int) -> tuple[str, str, str]:
-        return f"no SSH login at {host}:{port}", self.state, self.hint
+    def to_error(self, kind: type[BuilderError], host: str, port: int) -> BuilderError:
+        """Return the error that ends all attempts."""
+        return kind(f"no SSH login at {host}:{port}", self.state, self.hint, cause=self.cause)
 
 
-class _Doors:
-    """Connections to a port at which a guest may be listening one day.
+class _ConnectionPool:
+    """Opens connections to a port at which a guest may be listening one day.
 
     User-mode networking accepts for a guest whose network is not up, says nothing, and tries again ever more rarely;
     so a silent connection tells nothing about a newer one. A few are kept, and the first that speaks is taken.
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self._place = (host, port)
+        self._endpoint = (host, port)
         self._open: dict[socket.socket, float] = {}
 
     def close(self) -> None:
-        """Close those that said nothing."""
+        """Close the silent ones."""
         while self._open:
             self._open.popitem()[0].close()
 
-    def speaking(self, elapsed: float) -> socket.socket:
-        """A connection on which the other side has begun to speak; the others are closed.
+    def first_ready(self, elapsed: float) -> socket.socket:
+        """Return a connection on which the other side has begun to speak; the others are closed.
 
         Args:
             elapsed: seconds since the first attempt; a guest that is slow to speak is given more time.
@@ -258,30 +255,30 @@ class _Doors:
         """
         patience = min(STEP, max(PATIENCE, elapsed / 4))
         now = time.monotonic()
-        for door, opened in list(self._open.items()):
+        for connection, opened in list(self._open.items()):
             if now - opened > patience:
-                del self._open[door]
-                door.close()
+                del self._open[connection]
+                connection.close()
         if all(now - opened >= patience / OPEN for opened in self._open.values()):
-            self._knock(now)
+            self._dial(now)
         state = f"connected, but no SSH banner within {patience:.0f} s"
-        for door in select.select(list(self._open), [], [], EVERY)[0]:
-            del self._open[door]
+        for connection in select.select(list(self._open), [], [], EVERY)[0]:
+            del self._open[connection]
             try:
-                if door.recv(1, socket.MSG_PEEK):
+                if connection.recv(1, socket.MSG_PEEK):
                     self.close()
-                    return door
+                    return connection
                 state = "connected, but no SSH banner (closed)"
             except OSError as fault:
                 state = f"connected, but no SSH banner ({fault.strerror})"
-            door.close()
-        raise _AttemptError(state)
+            connection.close()
+        raise _AttemptError(state, Cause.NO_BANNER)
 
-    def _knock(self, now: float) -> None:
+    def _dial(self, now: float) -> None:
         try:
-            self._open[socket.create_connection(self._place, timeout=STEP)] = now
+            self._open[socket.create_connection(self._endpoint, timeout=STEP)] = now
         except OSError as fault:
-            raise _AttemptError(f"no TCP connection ({fault.strerror or fault})") from None
+            raise _AttemptError(f"no TCP connection ({fault.strerror or fault})", Cause.NO_TCP) from None
 
 
 def _log_in(
@@ -295,6 +292,7 @@ def _log_in(
         if seen not in fingerprints:
             raise _AttemptError(
                 f"wrong host key {seen}; the guest itself printed {', '.join(sorted(fingerprints))}",
+                Cause.WRONG_HOST_KEY,
                 final=True,
                 hint="another machine answers there, or the guest made its keys again after it printed them",
             )
@@ -316,8 +314,10 @@ def _exchange_keys(transport: paramiko.Transport, step: float) -> paramiko.PKey:
         return transport.get_remote_server_key()
     except (paramiko.SSHException, OSError, EOFError) as fault:
         if not transport.remote_version:
-            raise _AttemptError(f"connected, but no SSH banner ({fault or 'closed'})") from None
-        raise _AttemptError(f"{transport.remote_version} answered, but the key exchange failed ({fault})") from None
+            state = f"connected, but no SSH banner ({fault or 'closed'})"
+            raise _AttemptError(state, Cause.NO_BANNER) from None
+        state = f"{transport.remote_version} answered, but the key exchange failed ({fault})"
+        raise _AttemptError(state, Cause.KEY_EXCHANGE) from None
 
 
 def _authenticate(transport: paramiko.Transport, user: str, key: paramiko.PKey) -> None:
@@ -327,13 +327,15 @@ def _authenticate(transport: paramiko.Transport, user: str, key: paramiko.PKey) 
         # Not final: keys from the seed may be written a moment after sshd is up.
         raise _AttemptError(
             f"host key right, but the key was refused for {user}",
+            Cause.SSHD_REFUSES_ROOT,
             refused=True,
             hint="PermitRootLogin and authorized_keys of the guest decide; the seed brings the key",
         ) from None
     except (paramiko.SSHException, OSError, EOFError) as fault:
-        raise _AttemptError(f"host key right, but the login broke off ({fault})") from None
+        raise _AttemptError(f"host key right, but the login broke off ({fault})", Cause.SSHD_REFUSES_ROOT) from None
     if not transport.is_authenticated():
-        raise _AttemptError(f"host key right, but the guest wants more than a key for {user}")
+        state = f"host key right, but the guest wants more than a key for {user}"
+        raise _AttemptError(state, Cause.SSHD_REFUSES_ROOT)
 
 
 def _outputs(channel: paramiko.Channel, timeout: float) -> tuple[bytes, bytes]:

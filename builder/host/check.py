@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from builder.host import check_libvirt, check_machine, check_network, check_storage, distro, sshd
+from builder.host import check_libvirt, check_machine, check_network, check_rehearsal, check_storage, distro, sshd
 from builder.host.finding import Row
 
 # Before the commands that only root may run, also the second one of a line.
@@ -34,6 +34,7 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
     parts: list[Callable[[], Iterable[Row]]] = [
         lambda: check_machine.rows(host),
         lambda: check_libvirt.rows(host, uri),
+        lambda: [check_rehearsal.row(host)],
         lambda: check_storage.rows(store, media, recorded, uri),
         check_network.rows,
         lambda: [sshd.row()],

@@ -5,30 +5,26 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 from builder.errors import BuilderError, HostError
 from builder.host import distro as host_system
+from builder.host import firmware
 from builder.host.distro import System, install_line
 from builder.host.finding import Row
-from builder.system import process
+from builder.system import packages, process
 from builder.vm import daemon, networks
 from builder.vm.networks import Inventory
 
 PATIENCE = 1.0  # seconds for libvirt's answer
 NEEDED = ("qemu-system-x86_64", "qemu-img", "mcopy", "fsck.fat", "openssl", "gpg", "setpriv")
 DAEMONS = ("libvirtd", "virtqemud")
-# UEFI firmware of Debian, RHEL and SUSE; libvirt chooses by the descriptions below /usr/share/qemu/firmware.
-FIRMWARE = ("/usr/share/OVMF", "/usr/share/edk2/ovmf", "/usr/share/qemu/ovmf-x86_64.bin")
 
 
 def rows(system: System, uri: str) -> Iterator[Row]:
     """Programs, QEMU, firmware, the daemon, pools, networks."""
-    missing = [name for name in NEEDED if not installed(name)]
+    missing = [name for name in NEEDED if not host_system.present(name)]
     if missing:
-        yield Row(
-            "programs", "fail", f"missing: {' '.join(missing)}", "a build runs them", install_line(system, missing)
-        )
+        yield Row("programs", "fail", missing_text(system, missing), "a build runs them", install_line(system, missing))
     else:
         yield Row("programs", "ok", "all found")
     if "qemu-system-x86_64" not in missing:
@@ -54,7 +50,7 @@ def ask(uri: str) -> Inventory | BuilderError | None:
         except BuilderError as fault:
             answers.put(fault)
         except Exception as fault:
-            answers.put(HostError(f"libvirt does not answer at {uri}", str(fault)))
+            answers.put(HostError(f"libvirt does not answer at {uri}", output=str(fault)))
 
     threading.Thread(target=look, name="ask libvirt", daemon=True).start()
     try:
@@ -69,15 +65,14 @@ def runs(uri: str) -> bool:
     return any(daemon.answers(folder / name) for name in ("libvirt-sock", "virtqemud-sock"))
 
 
-def installed(name: str) -> bool:
-    """Whether a program is there, under any of its names."""
-    if name == "qemu-system-x86_64" and host_system.KVM_PROGRAM.exists():
-        return True
-    return host_system.program(name) is not None
+def missing_text(system: System, missing: list[str]) -> str:
+    """Name missing programs, each with the package that brings it here."""
+    named = (f"{name} ({packages.naming([name], system.manager)[0]})" for name in missing)
+    return f"missing: {', '.join(named)}"
 
 
 def _qemu() -> Row:
-    program = host_system.program("qemu-system-x86_64") or str(host_system.KVM_PROGRAM)
+    program = host_system.program("qemu-system-x86_64") or "qemu-system-x86_64"
     try:
         said = process.run([program, "--version"], timeout=PATIENCE).stdout
     except BuilderError as fault:
@@ -86,12 +81,14 @@ def _qemu() -> Row:
 
 
 def _firmware(system: System) -> Row:
-    found = [path for path in FIRMWARE if Path(path).exists()]
+    found = firmware.uefi(firmware.directories())
+    usable = next((each for each in found if each.usable), None)
+    if usable:
+        return Row("firmware", "ok", f"BIOS, UEFI ({usable.file})")
+    why = "recipes with firmware: uefi cannot run"
     if found:
-        return Row("firmware", "ok", f"BIOS, UEFI ({found[0]})")
-    return Row(
-        "firmware", "warn", "BIOS only", "recipes with firmware: uefi cannot run", install_line(system, ["uefi"])
-    )
+        return Row("firmware", "warn", f"BIOS; UEFI with Secure Boot only ({found[0].file})", why)
+    return Row("firmware", "warn", "BIOS only", why, install_line(system, ["uefi"]))
 
 
 def _daemon(uri: str, program: str, system: System) -> Iterator[Row]:

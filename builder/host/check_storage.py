@@ -112,6 +112,11 @@ def labelled(label: str) -> bool:
     return re.search(r":(virt_image_t|svirt_image_t|virt_var_lib_t):", label) is not None
 
 
+def unknown(path: Path) -> bool:
+    """Whether the policy has no rule of its own for this file: a new directory below / is `default_t`."""
+    return ":default_t:" in label_of(path)
+
+
 def _apparmor() -> Row:
     if read("/sys/module/apparmor/parameters/enabled").strip() != "Y":
         return Row("apparmor", "ok", "off")

@@ -1,39 +1,17 @@
-"""The one rule: which distribution, package manager and init system this is, is decided here.
-
-Package names: those of Debian 12 and of RHEL 9 and its kin.
-"""
+"""Which distribution, package manager and init system runs this host, and which packages it lacks."""
 
 from __future__ import annotations
 
-import os
 import shlex
-import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from builder.host.finding import read
+from builder.system import packages, process
+from builder.system.packages import Manager
 
-# What each program or purpose is called by apt and by dnf.
-PACKAGES = {
-    "qemu-system-x86_64": ("qemu-system-x86", "qemu-kvm"),
-    "qemu-img": ("qemu-utils", "qemu-img"),
-    "libvirtd": ("libvirt-daemon-system", "libvirt"),
-    "virsh": ("libvirt-clients", "libvirt-client"),
-    "virt-install": ("virtinst", "virt-install"),
-    "dnsmasq": ("dnsmasq-base", "dnsmasq"),
-    "uefi": ("ovmf", "edk2-ovmf"),
-    "mcopy": ("mtools", "mtools"),
-    "fsck.fat": ("dosfstools", "dosfstools"),
-    "openssl": ("openssl", "openssl"),
-    "gpg": ("gpg", "gnupg2"),
-    "ip": ("iproute2", "iproute"),
-    "semanage": ("policycoreutils-python-utils", "policycoreutils-python-utils"),
-    "setpriv": ("util-linux", "util-linux"),
-    "virt-manager": ("virt-manager", "virt-manager"),
-}
-# Found in one of these places on the distributions named above.
+# Where RHEL and its kin keep QEMU: not on PATH, since only libvirt is meant to run it.
 KVM_PROGRAM = Path("/usr/libexec/qemu-kvm")
 
 
@@ -48,42 +26,55 @@ class System:
     """
 
     name: str
-    manager: Literal["apt", "dnf"] | None
+    manager: Manager | None
     systemd: bool
 
 
 def find() -> System:
-    """This host."""
-    manager: Literal["apt", "dnf"] | None = None
-    if program("apt-get"):
-        manager = "apt"
-    elif program("dnf"):
-        manager = "dnf"
-    return System(_name(), manager, Path("/run/systemd/system").is_dir())
+    """Look at this host."""
+    return System(_name(), packages.manager(), Path("/run/systemd/system").is_dir())
 
 
 def program(name: str) -> str | None:
-    """Its path, also where an ordinary user's PATH leaves the system directories out."""
-    return shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+    """Find a program, QEMU also where RHEL and its kin keep it."""
+    found = packages.find_program(name)
+    if found is None and name == "qemu-system-x86_64" and KVM_PROGRAM.exists():
+        return str(KVM_PROGRAM)
+    return found
 
 
-def packages(system: System, wanted: Iterable[str]) -> list[str]:
-    """The names that this host's manager has for programs or purposes."""
-    column = 1 if system.manager == "dnf" else 0
-    return list(dict.fromkeys(PACKAGES[name][column] for name in wanted))
+def present(wanted: str) -> bool:
+    """Tell whether a program is installed, or a file of this path is there."""
+    return Path(wanted).exists() if wanted.startswith("/") else program(wanted) is not None
 
 
-def install_words(system: System, names: Iterable[str]) -> list[str]:
-    """The command that installs packages without asking."""
-    if system.manager == "dnf":
+def missing_packages(manager: Manager, names: Sequence[str]) -> list[str]:
+    """List those packages that are not installed, as the Makefile does.
+
+    Raises:
+        HostError: there is neither dpkg-query nor rpm.
+    """
+    if manager == "dnf":
+        # A name may be provided by a package of another name: python3.12 by EL10's python3.
+        query = ["rpm", "--query", "--quiet", "--whatprovides"]
+        return [name for name in names if process.run([*query, name], check=False).status != 0]
+    shown = process.run(
+        ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *names], check=False
+    ).stdout
+    return [name for name in names if f"{name} installed" not in shown.splitlines()]
+
+
+def install_words(manager: Manager | None, names: Iterable[str]) -> list[str]:
+    """Return the command that installs packages without asking."""
+    if manager == "dnf":
         return ["dnf", "install", "-y", *names]
     return ["apt-get", "install", "-y", "--no-install-recommends", *names]
 
 
 def install_line(system: System, wanted: Iterable[str]) -> str:
-    """The same as a line for a shell; without a known manager, the names alone."""
-    names = packages(system, wanted)
-    return shlex.join(install_words(system, names)) if system.manager else f"install {' '.join(names)}"
+    """Return a line for a shell that installs what brings programs or files; without a known manager, names alone."""
+    names = packages.naming(wanted, system.manager)
+    return shlex.join(install_words(system.manager, names)) if system.manager else f"install {' '.join(names)}"
 
 
 def _name() -> str:

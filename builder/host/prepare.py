@@ -19,13 +19,12 @@ from builder.host.distro import System
 from builder.host.finding import read
 from builder.host.journal import Journal
 from builder.host.network.validate import NatPlan, nat_faults, nat_xml, refuse
-from builder.system import netlink, process
+from builder.system import netlink, packages, process
 from builder.vm import daemon, networks
 from builder.vm.networks import Inventory
 
-WANTED = (*check_libvirt.NEEDED, "libvirtd", "virsh", "virt-install", "dnsmasq", "uefi", "ip")
-# Monolithic libvirtd first, then the modular daemons of newer distributions.
-SOCKETS = (("libvirtd.socket", "virtlogd.socket"), ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket"))
+# What the Makefile installs for `make run`, too.
+SECTIONS = ("environment", "run", "rehearsal")
 DISPLAY_MANAGER = Path("/etc/systemd/system/display-manager.service")
 FETCH = 1800.0  # seconds for a package manager: it downloads
 
@@ -142,47 +141,32 @@ def command_step(title: str, words: list[str], note: Callable[[Journal], None]) 
 
 
 def _packages(system: System, desktop: bool) -> Iterator[Step]:
-    wanted = [*WANTED, *(["virt-manager"] if desktop else []), *(["semanage"] if read(check_storage.ENFORCE) else [])]
-    missing = [name for name in wanted if not _there(name)]
-    if not missing:
-        return
-    names = host_system.packages(system, missing)
     if system.manager is None:
-        raise HostError(
-            "this host has neither apt-get nor dnf", f"missing: {' '.join(names)}", "install these by hand, then again"
-        )
+        missing = [name for name in check_libvirt.NEEDED if not host_system.present(name)]
+        if missing:
+            text = check_libvirt.missing_text(system, missing)
+            raise HostError("this host has neither apt-get nor dnf", text, "install these by hand, then again")
+        return
+    wanted = {*SECTIONS, *(["desktop"] if desktop else []), *(["selinux"] if read(check_storage.ENFORCE) else [])}
+    names = host_system.missing_packages(system.manager, packages.in_sections(wanted, system.manager))
+    if not names:
+        return
     if system.manager == "apt":
         yield command_step("refresh the package lists", ["apt-get", "update", "-q"], lambda _: None)
-    words = host_system.install_words(system, names)
+    words = host_system.install_words(system.manager, names)
     yield command_step("install packages", words, lambda journal: journal.record("packages", names=names))
-
-
-def _there(name: str) -> bool:
-    if name == "uefi":
-        return any(Path(path).exists() for path in check_libvirt.FIRMWARE)
-    if name == "libvirtd":
-        return any(host_system.program(each) for each in check_libvirt.DAEMONS)
-    return check_libvirt.installed(name)
 
 
 def services(system: System) -> Iterator[Step]:
     """libvirt's sockets, now and at boot; none where no systemd runs."""
     if not system.systemd:
         return
-    for name in _sockets(system):
+    # Where libvirt is not installed yet: RHEL 9 and its kin enable the modular daemons, Debian has libvirtd.
+    for name in daemon.sockets() or (daemon.MODULAR if system.manager == "dnf" else daemon.MONOLITHIC):
         enabled, active = _says("is-enabled", name, "enabled"), _says("is-active", name, "active")
         if not (enabled and active):
             note = partial(_note_service, name=name, enabled=enabled, active=active)
             yield command_step(f"start {name} now and at boot", ["systemctl", "enable", "--now", name], note)
-
-
-def _sockets(system: System) -> tuple[str, ...]:
-    """Those of the one daemon or of the many: a host that has both uses the ones that it enables by itself."""
-    monolithic, modular = (process.run(["systemctl", "cat", each[0]], check=False).status == 0 for each in SOCKETS)
-    if monolithic and modular:
-        return SOCKETS[_says("is-enabled", SOCKETS[1][0], "enabled")]
-    # Not installed yet: RHEL 9 and its kin enable the modular daemons, Debian 12 has none of them.
-    return SOCKETS[modular or (not monolithic and system.manager == "dnf")]
 
 
 def _note_service(journal: Journal, *, name: str, enabled: bool, active: bool) -> None:
@@ -225,15 +209,25 @@ def labels(options: PrepareOptions) -> Iterator[Step]:
     """With SELinux, what QEMU may read and write has a type of its own; the policy keeps it over a relabelling."""
     if not read(check_storage.ENFORCE).strip():
         return
-    for path in (options.iso_dir, options.store_dir):
-        if path.is_dir() and check_storage.labelled(check_storage.label_of(path)):
-            continue
+    # With the directories above them that have no type either: QEMU has to pass through.
+    unlabelled = [
+        _topmost(path)
+        for path in (options.iso_dir, options.store_dir)
+        if not (path.is_dir() and check_storage.labelled(check_storage.label_of(path)))
+    ]
+    for path in dict.fromkeys(unlabelled):
         pattern = f"{path}(/.*)?"
         words = ["semanage", "fcontext", "-a", "-t", check_storage.LABEL, pattern]
         note = partial(Journal.record, kind="label", pattern=pattern, path=str(path))
         if not _has_rule(path):
             yield command_step(f"give {path} the SELinux type {check_storage.LABEL}", words, note)
         yield command_step(f"label what is in {path}", ["restorecon", "-R", str(path)], lambda _: None)
+
+
+def _topmost(path: Path) -> Path:
+    """Return the topmost directory on the way that is not there yet, or that no rule of the policy knows."""
+    unknown = [each for each in (path, *path.parents) if not each.exists() or check_storage.unknown(each)]
+    return unknown[-1] if unknown else path
 
 
 def _has_rule(path: Path) -> bool:

@@ -58,4 +58,4 @@ def test(path: Path) -> None:
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     done = process.run(["sshd", "-t", "-f", path], check=False)
     if done.status != 0 and "no hostkeys available" not in done.said:
-        raise HostError(f"sshd refuses {path}, so it was left as it was", details=done.said)
+        raise HostError(f"sshd refuses {path}, so it was left as it was", output=done.said)

@@ -17,7 +17,7 @@ from builder.images.export import KINDS, Kind, default_name, export
 from builder.images.references import Use, User, enter, leave, users_of, using
 from builder.images.retention import Pruned, prune
 from builder.images.rollback import held_version, previous, release, roll_back
-from builder.images.verify import Proof, proofs, prove, require_signature, versions
+from builder.images.verify import VerificationResult, require_signature, verifications, verify_version, versions
 
 __all__ = [
     "KINDS",
@@ -31,10 +31,10 @@ __all__ = [
     "Difference",
     "Image",
     "Kind",
-    "Proof",
     "Pruned",
     "Use",
     "User",
+    "VerificationResult",
     "compare",
     "default_name",
     "enter",
@@ -44,8 +44,6 @@ __all__ = [
     "list_images",
     "load_image",
     "previous",
-    "proofs",
-    "prove",
     "prune",
     "publish",
     "release",
@@ -53,5 +51,7 @@ __all__ = [
     "roll_back",
     "users_of",
     "using",
+    "verifications",
+    "verify_version",
     "versions",
 ]

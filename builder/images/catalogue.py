@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder.errors import PublishError
+from builder.errors import Cause, PublishError
 from builder.images import holds
 from builder.store.objects import remove, sync_file
 from builder.system import locks, process
@@ -237,6 +237,7 @@ def _facts(name: str, path: Path, expected: str | None) -> dict[str, Any]:
             f"{path} has changed since it was finished",
             f"sha256 expected {expected}\nsha256 found    {found}",
             "builder run … --rebuild seal",
+            cause=Cause.CORRUPT,
         )
     return {"size": path.stat().st_size, "sha256": found}
 

@@ -28,7 +28,7 @@ def read(image: Path, path: str) -> bytes | None:
     """
     listed = process.run(["mdir", "-i", image, "-b", "::/"], env=_ENVIRONMENT, check=False)
     if listed.status != 0:
-        raise MediumError("the UEFI boot image on the install medium is no FAT file system", details=listed.said)
+        raise MediumError("the UEFI boot image on the install medium is no FAT file system", output=listed.said)
     with tempfile.TemporaryDirectory(prefix="builder-fat-") as folder:
         copy = Path(folder) / "file"
         found = process.run(["mcopy", "-n", "-i", image, f"::{path}", copy], env=_ENVIRONMENT, check=False)
@@ -56,7 +56,7 @@ def replace(image: Path, path: str, content: bytes, when: datetime) -> None:
         why = "has no room for" if "Disk full" in done.said else "does not take"
         raise MediumError(
             f"the UEFI boot image on the install medium {why} the boot entry",
-            details=done.said,
+            output=done.said,
             hint="use delivery: seed, which leaves the medium untouched",
         )
     check(image)
@@ -71,4 +71,4 @@ def check(image: Path) -> None:
     """
     looked = process.run(["fsck.fat", "-n", image], check=False)
     if looked.status != 0:
-        raise MediumError("the UEFI boot image on the install medium is damaged", details=looked.said)
+        raise MediumError("the UEFI boot image on the install medium is damaged", output=looked.said)

@@ -11,7 +11,7 @@ from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
-from builder.errors import HostError
+from builder.errors import Cause, HostError
 from builder.iso.layout import CHUNK, Plan
 from builder.iso.media_checksum import APPLICATION_USE, Implant
 
@@ -60,7 +60,8 @@ def _room(handle: int, size: int) -> None:
     disk = os.fstatvfs(handle)
     free = disk.f_bavail * disk.f_frsize
     if free < size:
-        raise HostError(f"no space for the new medium: it takes {size >> 20} MiB, {free >> 20} MiB are free")
+        brief = f"no space for the new medium: it takes {size >> 20} MiB, {free >> 20} MiB are free"
+        raise HostError(brief, cause=Cause.DISK_FULL)
 
 
 def _finish(under_way: deque[tuple[Future[None], ...]]) -> None:

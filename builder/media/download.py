@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import requests
 import tenacity
 
-from builder.errors import HostError, MediumError
+from builder.errors import Cause, HostError, MediumError
 from builder.stage import Progress
 from builder.system.atomic_file import sync_folder
 from builder.system.transfer_progress import Beat, brief
@@ -38,6 +38,8 @@ _PASSING = (408, 425, 429)
 class _PassingFaultError(Exception):
     """May heal by itself: worth another try on the same mirror."""
 
+    cause = Cause.NO_MIRROR
+
 
 class _MirrorError(Exception):
     """This mirror will not do.
@@ -46,9 +48,10 @@ class _MirrorError(Exception):
         why: the same in few words.
     """
 
-    def __init__(self, text: str, why: str = "") -> None:
+    def __init__(self, text: str, why: str = "", cause: Cause = Cause.NOT_ON_MIRRORS) -> None:
         super().__init__(text)
         self.why = why or text
+        self.cause = cause
 
 
 def fetch(
@@ -77,6 +80,7 @@ def fetch(
     wanted = sha256.lower()
     faults: list[str] = []
     reasons: set[str] = set()
+    causes: set[Cause] = set()
     try:
         with _Part(out.with_name(out.name + ".part"), progress) as part:
             for url in urls:
@@ -85,6 +89,7 @@ def fetch(
                 except _MirrorError as fault:
                     faults.append(f"{_shown(url)}: {fault}")
                     reasons.add(fault.why)
+                    causes.add(fault.cause)
                 else:
                     part.publish(out)
                     return
@@ -94,6 +99,7 @@ def fetch(
         f"no mirror gave the install medium {_file_name(urls) or out.name}" + _common(reasons),
         details="\n".join([*faults, f"sha256 wanted: {wanted}"]),
         hint="if you have the ISO: --media FILE; without any: --media rehearsal makes a small one from host packages",
+        cause=_likeliest(causes),
     )
 
 
@@ -108,13 +114,16 @@ def small(urls: Sequence[str], *, limit: int = 1 << 20, pause: float = 1.0, trie
         MediumError: no mirror has it; the details name the fault of each.
     """
     faults = []
+    causes: set[Cause] = set()
     with requests.Session() as session:
         for url in urls:
             try:
                 return bytes(_retrying(pause, tries, lambda: 0)(_small, session, url, limit))
             except (_MirrorError, _PassingFaultError) as fault:
                 faults.append(f"{_shown(url)}: {fault}")
-    raise MediumError(f"no mirror gave {_file_name(urls) or 'the file'}", details="\n".join(faults))
+                causes.add(fault.cause)
+    brief_ = f"no mirror gave {_file_name(urls) or 'the file'}"
+    raise MediumError(brief_, "\n".join(faults), cause=_likeliest(causes))
 
 
 def _small(session: requests.Session, url: str, limit: int) -> bytes:
@@ -126,6 +135,11 @@ def _small(session: requests.Session, url: str, limit: int) -> bytes:
             if len(data) > limit:
                 raise _MirrorError("too long")
     return data
+
+
+def _likeliest(causes: set[Cause]) -> Cause:
+    """Return the cause to act on: a mirror that may answer later, then one that has another file."""
+    return next((cause for cause in (Cause.NO_MIRROR, Cause.WRONG_MEDIUM) if cause in causes), Cause.NOT_ON_MIRRORS)
 
 
 def _common(reasons: set[str]) -> str:
@@ -149,11 +163,11 @@ def _from_mirror(url: str, wanted: str, part: _Part, pause: float, tries: int) -
                 part.restart()
                 _retrying(pause, tries, lambda: part.size)(_attempt, session, url, part)
     except _PassingFaultError as fault:
-        raise _MirrorError(f"{fault} ({tries} tries)", str(fault)) from None
+        raise _MirrorError(f"{fault} ({tries} tries)", str(fault), fault.cause) from None
     found = part.digest()
     if found != wanted:
         part.restart()
-        raise _MirrorError(f"sha256 is {found}, expected {wanted}", "its sha256 is wrong")
+        raise _MirrorError(f"sha256 is {found}, expected {wanted}", "its sha256 is wrong", Cause.WRONG_MEDIUM)
 
 
 def _retrying(pause: float, tries: int, got: Callable[[], int]) -> tenacity.Retrying:
@@ -202,7 +216,7 @@ def _asked(session: requests.Session, url: str, headers: Mapping[str, str]) -> I
     except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as fault:
         if "NameResolutionError" in repr(fault):
             # No name server, or no such host: the next mirror is the better try.
-            raise _MirrorError(brief(fault)) from None
+            raise _MirrorError(brief(fault), cause=Cause.NO_MIRROR) from None
         raise _PassingFaultError(brief(fault)) from None
     except requests.RequestException as fault:
         raise _MirrorError(brief(fault)) from None
@@ -329,7 +343,8 @@ class _Part:
         disk = os.fstatvfs(self._file.fileno())
         free = disk.f_bavail * disk.f_frsize
         if free < size:
-            raise HostError(f"no space for {self.path.name}: {size >> 20} MiB to come, {free >> 20} MiB are free")
+            text = f"no space for {self.path.name}: {size >> 20} MiB to come, {free >> 20} MiB are free"
+            raise HostError(text, cause=Cause.DISK_FULL)
 
     def publish(self, out: Path) -> None:
         """Give it its final name."""

@@ -49,6 +49,7 @@ def verify_signature(checksums_asc: bytes, fingerprint: str, key: Path) -> dict[
             raise MediumError(
                 f"the signature on the checksums does not hold: {fault or 'gpg refused it'}",
                 details=f"expected key {wanted}\n{done.said}",
+                output=done.said,
                 hint="get the checksum file and the key from the vendor again; do not use the medium until they fit",
             )
         text = signed.read_text(errors="replace")

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from builder.stage import ReasonKind
+
 FILE = "night.json"
 
 Verdict = Literal["published", "no news", "failed", "rotten", "interrupted", "not built"]
@@ -20,6 +22,7 @@ class StageTime(BaseModel):
     stage: str
     action: str
     reason: str = ""
+    reason_kind: ReasonKind | None = None
     start: float | None = None
     seconds: float = 0.0
     failed: bool = False

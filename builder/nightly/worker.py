@@ -30,8 +30,6 @@ CONSOLE_LINES = 40
 CONSOLE_BYTES = 64 << 10
 # A night ends its builds by SIGTERM, and kills only what does not obey for a minute.
 _KILLED = {"kind": "host", "hint": "dmesg tells whether the kernel ran out of memory"}
-# Reasons that only follow from another stage's.
-_FOLLOWS = ("is needed again", "built anew")
 
 Tell = Callable[[Build, dict[str, Any]], None]
 
@@ -91,7 +89,12 @@ class _Listener:
             case "planned":
                 self.run = str(event["run"])
                 self.stages = {
-                    row["stage"]: StageTime(stage=row["stage"], action=row["action"], reason=row["reason"])
+                    row["stage"]: StageTime(
+                        stage=row["stage"],
+                        action=row["action"],
+                        reason=row["reason"],
+                        reason_kind=row["reason_kind"],
+                    )
                     for row in event["stages"]
                 }
                 self.before = _latest(self.orders.images, str(event["name"]))
@@ -103,8 +106,9 @@ class _Listener:
 
     def why(self) -> str:
         """What changed: the first reason that is none that follows from others."""
-        found = [stage.reason for stage in self.stages.values() if stage.action == "run"]
-        return next((reason for reason in found if not reason.endswith(_FOLLOWS)), found[0] if found else "")
+        run = [stage for stage in self.stages.values() if stage.action == "run"]
+        first = next((stage for stage in run if stage.reason_kind and not stage.reason_kind.follows), None)
+        return first.reason if first else run[0].reason if run else ""
 
 
 def perform(build: Build, orders: Orders, children: Children, tell: Tell) -> Result:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from builder import recipe
-from builder.diagnosis import classify
+from builder.diagnosis.classify import diagnose
 from builder.errors import BuilderError
 from builder.images import Image, load_image
-from builder.pipeline.execute import Outcome
+from builder.pipeline.execute import Context, Outcome
 from builder.pipeline.pipelines import stages_of
 from builder.pipeline.plan import plan
 from builder.pipeline.resolve import resolve
 from builder.settings import Settings
 from builder.stage import Plan, Progress
 from builder.stages import publish
-from builder.store.secrets import Secrets
 from builder.store.store import Store
 from builder.system import retry
 from builder.vm import connection
@@ -28,12 +28,11 @@ TRIES, FIRST_PAUSE = 3, 5.0
 
 @dataclass(frozen=True)
 class Build:
-    """A build that was planned, and what it needs."""
+    """A build that was planned, what it is run with, and the file of the root password."""
 
     plan: Plan
-    store: Store
-    settings: Settings
-    secrets: Secrets
+    context: Context
+    password_file: Path
 
 
 def prepare(
@@ -59,19 +58,19 @@ def prepare(
     """
     chosen = recipe.load(pipeline, changes, settings.recipes)
     store = Store(settings.store)
-    order, settings, secrets = resolve(chosen, media, store, settings, peek=peek)
-    planned = plan(stages_of(chosen), order, store, settings, fresh=frozenset(rebuild))
-    return Build(planned, store, settings, secrets)
+    resolved = resolve(chosen, media, store, settings, peek=peek)
+    planned = plan(stages_of(chosen), resolved.spec, store, settings, fresh=frozenset(rebuild))
+    return Build(planned, Context(store, settings, resolved.build, resolved.secrets), resolved.secrets.path)
 
 
 def retry_transient(attempt: Callable[[], Outcome], progress: Progress, tries: int = TRIES) -> Outcome:
     """Make attempts until one succeeds, as long as what fails is transient; each is a run with a record of its own."""
 
     def heals(fault: BaseException) -> bool:
-        return isinstance(fault, BuilderError) and classify.name(fault).proof.transient
+        return isinstance(fault, BuilderError) and diagnose(fault).diagnosis.transient
 
     def report(fault: BaseException, seconds: float) -> None:
-        cause = fault.proof.cause if isinstance(fault, BuilderError) else ""
+        cause = fault.diagnosis.cause if isinstance(fault, BuilderError) else ""
         progress.note(f"{cause}: {fault}; trying again in {seconds:.0f} s")
 
     return retry.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=report)

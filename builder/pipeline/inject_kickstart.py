@@ -91,7 +91,7 @@ def _require_packages(kickstart: Kickstart, medium: Path) -> None:
     """
     if kickstart.all("url", "nfs", "harddrive", "liveimg", "ostreesetup", "repo") or not kickstart.complete:
         return
-    missing = list(preflight.packages(kickstart, inspect.contents(medium)))
+    missing = [finding.text for finding in preflight.packages(kickstart, inspect.contents(medium))]
     if missing:
         raise RecipeError(
             "the kickstart does not fit the medium" if len(missing) > 1 else missing[0],

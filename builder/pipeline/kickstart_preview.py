@@ -6,6 +6,7 @@ from builder.kickstart import render
 from builder.recipe import Recipe
 from builder.settings import Settings
 from builder.stages import kickstart as stage
+from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 
 
 def preview(recipe: Recipe, settings: Settings) -> str:
@@ -17,11 +18,11 @@ def preview(recipe: Recipe, settings: Settings) -> str:
     chosen = recipe.kickstart
     texts = render.collect(chosen.template, settings.templates)
     render.check_variables(texts, chosen.vars)
-    given = stage.AnswersInputs(
+    given = stage.KickstartInputs(
         template=chosen.template,
         templates=texts,
         vars=dict(chosen.vars),
-        disk_serial=stage.DISK_SERIAL,
+        disk_serial=SYSTEM_DISK_SERIAL,
         password_mac="",
     )
     return stage.render(given, root_crypt="********", token="0" * 64)

@@ -8,19 +8,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from builder import recipe
-from builder.errors import MediumError, RecipeError
+from builder.errors import Cause, MediumError, RecipeError
 from builder.iso import inspect, media_checksum
 from builder.iso.inspect import MediumFacts
 from builder.iso.media_checksum import Verdict
-from builder.stage import Ledger, Step
+from builder.rehearsal import medium as rehearsal
+from builder.settings import Settings
+from builder.stage import Ledger, Progress, ReasonKind, Step
 from builder.stages import fetch
 from builder.store import runs
+from builder.store.objects import mark_corrupt
 from builder.store.store import Store
+from builder.system import reflink
 from builder.system.digests import sha256_file
 
 
@@ -87,12 +91,14 @@ def add(file: Path, store: Store) -> tuple[Known, str]:
     store.prepare()
     sha256 = store.sha256_of(file)
     inputs = fetch.FetchInputs(sha256=sha256, rehearsal=sha256 if facts.is_rehearsal else None)
-    step = Step(fetch.STAGE, inputs, fetch.object_of(inputs), "run", "taken in by `builder media add`")
+    step = Step(
+        fetch.STAGE, inputs, fetch.object_of(inputs), "run", "taken in by `builder media add`", ReasonKind.FIRST_RUN
+    )
     run_id = runs.new_id()
     how = "there already"
     with (
         runs.register(store, run_id, {step.digest}),
-        store.building(step, run_id, {}, fault=lambda: store.fault(step.digest, {})) as build,
+        store.building(step, run_id, {}) as build,
     ):
         if build.found is None:
             start = time.monotonic()
@@ -102,6 +108,56 @@ def add(file: Path, store: Store) -> tuple[Known, str]:
     if known is None:
         raise MediumError(f"{file} was taken in, and removed from the store at once", hint="do it again")
     return known, how
+
+
+def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Progress) -> Known:
+    """Write a rehearsal medium to a file, for hosts that cannot build one.
+
+    It is the very object that `--media rehearsal` uses on this host: built once, and kept in the store.
+
+    Args:
+        output: replaced if it is there.
+
+    Returns:
+        The medium, with `output` as its path.
+
+    Raises:
+        HostError: this is neither Debian nor Ubuntu, something it is built with is missing, or `output` cannot be
+            written.
+        MediumError: what the store has is damaged; the next call builds it anew.
+    """
+    inputs = fetch.FetchInputs(sha256=None, rehearsal=rehearsal.inputs_digest(settings.artifacts / ".cache"))
+    step = Step(
+        fetch.STAGE,
+        inputs,
+        fetch.object_of(inputs),
+        "run",
+        "written by `builder media rehearsal`",
+        ReasonKind.FIRST_RUN,
+    )
+    run_id = runs.new_id()
+    with runs.register(store, run_id, {step.digest}):
+        with store.building(
+            step, run_id, {}, why_stale=lambda: store.why_stale(step.digest, {}), on_wait=progress.beat
+        ) as build:
+            record = build.found
+            if record is None:
+                start, ledger = time.monotonic(), Ledger()
+                fetch.make_rehearsal(build.out, build.scratch, ledger, progress)
+                record = build.finish(ledger, time.monotonic() - start)
+        folder = store.path(step.digest)
+        known = _known(store, folder)
+        progress.beat(f"writing {output}")
+        sha256, _ = reflink.take(folder / fetch.FILE, output)
+        if known is None or sha256 != known.sha256:
+            output.unlink()
+            mark_corrupt(folder, record)
+            raise MediumError(
+                "the rehearsal medium in the store has rotted",
+                hint="do it again: it is built anew",
+                cause=Cause.CORRUPT,
+            )
+    return replace(known, path=output)
 
 
 def pipelines_of(sha256: str, search: tuple[Path, ...]) -> list[str]:

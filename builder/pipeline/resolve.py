@@ -1,4 +1,4 @@
-"""The one rule: every choice an order leaves open is made here, before planning, without network.
+"""Resolving a recipe: every choice it leaves open is made here, before planning, without network.
 
 Which medium: a `--media` file by its content; else the recipe's first source that the store has; else the first
 listed. A rehearsal is made only when it is asked for by name, and keeps its own name in the catalogue.
@@ -6,7 +6,7 @@ listed. A rehearsal is made only when it is asked for by name, and keeps its own
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from builder import images
@@ -14,9 +14,9 @@ from builder.errors import MediumError, RecipeError
 from builder.iso import inspect
 from builder.kickstart import render
 from builder.recipe import REHEARSAL, Recipe, Source, provision_files
-from builder.recipe.build_spec import Base, Medium, Order
+from builder.recipe.build_spec import Base, BuildSpec, Medium
 from builder.rehearsal import medium as rehearsal
-from builder.settings import Patience, Settings
+from builder.settings import BuildOptions, MediumSource, Paths, Settings, Timeouts
 from builder.stages import fetch
 from builder.store.secrets import Secrets
 from builder.store.store import Store
@@ -24,34 +24,39 @@ from builder.store.store import Store
 ASKED = "rehearsal"
 
 
-def resolve(
-    recipe: Recipe, media: str | None, store: Store, settings: Settings, *, peek: bool = False
-) -> tuple[Order, Settings, Secrets]:
-    """Turn a recipe into an order, and the settings into those for it.
+@dataclass(frozen=True)
+class Resolved:
+    """A build that can be planned: what is to be built, where its medium comes from, and its secrets."""
+
+    spec: BuildSpec
+    build: BuildOptions
+    secrets: Secrets
+
+
+def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings, *, peek: bool = False) -> Resolved:
+    """Make the choices that a recipe leaves open.
 
     Args:
+        media: value of `--media`: `rehearsal`, the path of an ISO, or None.
         peek: write nothing (`builder plan`); a password that was not made yet counts as a new one.
-        media: what `--media` said: `rehearsal`, the path of an ISO, or None.
 
     Raises:
-        MediumError: the file is no ISO, is truncated, or is not a medium that the recipe names.
+        MediumError: the file is not an ISO, is truncated, or is not a medium that the recipe names.
         PublishError: there is no image that it builds on.
         RecipeError: a template is missing, or something to provision with.
     """
     base = _base(recipe, media, settings)
     if base is None:
-        medium, settings = _choose(recipe, media, store, settings)
+        medium, source = _choose(recipe, media, store, settings)
     else:
         medium = Medium(None, rehearsal=base.sha256 if base.manifest.get("rehearsal") else None)
-    limits = recipe.limits
-    settings = replace(settings, patience=Patience(limits.install, limits.quiet, limits.boot))
-    name = recipe.image + (REHEARSAL if medium.rehearsal else "")
+        source = MediumSource()
     # One password for a recipe, its variants and its rehearsals: the kickstart is the same bytes for both media. What
     # is built on an image has its password.
     owner = recipe.name if base is None else str(base.manifest.get("secrets_of") or base.manifest["recipe"])
     secrets = Secrets(store, owner, settings.root_password_file, peek=peek)
-    order = Order(
-        name=name,
+    spec = BuildSpec(
+        name=recipe.image + (REHEARSAL if medium.rehearsal else ""),
         recipe=recipe,
         medium=medium,
         templates={} if base else render.collect(recipe.kickstart.template, settings.templates),
@@ -60,51 +65,52 @@ def resolve(
         base=Base(f"{base.name}@{base.version}", base.sha256) if base else None,
         provisions=provision_files.collect(recipe.provision.sources, settings.provisions),
     )
-    return order, settings, secrets
+    limits = recipe.limits
+    return Resolved(spec, BuildOptions(source, Timeouts(limits.install, limits.quiet, limits.boot)), secrets)
 
 
-def _base(recipe: Recipe, media: str | None, settings: Settings) -> images.Image | None:
+def _base(recipe: Recipe, media: str | None, paths: Paths) -> images.Image | None:
     """The published image that the recipe builds on; a rehearsal of it where one was asked for."""
     if recipe.from_ is None:
         return None
     if media not in (None, ASKED):
         raise RecipeError(f"{recipe.name} is built on {recipe.from_}: it has no use for --media {media}")
     name, at, version = recipe.from_.partition("@")
-    return images.load_image(settings.images, f"{name}{REHEARSAL if media else ''}{at}{version}")
+    return images.load_image(paths.images, f"{name}{REHEARSAL if media else ''}{at}{version}")
 
 
-def _choose(recipe: Recipe, media: str | None, store: Store, settings: Settings) -> tuple[Medium, Settings]:
+def _choose(recipe: Recipe, media: str | None, store: Store, paths: Paths) -> tuple[Medium, MediumSource]:
     if media == ASKED:
-        return Medium(None, rehearsal.inputs_digest(settings.artifacts / ".cache")), settings
+        return Medium(None, rehearsal.inputs_digest(paths.artifacts / ".cache")), MediumSource()
     sources = recipe.media.sources
     if media is not None:
-        path = _place(Path(media), settings)
+        path = _existing(Path(media), paths)
         medium = _from_file(recipe, path, store)
-        # Not for the medium, which is here: for what the vendor says of it.
+        # Not for the medium, which is here: for the vendor's list of signed checksums.
         urls = next((source.urls for source in sources if source.sha256 == medium.sha256), ())
-        return medium, replace(settings, medium_file=path, medium_urls=urls)
+        return medium, MediumSource(path, urls)
     for source in sources:
         if any(store.path(name).exists() for name in fetch.objects_of(source.sha256, recipe.media.signed_by)):
-            return Medium(source.sha256), replace(settings, medium_urls=source.urls)
+            return Medium(source.sha256), MediumSource(None, source.urls)
     for source in sources:
-        kept = _kept(source, store, settings)
+        kept = _kept(source, store, paths)
         if kept is not None:
-            return Medium(source.sha256), replace(settings, medium_file=kept, medium_urls=source.urls)
-    return Medium(sources[0].sha256), replace(settings, medium_urls=sources[0].urls)
+            return Medium(source.sha256), MediumSource(kept, source.urls)
+    return Medium(sources[0].sha256), MediumSource(None, sources[0].urls)
 
 
-def _kept(source: Source, store: Store, settings: Settings) -> Path | None:
+def _kept(source: Source, store: Store, paths: Paths) -> Path | None:
     """The vendor's file among the host's install media; only what bears its name is read, which may take seconds."""
     for name in dict.fromkeys(url.rpartition("/")[2] for url in source.urls):
-        path = settings.media / name
+        path = paths.media / name
         if name and path.is_file() and store.sha256_of(path) == source.sha256:
             return path
     return None
 
 
-def _place(path: Path, settings: Settings) -> Path:
+def _existing(path: Path, paths: Paths) -> Path:
     """The file itself, else the one of this name among the host's install media."""
-    kept = settings.media / path
+    kept = paths.media / path
     return kept if not path.exists() and kept.is_file() else path
 
 

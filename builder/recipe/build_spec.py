@@ -1,4 +1,4 @@
-"""The one rule: an order is everything a run depends on, resolved before the first stage looks at it."""
+"""The specification of one build: a recipe with its open choices made, before the first stage looks at it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from builder.recipe import Recipe
 
 @dataclass(frozen=True)
 class Medium:
-    """The install medium that was chosen; where it comes from is a matter of `Settings`.
+    """The install medium that was chosen; where it comes from is a matter of `MediumSource`.
 
     Args:
         sha256: of the ISO file; None for a rehearsal medium that this host is to build.
@@ -30,7 +30,7 @@ class Base:
 
 
 @dataclass(frozen=True)
-class Order:
+class BuildSpec:
     """A recipe with its open choices made.
 
     Args:

@@ -18,7 +18,7 @@ from builder.console import size_text
 from builder.errors import PublishError, VerifyError
 from builder.images import references
 from builder.images.catalogue import MANIFEST, Image, admit
-from builder.images.verify import Proof, prove, record, require_signature
+from builder.images.verify import VerificationResult, record, require_signature, verify_version
 from builder.registry import artifact, blobs, staging
 from builder.registry.artifact import Artifact, Draft, Piece
 from builder.registry.client import INDEX_TYPE, LATEST, MANIFEST_TYPE, Found, Repository, digest_of
@@ -56,7 +56,7 @@ class Pulled:
 
     image: Image
     digest: str
-    proof: Proof | None
+    proof: VerificationResult | None
 
 
 def push(image: Image, repository: Repository, progress: Progress, *, allow_rehearsal: bool = False) -> Pushed:
@@ -130,14 +130,14 @@ def pull(
             ready = catalogue / name / number
             if _is_there(ready, content):
                 if signed:
-                    _good(prove(ready), signed=True)
+                    _good(verify_version(ready), signed=True)
             else:
                 ready = place / name / number
                 ready.mkdir(parents=True, exist_ok=True)
                 (ready / MANIFEST).write_bytes(content)
                 _take(version, repository, ready, f"{name}.qcow2", progress)
                 progress.beat(f"proving {name}@{number}")
-                proof = _good(prove(ready), signed=signed, bad=place)
+                proof = _good(verify_version(ready), signed=signed, bad=place)
             image = admit(catalogue, ready, latest=latest)
             if proof is not None:
                 record(image.path, proof)
@@ -305,8 +305,8 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _good(proof: Proof, *, signed: bool, bad: Path | None = None) -> Proof:
-    """The proof, if it is one; what does not prove itself goes away."""
+def _good(proof: VerificationResult, *, signed: bool, bad: Path | None = None) -> VerificationResult:
+    """Return the result if it is good; a version that failed is deleted."""
     faults = (require_signature(proof) if signed else proof).faults
     if faults:
         if bad is not None:

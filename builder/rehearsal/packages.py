@@ -92,7 +92,8 @@ def this_host() -> Host:
         raise HostError(
             "the rehearsal medium is built from the packages of a Debian or Ubuntu host on x86_64",
             details=f"this is {release.get('PRETTY_NAME', 'unknown')} on {platform.machine()}",
-            hint="give a real medium with --media FILE",
+            hint="give a real medium with --media FILE, or write a rehearsal medium on such a host: "
+            "builder media rehearsal --output FILE",
         )
     return Host(family, codename)
 
@@ -123,7 +124,7 @@ def resolve(host: Host) -> dict[str, str]:
     if done.status != 0:
         raise HostError(
             "apt cannot resolve the packages of the rehearsal medium",
-            details=done.said,
+            output=done.said,
             hint="apt-get update",
         )
     return {match["name"]: match["version"] for match in _INST.finditer(done.stdout)}

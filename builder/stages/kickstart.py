@@ -1,21 +1,23 @@
-"""The one rule: one recipe gives one kickstart, whatever the medium; a faulty kickstart starts no machine."""
+"""The stage that renders and checks the kickstart.
+
+Invariant: one recipe gives one kickstart, whatever the medium; a faulty kickstart starts no machine.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from builder.diagnosis import evidence
-from builder.errors import RecipeError
-from builder.kickstart import render as kickstart
-from builder.recipe.build_spec import Order
+from builder.errors import Cause, RecipeError, Source
+from builder.kickstart import render as template
+from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
+from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 
-# The serial number of the disk that is installed to; the kickstart names the disk by it.
-DISK_SERIAL = "BUILDER-SYSTEM"
 FILE = "ks.cfg"
 
 
-class AnswersInputs(Inputs):
+class KickstartInputs(Inputs):
     """Everything the kickstart is made of."""
 
     template: str
@@ -25,30 +27,30 @@ class AnswersInputs(Inputs):
     password_mac: str
 
 
-def inputs(order: Order) -> AnswersInputs:
+def inputs(spec: BuildSpec) -> KickstartInputs:
     """Template texts, variables and the password's MAC.
 
     Raises:
         RecipeError: the variables are not those that the template wants.
     """
-    chosen = order.recipe.kickstart
-    kickstart.check_variables(order.templates, chosen.vars)
-    return AnswersInputs(
+    chosen = spec.recipe.kickstart
+    template.check_variables(spec.templates, chosen.vars)
+    return KickstartInputs(
         template=chosen.template,
-        templates=dict(order.templates),
+        templates=dict(spec.templates),
         vars=dict(chosen.vars),
-        disk_serial=DISK_SERIAL,
-        password_mac=order.password_mac,
+        disk_serial=SYSTEM_DISK_SERIAL,
+        password_mac=spec.password_mac,
     )
 
 
-def render(given: AnswersInputs, *, root_crypt: str, token: str) -> str:
+def render(given: KickstartInputs, *, root_crypt: str, token: str) -> str:
     """The kickstart text; `token` is what the installer reports on ttyS1 when it came to its end."""
     own = {"root_crypt": root_crypt, "disk_serial": given.disk_serial, "token": token}
-    return kickstart.render(given.templates, given.template, {**given.vars, **own})
+    return template.render(given.templates, given.template, {**given.vars, **own})
 
 
-def run(job: Job) -> None:
+def run(job: Job[KickstartInputs]) -> None:
     """Render and lint; the file holds the password's hash, so it is readable by its owner only.
 
     Raises:
@@ -56,7 +58,7 @@ def run(job: Job) -> None:
     """
     text = render(job.inputs, root_crypt=job.secrets.root_crypt, token=job.digest)
     evidence.write(job.evidence / evidence.KICKSTART, evidence.masked(text, job.secrets))
-    findings = kickstart.lint(text)
+    findings = template.lint(text)
     for finding in findings:
         if finding.severity == "warning":
             job.progress.note(f"kickstart {finding}")
@@ -66,6 +68,8 @@ def run(job: Job) -> None:
             f"kickstart: {errors[0]}",
             "\n".join(f"{job.inputs.template}, rendered: {error}" for error in errors),
             f"see the rendered text: {job.evidence / 'kickstart.cfg'}",
+            cause=Cause.KICKSTART_ERROR,
+            source=Source.KICKSTART,
         )
     file = job.out / FILE
     file.touch(mode=0o400)
@@ -74,4 +78,4 @@ def run(job: Job) -> None:
     file.chmod(0o400)
 
 
-STAGE = Stage("answers", 1, (), inputs, run, "render and check the kickstart", drop=True)
+STAGE = Stage("kickstart", 1, (), inputs, run, "render and check the kickstart", intermediate=True)

@@ -84,9 +84,9 @@ def _materials(made: Mapping[str, Record], secrets: Secrets) -> list[dict[str, A
         for name, file in sorted(made["fetch"].files.items()):
             if file.sha256:
                 found.append(_material(f"medium/{name}", file.sha256))
-    if "answers" in made:
-        given = kickstart.AnswersInputs.model_validate(made["answers"].inputs)
-        text = kickstart.render(given, root_crypt=secrets.root_crypt, token=made["answers"].digest)
+    if "kickstart" in made:
+        given = kickstart.KickstartInputs.model_validate(made["kickstart"].inputs)
+        text = kickstart.render(given, root_crypt=secrets.root_crypt, token=made["kickstart"].digest)
         # As it is kept in runs/<id>/kickstart.cfg: without what lets somebody in.
         found.append(_material("kickstart.cfg", _sha256(evidence.masked(text, secrets)), masked=True))
         found += [_material(f"kickstarts/{name}", _sha256(text)) for name, text in sorted(given.templates.items())]

@@ -1,4 +1,6 @@
-"""The one rule: the vendor's medium is changed only where it must be to start the installer with our answers.
+"""The stage that makes a medium which starts the installer with the kickstart.
+
+Invariant: the vendor's medium is changed only where it must be.
 
 `remaster` writes a new medium with the kickstart in it. `seed` leaves the vendor's untouched as the first CD: the
 kickstart is on a second one, and the kernel is started directly, so that no boot menu has to be edited.
@@ -11,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from builder.iso import boot_menu, inspect, remaster, seed_cd
+from builder.iso import boot_menu, inspect, seed_cd
+from builder.iso import remaster as iso
 from builder.kickstart import preflight
-from builder.recipe.build_spec import Order
+from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
 from builder.stages import fetch, kernel
-from builder.stages import kickstart as answers
+from builder.stages import kickstart as kickstart_stage
 from builder.vm.domain_xml import DirectKernel
 
 FILE = "install.iso"
@@ -36,7 +39,7 @@ KERNEL_ARGS = (
 )
 
 
-class MediumInputs(Inputs):
+class RemasterInputs(Inputs):
     """How the kickstart reaches the installer, and the machine that it has to fit (sizes in bytes)."""
 
     delivery: Literal["remaster", "seed"]
@@ -54,18 +57,18 @@ class Boot:
     kernel: DirectKernel | None
 
 
-def inputs(order: Order) -> MediumInputs:
+def inputs(spec: BuildSpec) -> RemasterInputs:
     """The delivery and the machine that the recipe chose."""
-    chosen = order.recipe.machine
-    return MediumInputs(
-        delivery=order.recipe.media.delivery,
+    chosen = spec.recipe.machine
+    return RemasterInputs(
+        delivery=spec.recipe.media.delivery,
         memory=chosen.memory,
-        disk_size=order.recipe.disk.size,
+        disk_size=spec.recipe.disk.size,
         firmware=chosen.firmware,
     )
 
 
-def run(job: Job) -> None:
+def run(job: Job[RemasterInputs]) -> None:
     """Compare kickstart, medium and machine; then make what boots straight into the kickstart.
 
     Raises:
@@ -73,15 +76,15 @@ def run(job: Job) -> None:
         MediumError: the vendor's medium has no boot configuration that can be edited, or no kernel.
     """
     vendor = job.needs["fetch"] / fetch.FILE
-    kickstart = (job.needs["answers"] / answers.FILE).read_bytes()
-    given: MediumInputs = job.inputs
+    kickstart = (job.needs["kickstart"] / kickstart_stage.FILE).read_bytes()
+    given = job.inputs
     room = preflight.Room(given.memory, given.disk_size, given.firmware)
     preflight.require(kickstart.decode("utf-8"), vendor, room)
     if given.delivery == "seed":
         _seed(job, vendor, kickstart)
         return
     with job.ledger.spend("copy", vendor.stat().st_size):
-        report = remaster.remaster(
+        report = iso.remaster(
             vendor,
             job.out / FILE,
             kickstart=kickstart,
@@ -100,14 +103,14 @@ def boot(folder: Path) -> Boot:
     return Boot((folder / FILE, folder / SEED), direct)
 
 
-def _seed(job: Job, vendor: Path, kickstart: bytes) -> None:
+def _seed(job: Job[RemasterInputs], vendor: Path, kickstart: bytes) -> None:
     """Second names for what is there already, and one small CD.
 
     The CD holds the password's hash and is for QEMU's user to read, as a remastered medium is; like that one it is
     dropped as soon as the disk is sealed.
     """
     (job.out / FILE).hardlink_to(vendor)
-    with kernel.standing(job) as found:
+    with kernel.finished(job) as found:
         for name in (kernel.KERNEL, kernel.INITRD):
             (job.out / name).hardlink_to(found / name)
     seed_cd.write_iso(job.out / SEED, seed_cd.KICKSTART_LABEL, {"ks.cfg": kickstart}, mode=0o444)
@@ -121,4 +124,6 @@ def _from(label: str) -> str:
     return f"inst.ks=hd:LABEL={boot_menu.label_argument(label)}:/ks.cfg"
 
 
-STAGE = Stage("medium", 3, ("fetch", "answers"), inputs, run, "put the kickstart into the medium", drop=True)
+STAGE = Stage(
+    "remaster", 3, ("fetch", "kickstart"), inputs, run, "put the kickstart into the medium", intermediate=True
+)

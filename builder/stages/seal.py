@@ -1,4 +1,7 @@
-"""The one rule: what is sealed was searched for secrets first, and holds the very bytes that were searched."""
+"""The stage that searches the disk for secrets, compresses it, and proves that the bytes stayed the same.
+
+Invariant: what is sealed was searched for secrets first, and holds the very bytes that were searched.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,8 @@ import json
 from dataclasses import replace
 from typing import Literal
 
-from builder.errors import VerifyError
-from builder.recipe.build_spec import Order
+from builder.errors import Cause, VerifyError
+from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
 from builder.stages import install, secret_scan
 from builder.system.digests import sha256_file
@@ -23,12 +26,12 @@ class SealInputs(Inputs):
     compression: Literal["zstd", "zlib"]
 
 
-def inputs(order: Order) -> SealInputs:
+def inputs(spec: BuildSpec) -> SealInputs:
     """The recipe's compression."""
-    return SealInputs(compression=order.recipe.publish.compression)
+    return SealInputs(compression=spec.recipe.publish.compression)
 
 
-def run(job: Job) -> None:
+def run(job: Job[SealInputs]) -> None:
     """Search the installed disk, store it compressed, and prove that both hold the same bytes.
 
     Raises:
@@ -46,6 +49,7 @@ def run(job: Job) -> None:
             f"the installed disk holds {leaks[0].what}",
             "\n".join(map(str, leaks[:10])),
             "an image must hold no secret: see what the kickstart's %post leaves behind",
+            cause=Cause.SECRET_IN_IMAGE,
         )
     with job.ledger.spend("convert", allocated):
         qemu_img.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
@@ -65,5 +69,5 @@ def run(job: Job) -> None:
     job.progress.note(f"sealed: {sealed.stat().st_size / 1e6:.0f} MB, sha256 {digest[:16]}…")
 
 
-STAGE = Stage("seal", 1, ("install",), inputs, run, "search, compress and seal the disk")
+STAGE = Stage("seal", 1, ("install",), inputs, run, "search, compress and seal the disk", frees_intermediates=True)
 PROVISIONED = replace(STAGE, needs=("provision",))

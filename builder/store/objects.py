@@ -95,8 +95,8 @@ def describe(folder: Path, hashed: bool) -> dict[str, FileRecord]:
     return files
 
 
-def damage(folder: Path, record: Record) -> str | None:
-    """What about the files is not as recorded, by size and time stamp; None when all is."""
+def find_corruption(folder: Path, record: Record) -> str | None:
+    """Return what about the files is not as recorded, by size and time stamp; None when all is."""
     there = {name: facts for name, facts in _walk(folder) if name != RECORD}
     for name in sorted(record.files.keys() | there.keys()):
         change = _change(name, record.files.get(name), there.get(name))
@@ -105,19 +105,19 @@ def damage(folder: Path, record: Record) -> str | None:
     return None
 
 
-def condemn(folder: Path, record: Record) -> list[str]:
-    """Mark the files whose content is not as recorded, by their time stamps, so that `damage` sees them.
+def mark_corrupt(folder: Path, record: Record) -> list[str]:
+    """Mark the files whose content is not as recorded, by their time stamps, so that `find_corruption` sees them.
 
     Returns:
         Their names. A file that was recorded without its digest is not looked at.
     """
-    rotten = []
+    corrupt = []
     for name, facts in record.files.items():
         path = folder / name
         if facts.sha256 is not None and path.is_file() and sha256_file(path) != facts.sha256:
             os.utime(path)
-            rotten.append(name)
-    return rotten
+            corrupt.append(name)
+    return corrupt
 
 
 def flush(folder: Path) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal, TextIO
 
 from pydantic import BaseModel, Field, ValidationError
 
-from builder.errors import BuilderError, HostError, Interrupted, PublishError
+from builder.errors import BuilderError, Diagnosis, HostError, Interrupted, PublishError, Source
 from builder.store.objects import remove
 from builder.store.store import Store
 from builder.system import locks
@@ -46,15 +46,17 @@ FILES = {
     "console.log": "what the installer showed, byte for byte",
     RECORD: "the run's record: steps, digests, seconds",
 }
-# Where to look first, by the source of the line that told the cause; at the screen if nothing stands there.
-_FIRST = {
-    "console": "console.txt",
-    "all signals": "console.txt",
-    "ttyS1": "ttyS1.log",
-    "libvirt": "console.txt",
-    "recipe": "kickstart.cfg",
-    # A copy that did not let root in.
-    "verify": "console.txt",
+# Where to look first, by the source of the line that names the cause. For the others it is the console of the machine
+# that failed, if one did.
+FIRST_LOOK = {
+    Source.CONSOLE: "console.txt",
+    Source.INSTALLER_LOG: "anaconda.log",
+    Source.GUEST_REPORT: "ttyS1.log",
+    Source.QEMU_LOG: "qemu.log",
+    Source.LIBVIRT: "console.txt",
+    Source.WATCHDOG: "console.txt",
+    Source.KICKSTART: "kickstart.cfg",
+    Source.PROVISION_LOG: "provision.log",
 }
 KEEP_RUNS = 50
 KEEP_BYTES = 2 << 30
@@ -213,6 +215,7 @@ def recording(store: Store, folder: Path, run_id: str, pipeline: str, argv: Sequ
     except BaseException as fault:
         record.outcome = "interrupted" if isinstance(fault, (Interrupted, KeyboardInterrupt)) else "failed"
         record.verdict = _verdict(fault) | {"stage": _failed_stage(record)}
+        diagnosis = fault.diagnosis if isinstance(fault, BuilderError) else Diagnosis()
         record.ended = _now()
         # A full disk must not hide what went wrong.
         with contextlib.suppress(HostError):
@@ -220,7 +223,7 @@ def recording(store: Store, folder: Path, run_id: str, pipeline: str, argv: Sequ
                 file.write(json.dumps(record.verdict, indent=2, ensure_ascii=False).encode() + b"\n")
             save(folder, record)
             with replacing(folder / run_id / README, mode=0o600) as file:
-                file.write(_readme(folder / run_id, record).encode())
+                file.write(_readme(folder / run_id, record, diagnosis).encode())
         raise
     else:
         record.outcome, record.ended = "done", _now()
@@ -314,25 +317,28 @@ def _verdict(fault: BaseException) -> dict[str, Any]:
     return BuilderError(f"internal error: {fault!r}", details).as_dict() | {"kind": "bug", "cause": "bug"}
 
 
-def _readme(folder: Path, record: RunRecord) -> str:
-    """What to look at first, for whoever opens the folder."""
+def first_look(folder: Path, diagnosis: Diagnosis) -> str:
+    """Return the name of the file in a run's folder that explains a failure best."""
+    by_default = "console.txt" if diagnosis.role else VERDICT
+    name = FIRST_LOOK.get(diagnosis.source, by_default) if diagnosis.source else by_default
+    # The evidence of a machine of a test has its role in front: `twin-a.console.txt`.
+    wanted = [f"{diagnosis.role}.{name}", name, *(["screenshot.png"] if name == "console.txt" else [])]
+    written = {path.name for path in folder.iterdir() if path.stat().st_size > 1}
+    return next((file for file in wanted if file in written), VERDICT)
+
+
+def _readme(folder: Path, record: RunRecord, diagnosis: Diagnosis) -> str:
+    """Return the text that says what to look at first."""
     verdict = record.verdict or {}
     there = [path.name for path in sorted(folder.iterdir())]
-    told = verdict.get("source", "")
-    name = _FIRST.get(told, told)
-    # What a copy left has its role in front: `twin-a.console.txt`.
-    role = str(verdict.get("brief", "")).partition(":")[0]
-    speaking = [one for one in there if (folder / one).stat().st_size > 1]
-    wanted = (f"{role}.{name}", name, *(("screenshot.png",) if name == "console.txt" else ()))
-    first = next((one for one in wanted if one in speaking), VERDICT)
     where = f" in {verdict['stage']}" if verdict.get("stage") else ""
     lines = [f"Run {record.id} of {record.pipeline} {record.outcome}{where}: exit code {verdict.get('exit_code')}.", ""]
     for name, text in (
         ("error", verdict.get("brief")),
         ("line", verdict.get("line")),
-        ("found in", told),
+        ("found in", verdict.get("source")),
         ("do", verdict.get("hint")),
-        ("look first", first),
+        ("look first", first_look(folder, diagnosis)),
     ):
         if text:
             lines.append(f"  {name + ':':<12}{text}")

@@ -15,15 +15,15 @@ from hashlib import sha256
 from pathlib import Path
 
 from builder.errors import HostError
-from builder.stage import Ledger, Step, canonical
-from builder.store.objects import RECORD, Record, damage, describe, flush, read, recorded, remove
+from builder.stage import Ledger, Reason, ReasonKind, Step, canonical
+from builder.store.objects import RECORD, Record, describe, find_corruption, flush, read, recorded, remove
 from builder.system import locks
 from builder.system.atomic_file import replacing, sync_folder
 from builder.system.digests import DigestCache
 
 __all__ = ["ABSENT", "KEY_BYTES", "RECORD", "Build", "Record", "Store", "kept_mark", "recorded"]
 
-ABSENT = "finished object is not in the store"
+ABSENT = Reason(ReasonKind.DELETED, "finished object is not in the store")
 KEY_BYTES = 32
 
 
@@ -44,7 +44,7 @@ class Build:
         """
         stage, store = self._step.stage, self._store
         with ledger.spend("hash"):
-            files = describe(self.out, hashed=not stage.drop)
+            files = describe(self.out, hashed=not stage.intermediate)
         names = {name: file.sha256 or f"{self._run_id} {file.mtime_ns}" for name, file in files.items()}
         record = Record(
             stage=stage.name,
@@ -133,8 +133,8 @@ class Store:
         """The object's record; None when there is no such object, or its record cannot be read."""
         return read(self.path(digest) / RECORD)
 
-    def fault(self, digest: str, needs: Mapping[str, str]) -> str | None:
-        """Why the object cannot be used; None when it can, `ABSENT` when there is none.
+    def why_stale(self, digest: str, needs: Mapping[str, str]) -> Reason | None:
+        """Return why the object cannot be used; None when it can, `ABSENT` when there is none.
 
         A cheap look: every file with its recorded size and time stamp, and made from what the needed stages hold now.
 
@@ -143,12 +143,12 @@ class Store:
         """
         while (folder := self._inode(digest)) is not None:
             try:
-                found = self._fault(digest, needs)
+                reason = self._why_stale(digest, needs)
             except FileNotFoundError:
                 continue
             # Another run may have put a new object here while we looked: then we saw half of each.
             if self._inode(digest) == folder:
-                return found
+                return reason
         return ABSENT
 
     def _inode(self, digest: str) -> int | None:
@@ -157,16 +157,16 @@ class Store:
         except FileNotFoundError:
             return None
 
-    def _fault(self, digest: str, needs: Mapping[str, str]) -> str | None:
+    def _why_stale(self, digest: str, needs: Mapping[str, str]) -> Reason | None:
         record = self.load(digest)
         if record is None:
-            return f"finished object damaged: {RECORD} cannot be read"
-        change = damage(self.path(digest), record)
+            return Reason(ReasonKind.CORRUPT, f"finished object damaged: {RECORD} cannot be read")
+        change = find_corruption(self.path(digest), record)
         if change is not None:
-            return f"finished object damaged: {change}"
+            return Reason(ReasonKind.CORRUPT, f"finished object damaged: {change}")
         for name, found in _loaded(self, needs):
             if record.made_from.get(name) != found.content:
-                return f"{name} was built anew"
+                return Reason(ReasonKind.CONSEQUENCE, f"{name} was built anew")
         return None
 
     def touch(self, digest: str) -> None:
@@ -181,7 +181,7 @@ class Store:
         run_id: str,
         needs: Mapping[str, str],
         *,
-        fault: Callable[[], str | None],
+        why_stale: Callable[[], Reason | None] | None = None,
         keep: bool = False,
         on_wait: Callable[[str], None] | None = None,
     ) -> Iterator[Build]:
@@ -192,7 +192,8 @@ class Store:
 
         Args:
             needs: digest of each needed stage, by name.
-            fault: looks, with the locks held, why the object has to be built; None when it need not.
+            why_stale: asked, with the locks held, why the object has to be built; None when it need not.
+                Without it, what the store itself sees decides.
             keep: leave the directories in place when the block fails, also when later runs sweep.
             on_wait: called before waiting for a lock, with what its holder says of itself.
         """
@@ -204,7 +205,8 @@ class Store:
             for digest in sorted(needs.values()):
                 stack.enter_context(locks.held(self.lock(digest), shared=True, on_wait=on_wait))
             build = Build(self, step, run_id, needs)
-            if fault() is None:
+            stale = why_stale() if why_stale else self.why_stale(step.digest, needs)
+            if stale is None:
                 self.touch(step.digest)
                 build.found = self.load(step.digest)
                 yield build
@@ -228,7 +230,7 @@ class Store:
     # -- what was built last for a name
 
     def remember(self, name: str, record: Record) -> None:
-        """Record this as the latest object of its stage for the order of this name."""
+        """Record this as the latest object of its stage for this name."""
         self.prepare()
         (self.index / name).mkdir(mode=0o700, exist_ok=True)
         if self.recall(name, record.stage) != record:
@@ -236,7 +238,7 @@ class Store:
                 file.write(record.model_dump_json(indent=2).encode())
 
     def recall(self, name: str, stage: str) -> Record | None:
-        """The latest object of the stage for the order of this name, which may be gone; None when there was none."""
+        """The latest object of the stage for this name, which may be gone; None when there was none."""
         return read(self.index / name / f"{stage}.json")
 
     # -- secrets

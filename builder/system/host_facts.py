@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from builder import settings
-from builder.errors import HostError, KvmError
+from builder.errors import Cause, HostError, KvmError
 from builder.system import process
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -76,17 +76,6 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def missing_programs(programs: Sequence[str]) -> dict[str, str]:
-    """Programs that are not installed, each with the package that brings it."""
-    missing = {}
-    for program in programs:
-        try:
-            process.find(program)
-        except HostError:
-            missing[program] = process.PACKAGES.get(program, program)
-    return missing
-
-
 def oom_kills() -> int:
     """How many processes this host's kernel has killed for their memory since it started (proc(5), vmstat)."""
     lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
@@ -108,6 +97,7 @@ def require_space(directory: Path, needed: int, purpose: str) -> None:
         raise HostError(
             f"{directory} has {free / 2**30:.1f} GiB free, and {purpose} needs {needed / 2**30:.1f} GiB",
             hint="builder gc; builder images prune; or point --artifacts at a larger disk",
+            cause=Cause.DISK_FULL,
         )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -19,38 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import BuilderError, HostError
-
-# Debian package that brings each program, for the hint of a missing one.
-PACKAGES = {
-    "ansible-playbook": "ansible-core",
-    "blkid": "util-linux",
-    "checkisomd5": "isomd5sum",
-    "cp": "coreutils",
-    "depmod": "kmod",
-    "dpkg-deb": "dpkg",
-    "fsck.fat": "dosfstools",
-    "genisoimage": "genisoimage",
-    "gpg": "gnupg",
-    "grub-mkimage": "grub-common",
-    "implantisomd5": "isomd5sum",
-    "isohybrid": "syslinux-utils",
-    "libvirtd": "libvirt-daemon-system",
-    "mcopy": "mtools",
-    "mkfs.vfat": "dosfstools",
-    "mksquashfs": "squashfs-tools",
-    "mmdebstrap": "mmdebstrap",
-    "openssl": "openssl",
-    "ip": "iproute2",
-    "lsblk": "util-linux",
-    "qemu-img": "qemu-utils",
-    "qemu-system-x86_64": "qemu-system-x86",
-    "ssh": "openssh-client",
-    "setpriv": "util-linux",
-    "unshare": "util-linux",
-    "virtlogd": "libvirt-daemon-system",
-    "wipefs": "util-linux",
-    "xorriso": "xorriso",
-}
+from builder.system import packages
 
 
 @dataclass(frozen=True)
@@ -75,11 +43,9 @@ def find(program: str) -> str:
     Raises:
         HostError: it is not installed; the hint names the package.
     """
-    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
-    found = shutil.which(program, path=path)
+    found = packages.find_program(program)
     if found is None:
-        package = PACKAGES.get(program, program)
-        raise HostError(f"{program} is not installed", hint=f"apt-get install {package}")
+        raise HostError(f"{program} is not installed", hint=packages.hint(program))
     return found
 
 
@@ -135,7 +101,9 @@ def run(
     done = Finished(tuple(words), child.returncode, _text(out), _text(err))
     if check and done.status != 0:
         how = f"exit status {done.status}" if done.status > 0 else signal.Signals(-done.status).name
-        raise error(f"{Path(words[0]).name} failed ({how})", details=f"{' '.join(words)}\n{done.said}".strip())
+        raise error(
+            f"{Path(words[0]).name} failed ({how})", f"{' '.join(words)}\n{done.said}".strip(), output=done.said
+        )
     return done
 
 
@@ -154,7 +122,8 @@ def run_through(argv: Sequence[str | Path], stdin: str) -> None:
         # An interrupt goes on its way only when the block is left, and that waits for the child.
         out, _ = child.communicate(stdin.encode())
     if child.returncode != 0:
-        raise HostError(_text(out).strip() or f"{words[0]} failed")
+        output = _text(out).strip()
+        raise HostError(output or f"{words[0]} failed", " ".join(words), output=output)
 
 
 def start_daemon(argv: Sequence[str | Path]) -> int:

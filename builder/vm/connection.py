@@ -23,7 +23,7 @@ import libvirt_qemu  # type: ignore[import-untyped]
 
 from builder import settings
 from builder.errors import HostError, RecipeError
-from builder.system import host_facts
+from builder.system import host_facts, packages
 from builder.system.host_facts import Accel
 from builder.vm import daemon, domain_xml
 from builder.vm.domain_xml import MachineSpec, UserNet
@@ -42,12 +42,6 @@ NOTHING_YET = -2  # what `recv` gives on a non-blocking stream
 # The domain is not there (any more), or no longer runs: what a destroy wants.
 GONE = (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID)
 FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d+)\s+\S+\s+22\b")
-HINTS = (
-    (libvirt.VIR_ERR_AUTH_UNAVAILABLE, "run as root, or leave --connect out to use qemu:///session"),
-    (libvirt.VIR_ERR_AUTH_FAILED, "run as root, join the group libvirt, or use --connect qemu:///session"),
-    (libvirt.VIR_ERR_SYSTEM_ERROR, "is libvirt installed and running? apt-get install libvirt-daemon-system"),
-    (libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "apt-get install qemu-system-x86 ovmf"),
-)
 
 
 @contextmanager
@@ -348,7 +342,7 @@ def _forwarded_port(domain: Any) -> int:
     told = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
     found = FORWARD.search(told)
     if not found:
-        raise HostError("QEMU does not tell the port that leads to the guest", details=told)
+        raise HostError("QEMU does not tell the port that leads to the guest", output=told)
     return int(found[1])
 
 
@@ -395,7 +389,19 @@ def told(brief: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:
-        hint = dict(HINTS).get(error.get_error_code(), "")
-        if "find any firmware" in str(error):
-            hint = "apt-get install ovmf"
-        raise HostError(brief, details=str(error), hint=hint) from error
+        raise HostError(brief, hint=_hint(error), output=str(error)) from error
+
+
+def _hint(error: libvirt.libvirtError) -> str:
+    if "find any firmware" in str(error):
+        return packages.hint("uefi")
+    match error.get_error_code():
+        case libvirt.VIR_ERR_AUTH_UNAVAILABLE:
+            return "run as root, or leave --connect out to use qemu:///session"
+        case libvirt.VIR_ERR_AUTH_FAILED:
+            return "run as root, join the group libvirt, or use --connect qemu:///session"
+        case libvirt.VIR_ERR_SYSTEM_ERROR:
+            return f"is libvirt installed and running? {packages.hint('libvirtd')}"
+        case libvirt.VIR_ERR_CONFIG_UNSUPPORTED:
+            return packages.hint("qemu-system-x86_64", "uefi")
+    return ""

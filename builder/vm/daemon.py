@@ -19,12 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from builder.errors import HostError
-from builder.system import process, retry
+from builder.system import packages, process, retry
 from builder.vm import reaper
 
 IDLE = 120  # seconds without client and machine after which a daemon of ours leaves
 WITHIN = 30  # seconds a daemon may take to open its socket
 SYSTEM = Path("/run/libvirt")
+# systemd's sockets of the one daemon, and of the modular ones that take its place (https://libvirt.org/daemons.html).
+MONOLITHIC = ("libvirtd.socket", "virtlogd.socket")
+MODULAR = ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket", "virtlogd.socket")
 
 
 def ensure(uri: str) -> None:
@@ -44,8 +47,7 @@ def ensure(uri: str) -> None:
         with contextlib.suppress(HostError):
             _start_log_daemon(folder / "virtlogd-sock")
         if not _systemd():
-            sockets = [folder / "libvirt-sock", folder / "virtqemud-sock"]
-            _start_unless_up(sockets, ["libvirtd", "--timeout", str(IDLE)])
+            _start_daemons(folder)
 
 
 def answers(path: Path) -> bool:
@@ -97,16 +99,46 @@ def _systemd() -> bool:
 
 
 def _ensure_system() -> None:
-    # The one daemon of old, or the QEMU daemon of the modular set: whichever answers.
-    main = [SYSTEM / "libvirt-sock", SYSTEM / "virtqemud-sock"]
     if not _systemd():
         _own_kvm_as_udev_does(Path("/dev/kvm"))
         _make_lock_folder(Path("/run/lock"))
         _start_log_daemon(SYSTEM / "virtlogd-sock")
-        _start_unless_up(main, ["libvirtd", "--timeout", str(IDLE)])
-    elif not any(map(answers, main)):
-        monolithic = process.run(["systemctl", "cat", "libvirtd.socket"], check=False).status == 0
-        process.run(["systemctl", "start", "libvirtd.socket" if monolithic else "virtqemud.socket"], timeout=WITHIN)
+        _start_daemons(SYSTEM)
+    elif not any(map(answers, _main(SYSTEM))):
+        process.run(["systemctl", "start", *(sockets() or MONOLITHIC)], timeout=WITHIN)
+
+
+def sockets() -> tuple[str, ...]:
+    """Return systemd's sockets of libvirt, as far as they are installed.
+
+    A host that has both kinds, as RHEL and its kin do, uses the one that it enables by itself.
+    """
+    wanted = dict.fromkeys((*MONOLITHIC, *MODULAR))
+    installed = {name for name in wanted if process.run(["systemctl", "cat", name], check=False).status == 0}
+    kind = MODULAR if MODULAR[0] in installed else MONOLITHIC
+    if kind == MODULAR and MONOLITHIC[0] in installed:
+        asked = process.run(["systemctl", "is-enabled", MODULAR[0]], check=False)
+        kind = MODULAR if asked.stdout.strip() == "enabled" else MONOLITHIC
+    return tuple(name for name in kind if name in installed)
+
+
+def _main(folder: Path) -> list[Path]:
+    """Sockets of the one daemon, and of the QEMU daemon of the modular set: either one will do."""
+    return [folder / "libvirt-sock", folder / "virtqemud-sock"]
+
+
+def _start_daemons(folder: Path) -> None:
+    """Start libvirtd; where only the modular daemons are installed, those of QEMU, networks and pools.
+
+    virtqemud hands on to the other two what a client asks of networks and pools, but starts neither.
+    """
+    if packages.find_program("libvirtd") or not packages.find_program("virtqemud"):
+        _start_unless_up(_main(folder), ["libvirtd", "--timeout", str(IDLE)])
+        return
+    for name in ("virtnetworkd", "virtstoraged"):
+        if packages.find_program(name):
+            _start_unless_up([folder / f"{name}-sock"], [name, "--timeout", str(IDLE)])
+    _start_unless_up(_main(folder), ["virtqemud", "--timeout", str(IDLE)])
 
 
 def _own_kvm_as_udev_does(device: Path) -> None:

@@ -23,6 +23,9 @@ MAX_PHYS_BITS = 46
 # Modules of memory that can be plugged in while a machine runs; each leaves an entry in the guest's tables.
 MEMORY_SLOTS = 8
 
+# Serial number of the system disk: a kickstart names the disk that it installs to by it, so images depend on it.
+SYSTEM_DISK_SERIAL = "BUILDER-SYSTEM"
+
 Format = Literal["raw", "qcow2"]
 Reboot = Literal["destroy", "restart"]
 
@@ -92,6 +95,9 @@ class BridgeNet:
     name: str
 
 
+Network = UserNet | LibvirtNet | BridgeNet
+
+
 @dataclass(frozen=True)
 class MachineSpec:
     """Everything that decides a machine.
@@ -144,7 +150,7 @@ class MachineSpec:
     console_log: Path | None = None
     serial1: Path | None = None
     channels: Mapping[str, Path] = field(default_factory=dict)
-    network: UserNet | LibvirtNet | BridgeNet = UserNet()
+    network: Network = UserNet()
     on_reboot: Reboot = "destroy"
     keepsake: Mapping[str, str] | None = None
 

@@ -209,7 +209,7 @@ class Domains:
                 self._connection.lookupByName(name).snapshotCreateXML(ET.tostring(wanted, encoding="unicode"), 0)
         except HostError as fault:
             # A running machine with UEFI cannot be kept inside its disk: its variables are in a file of their own.
-            if "pflash" not in fault.details:
+            if "pflash" not in fault.output:
                 raise
             raise HostError(fault.brief, fault.details, f"switch it off first: builder vm stop {name}") from fault
 

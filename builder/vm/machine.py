@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Condition, Lock
 from typing import Literal, Protocol, get_args
 
-from builder.errors import HostError
+from builder.errors import Cause, HostError, Source
 from builder.system import retry
 from builder.vm import screen
 from builder.vm.domain_xml import MachineSpec
@@ -51,11 +51,13 @@ class Ending:
             still, because its disk cannot be written or read); `time limit`; `watch`.
         seconds: since the waiting began.
         reason: one line for people; for `watch`, what the watcher said.
+        cause: why, where libvirt names it (`disk`).
     """
 
     how: How
     seconds: float
     reason: str
+    cause: Cause | None = None
 
 
 class Handle(Protocol):
@@ -261,6 +263,11 @@ class Machine:
         """
         return self._handle.screenshot(path)
 
+    def keep_screenshot(self, path: Path) -> None:
+        """Write what the screen shows, if the machine still runs."""
+        with contextlib.suppress(HostError):
+            self.screenshot(path)
+
     def address(self) -> str | None:
         """The guest's IPv4 address as libvirt knows it: by its own DHCP lease, or from an agent in the guest."""
         return self._handle.address()
@@ -321,6 +328,8 @@ class Machine:
         return HostError(
             f"the connection to libvirt was lost while {self.spec.name} was running",
             hint="look why libvirtd ended (journalctl -u libvirtd, dmesg), then run again",
+            cause=Cause.LIBVIRT_GONE,
+            source=Source.LIBVIRT,
         )
 
     def _standing(self, start: float) -> Ending | None:
@@ -328,8 +337,9 @@ class Machine:
         if stuck is None:
             return None
         # QEMU's own word for a full disk is the name of the error; for all others it says nothing more.
-        why = os.strerror(errno.ENOSPC) if stuck == "enospc" else os.strerror(errno.EIO)
-        return Ending("disk", time.monotonic() - start, f"the machine stands still, because of its disk: {why}")
+        number, cause = (errno.ENOSPC, Cause.DISK_FULL) if stuck == "enospc" else (errno.EIO, Cause.DISK_ERROR)
+        reason = f"the machine stands still, because of its disk: {os.strerror(number)}"
+        return Ending("disk", time.monotonic() - start, reason, cause)
 
     def _ended(self, start: float) -> Ending:
         how, lost = self._hear(AFTERMATH, lambda how, lost: how is not None or lost)

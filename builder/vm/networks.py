@@ -17,6 +17,7 @@ import libvirt
 
 from builder.errors import HostError
 from builder.vm import daemon
+from builder.vm.domain_xml import BridgeNet, LibvirtNet, Network, UserNet
 
 # The NAT network of `builder host prepare --nat`, and the one that libvirt's packages bring.
 OWN, OTHER = "builder", "default"
@@ -57,6 +58,18 @@ class Inventory:
 def version() -> str:
     """Version of libvirt on this host; no daemon has to run."""
     return _version(libvirt.getVersion())
+
+
+def emulator(uri: str) -> str:
+    """Return the path of the QEMU that libvirt starts for x86_64: RHEL and its kin keep it in no directory of PATH.
+
+    Raises:
+        HostError: libvirt does not answer, or knows no such QEMU.
+    """
+    daemon.ensure(uri)
+    with _told(f"libvirt has no QEMU for x86_64 at {uri}"), _open(uri) as connection:
+        described = ET.fromstring(connection.getDomainCapabilities(None, "x86_64", None, None, 0))
+    return described.findtext("path", "")
 
 
 def inventory(uri: str) -> Inventory:
@@ -141,6 +154,33 @@ def nat_network(uri: str) -> str:
     daemon.ensure(uri)
     with _told(f"libvirt does not answer at {uri}"), _open(uri) as connection:
         return OWN if OWN in {network.name() for network in connection.listAllNetworks(0)} else OTHER
+
+
+def network_of(mode: str, name: str | None, uri: str) -> Network:
+    """Return the network that a recipe's network.mode and network.name mean on this host.
+
+    Raises:
+        HostError: an ordinary user's libvirt has neither networks nor bridges; or this host has no such network.
+    """
+    if mode == "user":
+        return UserNet()
+    if uri.endswith("/session"):
+        raise HostError(
+            f"network.mode: {mode} needs qemu:///system, not {uri}",
+            hint="run as root, use --connect qemu:///system, or --set network.mode=user",
+        )
+    if mode == "bridge":
+        bridge = name or "br0"
+        if not Path(f"/sys/class/net/{bridge}/bridge").is_dir():
+            raise HostError(f"this host has no bridge {bridge}", hint=f"builder host prepare --bridge {bridge}")
+        return BridgeNet(bridge)
+    wanted = name or nat_network(uri)
+    network = next((known for known in inventory(uri).networks if known.name == wanted), None)
+    if network is None:
+        raise HostError(f"libvirt has no network {wanted}", hint="builder host prepare --nat 192.168.150.0/24")
+    if not network.active:
+        raise HostError(f"libvirt's network {wanted} is not running", hint=f"virsh net-start {wanted}")
+    return LibvirtNet(wanted)
 
 
 def reserve(uri: str, network: str, mac: str, name: str, wanted: str | None, taken: Collection[str] = ()) -> str | None:
@@ -268,4 +308,4 @@ def _told(brief: str) -> Iterator[None]:
     try:
         yield
     except libvirt.libvirtError as error:
-        raise HostError(brief, details=str(error)) from error
+        raise HostError(brief, output=str(error)) from error

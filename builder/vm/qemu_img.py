@@ -138,7 +138,7 @@ def check(path: Path, *, error: type[BuilderError] = HostError) -> None:
     done = process.run(["qemu-img", "check", "-q", "--output=json", path], check=False)
     # qemu-img(1): 63 means the format has no check (raw).
     if done.status not in (0, 63):
-        raise error(f"{path} is damaged", details=done.said, hint="it must be made again: builder run --rebuild seal")
+        raise error(f"{path} is damaged", output=done.said, hint="it must be made again: builder run --rebuild seal")
 
 
 def same(
@@ -157,7 +157,7 @@ def same(
     done = process.run(words, check=False, heard=_percent(tell) if tell else None)
     # qemu-img(1): 0 the same, 1 different, more is an error.
     if done.status > 1:
-        raise HostError("qemu-img cannot compare", details=done.said)
+        raise HostError("qemu-img cannot compare", output=done.said)
     return done.status == 0
 
 

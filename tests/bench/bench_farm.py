@@ -76,7 +76,7 @@ def build(number: int, stages: Mapping[str, float]) -> Build:
 def prepare(folder: Path) -> tuple[str, ...]:
     """An image that all builds end with, and what they say; the words that start one."""
     (folder / "disk").write_bytes(bytes(1 << 20))
-    stages = ("fetch", "answers", "medium", "install", "seal", "verify", "publish")
+    stages = ("fetch", "kickstart", "remaster", "install", "seal", "verify", "publish")
     image = images.publish(
         folder / "images",
         "simulated",
@@ -87,7 +87,7 @@ def prepare(folder: Path) -> tuple[str, ...]:
     run = folder / "runs" / "simulated"
     run.mkdir(parents=True)
     (run / "events.jsonl").write_text("{}\n" * 1000)
-    rows = [{"stage": stage, "action": "run", "reason": "first run"} for stage in stages]
+    rows = [{"stage": stage, "action": "run", "reason": "first run", "reason_kind": "first run"} for stage in stages]
     planned = {"event": "planned", "at": 0, "name": "simulated", "run": "simulated", "stages": rows}
     (folder / "planned").write_text(json.dumps(planned) + "\n")
     whole = {"name": "simulated", "folder": str(run), "image": {"version": image.version}, "built": list(stages)}

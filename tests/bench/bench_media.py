@@ -13,12 +13,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from builder.iso import inspect, remaster
 from builder.iso.media_checksum import Implant
 from builder.kickstart import preflight
 from builder.pipeline import media_library
-from builder.settings import Settings
+from builder.settings import BuildOptions, HostOptions, Paths
 from builder.stage import Job, Ledger
 from builder.stages import kickstart
 from builder.stages import remaster as medium_stage
@@ -132,25 +133,27 @@ def seeded(medium: Path, output: Path) -> None:
         run(["rm", "-rf", job.out])
 
 
-def _job(medium: Path, output: Path) -> Job:
+def _job(medium: Path, output: Path) -> Job[Any]:
     """A job of the medium stage on a store beside the medium, where the medium was taken in."""
     store = Store(medium.parent / ".store")
     known, _ = media_library.add(medium, store)
-    answers_folder = medium.parent / "answers"
-    answers_folder.mkdir(exist_ok=True)
-    (answers_folder / kickstart.FILE).write_text(KICKSTART)
-    out = store.temporary("bench", "medium")
+    kickstart_folder = medium.parent / "kickstart"
+    kickstart_folder.mkdir(exist_ok=True)
+    (kickstart_folder / kickstart.FILE).write_text(KICKSTART)
+    out = store.temporary("bench", "remaster")
     out.mkdir()
     return Job(
         run_id="bench",
         digest="d" * 64,
-        inputs=medium_stage.MediumInputs(delivery="seed", memory=2 << 30, disk_size=8 << 30, firmware="bios"),
-        needs={"fetch": known.path.parent, "answers": answers_folder},
-        digests={"fetch": known.path.parent.name, "answers": "a" * 64},
+        inputs=medium_stage.RemasterInputs(delivery="seed", memory=2 << 30, disk_size=8 << 30, firmware="bios"),
+        needs={"fetch": known.path.parent, "kickstart": kickstart_folder},
+        digests={"fetch": known.path.parent.name, "kickstart": "a" * 64},
         out=out,
         scratch=out,
         evidence=out,
-        settings=Settings(medium.parent, (), ()),
+        paths=Paths(medium.parent, (), ()),
+        host=HostOptions(),
+        build=BuildOptions(),
         secrets=Secrets(store, "bench"),
         progress=Silent(),
         ledger=Ledger(),

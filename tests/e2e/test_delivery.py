@@ -41,7 +41,7 @@ def test_a_verified_image(person: Person, rehearsal_iso: Path, firmware: str, de
     # Neither what holds the hash nor the variables of a firmware is left.
     store = person.folder / "delivered" / ".store"
     left = {json.loads((path / "stage.json").read_text())["stage"] for path in (store / "objects").iterdir()}
-    assert not left & {"answers", "medium", "install"}
+    assert not left & {"kickstart", "remaster", "install"}
     assert ("kernel" in left) or delivery == "remaster"
     assert list((store / "tmp").iterdir()) == []
     if (firmware, delivery) == ("uefi", "seed"):

@@ -16,7 +16,7 @@ from builder.errors import VerifyError
 from builder.guest import ssh
 from builder.guest.seed import Identity, files
 from builder.iso import seed_cd
-from builder.settings import Settings
+from builder.settings import BuildOptions, HostOptions, Paths, Settings
 from builder.stage import Job, Ledger
 from builder.stages import install, seal, verify
 from builder.store.secrets import Secrets
@@ -25,7 +25,7 @@ from builder.system import retry
 from builder.system.digests import sha256_file
 from builder.vm import qemu_img
 from builder.vm.connection import Hypervisor, connect
-from builder.vm.domain_xml import Disk, Layer, MachineSpec
+from builder.vm.domain_xml import SYSTEM_DISK_SERIAL, Disk, Layer, MachineSpec
 from builder.vm.log_follower import LogFollower
 from tests.conftest import Silent
 from tests.e2e.conftest import Person
@@ -66,7 +66,7 @@ def alter(place: Path, hypervisor: Hypervisor, golden: Any) -> Alter:
             mac="52:54:00:" + ":".join(f"{byte:02x}" for byte in own.bytes[:3]),
             console_log=place / f"{name}.ttyS0",
             vcpus=2,
-            disks=(Disk(overlay, "qcow2", "BUILDER-SYSTEM", backing=(Layer(base, "qcow2"),)),),
+            disks=(Disk(overlay, "qcow2", SYSTEM_DISK_SERIAL, backing=(Layer(base, "qcow2"),)),),
             cdroms=(cd,),
             serial1=place / f"{name}.ttyS1",
         )
@@ -90,10 +90,10 @@ def alter(place: Path, hypervisor: Hypervisor, golden: Any) -> Alter:
 
 
 @pytest.fixture
-def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job]:
+def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job[Any]]:
     """A job of the verify or seal stage on a given disk."""
 
-    def make(kind: str, name: str, needs: dict[str, Path], inputs: Any, secrets: Secrets | None = None) -> Job:
+    def make(kind: str, name: str, needs: dict[str, Path], inputs: Any, secrets: Secrets | None = None) -> Job[Any]:
         work = place / f"{name}-{kind}"
         folders = {part: work / part for part in ("out", "scratch", "evidence")}
         for folder in folders.values():
@@ -108,7 +108,9 @@ def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job]:
             out=folders["out"],
             scratch=folders["scratch"],
             evidence=folders["evidence"],
-            settings=Settings(person.folder / "artifacts", (), (), accel="tcg"),
+            paths=Paths(person.folder / "artifacts", (), ()),
+            host=HostOptions(accel="tcg"),
+            build=BuildOptions(),
             secrets=secrets or Secrets(store, "centos7-minimal"),
             progress=Silent(),
             ledger=Ledger(),

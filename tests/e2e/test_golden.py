@@ -19,7 +19,7 @@ from builder.vm import qemu_img
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(1500)]
-STAGES = ["answers", "fetch", "medium", "install", "seal", "verify", "publish"]
+STAGES = ["kickstart", "fetch", "remaster", "install", "seal", "verify", "publish"]
 NAME = "centos7-minimal-rehearsal"
 
 
@@ -73,7 +73,7 @@ def test_bill_of_materials_and_provenance_are_beside_the_image(person: Person, g
     assert {"kickstart.cfg", "recipes/centos7-minimal"} <= materials.keys()
     (proof,) = person.json("images", "verify", NAME)
     assert proof["good"]
-    assert [line.split(" (")[0] for line in proof["unproven"]] == [f"{images.PROVENANCE}: nobody signed it"]
+    assert [line.split(" (")[0] for line in proof["skipped"]] == [f"{images.PROVENANCE}: nobody signed it"]
 
 
 def test_what_holds_the_hash_is_gone_once_it_is_sealed(person: Person, golden: Any) -> None:
@@ -94,7 +94,7 @@ def test_a_changed_variable_is_named_and_the_medium_reused(person: Person, golde
     rows = {row["stage"]: row for row in person.json("plan", "centos7-minimal", *changed)["stages"]}
     assert rows["fetch"]["action"] == "reuse"
     assert {name for name, row in rows.items() if row["action"] == "run"} == set(STAGES) - {"fetch"}
-    assert "timezone" in rows["answers"]["reason"]
+    assert "timezone" in rows["kickstart"]["reason"]
 
 
 def test_an_image_over_its_budget_fails_and_the_published_one_stands(person: Person, golden: Any) -> None:

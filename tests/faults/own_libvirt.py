@@ -13,6 +13,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from builder.errors import BuilderError
 from builder.stage import Inputs, Job, Stage
@@ -28,7 +29,7 @@ SAID = "Installing kernel"
 HANGING = SectorOrder({"ttys0": f"{SAID} (120/301)\r\n", "end": "hang"})
 
 
-def _sealed(job: Job) -> None:
+def _sealed(job: Job[Any]) -> None:
     image = job.out / seal.FILE
     raw = disk_image(job.scratch / "raw", boot_sector(ttys0=f"{SAID} is long past\r\n".encode(), end="hang"))
     qemu_img.convert(raw, "raw", image, "qcow2")

@@ -57,9 +57,9 @@ def attempt(port: int, key: Any, fingerprint: str, within: float = WITHIN) -> st
         ssh.connect(port, key, [fingerprint], within=within, error=VerifyError),
     ):
         pass
-    named = classify.name(caught.value)
-    assert named.proof.line
-    return named.proof.cause
+    named = classify.diagnose(caught.value)
+    assert named.diagnosis.line
+    return named.diagnosis.cause or ""
 
 
 @pytest.fixture(scope="module")

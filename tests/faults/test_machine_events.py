@@ -49,9 +49,9 @@ def test_killed_qemu(number: signal.Signals, line: str, machines: Machines, faul
 
         machines.watcher = Acting(kill, "Installing kernel")
         fault, folder = machines.fails(HANGING)
-        row.judged(fault.proof.cause)
-        assert fault.proof.cause == "QEMU killed"
-        assert line in fault.proof.line
+        row.judged(fault.diagnosis.cause)
+        assert fault.diagnosis.cause == "QEMU killed"
+        assert line in fault.diagnosis.line
         assert "Installing kernel" in fault.details
         assert verdict_of(folder)["source"] == "qemu.log"
         machines.run(GOOD)
@@ -68,18 +68,18 @@ def test_destroyed_machine(machines: Machines, fault_row: FaultRow) -> None:
 
         machines.watcher = Acting(destroy, "Installing kernel")
         fault, _folder = machines.fails(HANGING)
-        row.judged(fault.proof.cause)
-        assert fault.proof.cause == "machine ended"
+        row.judged(fault.diagnosis.cause)
+        assert fault.diagnosis.cause == "machine ended"
         machines.run(GOOD)
 
 
 def test_silent_guest(machines: Machines, fault_row: FaultRow) -> None:
     with fault_row("the guest falls silent (limit 2 s)", kind="stall", place=machines.place) as row:
         fault, folder = machines.fails(HANGING, quiet=0.5)
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert fault.proof.cause == "stalled"
-        assert "the last line was: Installing kernel (120/301)" in fault.proof.line
-        assert re.search(r"quiet for 2 s, since \d\d:\d\d:\d\d UTC;", fault.proof.line)
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert fault.diagnosis.cause == "stalled"
+        assert "the last line was: Installing kernel (120/301)" in fault.diagnosis.line
+        assert re.search(r"quiet for 2 s, since \d\d:\d\d:\d\d UTC;", fault.diagnosis.line)
         assert (folder / "screenshot.png").exists()
         machines.run(GOOD)
 
@@ -88,14 +88,14 @@ def test_a_guest_that_only_reads_its_disk_is_alive(machines: Machines) -> None:
     """One quiet signal is no stall: here console and log are quiet, but the drive is read all the time."""
     order = SectorOrder({"ttys0": "checking\r\n", "end": "read"}, disk_size=MIB)
     fault, _folder = machines.fails(order, quiet=0.25, install=1.25)
-    assert fault.proof.cause == "time limit"
+    assert fault.diagnosis.cause == "time limit"
 
 
 def test_time_limit(machines: Machines, fault_row: FaultRow) -> None:
     with fault_row("the install takes too long (limit 2 s)", kind="stall", place=machines.place) as row:
         fault, folder = machines.fails(HANGING, install=0.5)
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert fault.proof.cause == "time limit"
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert fault.diagnosis.cause == "time limit"
         machines.run(GOOD)
 
 
@@ -133,8 +133,8 @@ def test_host_disk_full_in_install(machines: Machines, fault_row: FaultRow) -> N
         machines.watcher = filling = Filling(small)
         order = SectorOrder({"ttys0": "writing\r\n", "end": "write"}, disk_size=8 * MIB)
         fault, folder = machines.fails(order)
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert (fault.proof.cause, fault.proof.source) == ("disk full", "libvirt")
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert (fault.diagnosis.cause, fault.diagnosis.source) == ("disk full", "libvirt")
         assert verdict_of(folder)["hint"].startswith("builder gc")
         filling.filler.unlink()
         machines.watcher = Watcher()
@@ -188,7 +188,7 @@ def test_broken_disk(end: Literal["hang", "write"], what: str, machines: Machine
         with host.boot(spec, machines.place / "console") as machine:
             row.now()
             ending = machine.wait_off(30, lambda _: None)
-            row.judged(of_ending(ending, {}, "").cause.name)
+            row.judged(of_ending(ending, {}, "").cause)
         assert row.verdict == "disk error"
         machines.run(GOOD)
 
@@ -219,8 +219,8 @@ def test_ten_mebibytes_of_console(machines: Machines, fault_row: FaultRow) -> No
     with fault_row("10 MiB on the console, then the proof", place=machines.place) as row:
         order = SectorOrder({"flood": [TTYS0, lines], "ttys0": "\r\nPane is dead\r\n", "end": "hang"})
         fault, folder = machines.fails(order)
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert fault.proof.cause == "installer ended"
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert fault.diagnosis.cause == "installer ended"
         said = flood_lines(lines) + b"\r\nPane is dead\r\n"
         assert first_loss((folder / "console.log").read_bytes(), said) is None
         machines.run(GOOD)
@@ -231,8 +231,8 @@ def test_endless_console(machines: Machines, fault_row: FaultRow, monkeypatch: p
     monkeypatch.setattr(watchdog, "FLOOD", 1 << 16)
     with fault_row("the guest writes without end", place=machines.place) as row:
         fault, folder = machines.fails(SectorOrder({"flood": [TTYS0, 1 << 30]}))
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert (fault.proof.cause, fault.proof.source) == ("console flood", "console")
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert (fault.diagnosis.cause, fault.diagnosis.source) == ("console flood", "console")
         machines.run(GOOD)
 
 
@@ -312,6 +312,6 @@ def test_libvirt_that_does_not_answer(machines: Machines, fault_row: FaultRow) -
     with fault_row("libvirt does not answer", place=machines.place) as row:
         away = Machines(machines.place, f"qemu:///system?socket={machines.place}/libvirt-sock")
         fault, _folder = away.fails(GOOD)
-        row.judged(fault.proof.cause)
-        assert (fault.proof.cause, fault.proof.transient) == ("libvirt gone", True)
+        row.judged(fault.diagnosis.cause)
+        assert (fault.diagnosis.cause, fault.diagnosis.transient) == ("libvirt gone", True)
         machines.run(GOOD)

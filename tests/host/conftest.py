@@ -20,7 +20,7 @@ from builder.system import locks, retry
 
 World = tuple["Cell", "Cell"]
 # Installing them would start services, and one of them takes over the network.
-UNPACKED = ("network-manager", "nftables", "openssh-server", "virtinst")
+UNPACKED = ("network-manager", "nftables", "openssh-server")
 SOURCE = Path(__file__).parents[2]
 SHARE = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SCREENS = """\

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import RecipeError
-from builder.host import check, check_libvirt, check_network, check_storage, config, distro, prepare, sshd
+from builder.host import check, check_libvirt, check_network, check_storage, config, sshd
 from builder.host.finding import Row
 from tests.host.conftest import Cell
 
@@ -59,6 +59,7 @@ def test_without_programs_no_build_can_run(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert rows["libvirt"]["state"] == "fail"
     assert "libvirt-daemon-system" in rows["libvirt"]["mend"]
+    assert rows["programs"]["found"] == "missing: fsck.fat (dosfstools)"
 
 
 def test_nobody_cannot_pass_a_closed_directory(tmp_path: Path) -> None:
@@ -84,22 +85,6 @@ def test_a_daemon_that_hangs_is_a_finding(tmp_path: Path) -> None:
 
 def test_a_refusal_is_a_finding() -> None:
     assert isinstance(check_libvirt.ask("qemu+unix:///system?socket=/nonexistent"), Exception)
-
-
-def test_package_names_by_manager() -> None:
-    wanted = ["qemu-img", "mcopy", "qemu-img"]
-    assert distro.install_line(distro.System("d", "apt", True), wanted).endswith(" qemu-utils mtools")
-    assert distro.install_line(distro.System("r", "dnf", True), wanted) == "dnf install -y qemu-img mtools"
-
-
-def test_every_package_has_a_name_for_both_managers() -> None:
-    wanted = (*prepare.WANTED, "virt-manager", "semanage")
-    debian = distro.packages(distro.System("d", "apt", True), wanted)
-    known = subprocess.run(["apt-cache", "show", "--no-all-versions", *debian], capture_output=True, text=True)
-    assert [name for name in debian if f"Package: {name}\n" not in known.stdout] == []
-    redhat = distro.packages(distro.System("r", "dnf", True), wanted)
-    # The names of the course, and of RHEL 9.
-    assert set(redhat) >= {"qemu-kvm", "qemu-img", "libvirt", "libvirt-client", "virt-install", "virt-manager"}
 
 
 def test_an_ordinary_user_is_told_to_ask_for_root(tmp_path: Path) -> None:
@@ -154,21 +139,6 @@ def test_traps_of_the_firewall(equipped: tuple[Cell, Cell]) -> None:
     assert row("forwarding")["state"] == "warn"
     host.run("sh", "-c", row("forwarding")["mend"])
     assert row("forwarding")["state"] == "ok"
-
-
-def test_selinux_gets_a_rule_for_each_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    enforce = tmp_path / "enforce"
-    monkeypatch.setattr(check_storage, "ENFORCE", enforce)
-    wish = prepare.PrepareOptions(tmp_path / "iso", tmp_path / "store")
-    assert list(prepare.labels(wish)) == []
-    enforce.write_text("1")
-    shown = [step.details[0] for step in prepare.labels(wish)]
-    assert shown[2:] == [
-        f"$ semanage fcontext -a -t virt_image_t '{tmp_path}/store(/.*)?'",
-        f"$ restorecon -R {tmp_path}/store",
-    ]
-    assert check_storage.labelled("system_u:object_r:virt_image_t:s0")
-    assert not check_storage.labelled("unconfined_u:object_r:default_t:s0")
 
 
 def test_commands_are_never_broken() -> None:

@@ -13,6 +13,7 @@ import pytest
 from builder.host import distro, prepare
 from builder.host.journal import Journal
 from builder.host.undo import restore
+from builder.vm import daemon
 from tests.host.conftest import World
 
 
@@ -133,13 +134,14 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
 
     assert {"apt": first("apt"), "dnf": first("dnf")} == names
     # Both installed: RHEL 8 enables the one, RHEL 9 the many.
-    for name in names.values():
+    for name in (*daemon.MONOLITHIC, *daemon.MODULAR):
         (there / name).touch()
     assert first("dnf") == "libvirtd.socket"
     (folder / "virtqemud.socket").touch()
     assert first("dnf") == "virtnetworkd.socket"
     (folder / "virtqemud.socket").unlink()
-    (there / "virtqemud.socket").unlink()
+    for name in set(daemon.MODULAR) - set(daemon.MONOLITHIC):
+        (there / name).unlink()
 
     planned = steps()
     assert [step.details[0] for step in planned] == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -12,15 +13,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from builder.images import proofs
+from builder.images import verifications
 from builder.nightly.builds import Build
 from builder.nightly.record import Result
 from builder.nightly.scheduler import spread
 from builder.system import retry
 from tests.nightly.conftest import Place, verdicts
+from tests.rewording import MARK
 
 
 def test_one_failure_stops_no_other_build_and_decides_the_exit_code(place: Place) -> None:
@@ -57,7 +60,7 @@ def test_one_failure_stops_no_other_build_and_decides_the_exit_code(place: Place
     assert torn["exit_code"] == 2
     assert "torn.yaml" in torn["fault"]["details"]
     latest = place.artifacts / "images" / "alpha" / night["results"][0]["image"]["version"]
-    assert [proof.good for proof in proofs(latest)] == [True]
+    assert [proof.good for proof in verifications(latest)] == [True]
     assert sum(line.endswith("alpha ") for line in place.diary()) == 1
 
 
@@ -259,3 +262,26 @@ def test_a_matrix_that_makes_no_sense_is_that_recipe_s_failure(place: Place, mor
     faults = [result["fault"] for result in night["results"] if result["fault"]]
     assert len(faults) == 1
     assert told in faults[0]["details"]
+
+
+def test_other_words_change_no_verdict_of_a_night(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One night with builder's texts as they are, and one with all of them rewritten."""
+    other = Place(tmp_path_factory.mktemp("reworded"), {"REWORDED": "1"})
+    place.recipe("alpha")
+    place.recipe("broken", behave="fail")
+    (place.folder / "pipelines" / "torn.yaml").write_text("name: torn\nmedia: 3\n")
+    shutil.copytree(place.folder, other.folder, dirs_exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        plain, reworded = pool.map(lambda place: place.night(code=10)["results"], (place, other))
+    assert [result["verdict"] for result in plain] == ["published", "failed", "failed"]
+    assert list(map(result_facts, plain)) == list(map(result_facts, reworded))
+    assert [result["fault"]["brief"].startswith(MARK) for result in reworded[1:]] == [True, True]
+
+
+def result_facts(result: dict[str, Any]) -> tuple[object, ...]:
+    """What a program sees of a build; of the reason that it names, which stage's it is."""
+    fault = result["fault"] or {}
+    first = next((stage["stage"] for stage in result["stages"] if stage["reason"] == result["why"]), None)
+    kinds = [(stage["stage"], stage["action"], stage["reason_kind"], stage["failed"]) for stage in result["stages"]]
+    keys = (fault.get("kind"), fault.get("exit_code"), fault.get("stage"))
+    return result["verdict"], result["exit_code"], keys, first, kinds, result["evidence"], result["picture"]

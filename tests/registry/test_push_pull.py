@@ -99,9 +99,9 @@ def test_pulled_into_an_empty_store_it_is_the_same_and_proved(
     assert files(done.image.path) == files(image.path)
     assert all(path.stat().st_mode & 0o222 == 0 for path in done.image.path.iterdir())
     assert not list((catalogue / ".pulling").iterdir())
-    assert [proof.good for proof in images.proofs(done.image.path)] == [True]
-    assert "toy.qcow2: sha256 as published" in done.proof.proved
-    assert images.prove(done.image.path).good
+    assert [proof.good for proof in images.verifications(done.image.path)] == [True]
+    assert "toy.qcow2: sha256 as published" in done.proof.passed
+    assert images.verify_version(done.image.path).good
     again = pulled(catalogue, registry.address(f"@{digest}"))
     assert (again.image, again.proof) == (done.image, None)
 

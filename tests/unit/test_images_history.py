@@ -136,22 +136,22 @@ def test_a_proof_finds_each_fault_and_is_kept(tmp_path: Path) -> None:
     (tmp_path / "proof").write_text("{}")
     sources = {"toy.qcow2": tmp_path / "disk", "notes": tmp_path / "proof"}
     image = images.publish(tmp_path / "images", "toy", sources, {})
-    assert images.prove(image.path).good
+    assert images.verify_version(image.path).good
     for name, text in {"toy.qcow2": "d1sk", "notes": "longer", "added": ""}.items():
         (image.path / name).unlink(missing_ok=True)
         (image.path / name).write_text(text)
     sums = image.path / images.SUMS
     sums.chmod(0o644)
     sums.write_text(sums.read_text().replace("notes", "other"))
-    faults = images.prove(image.path).faults
+    faults = images.verify_version(image.path).faults
     assert [line.partition(":")[0] for line in faults] == ["notes", "toy.qcow2", "added", "SHA256SUMS"]
-    assert [proof.good for proof in images.proofs(image.path)] == [True, False]
+    assert [proof.good for proof in images.verifications(image.path)] == [True, False]
     journal = tmp_path / "images" / "toy" / ".verified" / f"{image.version}.jsonl"
     journal.write_text(journal.read_text() + '{"torn')
-    images.prove(image.path)
-    assert len(images.proofs(image.path)) == 3
+    images.verify_version(image.path)
+    assert len(images.verifications(image.path)) == 3
     (image.path / images.MANIFEST).unlink()
-    assert images.prove(image.path).faults == ("manifest.json: No such file or directory",)
+    assert images.verify_version(image.path).faults == ("manifest.json: No such file or directory",)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def test_an_edited_manifest_is_found(tmp_path: Path, old: str, new: str, fault: 
     proof.write_text(json.dumps(verified))
     sources = {"toy.qcow2": disk, "verify.json": proof}
     image = images.publish(tmp_path / "images", "toy", sources, {"run": "one", "verified": verified})
-    assert images.prove(image.path).good
+    assert images.verify_version(image.path).good
     manifest = image.path / images.MANIFEST
     manifest.chmod(0o644)
     text = manifest.read_text()
     assert old in text
     manifest.write_text(text.replace(old, new, 1))
     (path,) = images.versions(tmp_path / "images", [f"toy@{image.version}"])
-    assert any(line.startswith(fault) for line in images.prove(path).faults)
+    assert any(line.startswith(fault) for line in images.verify_version(path).faults)
 
 
 def facts(**changes: Any) -> dict[str, Any]:

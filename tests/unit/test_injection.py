@@ -120,7 +120,7 @@ def rendered(**given: object) -> list[str]:
     """Lines of our own kickstart with these values."""
     values = {"hostname": "h", "keyboard": "us", "lang": "C", "packages": [], "timezone": "UTC"} | given
     texts = kickstart.collect("centos7-minimal.ks.j2", [ROOT / "kickstarts"])
-    inputs = answers.AnswersInputs(
+    inputs = answers.KickstartInputs(
         template="centos7-minimal.ks.j2", templates=texts, vars=values, disk_serial="S", password_mac=""
     )
     return answers.render(inputs, root_crypt="$6$x$y", token="0" * 64).splitlines()

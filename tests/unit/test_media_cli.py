@@ -232,3 +232,14 @@ def test_inject_refuses(builder: Run, medium: Path, ks: Path, text: str, output:
     done = builder("media", "inject", "medium.iso", "--kickstart", "ks.cfg", "--output", output)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_rehearsal_medium_replaces_no_file(builder: Run, medium: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (["--output", "medium.iso"], "--output medium.iso exists already"),
+        (["--output", ".", "--force"], "--output . exists already"),
+        (["--output", "missing/new.iso"], "there is no folder missing"),
+    ):
+        done = builder("media", "rehearsal", *words)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "artifacts").exists()

@@ -62,7 +62,7 @@ def test_a_signed_image_is_proved(builder: Builder, published: Callable[..., Pat
     assert builder("keys", "create").returncode == 0
     published()
     proof = verified(builder)
-    assert (proof["good"], proof["unproven"], proof["signers"]) == (True, [], ["default"])
+    assert (proof["good"], proof["skipped"], proof["signers"]) == (True, [], ["default"])
     told = builder("images", "verify", "toy", "--signed").stdout.splitlines()
     assert told[0].endswith(": good, signed by default")
     assert told[1:] == [
@@ -82,7 +82,7 @@ def test_what_cannot_be_proved_is_said(builder: Builder, published: Callable[...
     published()
     proof = verified(builder)
     assert proof["good"]
-    assert [line.split(" (")[0] for line in proof["unproven"]] == [f"{images.PROVENANCE}: nobody signed it"]
+    assert [line.split(" (")[0] for line in proof["skipped"]] == [f"{images.PROVENANCE}: nobody signed it"]
     refused = builder("images", "verify", "toy", "--signed")
     assert (refused.returncode, "no key that you trust vouches for it" in refused.stderr) == (6, True)
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_proved_is_said(builder: Builder, published: Callable[...
     published(b"another disk")
     (signing / "default.pub").rename(tmp_path / "friend.pub")
     (signing / "default.key").unlink()
-    (line,) = verified(builder)["unproven"]
+    (line,) = verified(builder)["skipped"]
     assert "whom you do not trust" in line
     assert builder("keys", "trust", "friend.pub").returncode == 0
     assert verified(builder)["signers"] == ["friend"]

@@ -23,8 +23,8 @@ def test_the_hosts_own_copy_is_taken_by_its_name_and_content(tmp_path: Path) -> 
     settings = Settings(tmp_path / "artifacts", search_path("pipelines"), search_path("kickstarts"))
 
     def chosen(recipe: Recipe, settings: Settings) -> tuple[str | None, Path | None]:
-        order, found, _ = resolve(recipe, None, Store(settings.store), settings, peek=True)
-        return order.medium.sha256, found.medium_file
+        resolved = resolve(recipe, None, Store(settings.store), settings, peek=True)
+        return resolved.spec.medium.sha256, resolved.build.medium.file
 
     recipe = known.model_copy(update={"media": Media(sources=(other, own))})
     assert chosen(recipe, settings) == (other.sha256, None)

@@ -24,8 +24,8 @@ WIDTH, HEIGHT = 96, 24
 # Stages that only prepare share a colour; a stage that is not listed has the last one.
 COLOURS = {
     "fetch": 0,
-    "answers": 0,
-    "medium": 0,
+    "kickstart": 0,
+    "remaster": 0,
     "kernel": 0,
     "install": 1,
     "seal": 2,

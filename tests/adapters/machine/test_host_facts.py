@@ -72,10 +72,6 @@ def test_physical_address_bits(cpuinfo: Path) -> None:
     assert host_facts.phys_bits(cpuinfo) == 0
 
 
-def test_missing_programs_name_their_package() -> None:
-    assert host_facts.missing_programs(["sh", "no-such-program"]) == {"no-such-program": "no-such-program"}
-
-
 def test_space_that_is_missing_is_told(tmp_path: Path) -> None:
     host_facts.require_space(tmp_path, 1, "nothing")
     with pytest.raises(HostError, match=r"the disk needs 1048576\.0 GiB"):

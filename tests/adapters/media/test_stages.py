@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builder.errors import MediumError, RecipeError
 from builder.iso import inspect
 from builder.pipeline import media_library
-from builder.settings import Settings
+from builder.settings import BuildOptions, HostOptions, MediumSource, Paths
 from builder.stage import Inputs, Job, Ledger
 from builder.stages import fetch, kernel, kickstart, remaster
 from builder.store.secrets import Secrets
@@ -28,9 +29,9 @@ from tests.adapters.media.server import answer, serving
 from tests.conftest import Silent
 
 KICKSTART = "cdrom\nclearpart --all\nreqpart\npart / --size=2048 --grow\npoweroff\n"
-SEED = remaster.MediumInputs(delivery="seed", memory=2 << 30, disk_size=8 << 30, firmware="bios")
+SEED = remaster.RemasterInputs(delivery="seed", memory=2 << 30, disk_size=8 << 30, firmware="bios")
 
-MakeJob = Callable[..., Job]
+MakeJob = Callable[..., Job[Any]]
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def make_job(tmp_path: Path, store: Store) -> MakeJob:
     """A job with empty directories; `needs` are finished ones, by name."""
     count = 0
 
-    def make(inputs: Inputs, needs: dict[str, Path], **settings: object) -> Job:
+    def make(inputs: Inputs, needs: dict[str, Path], source: MediumSource | None = None) -> Job[Any]:
         nonlocal count
         count += 1
         folders = [store.tmp / f"job{count}-{kind}" for kind in ("out", "scratch")]
@@ -67,7 +68,9 @@ def make_job(tmp_path: Path, store: Store) -> MakeJob:
             out=folders[0],
             scratch=folders[1],
             evidence=tmp_path,
-            settings=replace(Settings(tmp_path, (), ()), **settings),  # type: ignore[arg-type]
+            paths=Paths(tmp_path, (), ()),
+            host=HostOptions(),
+            build=BuildOptions(source or MediumSource()),
             secrets=Secrets(store, "test"),
             progress=Silent(),
             ledger=Ledger(),
@@ -80,10 +83,10 @@ def make_job(tmp_path: Path, store: Store) -> MakeJob:
 def needs(tmp_path: Path, store: Store, vendors: Path) -> dict[str, Path]:
     """A medium that was taken in, and a rendered kickstart."""
     known, _ = media_library.add(vendors, store)
-    folder = tmp_path / "answers"
+    folder = tmp_path / "kickstart"
     folder.mkdir()
     (folder / kickstart.FILE).write_text(KICKSTART)
-    return {"fetch": known.path.parent, "answers": folder}
+    return {"fetch": known.path.parent, "kickstart": folder}
 
 
 def kernels(store: Store) -> list[Path]:
@@ -187,7 +190,7 @@ def test_a_medium_that_two_want_at_once_is_fetched_once(make_job: MakeJob, vendo
         return signer
 
     with serving(give) as site, ThreadPoolExecutor(2) as pool:
-        jobs = {name: make_job(SEED, {}, medium_urls=(site.url,)) for name in "AB"}
+        jobs = {name: make_job(SEED, {}, MediumSource(None, (site.url,))) for name in "AB"}
         assert sorted(pool.map(one, "AB")) == ["A", "B"]
     assert asked.count("/medium.iso") == 1
     first, second = (jobs[name].out / fetch.FILE for name in "AB")
@@ -198,7 +201,7 @@ def test_a_file_is_taken_in_as_it_is(make_job: MakeJob, store: Store, vendors: P
     known, how = media_library.add(vendors, store)
     assert how in ("reflink", "hard link")
     assert media_library.add(vendors, store) == (known, "there already")
-    job = make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=None), {}, medium_file=vendors)
+    job = make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=None), {}, MediumSource(vendors))
     fetch.run(job)
     assert not (job.out / fetch.FILE).samefile(vendors)
     assert (job.out / fetch.FACTS).read_bytes() == known.path.with_name(fetch.FACTS).read_bytes()
@@ -209,7 +212,7 @@ def test_a_damaged_rehearsal_medium_is_refused(make_job: MakeJob, store: Store, 
     path = tmp_path / "rehearsal.iso"
     shutil.copyfile(press(vendor.Shape(application=f"{inspect.REHEARSAL_MARK} 1")), path)
     known, _ = media_library.add(path, store)
-    fetch.run(make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=known.sha256), {}, medium_file=path))
+    fetch.run(make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=known.sha256), {}, MediumSource(path)))
     damaged = tmp_path / "damaged.iso"
     shutil.copyfile(path, damaged)
     with damaged.open("r+b") as file:
@@ -218,6 +221,6 @@ def test_a_damaged_rehearsal_medium_is_refused(make_job: MakeJob, store: Store, 
     with pytest.raises(MediumError, match=r"damaged\.iso is damaged"):
         media_library.add(damaged, store)
     found = sha256_file(damaged)
-    job = make_job(fetch.FetchInputs(sha256=found, rehearsal=found), {}, medium_file=damaged)
+    job = make_job(fetch.FetchInputs(sha256=found, rehearsal=found), {}, MediumSource(damaged))
     with pytest.raises(MediumError, match=r"damaged\.iso is damaged"):
         fetch.run(job)
