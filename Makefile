@@ -17,6 +17,7 @@ run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media $(MEDIA)
 
 test: check
+	$(BIN)/pytest -q -n 2 -m process tests/unit
 	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging
 	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
 
@@ -25,7 +26,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2 tests/unit
+	$(BIN)/pytest -q -n 2 -m "not process" tests/unit
 
 e2e: $(READY)
 	$(BIN)/pytest -m "e2e or slow" tests

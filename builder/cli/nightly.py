@@ -7,20 +7,27 @@ import platform
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import typer.core
 
 from builder import __version__
-from builder.cli import registry
-from builder.cli.choices import Media, local
-from builder.cli.output import document, lines
-from builder.cli.registry import AllowRehearsal, Push
-from builder.cli.run import Accelerator, Connect, PasswordFile, RequireKvm
-from builder.cli.state import Json, State, short
+from builder.cli.options import (
+    Accelerator,
+    AllowRehearsal,
+    Connect,
+    Json,
+    Media,
+    PasswordFile,
+    Push,
+    RequireKvm,
+    require_local_uri,
+)
+from builder.cli.output import display_path, print_json, print_lines
+from builder.cli.state import State
 from builder.errors import HostError, Interrupted, RecipeError
 from builder.nightly import ENVIRONMENT
+from builder.registry import transfer
 
 if TYPE_CHECKING:
     from builder.nightly.builds import Build
@@ -56,27 +63,6 @@ TlsFile = Annotated[Path | None, typer.Option(metavar="FILE", help="For the sche
 
 
 RUN = "run"
-
-
-class _RunUnlessNamed(typer.core.TyperGroup):
-    """`nightly` alone is `nightly run`: pipelines and options may follow at once."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        named = args[:1] in ([name] for name in (*self.commands, *ctx.help_option_names))
-        return super().parse_args(ctx, args if named else [RUN, *args])
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    group = typer.Typer(cls=_RunUnlessNamed, rich_markup_mode=None)
-    group.command(RUN)(nightly)
-    group.command("install-timer")(install_timer)
-    app.add_typer(
-        group,
-        name="nightly",
-        help="Build what needs it, prove the rest again, write a report.\n\n"
-        "`nightly PIPELINE --jobs 2` is short for `nightly run PIPELINE --jobs 2`.",
-    )
 
 
 def nightly(
@@ -117,7 +103,7 @@ def nightly(
     reports = settings.artifacts / "reports"
     earlier = record.nights(reports)
     with aborts_notified(notifier, platform.node(), teller.note):
-        options = _options(media, accel, local(connect), root_password_file, require_kvm=require_kvm)
+        options = _options(media, accel, require_local_uri(connect), root_password_file, require_kvm=require_kvm)
         pushing = _pushing(push, media, allow_rehearsal=allow_rehearsal)
         builds = matrix.builds(pipelines or (), settings.recipes, rehearsal=media == "rehearsal")
         began, start = datetime.now(UTC), time.monotonic()
@@ -135,9 +121,9 @@ def nightly(
     night = _published(night, earlier, folder, notifier, metrics, teller)
     retention.prune(reports, retention.Policy(daily=keep_daily, weekly=keep_weekly, monthly=keep_monthly))
     if as_json:
-        document({**night.model_dump(mode="json"), "report": str(folder)})
+        print_json({**night.model_dump(mode="json"), "report": str(folder)})
     else:
-        lines(_as_lines(night, folder))
+        print_lines(_as_lines(night, folder))
     if night.exit_code:
         raise typer.Exit(night.exit_code)
 
@@ -175,9 +161,9 @@ def install_timer(
     user, linger = ("", "") if os.geteuid() == 0 else ("--user ", " && loginctl enable-linger")
     then = f"systemctl {user}daemon-reload && systemctl {user}enable --now {timer.TIMER}{linger}"
     if as_json:
-        document({"units": [str(path) for path in written], "then": then})
+        print_json({"units": [str(path) for path in written], "then": then})
     else:
-        lines([*(f"written  {path}" for path in written), f"then     {then}"])
+        print_lines([*(f"written  {path}" for path in written), f"then     {then}"])
 
 
 def _notifier(ctx: typer.Context, given: list[str] | None, metrics: Path | None, teller: Teller) -> Notifier:
@@ -270,9 +256,10 @@ def _pushing(address: str | None, media: str | None, *, allow_rehearsal: bool) -
     """Where images go, and the words for it; what cannot be is refused before the night begins."""
     if address and media == "rehearsal" and not allow_rehearsal:
         raise RecipeError("rehearsals are not pushed", hint="if that is what you want: --allow-rehearsal")
-    if registry.target(address, "any", allow_rehearsal=True) is None:
+    if address is None:
         return ()
-    return (str(address), *(["--allow-rehearsal"] if allow_rehearsal else []))
+    transfer.destination(address, "any", allow_rehearsal=True)
+    return (address, *(["--allow-rehearsal"] if allow_rehearsal else []))
 
 
 def _options(
@@ -322,5 +309,5 @@ def _as_lines(night: Night, folder: Path) -> list[str]:
         "",
         headline(night),
         f"took     {console.time_text(night.seconds)}",
-        f"report   {short(folder)}/index.html",
+        f"report   {display_path(folder)}/index.html",
     ]

@@ -40,7 +40,7 @@ CAUSES = {
     Cause.NO_MARKER: CauseText("the guest powered itself off, but never reported success",
         "the end of %post was not reached"),
     Cause.FOREIGN_MARKER: CauseText("the guest powered itself off, but reported another kickstart's token",
-        "the medium holds another kickstart than this run's: run again with --fresh remaster"),
+        "the medium holds another kickstart than this run's: run again with --rebuild remaster"),
     # -- the installer
     Cause.PACKAGES: CauseText("the packages could not be installed",
         "see anaconda.log: a broken medium, or packages that exclude each other"),

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import platformdirs
+
 from builder.errors import RecipeError
 
 NAME = "settings.toml"
@@ -51,15 +53,11 @@ class NotifySettings:
 
 def host_file() -> Path:
     """The file for all users of this host."""
-    import platformdirs
-
     return platformdirs.site_config_path("builder") / NAME
 
 
 def user_file() -> Path:
     """The user's own file."""
-    import platformdirs
-
     return platformdirs.user_config_path("builder") / NAME
 
 
