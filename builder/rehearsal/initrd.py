@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.adapters.process import run
 from builder.errors import HostError
+from builder.system.process import run
 
 HERE = Path(__file__).parent
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from builder.adapters.atomic_file import replacing
-from builder.adapters.process import find, run
 from builder.errors import HostError
 from builder.rehearsal import initrd, iso, packages, tree
 from builder.stage import Progress
+from builder.system.atomic_file import replacing
+from builder.system.process import find, run
 
 APPLICATION_ID = iso.APPLICATION_ID
 LIMIT = 200 << 20  # bytes; what a CI cache takes without complaint

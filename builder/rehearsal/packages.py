@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.adapters.process import run
 from builder.errors import HostError
+from builder.system.process import run
 
 # Installed in the target (and so in the installer, which runs from the same file system).
 TARGET = (
@@ -94,7 +94,8 @@ def this_host() -> Host:
         raise HostError(
             "the rehearsal medium is built from the packages of a Debian or Ubuntu host on x86_64",
             details=f"this is {release.get('PRETTY_NAME', 'unknown')} on {platform.machine()}",
-            hint="give a real medium with --media FILE",
+            hint="give a real medium with --media FILE, or write a rehearsal medium on such a host: "
+            "builder media rehearsal --output FILE",
         )
     return Host(family, codename)
 
@@ -125,7 +126,7 @@ def resolve(host: Host) -> dict[str, str]:
     if done.status != 0:
         raise HostError(
             "apt cannot resolve the packages of the rehearsal medium",
-            details=done.said,
+            output=done.said,
             hint="apt-get update",
         )
     return {match["name"]: match["version"] for match in _INST.finditer(done.stdout)}

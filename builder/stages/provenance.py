@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import builder
-from builder.objects import Record
+from builder.diagnosis import evidence
 from builder.stage import Secrets
-from builder.stages import answers, evidence
+from builder.stages import kickstart
+from builder.store.objects import Record
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -83,9 +84,9 @@ def _materials(made: Mapping[str, Record], secrets: Secrets) -> list[dict[str, A
         for name, file in sorted(made["fetch"].files.items()):
             if file.sha256:
                 found.append(_material(f"medium/{name}", file.sha256))
-    if "answers" in made:
-        given = answers.AnswersInputs.model_validate(made["answers"].inputs)
-        text = answers.render(given, root_crypt=secrets.root_crypt, token=made["answers"].digest)
+    if "kickstart" in made:
+        given = kickstart.KickstartInputs.model_validate(made["kickstart"].inputs)
+        text = kickstart.render(given, root_crypt=secrets.root_crypt, token=made["kickstart"].digest)
         # As it is kept in runs/<id>/kickstart.cfg: without what lets somebody in.
         found.append(_material("kickstart.cfg", _sha256(evidence.masked(text, secrets)), masked=True))
         found += [_material(f"kickstarts/{name}", _sha256(text)) for name, text in sorted(given.templates.items())]

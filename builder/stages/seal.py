@@ -1,4 +1,7 @@
-"""The one rule: what is sealed was searched for secrets first, and holds the very bytes that were searched."""
+"""The stage that searches the disk for secrets, compresses it, and proves that the bytes stayed the same.
+
+Invariant: what is sealed was searched for secrets first, and holds the very bytes that were searched.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,12 @@ import json
 from dataclasses import replace
 from typing import Literal
 
-from builder.adapters import disk, secret_scan
-from builder.errors import VerifyError
-from builder.hashing import sha256_file
-from builder.order import Order
+from builder.errors import Cause, VerifyError
+from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
-from builder.stages import install
+from builder.stages import install, secret_scan
+from builder.system.digests import sha256_file
+from builder.vm import qemu_img
 
 FILE = "disk.qcow2"
 FACTS = "seal.json"
@@ -23,12 +26,12 @@ class SealInputs(Inputs):
     compression: Literal["zstd", "zlib"]
 
 
-def inputs(order: Order) -> SealInputs:
+def inputs(spec: BuildSpec) -> SealInputs:
     """The recipe's compression."""
-    return SealInputs(compression=order.recipe.publish.compression)
+    return SealInputs(compression=spec.recipe.publish.compression)
 
 
-def run(job: Job) -> None:
+def run(job: Job[SealInputs]) -> None:
     """Search the installed disk, store it compressed, and prove that both hold the same bytes.
 
     Raises:
@@ -46,18 +49,19 @@ def run(job: Job) -> None:
             f"the installed disk holds {leaks[0].what}",
             "\n".join(map(str, leaks[:10])),
             "an image must hold no secret: see what the kickstart's %post leaves behind",
+            cause=Cause.SECRET_IN_IMAGE,
         )
     with job.ledger.spend("convert", allocated):
-        disk.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
-        disk.check(sealed)
-        if not disk.same(raw, "raw", sealed, "qcow2"):
+        qemu_img.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
+        qemu_img.check(sealed)
+        if not qemu_img.same(raw, "raw", sealed, "qcow2"):
             raise VerifyError("the sealed disk does not hold the bytes of the installed one", str(sealed))
     with job.ledger.spend("hash", sealed.stat().st_size):
         digest = sha256_file(sealed)
     facts = {
         "sha256": digest,
         "size": sealed.stat().st_size,
-        "virtual_size": disk.info(sealed).virtual_size,
+        "virtual_size": qemu_img.info(sealed).virtual_size,
         "format": "qcow2",
         "compression": job.inputs.compression,
     }
@@ -65,5 +69,5 @@ def run(job: Job) -> None:
     job.progress.note(f"sealed: {sealed.stat().st_size / 1e6:.0f} MB, sha256 {digest[:16]}…")
 
 
-STAGE = Stage("seal", 1, ("install",), inputs, run, "search, compress and seal the disk")
+STAGE = Stage("seal", 1, ("install",), inputs, run, "search, compress and seal the disk", frees_intermediates=True)
 PROVISIONED = replace(STAGE, needs=("provision",))

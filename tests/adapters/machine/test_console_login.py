@@ -13,9 +13,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from builder.adapters import console_login
-from builder.adapters.console_login import log_in
 from builder.errors import VerifyError
+from builder.guest import console as console_login
+from builder.guest.console import log_in
 from tests.fakes import getty
 
 PASSWORD = "hunter2 $'\"%s"
