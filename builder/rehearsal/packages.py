@@ -36,6 +36,7 @@ TARGET = (
     "less",
     "locales",
     "login",
+    "mount",
     "openssh-client",
     "openssh-server",
     "parted",
