@@ -54,15 +54,16 @@ class Group:
 
 
 REBUILD = {"--fresh": "--rebuild"}
+KEEP = {"--keep-daily": "--keep", "--keep-weekly": "--keep", "--keep-monthly": "--keep"}
 
 COMMANDS: Mapping[str, Command | Group] = {
     "run": Command("run:run", "Build the golden image of a pipeline, verify it and publish it.", REBUILD),
     "plan": Command("run:plan", "Show what a run would do, and why; change nothing.", REBUILD),
     "nightly": Group(
-        "Build what needs it, prove the rest again, write a report.\n\n"
+        "Build what changed, verify the rest again, write a report.\n\n"
         "`nightly PIPELINE --jobs 2` is short for `nightly run PIPELINE --jobs 2`.",
         {
-            "run": Command("nightly:nightly", "Build what needs it, prove the rest again, write a report."),
+            "run": Command("nightly:run", "Build what changed, verify the rest again, write a report.", KEEP),
             "install-timer": Command(
                 "nightly:install_timer", "Write a systemd timer that starts `builder nightly` here."
             ),

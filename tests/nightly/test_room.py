@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from builder import recipe
-from builder.nightly.capacity import Room, room
+from builder.nightly.capacity import Capacity, host_capacity
 from builder.recipe import Recipe
 
 GIB = 1 << 30
@@ -26,7 +26,7 @@ def many() -> list[Recipe]:
 def cores() -> int:
     count = len(os.sched_getaffinity(0))
     if count < 2:
-        pytest.skip("one core bounds everything")
+        pytest.skip("one core limits everything")
     return count
 
 
@@ -36,31 +36,33 @@ def with_memory(folder: Path, size: int) -> Path:
     return path
 
 
-def test_cores_bound_what_nobody_asked_for(many: list[Recipe], cores: int, tmp_path: Path) -> None:
-    assert room(many, None, tmp_path, with_memory(tmp_path, 1000 * GIB)) == Room(cores // 2, "cores")
+def test_cores_limit_the_number_without_jobs(many: list[Recipe], cores: int, tmp_path: Path) -> None:
+    assert host_capacity(many, None, tmp_path, with_memory(tmp_path, 1000 * GIB)) == Capacity(cores // 2, "cores")
 
 
-def test_who_asks_may_share_processors_but_not_cores(many: list[Recipe], cores: int, tmp_path: Path) -> None:
+def test_jobs_may_share_processors_but_not_cores(many: list[Recipe], cores: int, tmp_path: Path) -> None:
     plenty = with_memory(tmp_path, 1000 * GIB)
-    assert room(many, cores, tmp_path, plenty).jobs == cores
-    assert room(many, 1, tmp_path, plenty) == Room(1, "--jobs")
-    assert room(many, 99, tmp_path, plenty) == Room(cores, "cores")
+    assert host_capacity(many, cores, tmp_path, plenty).jobs == cores
+    assert host_capacity(many, 1, tmp_path, plenty) == Capacity(1, "--jobs")
+    assert host_capacity(many, 99, tmp_path, plenty) == Capacity(cores, "cores")
 
 
 def test_memory_holds_both_copies_of_each_build(many: list[Recipe], cores: int, tmp_path: Path) -> None:
     # 2.5 GiB a build: two copies of 1 GiB, and what builder and QEMU need beside them.
-    assert room(many, 2, tmp_path, with_memory(tmp_path, 5 * GIB)).jobs == 2
-    assert room(many, 2, tmp_path, with_memory(tmp_path, 5 * GIB - 1024)) == Room(1, "memory")
-    # One is always tried: it says itself what is missing.
-    assert room(many, 2, tmp_path, with_memory(tmp_path, 0)) == Room(1, "memory")
+    assert host_capacity(many, 2, tmp_path, with_memory(tmp_path, 5 * GIB)).jobs == 2
+    assert host_capacity(many, 2, tmp_path, with_memory(tmp_path, 5 * GIB - 1024)) == Capacity(1, "memory")
+    # One always runs: it reports itself what is missing.
+    assert host_capacity(many, 2, tmp_path, with_memory(tmp_path, 0)) == Capacity(1, "memory")
 
 
-def test_a_full_disk_bounds(many: list[Recipe], cores: int, tmp_path: Path) -> None:
+def test_a_full_disk_limits_the_number(many: list[Recipe], cores: int, tmp_path: Path) -> None:
     large = many[0].model_copy(
         update={"disk": many[0].disk.model_copy(update={"size": shutil.disk_usage(tmp_path).total})}
     )
-    assert room([large] * 9, 2, tmp_path, with_memory(tmp_path, 1000 * GIB)) == Room(1, "disk")
+    assert host_capacity([large] * 9, 2, tmp_path, with_memory(tmp_path, 1000 * GIB)) == Capacity(1, "disk")
 
 
 def test_no_more_than_there_is_to_do(many: list[Recipe], cores: int, tmp_path: Path) -> None:
-    assert room(many[:1], 2, tmp_path / "not" / "there", with_memory(tmp_path, 1000 * GIB)) == Room(1, "builds")
+    assert host_capacity(many[:1], 2, tmp_path / "not" / "there", with_memory(tmp_path, 1000 * GIB)) == Capacity(
+        1, "builds"
+    )
