@@ -59,9 +59,9 @@ def render(nightly: NightlyRun, earlier: Sequence[NightlyRun], catalogue: Path) 
     def gauge(name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, labels, namespace="builder", registry=registry)
 
-    gauge("night_end_timestamp_seconds", "When the last nightly run ended").set(_seconds(nightly.ended))
-    gauge("night_duration_seconds", "How long the last nightly run took").set(nightly.seconds)
-    gauge("night_exit_code", "Exit code of the last nightly run; 0: every image is good").set(nightly.exit_code)
+    gauge("nightly_end_timestamp_seconds", "When the last nightly run ended").set(_seconds(nightly.ended))
+    gauge("nightly_duration_seconds", "How long the last nightly run took").set(nightly.seconds)
+    gauge("nightly_exit_code", "Exit code of the last nightly run; 0: every image is good").set(nightly.exit_code)
     success = gauge(
         "image_last_success_timestamp_seconds", "When the image was last built or verified; 0: never", "image"
     )

@@ -59,8 +59,8 @@ def test_a_night_in_numbers(tmp_path: Path) -> None:
     night = bad_night(tmp_path)
     night.results[0].stages.append(StageTime(stage="fetch", action="reuse"))
     found = samples(metrics.render(night, [], tmp_path / "images"))
-    assert found["builder_night_end_timestamp_seconds",] == STARTED + 240
-    assert found["builder_night_exit_code",] == 5
+    assert found["builder_nightly_end_timestamp_seconds",] == STARTED + 240
+    assert found["builder_nightly_exit_code",] == 5
     assert found["builder_image_last_success_timestamp_seconds", "image=alpha"] == STARTED + 90
     assert found["builder_image_size_bytes", "image=alpha"] == 2 << 30
     assert found["builder_stage_duration_seconds", "image=alpha", "stage=install"] == 60
