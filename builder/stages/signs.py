@@ -117,6 +117,8 @@ _CAUSES = (
           "another machine answers there, or the guest made its keys again after it told them"),
     Cause("console refuses root", "the console refuses root's password",
           "rootpw in the kickstart, or an expired or locked account"),
+    Cause("no login program", "the login prompt starts again in place of asking for a password",
+          "agetty cannot run /bin/login: is it in the image? (package login on Debian, util-linux on EL)"),
     # -- the image
     Cause("no identity", "a copy did not take its identity",
           "did it boot, and did its first-boot unit run? See its console"),
@@ -256,6 +258,8 @@ SIGNS = (
     _sign("host", "no banner", "BUILDER guest.py", r"connected, but no SSH banner.{0,60}"),
     _sign("host", "no TCP", "BUILDER guest.py", r"no TCP connection .{0,60}"),
     _sign("host", "console refuses root", "BUILDER console_login.py", r"the console refuses root's password"),
+    _sign("host", "no login program", "BUILDER console_login.py",
+          r"the console's login prompt starts again in place of asking for a password"),
     _sign("host", "no DHCP", "BUILDER twin.py", r"the address of \S+ did not become known"),
     _sign("host", "missing package", "BUILDER preflight.py", r"line \d+: package \S+ is not on the medium"),
     _sign("host", "missing group", "BUILDER preflight.py", r"line \d+: (?:group|environment) \S+ is not on the medium"),

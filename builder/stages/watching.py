@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from builder.adapters.machine import Machine
-from builder.adapters.screen import cleaned, last_line
+from builder.adapters.screen import ESCAPES, cleaned, last_line
 from builder.stages.machines import keep_picture
 from builder.stages.signs import CAUSES
 from builder.stages.verdict import Verdict, judge
@@ -21,7 +20,6 @@ SCREENS = 64 * 1024
 # Bytes of one log: an installer writes a few MiB, and the run's folder must not fill the disk.
 FLOOD = 256 << 20
 PICTURE_EVERY = 15.0
-ESCAPES = re.compile(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>78])")
 
 
 class Watch:
