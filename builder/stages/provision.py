@@ -7,11 +7,13 @@ out stands alone again, and goes through the same search, sealing and proof as a
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +21,7 @@ from builder import images
 from builder.adapters import ansible, disk, guest, host_facts, hypervisor, provisions
 from builder.adapters.guest import GuestSession
 from builder.adapters.screen import last_line
+from builder.adapters.secret_scan import Fingerprint
 from builder.errors import BuilderError, HostError, InstallError, UnreachableError
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
@@ -27,6 +30,8 @@ from builder.stages.machines import keep_picture, stretched
 from builder.stages.twin import Base, Twin, boot_twin, entered, require_well
 
 FILE = install.FILE
+# How `seal` recognises the private key of this run on the disk.
+RUN_KEY = "run_key.json"
 ROLE = "provision"
 FOLDER = "/var/tmp/builder-provision"
 SCRIPT = Path(__file__).with_name("generalise.sh")
@@ -122,7 +127,9 @@ def _below(job: Job) -> Iterator[Base]:
 def _boot_and_provision(job: Job, base: Base) -> None:
     secret = job.scratch / "key"
     secret.touch(mode=0o600)
-    secret.write_bytes(guest.make_private_key())
+    private = guest.make_private_key()
+    secret.write_bytes(private)
+    (job.out / RUN_KEY).write_text(json.dumps(asdict(Fingerprint.of(private.strip()))) + "\n", encoding="utf-8")
     key = guest.load_key(secret)
     with (
         job.ledger.spend("guest"),
@@ -232,5 +239,5 @@ def _told(fault: BuilderError) -> BuilderError:
     return InstallError(re.sub(r"^(provision: )?", "provision: ", fault.brief), fault.details, fault.hint)
 
 
-STAGE = Stage("provision", 1, ("install",), inputs, run, "provision the installed system", drop=True)
-ON_BASE = Stage("provision", 1, (), inputs, run, "provision a published image", drop=True)
+STAGE = Stage("provision", 2, ("install",), inputs, run, "provision the installed system", drop=True)
+ON_BASE = Stage("provision", 2, (), inputs, run, "provision a published image", drop=True)

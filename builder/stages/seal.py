@@ -1,20 +1,27 @@
-"""The one rule: what is sealed was searched for secrets first, and holds the very bytes that were searched."""
+"""Search the installed disk for secrets, compress it and seal it.
+
+Invariant: what is sealed holds the very bytes that were searched. Private keys are only noted: `verify` finds out whose
+files they are in, where the file system is open.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Literal
 
 from builder.adapters import disk, secret_scan
+from builder.adapters.secret_scan import Fingerprint, FoundKey
 from builder.errors import VerifyError
 from builder.hashing import sha256_file
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
-from builder.stages import install
+from builder.stages import install, provision
 
 FILE = "disk.qcow2"
 FACTS = "seal.json"
+KEYS = "private_keys.json"
 
 
 class SealInputs(Inputs):
@@ -32,7 +39,7 @@ def run(job: Job) -> None:
     """Search the installed disk, store it compressed, and prove that both hold the same bytes.
 
     Raises:
-        VerifyError: a secret or a private key is on the disk; nothing is sealed.
+        VerifyError: a secret is on the disk that no file may hold; nothing is sealed.
     """
     # The install, or what provisioning made of it.
     (before,) = job.needs.values()
@@ -40,13 +47,16 @@ def run(job: Job) -> None:
     sealed = job.out / FILE
     allocated = raw.stat().st_blocks * 512
     with job.ledger.spend("search", allocated):
-        leaks = secret_scan.scan(raw, password=job.secrets.root_password, crypt=job.secrets.root_crypt)
-    if leaks:
+        found = secret_scan.scan(
+            raw, password=job.secrets.root_password, crypt=job.secrets.root_crypt, run_key=_run_key(before)
+        )
+    if found.leaks:
         raise VerifyError(
-            f"the installed disk holds {leaks[0].what}",
-            "\n".join(map(str, leaks[:10])),
+            f"the installed disk holds {found.leaks[0].what}",
+            "\n".join(map(str, found.leaks[:10])),
             "an image must hold no secret: see what the kickstart's %post leaves behind",
         )
+    (job.out / KEYS).write_text(json.dumps([asdict(key) for key in found.keys], indent=2) + "\n", encoding="utf-8")
     with job.ledger.spend("convert", allocated):
         disk.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
         disk.check(sealed)
@@ -65,5 +75,21 @@ def run(job: Job) -> None:
     job.progress.note(f"sealed: {sealed.stat().st_size / 1e6:.0f} MB, sha256 {digest[:16]}…")
 
 
-STAGE = Stage("seal", 1, ("install",), inputs, run, "search, compress and seal the disk")
+def private_keys(sealed: Path) -> tuple[FoundKey, ...]:
+    """Read where private keys are on a sealed disk.
+
+    Args:
+        sealed: the finished directory of this stage.
+    """
+    noted = json.loads((sealed / KEYS).read_text(encoding="utf-8"))
+    return tuple(FoundKey(one["offset"], Fingerprint(**one["head"])) for one in noted)
+
+
+def _run_key(before: Path) -> Fingerprint | None:
+    """Read what `provision` says of its key; an installer never had one."""
+    noted = before / provision.RUN_KEY
+    return Fingerprint(**json.loads(noted.read_text(encoding="utf-8"))) if noted.exists() else None
+
+
+STAGE = Stage("seal", 2, ("install",), inputs, run, "search, compress and seal the disk")
 PROVISIONED = replace(STAGE, needs=("provision",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -209,8 +209,11 @@ def entered(job: Job, twin: Twin) -> Iterator[Door]:
         yield Door(session, host, tuple(prints), boot_seconds)
 
 
-def examine(job: Job, twin: Twin) -> TwinReport:
+def examine(job: Job, twin: Twin, inspect: Callable[[guest.GuestSession], None] | None = None) -> TwinReport:
     """Log in over SSH and on the console, and look whether all is well.
+
+    Args:
+        inspect: is called last, with the login over SSH.
 
     Raises:
         VerifyError: what failed, with the copy's name.
@@ -232,6 +235,8 @@ def examine(job: Job, twin: Twin) -> TwinReport:
                     f"{command}\n{(reply.out + reply.err).strip()}",
                 )
         facts = session.run(_FACTS).out
+        if inspect is not None:
+            inspect(session)
     values, lists = _sorted_out(facts)
     return TwinReport(
         role=twin.role,

@@ -1,28 +1,36 @@
-"""The one rule: an image is good when two copies of it, booted side by side, let root in and differ where they must.
+"""Boot two copies of the sealed disk side by side, and see that they let root in and differ where they must.
 
-The copies are throw-away overlays; the sealed file is never written to, and is hashed again at the end.
+One of them says whose files the private keys on the disk are in (`builder.stages.key_owners`).
+
+Invariant: the copies are throw-away overlays; the sealed file is never written to, and is hashed again at the end.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
 from builder.adapters import guest, hypervisor
+from builder.adapters.guest import GuestSession
 from builder.adapters.screen import last_line
-from builder.errors import BuilderError, VerifyError
+from builder.errors import BuilderError, Proof, VerifyError
 from builder.hashing import sha256_file
 from builder.order import Order
 from builder.stage import Inputs, Job, Stage
 from builder.stages import evidence, seal
+from builder.stages.key_owners import KeyOwner, trace
 from builder.stages.machines import keep_picture
 from builder.stages.twin import Base, Twin, TwinReport, boot_twin, examine, require_well
 
 FILE = "verify.json"
+# Evidence: every private key on the disk, and the file that holds it.
+KEYS = "private_keys.txt"
 ROLES = ("twin-a", "twin-b")
 BEAT_EVERY = 1.0
 # Seconds between a door that broke off and the news of why: a dying QEMU closes its sockets before it is gone.
@@ -31,7 +39,7 @@ LAST_WORDS = 4096
 
 
 class VerifyInputs(Inputs):
-    """The machines that the copies run on (memory in bytes), and what they must show."""
+    """The machines that the copies run on (memory in bytes), what they must show, and which paths may hold keys."""
 
     vcpus: int
     memory: int
@@ -39,6 +47,7 @@ class VerifyInputs(Inputs):
     devices: Literal["virtio", "emulated"]
     machine: Literal["q35", "pc"]
     checks: tuple[tuple[str, str], ...]
+    allow_private_keys: tuple[str, ...] = ()
     network: Literal["user", "nat", "bridge"] = "user"
     network_name: str | None = None
 
@@ -53,6 +62,7 @@ def inputs(order: Order) -> VerifyInputs:
         devices=chosen.devices,
         machine=chosen.machine,
         checks=tuple((check.name, check.run) for check in order.recipe.verify.checks),
+        allow_private_keys=order.recipe.verify.allow_private_keys,
         network=order.recipe.network.mode,
         network_name=order.recipe.network.name,
     )
@@ -66,19 +76,30 @@ def run(job: Job) -> None:
     """
     sealed = job.needs["seal"] / seal.FILE
     expected = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))["sha256"]
-    accel, first, second = _boot_and_examine(job, sealed)
+    accel, owners, first, second = _boot_and_examine(job, sealed)
     _compare(first, second)
     with job.ledger.spend("hash", sealed.stat().st_size):
         found = sha256_file(sealed)
     if found != expected:
         raise VerifyError("the sealed image changed while its copies ran", f"sealed as {expected}\nfound     {found}")
-    record = {"sealed": found, "accel": accel, "twins": {report.role: report.as_dict() for report in (first, second)}}
+    record = {
+        "sealed": found,
+        "accel": accel,
+        "private_keys": kept_keys(owners),
+        "twins": {report.role: report.as_dict() for report in (first, second)},
+    }
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, TwinReport, TwinReport]:
-    """How the copies were run (`kvm` or `tcg`), and what they showed."""
+def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, list[KeyOwner], TwinReport, TwinReport]:
+    """Return how the copies were run (`kvm` or `tcg`), who owns the private keys on the disk, and what they showed."""
     key = guest.make_keypair()
+    owners: list[KeyOwner] = []
+
+    def inspect(session: GuestSession) -> None:
+        owners.extend(trace(session, seal.private_keys(job.needs["seal"]), job.inputs.allow_private_keys))
+        require_harmless(job, owners)
+
     with (
         job.ledger.spend("guest"),
         hypervisor.connect(job.settings.uri) as host,
@@ -90,7 +111,11 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, TwinReport, TwinRepo
         job.ledger.accel = accel.name
         job.progress.note(f"booting two copies with {accel.name.upper()}")
         twins = [boot_twin(job, host, accel, role, Base(sealed), key, machines) for role in ROLES]
-        examined = [pool.submit(examine, job, twin) for twin in twins]
+        # The disk is the same below both: it is enough that one says what is on it.
+        examined = [
+            pool.submit(examine, job, twins[0], inspect),
+            *(pool.submit(examine, job, one) for one in twins[1:]),
+        ]
         try:
             _watch(job, twins, examined)
         except BuilderError:
@@ -100,7 +125,38 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, TwinReport, TwinRepo
                 evidence.make_readable(job.evidence / f"{twin.role}.console.log")
             raise
         first, second = (future.result() for future in examined)
-    return accel.name, first, second
+    return accel.name, owners, first, second
+
+
+def require_harmless(job: Job, owners: Sequence[KeyOwner]) -> None:
+    """Refuse private keys that are neither in an unchanged file of a package nor in a file that the recipe names.
+
+    Raises:
+        VerifyError: the first of them, and the others in its details; all of them are in the evidence.
+    """
+    secret = [one for one in owners if not one.harmless]
+    if not secret:
+        for kept in kept_keys(owners):
+            job.progress.note(f"private keys in the image: {kept['keys']} in {kept['path']} ({kept['source']})")
+        return
+    evidence.write(job.evidence / KEYS, "".join(f"{one}\n" for one in owners))
+    first = secret[0]
+    hint = "remove it at the end of %post, or name it in verify.allow_private_keys if everybody may have it"
+    if not first.path:
+        hint = "let %post end with `fstrim`, or write zeros over free space and swap: deleted files are still there"
+    fault = VerifyError(
+        f"the image holds a private key: {first.path or f'byte {first.offset} of the disk, in no file'}",
+        "\n".join(map(str, secret[:10])),
+        hint,
+    )
+    fault.proof = Proof("secret in image", str(first), KEYS)
+    raise fault
+
+
+def kept_keys(owners: Sequence[KeyOwner]) -> list[dict[str, object]]:
+    """List the files of the image that hold private keys, each with the reason and the number of keys."""
+    counts = Counter((one.path, one.package if one.intact else "allowed by the recipe") for one in owners)
+    return [{"path": path, "source": source, "keys": number} for (path, source), number in sorted(counts.items())]
 
 
 def _watch(job: Job, twins: list[Twin], examined: list[Future[TwinReport]]) -> None:
@@ -136,4 +192,4 @@ def _compare(first: TwinReport, second: TwinReport) -> None:
         )
 
 
-STAGE = Stage("verify", 4, ("seal",), inputs, run, "boot two copies and log in as root")
+STAGE = Stage("verify", 5, ("seal",), inputs, run, "boot two copies and log in as root")

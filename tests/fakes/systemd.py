@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Before each start of a getty, up to three times: reset, palette, wrapped lines; then where is the cursor, go to the far
+# Before each start of a getty, up to three times: reset, palette, wrap; then where is the cursor, go to the far
 # corner, where is it now. 333 ms are given to answer (terminal_get_size_by_dsr in systemd's terminal-util.c).
 TERMINAL_RESET = b"\x1b[!p\x1b]104\x07\x1b[?7h\x1b[6n\x1b[32766;32766H\x1b[6n"
 AGETTY = b"\r\n\r\nDebian GNU/Linux 13 vm ttyS0\r\n\r\nvm login: "
