@@ -64,7 +64,7 @@ COMMANDS: Mapping[str, Command | Group] = {
         {
             "run": Command("nightly:nightly", "Build what needs it, prove the rest again, write a report."),
             "install-timer": Command(
-                "nightly:install_timer", "Write a systemd timer that starts `builder nightly` in this directory."
+                "nightly:install_timer", "Write a systemd timer that starts `builder nightly` here."
             ),
         },
         default="run",
