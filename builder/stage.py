@@ -58,7 +58,9 @@ class Secrets(Protocol):
 
 @dataclass
 class Ledger:
-    """Where the seconds of a stage went, by kind (`guest`, `copy`, `convert`, `hash`), and bytes moved.
+    """Where the seconds of a stage went, by kind (`host`, `guest`, `copy`, `convert`, `hash`), and bytes moved.
+
+    `host` is the time until machines run, `guest` the time that they run.
 
     Args:
         accel: the accelerator that its guests ran with; "" when there were none.

@@ -184,6 +184,12 @@ def _look_at_host(settings: Settings, watched: Watcher) -> str:
 
     with connection.connect(settings.uri) as host:
         accel = host.choose_accel(settings.accel, settings.require_kvm)
+        probing = host.probing_seconds()
+    if probing is not None:
+        watched.note(
+            "QEMU's user cannot open /dev/kvm, so libvirt starts QEMU for each look-up, several times before each "
+            f"machine: {probing:.1f} s each time; builder host check says how to mend it"
+        )
     watched.note(f"machines run with {accel.name.upper()} on {settings.uri}: {accel.why}")
     return accel.name
 

@@ -11,7 +11,13 @@ from typing import Any, TextIO
 
 from builder.errors import BuilderError, Interrupted
 
-KINDS = {"guest": "in the guest", "copy": "copying", "convert": "converting", "hash": "hashing"}
+KINDS = {
+    "host": "starting machines",
+    "guest": "in the guest",
+    "copy": "copying",
+    "convert": "converting",
+    "hash": "hashing",
+}
 
 
 def size_text(count: int) -> str:

@@ -1,4 +1,7 @@
-"""The one rule: the check only looks; it answers within two seconds and never breaks on what it does not find."""
+"""The one rule: the check only looks; it answers within two seconds and never breaks on what it does not find.
+
+It takes longer only where libvirt starts QEMU for each look-up: that is what it measures.
+"""
 
 from __future__ import annotations
 

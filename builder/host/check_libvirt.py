@@ -1,24 +1,30 @@
-"""The one rule: looking at libvirt starts no daemon and waits at most a second; one that hangs is a finding."""
+"""The one rule: looking at libvirt starts no daemon and waits at most a second; one that hangs is a finding.
+
+It waits longer only for a daemon that has answered, and that is suspected of starting QEMU for each look-up.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
 from builder.errors import BuilderError, HostError
 from builder.host import distro as host_system
 from builder.host import firmware
 from builder.host.distro import System, install_line
 from builder.host.finding import Row
-from builder.system import packages, process
-from builder.vm import daemon
+from builder.system import host_facts, packages, process
+from builder.system.host_facts import KVM, KvmAccess
+from builder.vm import capabilities, daemon
 
 if TYPE_CHECKING:
+    from builder.vm.capabilities import Capabilities
     from builder.vm.networks import Inventory
 
 PATIENCE = 1.0  # seconds for libvirt's answer
+PROBING = 15.0  # seconds for two look-ups that start QEMU
 NEEDED = ("qemu-system-x86_64", "qemu-img", "mcopy", "fsck.fat", "openssl", "gpg", "setpriv")
 DAEMONS = ("libvirtd", "virtqemud")
 
@@ -40,18 +46,30 @@ def rows(system: System, uri: str) -> Iterator[Row]:
     yield from _daemon(uri, daemon_program, system)
 
 
+Answer = TypeVar("Answer")
+
+
 def ask(uri: str) -> Inventory | BuilderError | None:
-    """What libvirt has; the fault when it refuses; None when it has not answered in time.
+    """What libvirt has; the fault when it refuses; None when it has not answered in time."""
+
+    def look() -> Inventory:
+        from builder.vm import networks
+
+        return networks.inventory(uri)
+
+    return _within(PATIENCE, look, uri)
+
+
+def _within(seconds: float, question: Callable[[], Answer], uri: str) -> Answer | BuilderError | None:
+    """The answer to a question to libvirt; the fault when it refuses; None when it has not answered in time.
 
     It is asked in a thread of its own, that dies with the process: a daemon that hangs must not hang the check.
     """
-    answers: queue.Queue[Inventory | BuilderError] = queue.Queue()
+    answers: queue.Queue[Answer | BuilderError] = queue.Queue()
 
     def look() -> None:
         try:
-            from builder.vm import networks
-
-            answers.put(networks.inventory(uri))
+            answers.put(question())
         except BuilderError as fault:
             answers.put(fault)
         except Exception as fault:
@@ -59,7 +77,7 @@ def ask(uri: str) -> Inventory | BuilderError | None:
 
     threading.Thread(target=look, name="ask libvirt", daemon=True).start()
     try:
-        return answers.get(timeout=PATIENCE)
+        return answers.get(timeout=seconds)
     except queue.Empty:
         return None
 
@@ -103,6 +121,7 @@ def _daemon(uri: str, program: str, system: System) -> Iterator[Row]:
             yield Row("libvirt", "warn", f"{program} is installed, its socket is not up", why, "builder host prepare")
         else:
             yield Row("libvirt", "ok", f"{program}, started when it is needed")
+        yield from _kvm(uri, running=False)
         return
     answer = ask(uri)
     if answer is None:
@@ -114,6 +133,49 @@ def _daemon(uri: str, program: str, system: System) -> Iterator[Row]:
         yield Row("libvirt", "ok", f"{answer.libvirt} at {uri}")
         yield _pools(answer)
         yield _networks(answer, uri)
+        yield from _kvm(uri, running=True)
+
+
+def _kvm(uri: str, *, running: bool) -> Iterator[Row]:
+    """Whether QEMU's user can use /dev/kvm, and what it costs where it cannot; nothing where only root could see it.
+
+    Args:
+        running: a daemon answers.
+    """
+    user = host_facts.qemu_user() if uri.endswith("/system") else None
+    access = host_facts.kvm_access(*user) if user else None
+    if user is None or access is None:
+        return
+    name = host_facts.user_name(user[0])
+    if access == "opens":
+        yield Row("kvm access", "ok", f"QEMU's user {name} opens {KVM}")
+        return
+    found = f"QEMU's user {name} {'may not' if access == 'denied' else 'cannot'} open {KVM}"
+    mend = "builder host prepare" if access == "denied" else ""
+    cause = "" if mend else "; the device has no driver, or this container may not use it"
+    seconds = _probing_seconds(uri, access) if running else None
+    if seconds is None:
+        yield Row("kvm access", "info", found, f"machines of {uri} run as this user: they are emulated{cause}", mend)
+        return
+    why = f"libvirt starts QEMU for each look-up, {seconds:.1f} s each time, and several times before a machine starts"
+    yield Row("kvm access", "warn", found, f"{why}{cause}", mend)
+
+
+def _probing_seconds(uri: str, access: KvmAccess) -> float | None:
+    """Seconds of a look-up where libvirt starts QEMU for each of them; None where it does not."""
+
+    def look() -> tuple[Capabilities, float]:
+        from builder.vm import networks
+
+        return networks.look_up(uri)
+
+    answer = _within(PROBING, look, uri)
+    if answer is None:
+        return PROBING
+    if isinstance(answer, BuilderError):
+        return None
+    found, seconds = answer
+    return seconds if capabilities.probes_again(found, access, seconds) else None
 
 
 def _pools(answer: Inventory) -> Row:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from builder.host.finding import Row, read
+from builder.system import host_facts
 
 GIB = 1 << 30
 # A vendor medium, the remastered copy, the disk and the image of a minimal system together.
@@ -18,8 +19,6 @@ LEAST = 3 * GIB
 # Not there where SELinux is not; and the type of what QEMU reads and writes.
 ENFORCE = Path("/sys/fs/selinux/enforce")
 LABEL = "virt_image_t"
-# QEMU's user where qemu.conf names none: Debian and Ubuntu, then RHEL and its kin.
-QEMU_USERS = ("libvirt-qemu", "qemu")
 
 
 def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[Row]:
@@ -34,7 +33,9 @@ def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[Row]:
             "access", "fail", f"{there} cannot be written to", "everything builder makes goes there", f"ls -ld {there}"
         )
     elif uri.endswith("/system"):
-        reached = [reach(path, qemu_user()) for path in dict.fromkeys((there, nearest(media)))]
+        user = host_facts.qemu_user()
+        name = host_facts.user_name(user[0]) if user else None
+        reached = [reach(path, name) for path in dict.fromkeys((there, nearest(media)))]
         yield next((row for row in reached if row.state == "fail"), reached[0])
     else:
         yield Row("access", "ok", "QEMU runs as this user")
@@ -47,17 +48,6 @@ def nearest(path: Path) -> Path:
     while not path.is_dir() and path != path.parent:
         path = path.parent
     return path
-
-
-def qemu_user() -> str | None:
-    """The user that the system's libvirt runs QEMU as; None when there is none of the known names."""
-    named = re.findall(r'^\s*user\s*=\s*"?\+?([^"\s#]+)', read("/etc/libvirt/qemu.conf"), re.M)
-    for name in named or QEMU_USERS:
-        try:
-            return pwd.getpwnam(name).pw_name
-        except KeyError:
-            continue
-    return None
 
 
 def reach(path: Path, user: str | None) -> Row:

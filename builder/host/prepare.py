@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import difflib
 import grp
+import os
 import pwd
 import shlex
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +20,7 @@ from builder.host import distro as host_system
 from builder.host.distro import System
 from builder.host.finding import read
 from builder.host.journal import Journal
-from builder.system import packages, process
+from builder.system import host_facts, packages, process
 from builder.vm import daemon
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 # What the Makefile installs for `make run`, too.
 SECTIONS = ("environment", "run", "rehearsal")
 DISPLAY_MANAGER = Path("/etc/systemd/system/display-manager.service")
+KVM = host_facts.KVM
+UDEV = Path("/run/udev/control")
+KVM_RULE = Path("/etc/udev/rules.d/99-builder-kvm.rules")
 FETCH = 1800.0  # seconds for a package manager: it downloads
 
 
@@ -74,6 +79,7 @@ def plan(wish: Wish) -> list[Step]:
         *_packages(system, wish.desktop),
         *services(system),
         *_groups(wish.user),
+        *kvm_access(),
         *_directories(wish),
         *labels(wish),
         *_pools(wish),
@@ -200,6 +206,44 @@ def _groups(user: str | None) -> Iterator[Step]:
         if group is None or (user not in group.gr_mem and group.gr_gid != main):
             note = partial(Journal.record, kind="group", user=user, name=name)
             yield command_step(f"put {user} into the group {name}", ["usermod", "-aG", name, user], note)
+
+
+def kvm_access() -> Iterator[Step]:
+    """Let QEMU's user open /dev/kvm: now, and where udev runs, after the next boot too.
+
+    Only its permission is mended, and only root sees that it is missing.
+    """
+    user = host_facts.qemu_user()
+    if user is None or host_facts.kvm_access(*user, KVM) != "denied":
+        return
+    name, group = host_facts.user_name(user[0]), _kvm_group(user[1])
+    if group.gr_gid not in os.getgrouplist(name, user[1]):
+        note = partial(Journal.record, kind="group", user=name, name=group.gr_name)
+        words = ["usermod", "-aG", group.gr_name, name]
+        yield command_step(f"put QEMU's user {name} into the group {group.gr_name}", words, note)
+    if UDEV.exists():
+        rule = f'SUBSYSTEM=="misc", KERNEL=="kvm", GROUP="{group.gr_name}", MODE="0660"\n'
+        reload = ["udevadm", "control", "--reload"]
+        yield from file_step(f"keep {KVM} open to the group {group.gr_name} in {KVM_RULE}", KVM_RULE, rule, reload)
+    shown = (f"$ chgrp {group.gr_name} {KVM}", f"$ chmod g+rw {KVM}")
+    yield Step(f"open {KVM} to the group {group.gr_name}", shown, partial(_open_kvm, group.gr_gid))
+
+
+def _kvm_group(gid: int) -> grp.struct_group:
+    """The group `kvm`, as udev's own rule has it; else that of QEMU's user."""
+    try:
+        return grp.getgrnam("kvm")
+    except KeyError:
+        return grp.getgrgid(gid)
+
+
+def _open_kvm(gid: int, journal: Journal) -> None:
+    status = KVM.stat()
+    before = stat.S_IMODE(status.st_mode)
+    mode = before | 0o060
+    journal.record("device", path=str(KVM), before=[status.st_gid, before], after=[gid, mode])
+    os.chown(KVM, -1, gid)
+    KVM.chmod(mode)
 
 
 def _directories(wish: Wish) -> Iterator[Step]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,6 +68,7 @@ def title(entry: Entry) -> str:
         "group": "take {user} out of the group {name}",
         "target": "make {name} the default target",
         "packages": "remove the packages {names}",
+        "device": "give {path} the group and the mode back that it had",
         "label": "give {path} the SELinux type back that it had",
         "link": "give {uplink} its addresses back and remove {bridge}",
     }
@@ -138,6 +140,20 @@ def _group(entry: Entry) -> None:
     process.run(["gpasswd", "-d", entry["user"], entry["name"]], check=False)
 
 
+def _device(entry: Entry) -> None:
+    path = Path(entry["path"])
+    if not path.exists():
+        return
+    status = path.stat()
+    now = [status.st_gid, stat.S_IMODE(status.st_mode)]
+    gid, mode = entry["before"]
+    # Also half done: the group was changed, and the mode was not.
+    if now not in (entry["before"], entry["after"], [entry["after"][0], mode]):
+        raise HostError(f"group or mode of {path} were changed since")
+    os.chown(path, -1, gid)
+    path.chmod(mode)
+
+
 def _target(entry: Entry) -> None:
     process.run(["systemctl", "set-default", entry["name"]])
 
@@ -176,6 +192,7 @@ UNDO: dict[str, Callable[[Entry], None]] = {
     "network": _network,
     "service": _service,
     "group": _group,
+    "device": _device,
     "target": _target,
     "packages": _packages,
     "label": _label,

@@ -16,11 +16,11 @@ from builder.guest.report import read_report
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Settings
 from builder.stage import Job, Stage
-from builder.stages import remaster
+from builder.stages import launch, remaster
 from builder.stages.machine_inputs import MachineInputs, machine_of
 from builder.system import host_facts, process
 from builder.system.tail import last_lines
-from builder.vm import connection, qemu_img
+from builder.vm import qemu_img
 from builder.vm.domain_xml import SYSTEM_DISK_SERIAL, Disk, MachineSpec, UserNet, render
 from builder.vm.log_follower import LogFollower
 from builder.vm.machine import Ending
@@ -69,20 +69,18 @@ def run(job: Job[InstallInputs]) -> None:
     log = job.scratch / "anaconda.log"
     screen = job.scratch / "ttyS0.log"
     console = job.evidence / evidence.CONSOLE
-    with connection.connect(job.host.uri) as host:
-        accel = host.choose_accel(job.host.accel, job.host.require_kvm)
-        job.ledger.accel = accel.name
+    with launch.connected(job) as (host, accel):
         job.progress.note(f"{accel.name.upper()}: {accel.why}")
         spec = _spec(job, accel.name, screen, reports, log)
         evidence.write(job.evidence / evidence.DOMAIN, render(spec))
         killed = host_facts.oom_kills()
         with (
-            job.ledger.spend("guest"),
             LogFollower(reports, job.evidence / "ttyS1.log") as said,
             LogFollower(log, job.evidence / evidence.LOG) as logged,
             # Not the stream that is logged in through: a pty drops what nobody takes in time, the log daemon does not.
             LogFollower(screen, console) as shown,
-            host.boot(spec, job.scratch / "console.stream", keep=job.host.keep_failed) as machine,
+            launch.started(job, host, spec, job.scratch / "console.stream") as machine,
+            job.ledger.spend("guest"),
         ):
             limits = job.build.timeouts.scaled_for(accel.name)
             picture = job.evidence / evidence.PICTURE

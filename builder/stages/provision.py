@@ -23,11 +23,11 @@ from builder.guest.ssh import GuestSession
 from builder.recipe import provision_files
 from builder.recipe.build_spec import BuildSpec
 from builder.stage import Job, Stage
-from builder.stages import install
+from builder.stages import install, launch
 from builder.stages.machine_inputs import MachineInputs, machine_of
 from builder.stages.test_vm import BackingDisk, TestVm, boot_test_vm, keep_evidence, require_running, ssh_session
 from builder.system import host_facts
-from builder.vm import connection, qemu_img
+from builder.vm import qemu_img
 from builder.vm.domain_xml import UserNet
 from builder.vm.screen import last_line
 
@@ -120,17 +120,15 @@ def _boot_and_provision(job: Job[ProvisionInputs], base: BackingDisk) -> None:
     private = ssh.load_key(secret)
     key = ssh.KeyPair(private, ssh.public_line(private))
     with (
-        job.ledger.spend("guest"),
-        connection.connect(job.host.uri) as host,
+        launch.connected(job) as (host, accel),
         ThreadPoolExecutor(1, thread_name_prefix=ROLE) as pool,
         # Inside the pool: when anything fails the machine goes first, and what waits for it ends by itself.
         ExitStack() as machines,
     ):
-        accel = host.choose_accel(job.host.accel, job.host.require_kvm)
         # What it does beyond booting is nobody's to guess: the recipe's own limits hold.
         limits = job.build.timeouts.scaled_for(accel.name)
-        job.ledger.accel = accel.name
         vm = boot_test_vm(job, host, accel, ROLE, base, UserNet(), key, machines)
+        machines.enter_context(job.ledger.spend("guest"))
         work = pool.submit(_provision, job, vm, secret, limits.quiet)
         started = time.monotonic()
         try:

@@ -23,6 +23,7 @@ from builder.guest.login import AddressLookup, Endpoint, Guest, Login
 from builder.guest.seed import Identity, files
 from builder.iso import seed_cd
 from builder.stage import Inputs, Job
+from builder.stages import launch
 from builder.stages.machine_inputs import MachineInputs
 from builder.system import host_facts, retry
 from builder.system.host_facts import Accel
@@ -112,9 +113,9 @@ def boot_test_vm(
     machines.enter_context(LogFollower(job.scratch / f"{role}.ttyS1", reports))
     # Not the stream that is logged in through: a pty drops what nobody takes in time, the log daemon does not.
     machines.enter_context(LogFollower(job.scratch / f"{role}.ttyS0", console))
-    started = time.monotonic()
     stop = threading.Event()
-    machine = machines.enter_context(host.boot(spec, job.scratch / f"{role}.stream", keep=job.host.keep_failed))
+    machine = machines.enter_context(launch.started(job, host, spec, job.scratch / f"{role}.stream"))
+    started = time.monotonic()
     machines.callback(stop.set)
     limit = job.build.timeouts.scaled_for(accel.name).boot
     return TestVm(role, instance, machine, reports, console, key.private, limit, started, stop)

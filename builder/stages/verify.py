@@ -17,12 +17,12 @@ from builder.guest import ssh
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Settings
 from builder.stage import Job, Stage
-from builder.stages import seal
+from builder.stages import launch, seal
 from builder.stages.examine import GuestFacts, examine
 from builder.stages.machine_inputs import MachineInputs, machine_of
 from builder.stages.test_vm import BackingDisk, TestVm, boot_test_vm, keep_evidence, require_running
 from builder.system.digests import sha256_file
-from builder.vm import connection, networks
+from builder.vm import networks
 from builder.vm.screen import last_line
 
 FILE = "verify.json"
@@ -84,18 +84,16 @@ def _boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, GuestF
     """Boot and examine both copies: how they were run (`kvm` or `tcg`), and what they showed."""
     key = ssh.make_keypair()
     with (
-        job.ledger.spend("guest"),
-        connection.connect(job.host.uri) as host,
+        launch.connected(job) as (host, accel),
         ThreadPoolExecutor(len(ROLES), thread_name_prefix="verify") as pool,
         # Inside the pool: when anything fails the machines go first, and what waits for them ends by itself.
         ExitStack() as machines,
     ):
-        accel = host.choose_accel(job.host.accel, job.host.require_kvm)
-        job.ledger.accel = accel.name
         job.progress.note(f"booting two copies with {accel.name.upper()}")
         network = networks.network_of(job.inputs.network, job.inputs.network_name, job.host.uri)
         backing = BackingDisk(sealed)
         vms = [boot_test_vm(job, host, accel, role, backing, network, key, machines) for role in ROLES]
+        machines.enter_context(job.ledger.spend("guest"))
         examined = [pool.submit(examine, job, vm, job.inputs.checks) for vm in vms]
         try:
             _watch(job, vms, examined)

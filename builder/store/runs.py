@@ -335,8 +335,8 @@ def _readme(folder: Path, record: RunRecord, diagnosis: Diagnosis) -> str:
     lines = [f"Run {record.id} of {record.pipeline} {record.outcome}{where}: exit code {verdict.get('exit_code')}.", ""]
     for name, text in (
         ("error", verdict.get("brief")),
-        ("line", verdict.get("line")),
-        ("found in", verdict.get("source")),
+        ("line", diagnosis.line if diagnosis.line != verdict.get("brief") else None),
+        ("found in", diagnosis.source if diagnosis.source is not Source.BUILDER else None),
         ("do", verdict.get("hint")),
         ("look first", first_look(folder, diagnosis)),
     ):

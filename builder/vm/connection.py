@@ -25,7 +25,7 @@ from builder import settings
 from builder.errors import HostError, RecipeError
 from builder.system import host_facts, packages
 from builder.system.host_facts import Accel
-from builder.vm import daemon, domain_xml
+from builder.vm import capabilities, daemon, domain_xml
 from builder.vm.domain_xml import MachineSpec, UserNet
 from builder.vm.machine import Console, Machine, Signals
 from builder.vm.qemu_process import QemuProcess
@@ -73,7 +73,8 @@ class Hypervisor:
         self._machines: dict[str, Signals] = {}
         self._connection = _open(uri)
         try:
-            self._qemu_user = self._find_qemu_user()
+            with told("libvirt does not tell its capabilities"):
+                self._host = capabilities.ask(uri, self._connection)
             lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
             self._lifecycle = self._connection.domainEventRegisterAny(None, lifecycle, self._on_lifecycle, None)
             self._shutdown = libvirt_qemu.qemuMonitorEventRegister(
@@ -94,7 +95,7 @@ class Hypervisor:
     @property
     def qemu_user(self) -> tuple[int, int] | None:
         """User and group that QEMU runs as; None when they are our own (session)."""
-        return self._qemu_user
+        return self._host.qemu_user
 
     def close(self) -> None:
         """Close the connection; machines that were not started to be kept end with it."""
@@ -115,9 +116,16 @@ class Hypervisor:
         Raises:
             KvmError: KVM was asked for and is not there.
         """
-        arch = self._capabilities().find("guest/arch[@name='x86_64']")
-        offered = [] if arch is None else [str(domain.get("type")) for domain in arch.iter("domain")]
-        return host_facts.choose_accel(wanted, require_kvm, offered)
+        return host_facts.choose_accel(wanted, require_kvm, self._host.domain_types, self.qemu_user)
+
+    def probing_seconds(self) -> float | None:
+        """Measure a look-up where libvirt starts QEMU for each of them, see `capabilities.probes_again`; else None."""
+        access = host_facts.kvm_access(*self.qemu_user) if self.qemu_user else None
+        if access in (None, "opens"):
+            return None
+        with told("libvirt does not tell its capabilities"):
+            took = capabilities.look_up_seconds(self._connection)
+        return took if capabilities.probes_again(self._host, access, took) else None
 
     @contextmanager
     def boot(self, spec: MachineSpec, console: Path, *, keep: bool = False) -> Iterator[Machine]:
@@ -133,8 +141,8 @@ class Hypervisor:
             HostError: QEMU's user cannot reach the files, or libvirt refuses the machine.
         """
         daemon.ensure(self.uri)
-        if self._qemu_user:
-            host_facts.require_reach(*self._qemu_user, *domain_xml.files(spec))
+        if self.qemu_user:
+            host_facts.require_reach(*self.qemu_user, *domain_xml.files(spec))
         uuid = str(spec.uuid)
         with ExitStack() as undo:
             if spec.nvram:
@@ -187,7 +195,7 @@ class Hypervisor:
     ) -> Machine:
         flags = libvirt.VIR_DOMAIN_START_PAUSED | (0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY)
         with told(f"libvirt could not start {spec.name}"):
-            domain = self._connection.createXML(domain_xml.render(spec, dac=self._qemu_user is not None), flags)
+            domain = self._connection.createXML(domain_xml.render(spec, dac=self.qemu_user is not None), flags)
             held.append(QemuProcess.find(str(spec.uuid)))
             stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
             domain.openConsole(None, stream, 0)
@@ -219,18 +227,6 @@ class Hypervisor:
             for qemu in held:
                 qemu.close()
 
-    def _capabilities(self) -> ET.Element:
-        with told("libvirt does not tell its capabilities"):
-            return ET.fromstring(self._connection.getCapabilities())
-
-    def _find_qemu_user(self) -> tuple[int, int] | None:
-        """User and group that QEMU runs as; None when they are our own (session)."""
-        label = self._capabilities().find("host/secmodel[model='dac']/baselabel[@type='qemu']")
-        if label is None or label.text is None:
-            return None
-        uid, gid = (int(part.lstrip("+")) for part in label.text.split(":"))
-        return uid, gid
-
     def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
         signals = self._machines.get(domain.UUIDString())
         if signals and event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
@@ -251,6 +247,7 @@ class Hypervisor:
             signals.tell(stuck=reason or "")
 
     def _on_close(self, _connection: Any, _reason: int, _opaque: Any) -> None:
+        capabilities.forget(self.uri)
         for signals in list(self._machines.values()):
             signals.tell(lost=True)
 

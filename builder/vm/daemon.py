@@ -14,17 +14,19 @@ import grp
 import os
 import shutil
 import socket
+import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from builder.errors import HostError
-from builder.system import packages, process, retry
+from builder.system import host_facts, packages, process, retry
 from builder.vm import reaper
 
 IDLE = 120  # seconds without client and machine after which a daemon of ours leaves
 WITHIN = 30  # seconds a daemon may take to open its socket
 SYSTEM = Path("/run/libvirt")
+NO_KVM = SYSTEM / "no-kvm"
 # systemd's sockets of the one daemon, and of the modular ones that take its place (https://libvirt.org/daemons.html).
 MONOLITHIC = ("libvirtd.socket", "virtlogd.socket")
 MODULAR = ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket", "virtlogd.socket")
@@ -100,7 +102,7 @@ def _systemd() -> bool:
 
 def _ensure_system() -> None:
     if not _systemd():
-        _own_kvm_as_udev_does(Path("/dev/kvm"))
+        _own_kvm_as_udev_does(host_facts.KVM)
         _make_lock_folder(Path("/run/lock"))
         _start_log_daemon(SYSTEM / "virtlogd-sock")
         _start_daemons(SYSTEM)
@@ -133,27 +135,51 @@ def _start_daemons(folder: Path) -> None:
     virtqemud hands on to the other two what a client asks of networks and pools, but starts neither.
     """
     if packages.find_program("libvirtd") or not packages.find_program("virtqemud"):
-        _start_unless_up(_main(folder), ["libvirtd", "--timeout", str(IDLE)])
+        _start_unless_up(_main(folder), ["libvirtd", "--timeout", str(IDLE)], before=_hiding_useless_kvm())
         return
     for name in ("virtnetworkd", "virtstoraged"):
         if packages.find_program(name):
             _start_unless_up([folder / f"{name}-sock"], [name, "--timeout", str(IDLE)])
-    _start_unless_up(_main(folder), ["virtqemud", "--timeout", str(IDLE)])
+    _start_unless_up(_main(folder), ["virtqemud", "--timeout", str(IDLE)], before=_hiding_useless_kvm())
 
 
 def _own_kvm_as_udev_does(device: Path) -> None:
-    """Give a device that only root may open to the group `kvm`, as udev's own rule does (50-udev-default.rules).
-
-    libvirt asks QEMU for its abilities with root's rights and then looks whether QEMU's user could open the device.
-    When the two disagree it throws its cache away and asks again, several times, at every start of a machine: 15 s
-    each time (libvirt 9.0), also for machines that never use KVM.
-    """
+    """Give a device that only root may open to the group `kvm`, as udev's own rule does (50-udev-default.rules)."""
     with contextlib.suppress(OSError, LookupError):
         status = device.stat()
         if status.st_gid == 0 and status.st_mode & 0o777 == 0o600:
             grp.getgrnam("kvm")
             shutil.chown(device, group="kvm")
             device.chmod(0o660)
+
+
+def _hiding_useless_kvm() -> list[str]:
+    """Hide /dev/kvm from a daemon, in a mount namespace of its own, where QEMU's user cannot use the device.
+
+    libvirt probes QEMU with the right to open any file (CAP_DAC_OVERRIDE, in its qemu_process.c) and then looks whether
+    QEMU's user may open the device. Where the two disagree it drops what it has learnt, and probes again at each
+    look-up: 2 s for its capabilities, 10 s for the start of a machine, also of one without KVM (measured, libvirt 9.0).
+
+    What the daemon sees instead is a character device that is not KVM and that nobody may open: libvirt moves what is
+    mounted below /dev into the /dev of each machine, and fails at that with a plain file.
+
+    Returns:
+        The words before the daemon's own; none where QEMU's user can use KVM, and where namespaces or devices cannot be
+        made (a container without these rights): there all works as well, and slowly.
+    """
+    user = host_facts.qemu_user()
+    if user is None or host_facts.kvm_access(*user) in (None, "opens"):
+        return []
+    try:
+        apart = [process.find("unshare"), "--mount", "--propagation", "slave"]
+        NO_KVM.parent.mkdir(parents=True, exist_ok=True)
+        if not NO_KVM.exists():
+            os.mknod(NO_KVM, stat.S_IFCHR, os.makedev(1, 3))
+        process.run([*apart, "mount", "--bind", NO_KVM, host_facts.KVM])
+    except (OSError, HostError):
+        return []
+    script = 'mount --bind "$0" "$1"; shift; exec "$@"'
+    return [*apart, "sh", "-c", script, str(NO_KVM), str(host_facts.KVM)]
 
 
 def _make_lock_folder(folder: Path) -> None:
@@ -173,11 +199,12 @@ def _start_log_daemon(path: Path) -> None:
     _start_unless_up([path], ["virtlogd", "--timeout", str(IDLE)], "--logs", str(path), str(IDLE / 4))
 
 
-def _start_unless_up(sockets: list[Path], argv: list[str], *reaped: str) -> None:
+def _start_unless_up(sockets: list[Path], argv: list[str], *reaped: str, before: Sequence[str] = ()) -> None:
     """Start a daemon and wait for it.
 
     Args:
         reaped: words for the reaper.
+        before: words of a program that runs the daemon, such as unshare.
 
     One that starts while a predecessor is still leaving, or a rival is just coming, ends itself on their pid file:
     so it is started again until somebody answers.
@@ -190,7 +217,7 @@ def _start_unless_up(sockets: list[Path], argv: list[str], *reaped: str) -> None
         if any(map(answers, sockets)):
             return True
         if not started or os.waitpid(started[-1], os.WNOHANG)[0]:
-            words = [sys.executable, "-I", str(reaper.__file__), *reaped, process.find(argv[0]), *argv[1:]]
+            words = [sys.executable, "-I", str(reaper.__file__), *reaped, *before, process.find(argv[0]), *argv[1:]]
             started.append(process.start_daemon(words))
         return None
 

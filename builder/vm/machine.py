@@ -27,7 +27,7 @@ from builder.vm.qemu_process import QemuProcess
 How = Literal["shutdown", "reset", "crashed", "destroyed", "failed", "disk", "time limit", "watch"]
 
 # QMP's ShutdownCause (qapi/run-state.json), in our words. A guest that resets itself ends too with on_reboot=destroy.
-CAUSES: dict[str, How] = {
+SHUTDOWN_CAUSES: dict[str, How] = {
     "guest-shutdown": "shutdown",
     "guest-reset": "reset",
     "guest-panic": "crashed",
@@ -106,7 +106,7 @@ class Signals:
         """
         with self._lock:
             if cause is not None and self._cause is None:
-                self._cause = CAUSES.get(cause)
+                self._cause = SHUTDOWN_CAUSES.get(cause)
             if stopped in get_args(How):
                 self._stopped = stopped  # type: ignore[assignment]
             self._lost = self._lost or lost

@@ -16,7 +16,8 @@ from xml.etree import ElementTree as ET
 import libvirt
 
 from builder.errors import HostError
-from builder.vm import daemon
+from builder.vm import capabilities, daemon
+from builder.vm.capabilities import Capabilities
 from builder.vm.domain_xml import BridgeNet, LibvirtNet, Network, UserNet
 
 # The NAT network of `builder host prepare --nat`, and the one that libvirt's packages bring.
@@ -84,6 +85,17 @@ def inventory(uri: str) -> Inventory:
             pools=tuple(sorted((_pool(pool) for pool in connection.listAllStoragePools(0)), key=_name)),
             networks=tuple(sorted((_net(network) for network in connection.listAllNetworks(0)), key=_name)),
         )
+
+
+def look_up(uri: str) -> tuple[Capabilities, float]:
+    """Ask a daemon that runs for its capabilities, and measure a second look-up, in seconds.
+
+    Raises:
+        HostError: it does not answer.
+    """
+    with _told(f"libvirt does not answer at {uri}"), _open(uri) as connection:
+        found = capabilities.parse(connection.getCapabilities())
+        return found, capabilities.look_up_seconds(connection)
 
 
 def define_pool(uri: str, name: str, path: Path) -> None:

@@ -103,7 +103,8 @@ def whole_runs(folder: Path, iso: Path) -> Any:
     row("first run, medium of 1 GB", time.perf_counter() - start, "s", "≤ 300 s (medium already built)")
     told = json.loads(out)
     took = told["times"]
-    row("  outside guests", took["rest"], "s", "≤ 3 s and the bytes below")
+    row("  outside guests", took["rest"] + took["kinds"].get("host", 0.0), "s", "≤ 3 s and the bytes below")
+    row("  of that until machines run", took["kinds"].get("host", 0.0), "s")
     for kind in MOVING:
         if kind in took["kinds"]:
             row(f"  {kind}, {took['moved'].get(kind, 0) / 2**20:.0f} MiB", took["kinds"][kind], "s")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -48,6 +50,8 @@ id sshd >/dev/null 2>&1 || useradd --system --no-create-home --home-dir /run/ssh
 mkdir -p /run/sshd /etc/NetworkManager/system-connections
 test -e /etc/ssh/sshd_config || cp /usr/share/openssh/sshd_config /etc/ssh/sshd_config
 """
+# A group that QEMU's user is not in.
+FOREIGN = 12345
 GATEWAY = "10.77.0.1"
 OWN = "10.77.0.19"
 
@@ -198,6 +202,18 @@ def two_hosts(work: Path) -> Iterator[World]:
         host.run("ip", "-6", "route", "add", "default", "via", "fd77::1")
         assert retry.until(lambda: _up(host) or None, within=10)
         yield host, gateway
+
+
+@pytest.fixture
+def kvm_of_others() -> Iterator[Path]:
+    """A device like /dev/kvm that QEMU's user may not open; not below tmp_path, which others may not pass."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as top:
+        Path(top).chmod(0o711)
+        device = Path(top, "kvm")
+        os.mknod(device, stat.S_IFCHR, os.makedev(10, 232))
+        os.chown(device, 0, FOREIGN)
+        device.chmod(0o640)
+        yield device
 
 
 class Silence:

@@ -296,6 +296,7 @@ def test_an_error_is_one_json_document(odd: Run) -> None:
         "cause": "",
         "line": "",
         "source": "",
+        "role": "",
         "transient": False,
         "stage": None,
         "evidence": None,

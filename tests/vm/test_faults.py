@@ -19,6 +19,7 @@ from builder.vm.domain_xml import MachineSpec
 from builder.vm.log_follower import LogFollower
 from tests.fakes.boot_sector import TTYS0, TTYS1, boot_sector, disk_image, flood_lines
 from tests.fault_table import FaultRow
+from tests.vm.conftest import in_own_namespaces, needs_root
 
 pytestmark = pytest.mark.vm
 MakeSpec = Callable[..., MachineSpec]
@@ -100,7 +101,6 @@ def test_no_byte_of_a_flood_is_lost(
     assert not follower.torn
 
 
-UNSHARE = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
 # The daemons' patience is shortened, so that the guest's last line comes long after it is over.
 OUTLAST = """
 import dataclasses, pickle, sys
@@ -128,23 +128,6 @@ with domains.connect("qemu:///system") as host:
     host.undefine(kept.name, str(kept.uuid))
 print("left" if retry.until(left, within=20) else "stayed")
 """
-
-
-def in_own_namespaces(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python where no libvirt runs yet: whatever it starts or kills is nobody else's, and ends with it."""
-    mounts = "".join(f"mount -t tmpfs tmpfs {path}; " for path in ("/run", "/var/lib/libvirt", "/var/cache/libvirt"))
-    script = f'{mounts} ip link set lo up; "$@"'
-    return subprocess.run(
-        [*UNSHARE, "sh", "-c", script, "sh", sys.executable, *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
 
 
 @needs_root
