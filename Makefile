@@ -11,13 +11,22 @@ IMAGE  ?= centos7-minimal
 # An ISO, or a medium made here; where it cannot be made, `builder media rehearsal` writes it elsewhere.
 MEDIA  ?= rehearsal
 
-.PHONY: run test check e2e faults bench wheel clean packages lock
+# Where `make hosts` proves it, and what it does there; KEEP=1 leaves the system of one that failed.
+SUITES ?= bookworm trixie sid
+STEPS  ?= run again check machines
+
+.PHONY: run test machines check e2e hosts faults bench wheel clean packages lock
 
 run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media $(MEDIA)
 
 test: check
+	$(BIN)/pytest -q -n 2 -m process tests/unit
 	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging
+	$(MAKE) machines
+
+# The tests that boot machines.
+machines: $(READY)
 	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
 
 check: $(READY)
@@ -25,10 +34,15 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2 tests/unit
+	$(BIN)/pytest -q -n 2 -m "not process" tests/unit
 
 e2e: $(READY)
 	$(BIN)/pytest -m "e2e or slow" tests
+	$(MAKE) hosts
+
+# The whole job on bare Debian systems, each in namespaces of its own.
+hosts: packages
+	$(PYTHON) -m tests.hosts --steps "$(STEPS)" $(if $(KEEP),--keep) $(SUITES)
 
 # Every fault there is a test for, and the table of what became of it.
 faults: $(READY)
@@ -54,7 +68,7 @@ $(READY): constraints.txt pyproject.toml | packages
 
 # Sections of the table of packages; what only tests need is not installed to run builder.
 SECTIONS := environment run rehearsal
-test check e2e faults bench: SECTIONS += test
+test machines check e2e faults bench: SECTIONS += test
 bench: SECTIONS += bench
 
 packages:

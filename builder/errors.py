@@ -41,6 +41,7 @@ class Cause(StrEnum):
     INSTALLER_ENDED = "installer ended"
     # The install medium inside the machine.
     KICKSTART_NOT_FOUND = "kickstart not found"
+    MODULE_REFUSED = "module refused"
     DRACUT_TIMEOUT = "dracut timeout"
     EMERGENCY_SHELL = "emergency shell"
     MEDIUM_CHECK = "medium check"

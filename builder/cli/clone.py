@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from builder.cli.choices import local
-from builder.cli.output import document, lines, write
-from builder.cli.registry import SCHEME, AllowRehearsal
-from builder.cli.state import Json, State, short
+from builder.cli.options import AllowRehearsal, Connect, Json, registry_login_of_environment, require_local_uri
+from builder.cli.output import display_path, note, print_json, print_lines, write
+from builder.cli.state import State
 from builder.errors import RecipeError
 from builder.settings import Accel, Settings, Timeouts
 
@@ -20,13 +18,6 @@ if TYPE_CHECKING:
     from builder.clones.request import Request
     from builder.clones.ssh_keys import Key
     from builder.vm.domains import Domains
-
-Connect = Annotated[str | None, typer.Option("--connect", metavar="URI", help="qemu:///session or qemu:///system.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command("clone")(clone)
 
 
 def clone(
@@ -83,7 +74,7 @@ def clone(
         raise RecipeError("--wait and --no-start exclude each other", hint="leave out one of them")
     if inventory + config + as_json > 1:
         raise RecipeError("only one of --ansible-inventory, --ssh-config and --json can be printed")
-    settings = ctx.ensure_object(State).settings(connect=local(connect), accel=accel)
+    settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect), accel=accel)
     from builder.clones.request import Request, check_words
 
     wanted = Request(
@@ -103,28 +94,29 @@ def clone(
         host_devices=tuple(host_device or ()),
     )
     check_words(wanted)
-    if image.startswith(SCHEME):
+    if image.startswith("oci://"):
         image = _pulled(settings, image, allow_rehearsal=allow_rehearsal, as_json=as_json)
     made, key = _make(settings, image, wanted, ssh_key, start=start, wait=wait, atomic=atomic)
     vms = settings.artifacts / "vms"
     if as_json:
-        document([facts(vms, vm) for vm in made])
+        print_json([facts(vms, vm) for vm in made])
         return
     if inventory or config:
         from builder.clones import formats
 
         write((formats.ansible_inventory if inventory else formats.ssh_config)(vms, made))
         return
-    lines(_as_lines(made, key, started=start))
+    print_lines(_as_lines(made, key, started=start))
 
 
 def _pulled(settings: Settings, address: str, *, allow_rehearsal: bool, as_json: bool) -> str:
     """The image at this address, in the catalogue."""
     from builder import console
-    from builder.cli.registry import login_of_environment, take
+    from builder.registry import transfer
 
+    login = transfer.login_from(*registry_login_of_environment())
     with console.watcher(as_json=as_json) as watched:
-        done = take(address, settings.images, watched, login_of_environment(), allow_rehearsal=allow_rehearsal)
+        done = transfer.pull(address, settings.images, login, watched, allow_rehearsal=allow_rehearsal)
     return f"{done.image.name}@{done.image.version}"
 
 
@@ -196,15 +188,6 @@ def facts(vms: Path, vm: Vm) -> dict[str, Any]:
     return {**told, "folder": str(vms / vm.name)}
 
 
-def note(text: str) -> None:
-    """A line of progress, on standard error."""
-    try:
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
-    except OSError:
-        return
-
-
 def _bytes(option: str, text: str | None) -> int | None:
     if text is None:
         return None
@@ -226,7 +209,7 @@ def _as_lines(made: list[Vm], key: Key, *, started: bool) -> list[str]:
             f"{vm.name}  {'started' if started else 'defined'}  {f'{where[0]}:{where[1]}' if where else vm.network}"
         )
     first = made[0]
-    own = str(short(key.private)) if key.private else "the key whose public half was given"
+    own = str(display_path(key.private)) if key.private else "the key whose public half was given"
     return [
         *told,
         f"image    {first.image}@{first.version}",

@@ -40,7 +40,7 @@ CAUSES = {
     Cause.NO_MARKER: CauseText("the guest powered itself off, but never reported success",
         "the end of %post was not reached"),
     Cause.FOREIGN_MARKER: CauseText("the guest powered itself off, but reported another kickstart's token",
-        "the medium holds another kickstart than this run's: run again with --fresh remaster"),
+        "the medium holds another kickstart than this run's: run again with --rebuild remaster"),
     # -- the installer
     Cause.PACKAGES: CauseText("the packages could not be installed",
         "see anaconda.log: a broken medium, or packages that exclude each other"),
@@ -53,6 +53,9 @@ CAUSES = {
     # -- the medium
     Cause.KICKSTART_NOT_FOUND: CauseText("the kickstart was not found",
         "the medium and inst.ks= do not fit"),
+    Cause.MODULE_REFUSED: CauseText("the kernel refuses a module of its initramfs",
+        "initramfs and kernel do not fit together: the medium was changed, or made wrong; make it anew, or take "
+        "another one"),
     Cause.DRACUT_TIMEOUT: CauseText("the installer does not find its medium",
         "LABEL= on its command line and the volume id of the medium must be the same"),
     Cause.EMERGENCY_SHELL: CauseText("the machine fell into an emergency shell",

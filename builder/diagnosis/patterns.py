@@ -43,6 +43,11 @@ def _pattern(origin: Origin, cause: Cause, reference: str, regex: str, *, conclu
     return Pattern(origin, re.compile(regex), cause, reference, conclusive)
 
 
+# What modprobe says of a module that does not fit the running kernel. One that only lacks its device is normal.
+_REFUSED = (
+    r"modprobe: (?:can't load module .{1,80}?|ERROR: could not insert .{1,40}?): (?i:unknown symbol in module"
+    r"(?:, or unknown parameter)?|invalid module format|module has wrong symbol version|required key not available)"
+)
 # The first that is found counts, so what says more stands before what follows from it.
 PATTERNS = (
     _pattern(Origin.INSTALLER, Cause.KICKSTART_ERROR, "ANA anaconda, kickstart.py",
@@ -91,6 +96,7 @@ PATTERNS = (
           r"Can't get kickstart from \S+"),
     _pattern(Origin.INSTALLER, Cause.KICKSTART_NOT_FOUND, "ANA dracut, a CD without the file",
           r"Please insert CDROM containing '[^']*'"),
+    _pattern(Origin.INSTALLER, Cause.MODULE_REFUSED, "BUSYBOX modutils/modutils.c, KMOD tools/modprobe.c", _REFUSED),
     _pattern(Origin.INSTALLER, Cause.DRACUT_TIMEOUT, "DRA dracut-initqueue.sh",
           r"dracut-initqueue timeout - starting timeout scripts"),
     _pattern(Origin.INSTALLER, Cause.DRACUT_TIMEOUT, "DRA", r"/dev/root does not exist"),
@@ -109,6 +115,7 @@ PATTERNS = (
     _pattern(Origin.INSTALLER, Cause.KERNEL_PANIC, "LOR, LIN", r"Call Trace:.{0,100}", conclusive=False),
     # -- a copy of the image that boots
     _pattern(Origin.GUEST, Cause.KERNEL_PANIC, "LIN kernel/panic.c", r"Kernel panic - not syncing: .{0,100}"),
+    _pattern(Origin.GUEST, Cause.MODULE_REFUSED, "BUSYBOX modutils/modutils.c, KMOD tools/modprobe.c", _REFUSED),
     _pattern(Origin.GUEST, Cause.EMERGENCY_SHELL, "SYD emergency.service, DRA dracut-emergency.sh",
           r"You are in (?:emergency|rescue) mode\.|Welcome to emergency mode!|Entering emergency mode\."),
     _pattern(Origin.GUEST, Cause.EMERGENCY_SHELL, "DRA", r"dracut-initqueue timeout - starting timeout scripts"),

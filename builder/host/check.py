@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -49,8 +50,6 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
 
 def lines(rows: Iterable[Row], width: int = 80) -> Iterator[str]:
     """The rows for people: what was found, and below what is not ok why it matters and what mends it."""
-    import textwrap
-
     for row in rows:
         head = f"{row.state:<5} {row.name:<12} "
         yield from textwrap.wrap(head + row.found, width, subsequent_indent=" " * 19, break_on_hyphens=False)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from builder.errors import BuilderError, HostError
 from builder.host import distro as host_system
@@ -17,11 +17,9 @@ from builder.host.distro import System, install_line
 from builder.host.finding import Row
 from builder.system import host_facts, packages, process
 from builder.system.host_facts import KVM, KvmAccess
-from builder.vm import capabilities, daemon
-
-if TYPE_CHECKING:
-    from builder.vm.capabilities import Capabilities
-    from builder.vm.networks import Inventory
+from builder.vm import capabilities, daemon, networks
+from builder.vm.capabilities import Capabilities
+from builder.vm.networks import Inventory
 
 PATIENCE = 1.0  # seconds for libvirt's answer
 PROBING = 15.0  # seconds for two look-ups that start QEMU
@@ -53,8 +51,6 @@ def ask(uri: str) -> Inventory | BuilderError | None:
     """What libvirt has; the fault when it refuses; None when it has not answered in time."""
 
     def look() -> Inventory:
-        from builder.vm import networks
-
         return networks.inventory(uri)
 
     return _within(PATIENCE, look, uri)
@@ -165,8 +161,6 @@ def _probing_seconds(uri: str, access: KvmAccess) -> float | None:
     """Seconds of a look-up where libvirt starts QEMU for each of them; None where it does not."""
 
     def look() -> tuple[Capabilities, float]:
-        from builder.vm import networks
-
         return networks.look_up(uri)
 
     answer = _within(PROBING, look, uri)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
 from builder.errors import BuilderError, HostError
 from builder.host import check_libvirt, check_storage, config, sshd
@@ -20,11 +20,10 @@ from builder.host import distro as host_system
 from builder.host.distro import System
 from builder.host.finding import read
 from builder.host.journal import Journal
-from builder.system import host_facts, packages, process
-from builder.vm import daemon
-
-if TYPE_CHECKING:
-    from builder.vm.networks import Inventory
+from builder.host.network.validate import NatPlan, nat_faults, nat_xml, refuse
+from builder.system import host_facts, netlink, packages, process
+from builder.vm import daemon, networks
+from builder.vm.networks import Inventory
 
 # What the Makefile installs for `make run`, too.
 SECTIONS = ("environment", "run", "rehearsal")
@@ -51,8 +50,8 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the host shall have.
+class PrepareOptions:
+    """What the host is to have.
 
     Args:
         iso_dir, store_dir: where media and images shall live.
@@ -68,7 +67,7 @@ class Wish:
     uri: str = "qemu:///system"
 
 
-def plan(wish: Wish) -> list[Step]:
+def plan(options: PrepareOptions) -> list[Step]:
     """The steps from what is to what is wished for; empty when nothing is missing.
 
     Raises:
@@ -76,16 +75,16 @@ def plan(wish: Wish) -> list[Step]:
     """
     system = host_system.find()
     return [
-        *_packages(system, wish.desktop),
+        *_packages(system, options.desktop),
         *services(system),
-        *_groups(wish.user),
+        *_groups(options.user),
         *kvm_access(),
-        *_directories(wish),
-        *labels(wish),
-        *_pools(wish),
-        *_settings(wish),
+        *_directories(options),
+        *labels(options),
+        *_pools(options),
+        *_settings(options),
         *_sshd(system),
-        *(desktop(system) if wish.desktop else ()),
+        *(desktop(system) if options.desktop else ()),
     ]
 
 
@@ -95,9 +94,6 @@ def nat_steps(subnet: str, uri: str) -> list[Step]:
     Raises:
         RecipeError: the subnet cannot be used.
     """
-    from builder.host.network.validate import NatPlan, nat_faults, nat_xml, refuse
-    from builder.system import netlink
-
     wanted = NatPlan(subnet)
     known = _inventory(uri)
     there = next((net for net in known.networks if net.name == wanted.name), None) if known else None
@@ -113,8 +109,6 @@ def nat_steps(subnet: str, uri: str) -> list[Step]:
         raise HostError(f"libvirt has a network {wanted.name} with another subnet", hint="builder host restore")
 
     def do(journal: Journal) -> None:
-        from builder.vm import networks
-
         if there is None:
             journal.record("network", uri=uri, name=wanted.name)
         networks.define_network(uri, xml)
@@ -123,8 +117,6 @@ def nat_steps(subnet: str, uri: str) -> list[Step]:
 
 
 def _address_of(xml: str) -> tuple[str | None, str | None]:
-    from xml.etree import ElementTree as ET
-
     ip = ET.fromstring(xml).find("ip")
     return (ip.get("address"), ip.get("netmask")) if ip is not None else (None, None)
 
@@ -246,9 +238,9 @@ def _open_kvm(gid: int, journal: Journal) -> None:
     KVM.chmod(mode)
 
 
-def _directories(wish: Wish) -> Iterator[Step]:
+def _directories(options: PrepareOptions) -> Iterator[Step]:
     planned: set[Path] = set()
-    for wanted in (wish.iso_dir, wish.store_dir):
+    for wanted in (options.iso_dir, options.store_dir):
         if wanted.exists() and not wanted.is_dir():
             raise HostError(f"{wanted} is no directory")
         for folder in reversed([wanted, *wanted.parents]):
@@ -257,14 +249,14 @@ def _directories(wish: Wish) -> Iterator[Step]:
                 yield Step(f"make the directory {folder}", ("mode 0755",), partial(_make, folder))
 
 
-def labels(wish: Wish) -> Iterator[Step]:
+def labels(options: PrepareOptions) -> Iterator[Step]:
     """With SELinux, what QEMU may read and write has a type of its own; the policy keeps it over a relabelling."""
     if not read(check_storage.ENFORCE).strip():
         return
     # With the directories above them that have no type either: QEMU has to pass through.
     unlabelled = [
         _topmost(path)
-        for path in (wish.iso_dir, wish.store_dir)
+        for path in (options.iso_dir, options.store_dir)
         if not (path.is_dir() and check_storage.labelled(check_storage.label_of(path)))
     ]
     for path in dict.fromkeys(unlabelled):
@@ -295,21 +287,19 @@ def _make(folder: Path, journal: Journal) -> None:
     folder.chmod(0o755)
 
 
-def _pools(wish: Wish) -> Iterator[Step]:
-    known = _inventory(wish.uri)
+def _pools(options: PrepareOptions) -> Iterator[Step]:
+    known = _inventory(options.uri)
     pools = known.pools if known else ()
-    for path in (wish.iso_dir, wish.store_dir):
+    for path in (options.iso_dir, options.store_dir):
         if any(pool.path == path and pool.active for pool in pools):
             continue
         same = next((pool.name for pool in pools if pool.path == path), None)
         taken = {pool.name for pool in pools}
         name = same or (path.name if path.name not in taken else f"builder-{path.name}")
-        yield Step(f"make {path} the libvirt pool {name}", (), partial(_pool, wish.uri, name, path, same is None))
+        yield Step(f"make {path} the libvirt pool {name}", (), partial(_pool, options.uri, name, path, same is None))
 
 
 def _pool(uri: str, name: str, path: Path, new: bool, journal: Journal) -> None:
-    from builder.vm import networks
-
     if new:
         journal.record("pool", uri=uri, name=name)
     networks.define_pool(uri, name, path)
@@ -319,8 +309,6 @@ def _inventory(uri: str) -> Inventory | None:
     """What libvirt has; None where it is not installed yet."""
     if not any(host_system.program(name) for name in check_libvirt.DAEMONS):
         return None
-    from builder.vm import networks
-
     try:
         daemon.ensure(uri)
         return networks.inventory(uri)
@@ -328,9 +316,9 @@ def _inventory(uri: str) -> Inventory | None:
         return None
 
 
-def _settings(wish: Wish) -> Iterator[Step]:
+def _settings(options: PrepareOptions) -> Iterator[Step]:
     path = config.host_file()
-    text = config.render(config.Directories(media=wish.iso_dir, store=wish.store_dir))
+    text = config.render(config.Directories(media=options.iso_dir, store=options.store_dir), read(path))
     yield from file_step(f"record the directories in {path}", path, text)
 
 

@@ -8,12 +8,15 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from builder.errors import HostError
 from builder.host import distro as host_system
 from builder.host.journal import Entry, Journal
-from builder.system import process
+from builder.host.network import rollback
+from builder.system import netlink, process
+from builder.vm import networks
 
 
 def restore(journal: Journal, packages: bool, note: Callable[[str], None]) -> list[Entry]:
@@ -118,14 +121,10 @@ def _directory(entry: Entry) -> None:
 
 
 def _pool(entry: Entry) -> None:
-    from builder.vm import networks
-
     networks.remove_pool(entry["uri"], entry["name"])
 
 
 def _network(entry: Entry) -> None:
-    from builder.vm import networks
-
     networks.remove_network(entry["uri"], entry["name"])
 
 
@@ -171,11 +170,6 @@ def _packages(entry: Entry) -> None:
 
 def _link(entry: Entry) -> None:
     """In the boot of the change the recorded state comes back; in a later one, what the bridge has now moves back."""
-    from dataclasses import replace
-
-    from builder.host.network import rollback
-    from builder.system import netlink
-
     uplink, bridge = entry["uplink"], entry["bridge"]
     before = netlink.Snapshot.from_dict(entry["snapshot"])
     if entry["boot"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():

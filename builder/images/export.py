@@ -13,6 +13,7 @@ from builder.errors import PublishError
 from builder.images import references, vagrant
 from builder.images.catalogue import Image
 from builder.images.convert import Progress, converted
+from builder.store.objects import remove, sync_file
 from builder.system import locks
 from builder.system.atomic_file import sync_folder
 from builder.system.digests import sha256_file
@@ -52,8 +53,6 @@ def export(
         raise PublishError(f"{target} exists already", hint="give another name with --output, or --force")
     if target.resolve().is_relative_to(image.path.parent.resolve()):
         raise PublishError(f"{target} lies inside the catalogue", hint="give another place with --output")
-    from builder.store.objects import remove
-
     part = target.with_name(f".{target.name}.exporting")
     lock = target.with_name(f".{target.name}.lock")
     try:
@@ -88,6 +87,4 @@ def _write(image: Image, kind: Kind, part: Path, compression: qemu_img.Compressi
 
 
 def _flush(path: Path) -> None:
-    from builder.store.objects import sync_file
-
     sync_file(path)

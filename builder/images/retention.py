@@ -10,6 +10,7 @@ from pathlib import Path
 from builder.errors import PublishError
 from builder.images import references
 from builder.images.catalogue import Image, changing, folders, list_images
+from builder.store.objects import remove
 from builder.system.atomic_file import sync_folder
 
 
@@ -83,8 +84,6 @@ def _decide(old: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
 
 def _take_away(folder: Path, image: Image) -> int:
     """Out of sight with one rename, then removed."""
-    from builder.store.objects import remove
-
     gone = folder / f".gone-{randomness.token_hex(4)}"
     image.path.rename(gone)
     sync_folder(folder)
@@ -93,8 +92,6 @@ def _take_away(folder: Path, image: Image) -> int:
 
 def _forget(folder: Path) -> None:
     """Drop entries of users that are gone, and what is kept beside versions that are gone."""
-    from builder.store.objects import remove
-
     there = set(folders(folder))
     for path in (folder / ".verified").glob("*.jsonl"):
         if path.stem not in there:

@@ -12,8 +12,11 @@ from builder.images import holds
 from builder.images.catalogue import Image, changing, latest_of, list_images, load_image, point
 
 
-def roll_back(catalogue: Path, image: Image) -> Image:
+def roll_back(catalogue: Path, image: Image) -> tuple[Image, str | None]:
     """Make this version the latest of its name, and hold the one that was.
+
+    Returns:
+        The image as it is now, and the version that is held for it; None if it was the latest already.
 
     Raises:
         PublishError: the version is gone, or the catalogue cannot be written to.
@@ -23,14 +26,16 @@ def roll_back(catalogue: Path, image: Image) -> Image:
         _require(image)
         left = latest_of(folder)
         held = holds.read(folder)
-        if left not in (None, image.version) and (folder / str(left)).is_dir():
-            held[str(left)] = holds.Hold(datetime.now(UTC).isoformat(timespec="seconds"), image.version)
+        if left == image.version or (left is not None and not (folder / left).is_dir()):
+            left = None
+        if left is not None:
+            held[left] = holds.Hold(datetime.now(UTC).isoformat(timespec="seconds"), image.version)
             holds.write(folder, held)
         # Between the two a hold on the latest version means nothing: see `holds.mend`.
         point(folder, image.version)
         if held.pop(image.version, None):
             holds.write(folder, held)
-    return load_image(catalogue, f"{image.name}@{image.version}")
+    return load_image(catalogue, f"{image.name}@{image.version}"), left
 
 
 def previous(catalogue: Path, name: str) -> Image:

@@ -20,6 +20,7 @@ from builder.guest import seed
 from builder.guest.seed import Identity
 from builder.images.catalogue import Image
 from builder.images.convert import Progress, converted
+from builder.iso import seed_cd
 from builder.vm import qemu_img
 
 DISK = "box.img"
@@ -50,13 +51,13 @@ def write_box(image: Image, part: Path, *, compression: qemu_img.Compression, te
     Raises:
         PublishError: qemu-img failed, or the box does not hold what was put into it.
     """
-    from builder.guest import ssh
-    from builder.iso import seed_cd
-
     with tempfile.TemporaryDirectory(prefix=f"{part.name}.", dir=part.parent) as name:
         work = Path(name)
         converted(image, "qcow2", work / DISK, compression, tell)
         (work / KEY).touch(mode=0o600)
+        # Takes 0.3 s to load, which every command on images would pay.
+        from builder.guest import ssh
+
         (work / KEY).write_bytes(ssh.make_private_key())
         line = ssh.public_line(ssh.load_key(work / KEY), "vagrant")
         who = Identity(f"vagrant-{image.version}", "vagrant.localdomain", (line,))

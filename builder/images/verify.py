@@ -18,6 +18,7 @@ from typing import Any
 
 from builder.errors import PublishError
 from builder.images.catalogue import LATEST, MANIFEST, PROVENANCE, SBOM, SUMS, VERSION_DIGITS, folders, load_image
+from builder.provenance import dsse, sbom_check
 from builder.provenance import keys as signing
 from builder.system.atomic_file import sync_folder
 from builder.system.digests import sha256_file
@@ -281,10 +282,8 @@ def _bill(path: Path, manifest: dict[str, Any], findings: _Findings) -> None:
         findings.skipped(SBOM, "published before there was one")
         return
     # Dear to load, and needed here only.
-    from builder.provenance import sbom
-
     with suppress(OSError):
-        wrong = sbom.fault((path / SBOM).read_bytes(), manifest["files"][f"{path.parent.name}.qcow2"]["sha256"])
+        wrong = sbom_check.fault((path / SBOM).read_bytes(), manifest["files"][f"{path.parent.name}.qcow2"]["sha256"])
         if wrong is not None:
             findings.failed(SBOM, f"{wrong}")
 
@@ -295,8 +294,6 @@ def _provenance(path: Path, manifest: dict[str, Any], findings: _Findings) -> tu
     Returns:
         Names of the trusted keys that signed it, and whether it is about these very files.
     """
-    from builder.provenance import dsse
-
     altered = findings.fails(PROVENANCE)
     keys = {dsse.key_id(public, name): (name, public) for name, public in signing.trusted().items()}
     try:

@@ -126,6 +126,20 @@ def render(texts: Mapping[str, str], entry: str, variables: Mapping[str, object]
         raise RecipeError(f"kickstarts/{entry} cannot be rendered", str(error)) from None
 
 
+def load(path: Path) -> str:
+    """Read a kickstart as it is.
+
+    Raises:
+        RecipeError: it cannot be read, or is not UTF-8 text.
+    """
+    try:
+        # In binary, so that DOS line endings are not hidden.
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(f"cannot read {path}", str(reason)) from None
+
+
 def lint(text: str) -> list[Finding]:
     """What `ksvalidator -v RHEL7` says of a kickstart, errors and warnings told apart.
 

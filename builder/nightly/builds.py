@@ -9,12 +9,12 @@ import itertools
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder import recipe
 from builder.errors import RecipeError
-from builder.recipe import Recipe
+from builder.recipe import REHEARSAL, Recipe
 
 # Words that YAML takes for themselves, without quotes.
 _PLAIN = re.compile(r"(?!(?i:true|false|null|yes|no|on|off)$)[A-Za-z][A-Za-z_./+-]*")
@@ -25,11 +25,12 @@ class Build:
     """One image to build in a night.
 
     Args:
-        name: in the catalogue, without the ending of rehearsals.
+        name: in the catalogue.
         pipeline: name of the recipe, or path of its file.
         sets: what `--set` gets, place and value.
         recipe: as it will be built; None when it has faults.
         fault: these faults.
+        rehearsal: a rehearsal medium was asked for.
     """
 
     name: str
@@ -37,12 +38,16 @@ class Build:
     sets: tuple[tuple[str, str], ...] = ()
     recipe: Recipe | None = None
     fault: RecipeError | None = None
+    rehearsal: bool = False
 
 
-def builds(pipelines: Sequence[str], search: tuple[Path, ...]) -> tuple[Build, ...]:
+def builds(pipelines: Sequence[str], search: tuple[Path, ...], *, rehearsal: bool = False) -> tuple[Build, ...]:
     """All builds of the pipelines, in order.
 
     If none is given: of all in the first folder that has any. Who keeps recipes does not want the packaged ones built.
+
+    Args:
+        rehearsal: of their rehearsals, which have names of their own in the catalogue.
 
     Raises:
         RecipeError: a pipeline that is named does not exist, there is none at all, or two builds have one name.
@@ -58,6 +63,8 @@ def builds(pipelines: Sequence[str], search: tuple[Path, ...]) -> tuple[Build, .
             if not there:
                 raise
             found.append(Build(Path(pipeline).stem, pipeline, fault=fault))
+    if rehearsal:
+        found = [replace(build, name=build.name + REHEARSAL, rehearsal=True) for build in found]
     called = [build.name for build in found]
     twice = sorted({name for name in called if called.count(name) > 1})
     if twice:

@@ -145,7 +145,14 @@ def _unheard(build: Build) -> Result:
 
 def not_built(build: Build, why: str) -> Result:
     """The result of a build that never began."""
-    return Result(name=build.name, pipeline=build.pipeline, sets=dict(build.sets), verdict="not built", why=why)
+    return Result(
+        name=build.name,
+        pipeline=build.pipeline,
+        sets=dict(build.sets),
+        rehearsal=build.rehearsal,
+        verdict="not built",
+        why=why,
+    )
 
 
 def _wind_up(pool: Executor, futures: dict[Future[Any], Build], crew: Crew, grace: float) -> None:

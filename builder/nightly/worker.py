@@ -19,6 +19,7 @@ from builder.errors import BuilderError, HostError, Interrupted, VerifyError
 from builder.images import Image
 from builder.nightly.builds import Build
 from builder.nightly.record import Fault, ImageFacts, Result, StageTime
+from builder.recipe import REHEARSAL
 from builder.system.process import Children, Finished
 from builder.vm.screen import cleaned
 
@@ -28,6 +29,7 @@ NO_NEWS = "nothing changed; verified again"
 # Kept of a console for the report.
 CONSOLE_LINES = 40
 CONSOLE_BYTES = 64 << 10
+FAULT_KEYS = ("kind", "brief", "details", "hint", "stage", "cause", "line")
 # A night ends its builds by SIGTERM, and kills only what does not obey for a minute.
 _KILLED = {"kind": "host", "hint": "dmesg tells whether the kernel ran out of memory"}
 
@@ -75,6 +77,7 @@ class _Listener:
         self.start = orders.now
         self.stages: dict[str, StageTime] = {}
         self.run = ""
+        self.name = build.name
         self.before: Image | None = None
 
     def hear(self, line: str) -> None:
@@ -87,7 +90,7 @@ class _Listener:
         stage = self.stages.get(str(event.get("stage")))
         match event["event"]:
             case "planned":
-                self.run = str(event["run"])
+                self.run, self.name = str(event["run"]), str(event["name"])
                 self.stages = {
                     row["stage"]: StageTime(
                         stage=row["stage"],
@@ -97,7 +100,7 @@ class _Listener:
                     )
                     for row in event["stages"]
                 }
-                self.before = _latest(self.orders.images, str(event["name"]))
+                self.before = _latest(self.orders.images, self.name)
             case "started" if stage:
                 stage.start, stage.action = self.start + float(event["at"]), "run"
             case "ended" | "failed" if stage:
@@ -114,7 +117,14 @@ class _Listener:
 def perform(build: Build, orders: Orders, children: Children, tell: Tell) -> Result:
     """Run one build to its end; whatever becomes of it is in the result, and nothing is raised but an interrupt."""
     heard = _Listener(build, orders, tell)
-    blank = Result(name=build.name, pipeline=build.pipeline, sets=dict(build.sets), verdict="failed", start=heard.start)
+    blank = Result(
+        name=build.name,
+        pipeline=build.pipeline,
+        sets=dict(build.sets),
+        rehearsal=build.rehearsal,
+        verdict="failed",
+        start=heard.start,
+    )
     if build.fault is not None:
         fault = build.fault
         told = Fault(
@@ -135,6 +145,8 @@ def perform(build: Build, orders: Orders, children: Children, tell: Tell) -> Res
 def _judge(blank: Result, heard: _Listener, done: Finished, orders: Orders, children: Children) -> Result:
     stages = list(heard.stages.values())
     result = blank.model_copy(update={"stages": stages, "run": heard.run, "why": heard.why()})
+    # A medium given as a file may turn out to be a rehearsal's.
+    result.name, result.rehearsal = heard.name, heard.name.endswith(REHEARSAL)
     document = _document(done)
     if document is None or "error" in document:
         return _failed(result, done, (document or {}).get("error"), orders)
@@ -207,7 +219,7 @@ def _failed(result: Result, done: Finished, error: Mapping[str, Any] | None, ord
         )
     result.verdict = "interrupted" if code == Interrupted.exit_code else "failed"
     result.exit_code = code
-    kept = {key: error[key] for key in ("kind", "brief", "details", "hint", "stage") if error.get(key)}
+    kept = {key: error[key] for key in FAULT_KEYS if error.get(key)}
     result.fault = Fault(**{"exit_code": code, "brief": "failed", "kind": "error", **kept})
     folder = orders.artifacts / "runs" / result.run
     if result.run and folder.is_dir():
@@ -246,7 +258,10 @@ def _facts(image: Image) -> ImageFacts:
     first: dict[str, Any] = next(iter(twins.values()), {})
     boot = first.get("boot_seconds")
     size = int(image.manifest["files"][image.disk.name]["size"])
-    return ImageFacts(name=image.name, version=image.version, sha256=image.sha256, size=size, boot=boot)
+    created = str(image.manifest["created"])
+    return ImageFacts(
+        name=image.name, version=image.version, sha256=image.sha256, size=size, created=created, boot=boot
+    )
 
 
 def _files(folder: Path) -> list[str]:

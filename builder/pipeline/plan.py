@@ -17,7 +17,7 @@ from builder.settings import Paths
 from builder.stage import Action, Plan, Reason, ReasonKind, Stage, Step, digest
 from builder.store.store import ABSENT, Store
 
-ASKED = Reason(ReasonKind.ASKED, "asked for by --fresh")
+ASKED = Reason(ReasonKind.ASKED, "asked for by --rebuild")
 # Stages that had another name in earlier versions; for one version they are refused with the new name.
 RENAMED = {"answers": "kickstart", "medium": "remaster"}
 

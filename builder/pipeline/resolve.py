@@ -11,9 +11,11 @@ from pathlib import Path
 
 from builder import images
 from builder.errors import MediumError, RecipeError
+from builder.iso import inspect
 from builder.kickstart import render
 from builder.recipe import REHEARSAL, Recipe, Source, provision_files
 from builder.recipe.build_spec import Base, BuildSpec, Medium
+from builder.rehearsal import medium as rehearsal
 from builder.settings import BuildOptions, MediumSource, Paths, Settings, Timeouts
 from builder.stages import fetch
 from builder.store.secrets import Secrets
@@ -79,8 +81,6 @@ def _base(recipe: Recipe, media: str | None, paths: Paths) -> images.Image | Non
 
 def _choose(recipe: Recipe, media: str | None, store: Store, paths: Paths) -> tuple[Medium, MediumSource]:
     if media == ASKED:
-        from builder.rehearsal import medium as rehearsal
-
         return Medium(None, rehearsal.inputs_digest(paths.artifacts / ".cache")), MediumSource()
     sources = recipe.media.sources
     if media is not None:
@@ -115,8 +115,6 @@ def _existing(path: Path, paths: Paths) -> Path:
 
 
 def _from_file(recipe: Recipe, path: Path, store: Store) -> Medium:
-    from builder.iso import inspect
-
     if not path.is_file():
         what = "not a file" if path.exists() else "no such file"
         raise MediumError(f"{what}: {path}", hint=f"--media takes an ISO file, or the word {ASKED}")

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from builder.errors import HostError, RecipeError
 
 KEY, PUBLIC = ".key", ".pub"
@@ -37,8 +39,6 @@ class TrustedKey:
 
 def folder() -> Path:
     """Return the user's own folder of keys."""
-    import platformdirs
-
     return platformdirs.user_config_path("builder") / "signing"
 
 
@@ -59,14 +59,24 @@ def chosen() -> Path | None:
 
 def known() -> list[TrustedKey]:
     """Return all trusted keys, by name; the user's own first where two have one name."""
-    import platformdirs
-
     found: dict[str, TrustedKey] = {}
     for place in (folder(), platformdirs.site_config_path("builder") / "signing"):
         for path in _public_keys(place):
             private = path.with_suffix(KEY)
             found.setdefault(path.stem, TrustedKey(path.stem, path, private if private.is_file() else None))
     return [found[name] for name in sorted(found)]
+
+
+def find(name: str) -> TrustedKey:
+    """Find a trusted key by its name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    keys = {key.name: key for key in known()}
+    if name not in keys:
+        raise RecipeError(f"there is no key named {name}", f"known: {', '.join(keys) or 'none'}", "builder keys create")
+    return keys[name]
 
 
 def trusted() -> dict[str, bytes]:

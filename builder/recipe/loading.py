@@ -116,6 +116,15 @@ def load(name_or_path: str, sets: Mapping[str, str], search: tuple[Path, ...]) -
     return recipe
 
 
+def fault(path: Path) -> str | None:
+    """Say in short why the recipe in this file cannot be used; None if it can."""
+    try:
+        load(str(path), {}, ())
+    except RecipeError as error:
+        return error.brief
+    return None
+
+
 def _locate(name_or_path: str, search: tuple[Path, ...]) -> Path:
     if "/" in name_or_path or name_or_path.endswith((SUFFIX, ".yml")):
         path = Path(name_or_path)

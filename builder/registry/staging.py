@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from builder.store.objects import bytes_freed, remove
 from builder.system import locks
 
 FOLDER = ".pulling"
@@ -36,10 +37,8 @@ def place(catalogue: Path, digest: str, on_wait: Callable[[str], None]) -> Itera
                 lock.unlink(missing_ok=True)
 
 
-def forget(catalogue: Path, older_than: float, *, dry_run: bool = False) -> int:
-    """Remove what pulls left that nobody took up again for so many seconds; returns the bytes that became free."""
-    from builder.store.objects import remove
-
+def delete_stale(catalogue: Path, older_than: float, *, dry_run: bool = False) -> int:
+    """Remove what interrupted pulls left and did not continue for so many seconds; returns the bytes freed."""
     limit, freed = time.time() - older_than, 0
     for folder in [path for path in (catalogue / FOLDER).glob("*") if path.is_dir()]:
         handle = locks.attempt(_lock(folder))
@@ -48,7 +47,7 @@ def forget(catalogue: Path, older_than: float, *, dry_run: bool = False) -> int:
         try:
             files = [path.stat() for path in folder.rglob("*") if path.is_file()]
             if max([folder.stat().st_mtime, *(facts.st_mtime for facts in files)]) < limit:
-                freed += sum(facts.st_blocks * 512 for facts in files) if dry_run else remove(folder)
+                freed += bytes_freed(folder) if dry_run else remove(folder)
             if not folder.exists():
                 _lock(folder).unlink(missing_ok=True)
         finally:

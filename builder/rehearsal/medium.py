@@ -106,10 +106,9 @@ def build(out: Path, *, work: Path, progress: Progress) -> None:
             deb.unlink()
         packages.unpack(busybox_deb, work / "busybox")
         busybox = next((work / "busybox").rglob("bin/busybox"))
-        version = sorted(path.name.removeprefix("vmlinuz-") for path in (kernel_tree / "boot").glob("vmlinuz-*"))[-1]
+        initrd.merge_usr(kernel_tree)
+        version = initrd.find_kernel(kernel_tree)
         progress.beat(f"making the initramfs for {version}")
-        if (kernel_tree / "usr/lib/modules").is_dir():
-            (kernel_tree / "usr/lib/modules").rename(kernel_tree / "lib/modules")
         initrd.trim(kernel_tree, version)
         image = work / "initrd.img"
         initrd.make(busybox, kernel_tree, version, work, image)

@@ -35,6 +35,8 @@ TARGET = (
     "kmod",
     "less",
     "locales",
+    "login",
+    "mount",
     "openssh-client",
     "openssh-server",
     "parted",
@@ -62,7 +64,8 @@ EMPTY = {"debian": ("usr-is-merged",), "ubuntu": ()}
 BUSYBOX = "busybox-static"
 
 _INST = re.compile(r"^Inst (?P<name>\S+) (?:\[\S+\] )?\((?P<version>\S+)", re.MULTILINE)
-_KERNEL_FILES = re.compile(r"linux-(image|modules)-\d")
+# Debian has split them in four since Linux 7.
+_KERNEL_FILES = re.compile(r"linux-(base|binary|image|modules)-\d")
 
 
 @dataclass(frozen=True)

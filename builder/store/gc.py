@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import BuilderError
 from builder.store import runs
-from builder.store.objects import remove
+from builder.store.objects import bytes_freed, remove
 from builder.store.store import Store, kept_mark
 from builder.system import locks
 
@@ -62,25 +62,27 @@ def drop(store: Store, digest: str) -> int:
         return 0 if digest in runs.claimed(store) else _take_away(store, digest)
 
 
-def gc(store: Store, keep: Collection[str], older_than: float) -> int:
+def gc(store: Store, older_than: float, *, dry_run: bool = False) -> int:
     """Remove finished objects, temporary directories and index entries that nothing needs.
 
     Args:
-        keep: digests that stay.
         older_than: seconds since the last use; what was used later stays.
+        dry_run: remove nothing, only count.
 
     Returns:
         Bytes that became free on the file system (a file that the catalogue shares gives nothing back).
     """
+    if not store.root.is_dir():
+        return 0
     store.prepare()
     limit = time.time() - older_than
-    freed = 0
     with runs.gate(store):
-        spared = {*keep, *runs.claimed(store)}
-        for path in list(store.objects.iterdir()):
-            if path.name not in spared and _older(path, limit):
-                freed += _take_away(store, path.name)
-        freed += _stale_tmp(store, limit)
+        spared = runs.claimed(store)
+        objects = [path for path in store.objects.iterdir() if path.name not in spared and _older(path, limit)]
+        leftovers = list(_leftovers(store, limit))
+        if dry_run:
+            return sum(map(bytes_freed, [*objects, *leftovers]))
+        freed = sum(_take_away(store, path.name) for path in objects) + sum(map(remove, leftovers))
         _stale_index(store, limit)
         for path in store.locks.iterdir():
             if len(path.name) == 64 and path.name not in spared and not store.path(path.name).exists():
@@ -133,19 +135,15 @@ def _owner(path: Path) -> str:
     return path.name.partition(".")[0]
 
 
-def _stale_tmp(store: Store, limit: float) -> int:
-    """Kept directories that nobody looked after for long, and torn files of writers that were killed."""
-    freed = 0
+def _leftovers(store: Store, limit: float) -> Iterator[Path]:
+    """List kept directories that were not looked at for long, and incomplete files of writers that were killed."""
     alive = runs.live(store)
-    torn = min(limit, time.time() - WRITTEN_WITHIN)
-    for path in list(store.tmp.iterdir()):
+    incomplete = min(limit, time.time() - WRITTEN_WITHIN)
+    for path in store.tmp.iterdir():
         if _owner(path) not in alive and _older(path, limit):
-            freed += remove(path)
+            yield path
     for folder in (store.secrets, store.index, *(path for path in store.index.iterdir() if path.is_dir())):
-        for path in folder.glob(".*.tmp"):
-            if _older(path, torn):
-                freed += remove(path)
-    return freed
+        yield from (path for path in folder.glob(".*.tmp") if _older(path, incomplete))
 
 
 def _stale_index(store: Store, limit: float) -> None:

@@ -154,13 +154,19 @@ def _change(name: str, was: FileRecord | None, now: os.stat_result | None) -> st
 
 def remove(path: Path) -> int:
     """Remove a file or a whole directory if it is there; returns the bytes this gave back to the file system."""
+    freed = bytes_freed(path)
     if path.is_symlink() or not path.is_dir():
-        freed = _bytes(path)
         path.unlink(missing_ok=True)
-        return freed
-    freed = sum(_bytes(item) for item in path.rglob("*"))
-    shutil.rmtree(path)
+    else:
+        shutil.rmtree(path)
     return freed
+
+
+def bytes_freed(path: Path) -> int:
+    """Count the bytes that `remove` would give back; a file that has a name elsewhere gives nothing."""
+    if path.is_symlink() or not path.is_dir():
+        return _bytes(path)
+    return sum(_bytes(item) for item in path.rglob("*"))
 
 
 def _bytes(path: Path) -> int:

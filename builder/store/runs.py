@@ -314,7 +314,7 @@ def _verdict(fault: BaseException) -> dict[str, Any]:
         brief = f"interrupted by {name}"
         return BuilderError(brief).as_dict() | {"kind": "interrupted", "exit_code": 130, "cause": "interrupted"}
     details = "".join(traceback.format_exception(fault))
-    return BuilderError(f"builder broke: {fault!r}", details).as_dict() | {"kind": "bug", "cause": "bug"}
+    return BuilderError(f"internal error: {fault!r}", details).as_dict() | {"kind": "bug", "cause": "bug"}
 
 
 def first_look(folder: Path, diagnosis: Diagnosis) -> str:

@@ -16,7 +16,7 @@ import shutil
 import socket
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from builder.errors import HostError
@@ -135,12 +135,12 @@ def _start_daemons(folder: Path) -> None:
     virtqemud hands on to the other two what a client asks of networks and pools, but starts neither.
     """
     if packages.find_program("libvirtd") or not packages.find_program("virtqemud"):
-        _start_unless_up(_main(folder), ["libvirtd", "--timeout", str(IDLE)], before=_hiding_useless_kvm())
+        _start_unless_up(_main(folder), ["libvirtd", "--timeout", str(IDLE)], before=_hiding_useless_kvm)
         return
     for name in ("virtnetworkd", "virtstoraged"):
         if packages.find_program(name):
             _start_unless_up([folder / f"{name}-sock"], [name, "--timeout", str(IDLE)])
-    _start_unless_up(_main(folder), ["virtqemud", "--timeout", str(IDLE)], before=_hiding_useless_kvm())
+    _start_unless_up(_main(folder), ["virtqemud", "--timeout", str(IDLE)], before=_hiding_useless_kvm)
 
 
 def _own_kvm_as_udev_does(device: Path) -> None:
@@ -199,12 +199,14 @@ def _start_log_daemon(path: Path) -> None:
     _start_unless_up([path], ["virtlogd", "--timeout", str(IDLE)], "--logs", str(path), str(IDLE / 4))
 
 
-def _start_unless_up(sockets: list[Path], argv: list[str], *reaped: str, before: Sequence[str] = ()) -> None:
+def _start_unless_up(
+    sockets: list[Path], argv: list[str], *reaped: str, before: Callable[[], list[str]] = list
+) -> None:
     """Start a daemon and wait for it.
 
     Args:
         reaped: words for the reaper.
-        before: words of a program that runs the daemon, such as unshare.
+        before: asked at a start for the words of a program that runs the daemon, such as unshare.
 
     One that starts while a predecessor is still leaving, or a rival is just coming, ends itself on their pid file:
     so it is started again until somebody answers.
@@ -217,7 +219,7 @@ def _start_unless_up(sockets: list[Path], argv: list[str], *reaped: str, before:
         if any(map(answers, sockets)):
             return True
         if not started or os.waitpid(started[-1], os.WNOHANG)[0]:
-            words = [sys.executable, "-I", str(reaper.__file__), *reaped, *before, process.find(argv[0]), *argv[1:]]
+            words = [sys.executable, "-I", str(reaper.__file__), *reaped, *before(), process.find(argv[0]), *argv[1:]]
             started.append(process.start_daemon(words))
         return None
 

@@ -138,7 +138,7 @@ def check(path: Path, *, error: type[BuilderError] = HostError) -> None:
     done = process.run(["qemu-img", "check", "-q", "--output=json", path], check=False)
     # qemu-img(1): 63 means the format has no check (raw).
     if done.status not in (0, 63):
-        raise error(f"{path} is damaged", output=done.said, hint="it must be made again: builder run --fresh seal")
+        raise error(f"{path} is damaged", output=done.said, hint="it must be made again: builder run --rebuild seal")
 
 
 def same(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from builder import images
-from builder.provenance import sbom
+from builder.provenance import sbom_check
 from builder.system import retry
 from builder.vm import qemu_img
 from tests.e2e.conftest import Person
@@ -56,7 +56,7 @@ def test_manifest_holds_every_input_and_no_secret(person: Person, golden: Any) -
 def test_bill_of_materials_and_provenance_are_beside_the_image(person: Person, golden: Any) -> None:
     path = Path(golden["image"]["disk"]).parent
     bill = (path / images.SBOM).read_bytes()
-    assert sbom.fault(bill, golden["image"]["sha256"]) is None
+    assert sbom_check.fault(bill, golden["image"]["sha256"]) is None
     manifest = json.loads((path / images.MANIFEST).read_text())
     packages = set(manifest["verified"]["twins"]["twin-a"]["packages"])
     assert {f"{one['name']} {one['version']}" for one in json.loads(bill)["components"]} == packages
@@ -197,7 +197,7 @@ def kill_in(person: Person, stage: str, *words: str) -> None:
 def test_kill_9_in_verify_leaves_no_machine_and_the_published_image_as_it_was(person: Person, golden: Any) -> None:
     path = Path(golden["image"]["disk"])
     before = path.stat()
-    kill_in(person, "verify", "--fresh", "verify")
+    kill_in(person, "verify", "--rebuild", "verify")
     assert path.stat() == before
     again = person.json("run", "centos7-minimal", "--media", "medium.iso")
     assert again["image"] == golden["image"]

@@ -81,6 +81,25 @@ def test_words_are_found_in_the_middle_of_others(words: object) -> None:
     assert (found.cause if found else cause) == cause
 
 
+@pytest.mark.parametrize("origin", [Origin.INSTALLER, Origin.GUEST])
+@pytest.mark.parametrize(
+    ("line", "refused"),
+    [
+        ("modprobe: can't load module isofs (kernel/fs/isofs/isofs.ko): invalid module format", True),
+        ("modprobe: ERROR: could not insert 'isofs': Unknown symbol in module, or unknown parameter (see dmesg)", True),
+        ("modprobe: ERROR: could not insert 'isofs': Required key not available", True),
+        # Of machines that are well: a driver without its device, one that the kernel has built in.
+        ("modprobe: can't load module crc32c_intel (crc32c-intel.ko): No such device", False),
+        ("modprobe: ERROR: could not insert 'padlock_aes': No such device", False),
+        ("modprobe: FATAL: Module floppy not found in directory /lib/modules/3.10.0-1160.el7.x86_64", False),
+    ],
+)
+def test_a_refused_module_is_told_from_a_driver_without_device(line: str, refused: bool, origin: Origin) -> None:
+    found = classify.classify(f"Loading modules\n{line}\nWaiting for the medium", Source.CONSOLE, origin)
+    assert (found is not None and found.cause is Cause.MODULE_REFUSED) == refused
+    assert found is None or found.line in line
+
+
 def test_words_are_shown_in_their_lines() -> None:
     """As they stood on the console: a script's output is no paragraph; and a prompt is no part of it."""
     text = (

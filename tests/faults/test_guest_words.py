@@ -82,6 +82,8 @@ SAID = (
     Words("kernel panic", "pvpanic tells\r\n", end="panic"),
     Words("foreign marker", "Powering off.\r\n", "0f0f", end="poweroff", ttys1="BUILDER INSTALLED 0f0f\n"),
     Words("no DHCP", "dhclient[812]: No DHCPOFFERS received.\r\n", "No DHCPOFFERS received", end="poweroff"),
+    Words("module refused", "modprobe: can't load module sd_mod (sd_mod.ko): unknown symbol in module, or unknown "
+          "parameter\r\n", "sd_mod"),
 )  # fmt: skip
 FAST = SAID[:2] + SAID[5:6] + SAID[19:20] + SAID[21:22]
 

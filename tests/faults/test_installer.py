@@ -94,6 +94,7 @@ class Told:
 ROWS = (
     Told("kickstart-error", "kickstart error", "Unknown command: frobnicate", "console"),
     Told("mandatory-item", "mandatory item", "Please make your choice from above", "console"),
+    Told("module-refused", "module refused", "unknown symbol in module", "console"),
     Told("medium-check", "medium check", "CD check failed!", "console"),
     Told("kernel-panic", "kernel panic", "sysrq triggered crash", "console"),
     Told("guest-out-of-memory", "guest out of memory", "Killed process", "console"),

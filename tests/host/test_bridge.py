@@ -79,7 +79,7 @@ def test_the_address_moves_and_comes_back(world: World) -> None:
     assert host.builder("host", "restore").returncode == 0
     assert host.network() == before
     assert host.files() == files
-    assert host.builder("host", "restore").stdout == "nothing to take back\n"
+    assert host.builder("host", "restore").stdout == "nothing to undo\n"
 
 
 def test_all_that_the_uplink_has_moves(world: World) -> None:

@@ -173,6 +173,53 @@ def test_settings_file_says_where_things_live(tmp_path: Path, monkeypatch: pytes
     assert config.load().store is None
 
 
+def test_settings_file_says_who_gets_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "host"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+    assert config.load_notify() == config.NotifySettings()
+    for path, text in (
+        (config.host_file(), "[notify]\nto = ['/etc/addresses']\nreport_url = 'https://ci.example'\nwhen = 'always'\n"),
+        (config.user_file(), "[notify]\nto = [\n  'json://a.example',\n]\n"),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    told = config.NotifySettings(("json://a.example",), "always", "https://ci.example", config.user_file())
+    assert config.load_notify() == told
+    assert config.load() == config.Directories()
+    # `host prepare` writes its table and leaves the other as it is, however often.
+    for _ in range(2):
+        before = config.user_file().read_text()
+        config.user_file().write_text(config.render(config.Directories(media=tmp_path), before))
+    assert config.user_file().read_text() == (
+        f"{config.HEAD}\n[directories]\nmedia = \"{tmp_path}\"\n\n[notify]\nto = [\n  'json://a.example',\n]\n"
+    )
+    assert config.load_notify() == told
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[notify]\nto = 'json://u:s3cret@a.example'\n", "notify.to"),
+        ("[notify]\nto = [['json://u:s3cret@a.example']]\n", "notify.to"),
+        ("[notify]\nurls = ['json://u:s3cret@a.example']\n", "notify.urls"),
+        ("[notify]\nwhen = 'never'\n", "notify.when"),
+        ("[notify]\nreport_url = 3\n", "notify.report_url"),
+        ("notify = ['json://u:s3cret@a.example']\n", "notify"),
+        ("[notify]\nto = ['json://u:s3cret@a.example'\n", "Unclosed"),
+    ],
+)
+def test_a_wrong_address_in_the_settings_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, where: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path))
+    config.host_file().parent.mkdir(parents=True)
+    config.host_file().write_text(text)
+    with pytest.raises(RecipeError, match="is no settings file") as fault:
+        config.load_notify()
+    assert where in fault.value.details
+    assert "s3cret" not in f"{fault.value.brief}{fault.value.details}{fault.value.hint}"
+
+
 @pytest.mark.parametrize(
     "text", ["[directories", "[other]\n", "[directories]\nisos = '/x'\n", "[directories]\nstore = 'x'\n"]
 )

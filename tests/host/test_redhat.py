@@ -83,7 +83,7 @@ def test_a_rehearsal_medium_is_brought_from_elsewhere(host: Cell) -> None:
 def test_directories_without_a_type_of_their_own_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enforce = tmp_path / "enforce"
     monkeypatch.setattr(check_storage, "ENFORCE", enforce)
-    wish = prepare.Wish(tmp_path / "kvm/iso", tmp_path / "elsewhere")
+    wish = prepare.PrepareOptions(tmp_path / "kvm/iso", tmp_path / "elsewhere")
     (tmp_path / "elsewhere").mkdir()
     assert list(prepare.labels(wish)) == []
     enforce.write_text("1")

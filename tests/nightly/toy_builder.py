@@ -1,7 +1,7 @@
 """The whole command line of builder over stages that write a few bytes: `python -P toy_builder.py nightly …`.
 
-What a toy build does is said by its recipe's variables: `behave` is `fail`, `wait`, `stop` or anything else, `size` the
-image's bytes.
+What a toy build does is said by its recipe's variables: `behave` is one of the words in `_install` or anything else,
+`size` the image's bytes.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def _install(job: Job[Any]) -> None:
                         threading.Event().wait(0.1)
             finally:
                 _diary(job, "undone")
+        case "environment":
+            (job.paths.artifacts / "environment").write_text("\n".join(os.environ))
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
     (job.out / "disk").write_bytes(str(sorted(given.items())).encode() * int(given.get("size", 10)))

@@ -111,7 +111,7 @@ def test_every_kind_of_damage_is_found(memory_path: Path, what: str) -> None:
 def test_fresh_takes_along_what_follows(memory_path: Path) -> None:
     run_in(memory_path)
     said = told(plan_in(memory_path, fresh={"seal"}))
-    assert said["seal"] == "run: asked for by --fresh"
+    assert said["seal"] == "run: asked for by --rebuild"
     assert said["verify"] == "run: seal is built anew"
     assert said["publish"] == "run: seal and verify are built anew"
     assert said["install"] == "run: finished object was dropped, and is needed again"
@@ -168,7 +168,7 @@ def _plan_without_a_write(folder: Path) -> None:
     sys.addaudithook(forbid)
     assert told(plan_in(folder))["publish"] == "reuse: finished object found"
     said = told(plan_in(folder, ToyOrder(vars={"hostname": "two"}), fresh={"fetch"}))
-    assert said["fetch"] == "run: asked for by --fresh"
+    assert said["fetch"] == "run: asked for by --rebuild"
     assert said["kickstart"] == "run: vars.hostname changed"
     # Nobody may say later that reading was not forbidden by anything.
     if not os.access(folder, os.W_OK):

@@ -141,7 +141,7 @@ def collect(barrier: Barrier, number: int, folder: Path) -> None:
         finally:
             (folder / "over").touch()
     while not (folder / "over").exists():
-        gc.gc(store, (), older_than=0)
+        gc.gc(store, older_than=0)
 
 
 def test_gc_takes_nothing_that_a_live_run_needs(memory_path: Path, fault_row: FaultRow) -> None:

@@ -367,6 +367,11 @@ KS = r"inst.ks=hd:LABEL=CentOS\x207\x20x86_64:/ks.cfg"
             (TIMEOUT, "/dev/root does not exist", EMERGENCY),
             "dracut timeout",
         ),
+        (
+            f"{STAGE2} {KS} rehearsal.fault=module-refused",
+            ("can't load module sd_mod", EMERGENCY),
+            "module refused",
+        ),
         (f"{STAGE2} {KS} rehearsal.fault=medium-check", ("result is: FAIL", "CD check failed!"), "medium check"),
         (
             f"{STAGE2} {KS} rehearsal.fault=kickstart-not-found",
@@ -374,7 +379,14 @@ KS = r"inst.ks=hd:LABEL=CentOS\x207\x20x86_64:/ks.cfg"
             "kickstart not found",
         ),
     ],
-    ids=["wrong kickstart label", "wrong stage2 label", "no medium", "medium check", "kickstart not found"],
+    ids=[
+        "wrong kickstart label",
+        "wrong stage2 label",
+        "no medium",
+        "module refused",
+        "medium check",
+        "kickstart not found",
+    ],
 )
 def test_fails_before_the_installer_starts(
     line: str,

@@ -17,6 +17,7 @@ import pyte
 import pytest
 
 from builder import console
+from builder.console.terminal import Terminal
 from builder.console.watch import Watcher
 from builder.errors import InstallError, Interrupted
 from builder.stage import Action, Inputs, Job, Ledger, Plan, ReasonKind, Stage, Step
@@ -140,7 +141,7 @@ def test_a_step_that_was_not_needed_after_all_does_not_seem_to_wait(
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def write(stream: io.TextIOWrapper) -> None:
-        with console.Terminal(stream) as watched:
+        with Terminal(stream) as watched:
             watched.planned(PLAN, "id")
 
     lines = terminal(write)
@@ -154,7 +155,7 @@ def test_the_active_stage_shows_its_last_beat_on_one_line(
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def write(stream: io.TextIOWrapper) -> None:
-        watched = console.Terminal(stream)
+        watched = Terminal(stream)
         watched.planned(PLAN, "id")
         watched.started(STEPS["install"])
         watched.beat("Installing kernel\x1b[2J (12/300) " + "x" * 100)
@@ -178,7 +179,7 @@ def test_work_without_stages_shows_its_beats_until_it_ends(
     monkeypatch.setenv("TERM", "xterm")
 
     def write(stream: io.TextIOWrapper) -> None:
-        watched = console.Terminal(stream)
+        watched = Terminal(stream)
         watched.beat("writing: 5 %")
         if ended:
             watched.__exit__(None)
@@ -228,7 +229,7 @@ def test_programs_get_one_json_object_a_line() -> None:
         (console.Lines, os.pipe),
         (console.JsonLines, os.pipe),
         (console.Lines, os.openpty),
-        (console.Terminal, os.openpty),
+        (Terminal, os.openpty),
     ],
 )
 def test_a_reader_that_went_away_fails_no_run(kind: type[Watcher], make: Callable[[], tuple[int, int]]) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from builder import console
 from builder.console import left_text
+from builder.console.terminal import Terminal
 from builder.stage import Ledger, Plan
 from builder.store.durations import REMEMBERED, Durations
 from tests.unit.test_console import step, terminal
@@ -96,7 +97,7 @@ def test_the_time_left_is_that_of_the_stages_still_to_be_run() -> None:
 
 def test_a_terminal_shows_the_time_left(terminal: Callable[[Callable[[io.TextIOWrapper], None]], list[str]]) -> None:
     def write(stream: io.TextIOWrapper) -> None:
-        watched = console.Terminal(stream)
+        watched = Terminal(stream)
         watched.expected = {"install": 65.0, "verify": 100.0}
         watched.planned(Plan("web", tuple(STEPS)), "run")
         watched.started(STEPS[1])

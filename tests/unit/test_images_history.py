@@ -80,7 +80,7 @@ def test_releasing_undoes_the_rollback(tmp_path: Path, three: list[images.Image]
 def test_going_back_to_a_held_version_lifts_its_hold(tmp_path: Path, three: list[images.Image]) -> None:
     catalogue = tmp_path / "images"
     images.roll_back(catalogue, three[0])
-    assert images.roll_back(catalogue, three[2]).latest
+    assert images.roll_back(catalogue, three[2])[0].latest
     assert [image.held for image in images.list_images(catalogue)] == [False, False, True]
     images.roll_back(catalogue, three[0])
     with pytest.raises(PublishError, match="no older version to go back to"):

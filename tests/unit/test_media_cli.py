@@ -219,12 +219,12 @@ def test_inject_looks_for_the_packages_on_the_medium(builder: Run, listing: Path
     ("text", "output", "said"),
     [
         ("cdrom\nnonsense\n", "new.iso", "ks.cfg: line 2: Unknown command: nonsense"),
-        ("cdrom\r\npoweroff\r\n", "new.iso", "line ends of DOS"),
+        ("cdrom\r\npoweroff\r\n", "new.iso", "DOS line endings"),
         ("cdrom\n", "medium.iso", "is the file that is read"),
         ("cdrom\n", "none/new.iso", "there is no folder none"),
         # A device's node must not be replaced by a file.
-        ("cdrom\n", "/dev/null", "--output /dev/null is no file"),
-        ("cdrom\n", ".", "--output . is no file"),
+        ("cdrom\n", "/dev/null", "--output /dev/null is not a file"),
+        ("cdrom\n", ".", "--output . is not a file"),
     ],
 )
 def test_inject_refuses(builder: Run, medium: Path, ks: Path, text: str, output: str, said: str) -> None:

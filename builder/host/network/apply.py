@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.errors import HostError
-from builder.host.network import guardian, rollback
+from builder.host.network import guardian, rollback, session
 from builder.host.network.change import Change
 from builder.system import netlink, process, retry
 from builder.vm import daemon
@@ -187,6 +187,4 @@ def _reverting(line: _Line) -> Iterator[None]:
 
 def running_over_ssh() -> bool:
     """The command came from afar, so that a confirmation is needed."""
-    from builder.host.network import session
-
     return session.of(os.getpid()).remote

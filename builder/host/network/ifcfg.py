@@ -11,13 +11,10 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from builder.host.finding import read
 from builder.host.network.validate import BridgePlan, address_faults
-
-if TYPE_CHECKING:
-    from builder.system.netlink import Route
+from builder.system.netlink import Route
 
 FOLDER = Path("/etc/sysconfig/network-scripts")
 YES_NO = ("ONBOOT", "STP", "PEERDNS", "DEFROUTE", "IPV6INIT", "IPV6_AUTOCONF", "NM_CONTROLLED", "USERCTL", "DHCPV6C")

@@ -9,13 +9,10 @@ import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from builder.errors import RecipeError
-
-if TYPE_CHECKING:
-    from builder.system.netlink import Route
+from builder.system.netlink import Route
 
 # IFNAMSIZ is 16 with the closing zero; no slash, no white space, no colon (labels).
 INTERFACE = re.compile(r"(?!\.{1,2}$)[^\s/:]{1,15}")

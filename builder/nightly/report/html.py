@@ -78,6 +78,9 @@ def render(night: Night, earlier: Sequence[Night], folder: Path) -> str:
     return template.render(
         night=night,
         rows=shown,
+        title=markdown.title(night),
+        note=markdown.REHEARSAL_NOTE if night.rehearsal else "",
+        deliveries=list(map(markdown.delivery, night.notifications)),
         headline=markdown.headline(night),
         verdict=_verdict(night),
         ticks=_ticks(night.seconds),

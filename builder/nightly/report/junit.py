@@ -30,6 +30,9 @@ def render(night: Night) -> bytes:
         "testsuite",
         {"name": "builder nightly", "timestamp": night.started[:19], "hostname": night.host, **numbers},
     )
+    if night.rehearsal:
+        properties = ElementTree.SubElement(suite, "properties")
+        ElementTree.SubElement(properties, "property", {"name": "rehearsal", "value": "true"})
     for result in results:
         _case(suite, result)
     ElementTree.indent(root)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import secrets as randomness
+from collections.abc import Sequence
 from pathlib import Path
 
 from builder.errors import HostError
 from builder.nightly.record import FILE, Night, nights
 from builder.nightly.report import junit, markdown
 from builder.store.objects import remove, sync_file
-from builder.system.atomic_file import sync_folder
+from builder.system.atomic_file import replacing, sync_folder
 
 PAGE, TEXT, XML = "index.html", "report.md", "junit.xml"
 LATEST = "latest"
@@ -34,9 +35,6 @@ def write(reports: Path, night: Night) -> Path:
     Raises:
         HostError: it cannot be written.
     """
-    # The page's template engine is dear to load, and needed here only.
-    from builder.nightly.report import html
-
     new = reports / f".new-{randomness.token_hex(4)}"
     try:
         reports.mkdir(parents=True, exist_ok=True)
@@ -49,10 +47,8 @@ def write(reports: Path, night: Night) -> Path:
                 continue
             night = night.model_copy(update={"date": name})
             new.mkdir()
-            (new / FILE).write_text(night.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            (new / TEXT).write_text(markdown.render(night), encoding="utf-8")
-            (new / XML).write_bytes(junit.render(night))
-            (new / PAGE).write_text(html.render(night, earlier, reports / name), encoding="utf-8")
+            for file, data in _files(night, earlier, reports / name).items():
+                (new / file).write_bytes(data)
             for path in new.iterdir():
                 sync_file(path)
             sync_folder(new)
@@ -74,3 +70,31 @@ def write(reports: Path, night: Night) -> Path:
     finally:
         remove(new)
     return reports / name
+
+
+def rewrite(folder: Path, night: Night, earlier: Sequence[Night]) -> None:
+    """Write the report of a night again, file by file, after its record has changed.
+
+    Args:
+        earlier: nights before it, the oldest first, for the plots.
+
+    Raises:
+        HostError: it cannot be written; what was there is still there.
+    """
+    for file, data in _files(night, earlier[-SHOWN:], folder).items():
+        mode = (folder / file).stat().st_mode & 0o777
+        with replacing(folder / file, mode) as target:
+            target.write(data)
+
+
+def _files(night: Night, earlier: Sequence[Night], folder: Path) -> dict[str, bytes]:
+    """The files of a report by name."""
+    # The page's template engine is dear to load, and needed here only.
+    from builder.nightly.report import html
+
+    return {
+        FILE: f"{night.model_dump_json(indent=2)}\n".encode(),
+        TEXT: markdown.render(night).encode(),
+        XML: junit.render(night),
+        PAGE: html.render(night, earlier, folder).encode(),
+    }
