@@ -1,19 +1,32 @@
 # `make run` and `make test` set up what they need; nothing has to be installed by hand but make itself.
-# The system's Python where there is one: an interpreter below somebody's home serves nobody else.
-PYTHON ?= $(firstword $(wildcard /usr/bin/python3) python3)
+# The system's Python where it is new enough: an interpreter below somebody's home serves nobody else. Looked for when it
+# is needed, for on a bare host it is installed first.
+PYTHON ?= $(shell for name in /usr/bin/python3 /usr/bin/python3.13 /usr/bin/python3.12 /usr/bin/python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done; echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-TESTED := debian-packages.txt debian-packages-test.txt
+TABLE  := builder/system/packages.txt
 IMAGE  ?= centos7-minimal
+# An ISO, or a medium made here; where it cannot be made, `builder media rehearsal` writes it elsewhere.
+MEDIA  ?= rehearsal
 
-.PHONY: run test check e2e faults bench clean packages lock
+# Where `make hosts` proves it, and what it does there; KEEP=1 leaves the system of one that failed.
+SUITES ?= bookworm trixie sid
+STEPS  ?= run again check machines
+
+.PHONY: run test machines check e2e hosts faults bench wheel clean packages lock
 
 run: $(READY)
-	$(BIN)/builder run $(IMAGE) --media rehearsal
+	$(BIN)/builder run $(IMAGE) --media $(MEDIA)
 
 test: check
-	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry
+	$(BIN)/pytest -q -n 2 -m process tests/unit
+	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging
+	$(MAKE) machines
+
+# The tests that boot machines.
+machines: $(READY)
 	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
 
 check: $(READY)
@@ -21,10 +34,15 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2 tests/unit
+	$(BIN)/pytest -q -n 2 -m "not process" tests/unit
 
 e2e: $(READY)
 	$(BIN)/pytest -m "e2e or slow" tests
+	$(MAKE) hosts
+
+# The whole job on bare Debian systems, each in namespaces of its own.
+hosts: packages
+	$(PYTHON) -m tests.hosts --steps "$(STEPS)" $(if $(KEEP),--keep) $(SUITES)
 
 # Every fault there is a test for, and the table of what became of it.
 faults: $(READY)
@@ -33,8 +51,12 @@ faults: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
+# dist/builder-*.whl, for hosts without a checkout.
+wheel: $(READY)
+	$(BIN)/python -m hatchling build -t wheel
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find builder tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: everything pinned by hash in constraints.txt, then builder itself in place.
@@ -44,20 +66,23 @@ $(READY): constraints.txt pyproject.toml | packages
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-# Whoever only runs builder needs no browser.
-test check e2e faults bench: LISTS := $(TESTED)
-bench: LISTS += debian-packages-bench.txt
-LISTS ?= debian-packages.txt
+# Sections of the table of packages; what only tests need is not installed to run builder.
+SECTIONS := environment run rehearsal
+test machines check e2e faults bench: SECTIONS += test
+bench: SECTIONS += bench
 
 packages:
-	@missing=$$(sed 's/#.*//' $(LISTS) | xargs -n 1 | while read -r name; do \
-		dpkg-query -W -f '$${Status}' "$$name" 2>/dev/null | grep -q 'ok installed' || printf '%s ' "$$name"; done); \
+	@if command -v apt-get >/dev/null; then column=2 install="apt-get install -q -y --no-install-recommends"; \
+		installed() { dpkg-query -W -f '$${db:Status-Status}' "$$1" 2>/dev/null | grep -qx installed; }; \
+	elif command -v dnf >/dev/null; then column=3 install="dnf install -q -y"; \
+		installed() { rpm --query --quiet --whatprovides "$$1"; }; \
+	else echo "Neither apt-get nor dnf is here: $(TABLE) says what has to be installed" >&2; exit 0; fi; \
+	missing=$$(awk -v sections=" $(SECTIONS) " -v column=$$column \
+		'!/^#/ && NF && index(sections, " " $$1 " ") && $$column != "-" {print $$column}' $(TABLE) | \
+		while read -r name; do installed "$$name" </dev/null || printf ' %s' "$$name"; done); \
 	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" = 0 ]; then \
-		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing; \
-	else \
-		echo "Missing packages; run as root: apt-get install --no-install-recommends $$missing" >&2; exit 3; \
-	fi
+	if [ "$$(id -u)" != 0 ]; then echo "Missing packages; run as root: $$install$$missing" >&2; exit 3; fi; \
+	if [ $$column = 2 ]; then apt-get update -q; fi && DEBIAN_FRONTEND=noninteractive $$install$$missing
 
 # Written anew after a change of the dependencies in pyproject.toml.
 lock:

@@ -1,49 +1,30 @@
-"""The one rule: settings say WHERE and HOW FAST, never WHAT; nothing here may enter a digest."""
+"""Settings of one call of builder, and the options of one build.
+
+Invariant: they say where and how fast, never what; nothing in here may enter a digest.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 Accel = Literal["auto", "kvm", "tcg"]
 
-
-@dataclass(frozen=True)
-class Patience:
-    """Limits in seconds, meant for a host with KVM; under TCG they are stretched.
-
-    Args:
-        install: the whole installation.
-        quiet: no sign of life from the installer.
-        boot: until an installed system lets root in.
-    """
-
-    install: float = 3600
-    quiet: float = 600
-    boot: float = 300
+# Time limits are written for KVM; a guest whose every instruction is translated gets this much more.
+TCG_FACTOR = 4.0
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Where one call of builder works, and with what patience.
+class Paths:
+    """Where things are.
 
     Args:
         artifacts: everything builder makes lives below this folder.
         recipes: folders searched for recipes, first match wins.
         templates: folders searched for kickstart templates, first match wins.
         keys: folders searched for the public keys of vendors.
-        connect: libvirt URI; None means qemu:///system for root, qemu:///session for everyone else.
-        accel: `auto` takes KVM only where it can be trusted.
-        require_kvm: end with exit 9 instead of falling back to TCG.
-        keep_failed: leave the machine and the working directory of a failed stage for inspection.
-        root_password_file: file holding the root password; None lets builder make one.
-        medium_file: take the install medium from this file.
-        medium_urls: mirrors to download the install medium from, in order.
-        patience: how long to wait for guests.
-        learned: how long earlier runs let a guest need at the most, by accelerator; tightens `patience`.
         media_dir: install ISOs are kept here; None means below `artifacts`.
     """
 
@@ -51,21 +32,11 @@ class Settings:
     recipes: tuple[Path, ...]
     templates: tuple[Path, ...]
     keys: tuple[Path, ...] = ()
-    connect: str | None = None
-    accel: Accel = "auto"
-    require_kvm: bool = False
-    keep_failed: bool = False
-    keep_intermediates: bool = False
-    root_password_file: Path | None = None
-    medium_file: Path | None = None
-    medium_urls: tuple[str, ...] = ()
-    patience: Patience = Patience()
-    learned: Mapping[str, Patience] = field(default_factory=dict)
     media_dir: Path | None = None
 
     @property
     def store(self) -> Path:
-        """The content store (`builder.store.Store`)."""
+        """The content store (`builder.store.store.Store`)."""
         return self.artifacts / ".store"
 
     @property
@@ -88,9 +59,84 @@ class Settings:
         """Install ISOs, found by name."""
         return self.media_dir or self.artifacts / "media"
 
+
+@dataclass(frozen=True)
+class HostOptions:
+    """How machines are run on this host.
+
+    Args:
+        connect: libvirt URI; None means qemu:///system for root, qemu:///session for everyone else.
+        accel: `auto` takes KVM only where it can be trusted.
+        require_kvm: end with exit 9 instead of falling back to TCG.
+        keep_failed: leave the machine and the working directory of a failed stage for inspection.
+    """
+
+    connect: str | None = None
+    accel: Accel = "auto"
+    require_kvm: bool = False
+    keep_failed: bool = False
+
     @property
     def uri(self) -> str:
         """The libvirt URI to use."""
         if self.connect is not None:
             return self.connect
         return "qemu:///system" if os.geteuid() == 0 else "qemu:///session"
+
+
+@dataclass(frozen=True)
+class Settings(HostOptions, Paths):
+    """Everything that the command line, the environment and the host's configuration decide.
+
+    Functions ask for the half that they need: `Paths` or `HostOptions`.
+
+    Args:
+        keep_intermediates: keep the remastered ISO and the raw disk.
+        root_password_file: file holding the root password; None lets builder make one.
+        signing_key: private key that signs the provenance of images; None leaves it unsigned.
+    """
+
+    keep_intermediates: bool = False
+    root_password_file: Path | None = None
+    signing_key: Path | None = None
+
+
+@dataclass(frozen=True)
+class MediumSource:
+    """Where the install medium of one build comes from.
+
+    Args:
+        file: taken from here; None means that it is downloaded, or is in the store already.
+        urls: mirrors, in the order in which they are tried.
+    """
+
+    file: Path | None = None
+    urls: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Time limits of one build in seconds, for a host with KVM.
+
+    Args:
+        install: the whole installation.
+        quiet: no sign of life from the installer, or no output of a command.
+        boot: until an installed system lets root in.
+    """
+
+    install: float = 3600
+    quiet: float = 600
+    boot: float = 300
+
+    def scaled_for(self, accel: str) -> Timeouts:
+        """Return the limits for this accelerator: `kvm` or `tcg`."""
+        factor = TCG_FACTOR if accel == "tcg" else 1.0
+        return Timeouts(self.install * factor, self.quiet * factor, self.boot * factor)
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What belongs to one build and decides nothing about its result."""
+
+    medium: MediumSource = field(default_factory=MediumSource)
+    timeouts: Timeouts = field(default_factory=Timeouts)

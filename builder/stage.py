@@ -1,7 +1,7 @@
-"""The one rule: a stage sees what was hashed and nothing else.
+"""The contract of the stages: what they get, what they are, and how a plan and its observers see them.
 
-`digest` chains: it covers the stage's name and version, its full inputs and the digests of the stages it needs.
-The recipe itself never reaches `run`.
+Invariant: a stage sees what was hashed and nothing else. `digest` chains: it covers the stage's name and version, its
+full inputs and the digests of the stages it needs. The recipe itself never reaches `run`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from builder.settings import Settings
+from builder.settings import BuildOptions, HostOptions, Paths, Settings
 
 
 class Inputs(BaseModel):
@@ -26,8 +27,12 @@ class Inputs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+InputsT = TypeVar("InputsT", bound=Inputs)
+InputsT_co = TypeVar("InputsT_co", bound=Inputs, covariant=True)
+
+
 class Progress(Protocol):
-    """What a stage may tell people while it works; `builder.console` shows it."""
+    """What a stage may report while it works; `builder.console` shows it."""
 
     def note(self, text: str) -> None:
         """A fact worth keeping on screen, one line."""
@@ -37,7 +42,7 @@ class Progress(Protocol):
 
 
 class Secrets(Protocol):
-    """Secrets of one order; never part of an output file that is published."""
+    """Secrets of one build; never part of an output file that is published."""
 
     @property
     def root_password(self) -> str:
@@ -53,25 +58,21 @@ class Secrets(Protocol):
 
 @dataclass
 class Ledger:
-    """Where the seconds of a stage went, by kind (`guest`, `copy`, `convert`, `hash`), and bytes moved.
+    """Where the seconds of a stage went, by kind (`host`, `guest`, `copy`, `convert`, `hash`), and bytes moved.
+
+    `host` is the time until machines run, `guest` the time that they run.
 
     Args:
-        longest: the longest wait of a kind in seconds: `quiet` (no sign of life).
         accel: the accelerator that its guests ran with; "" when there were none.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     moved: dict[str, int] = field(default_factory=dict)
-    longest: dict[str, float] = field(default_factory=dict)
     accel: str = ""
 
     def as_dict(self) -> dict[str, dict[str, float]]:
         """What is kept of it with what was built: where seconds and bytes went."""
         return {"seconds": dict(self.seconds), "moved": dict(self.moved)}
-
-    def waited(self, kind: str, seconds: float) -> None:
-        """Note how long something kept us waiting."""
-        self.longest[kind] = max(seconds, self.longest.get(kind, 0.0))
 
     @contextmanager
     def spend(self, kind: str, moved: int = 0) -> Iterator[None]:
@@ -86,7 +87,7 @@ class Ledger:
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Generic[InputsT_co]):
     """One stage's work in one run.
 
     Args:
@@ -98,48 +99,63 @@ class Job:
         out: an empty directory; what is here when `run` returns becomes the object.
         scratch: an empty directory on the same file system for what is thrown away when `run` is over.
         evidence: the run's folder; logs are written here as they grow, and kept when the run fails.
+        paths: where store, catalogue and the files of recipes are.
+        host: how machines are run.
+        build: where the medium comes from, and the time limits.
         ledger: where time and bytes are booked.
+        signing_key: private key that signs what is published; None leaves it unsigned.
     """
 
     run_id: str
     digest: str
-    inputs: Any
+    inputs: InputsT_co
     needs: Mapping[str, Path]
     digests: Mapping[str, str]
     out: Path
     scratch: Path
     evidence: Path
-    settings: Settings
+    paths: Paths
+    host: HostOptions
+    build: BuildOptions
     secrets: Secrets
     progress: Progress
     ledger: Ledger
+    signing_key: Path | None = None
+
+
+def with_inputs(job: Job[Any], inputs: InputsT, *, out: Path, scratch: Path, ledger: Ledger) -> Job[InputsT]:
+    """Return a job of another stage that is done within this one."""
+    return replace(job, inputs=inputs, out=out, scratch=scratch, ledger=ledger)
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Generic[InputsT]):
     """A named step of the pipeline.
 
     Args:
         name: as shown to people and stored in `stage.json`.
         version: moved by hand whenever `run` would give another result for the same inputs.
         needs: names of the stages whose objects `run` reads.
-        inputs: everything from the order that decides the result.
+        inputs: takes from the build's specification everything that decides the result.
         run: does the work; raises a BuilderError on failure.
         title: a few words for people.
-        drop: the object may be dropped as soon as `seal` stands (it is large, or holds a password hash).
-        stands: says why a finished object is not good enough any more, None when it is (publish: the image is gone).
-        ahead: looks, before the first stage of a run starts, for what `run` would miss on this host; gets the inputs.
+        intermediate: the object is large or holds a password hash, and is dropped once nothing will read it any more.
+        frees_intermediates: when this stage is done, the intermediate objects before it are dropped.
+        why_stale: says why a finished object is out of date although its files are sound (publish: the image is
+            gone); None when it is up to date.
+        preflight: looks, before the first stage of a run starts, for what `run` would miss on this host.
     """
 
     name: str
     version: int
     needs: tuple[str, ...]
-    inputs: Callable[[Any], Inputs]
-    run: Callable[[Job], None]
+    inputs: Callable[[Any], InputsT]
+    run: Callable[[Job[InputsT]], None]
     title: str
-    drop: bool = False
-    stands: Callable[[Path, Settings], str | None] | None = None
-    ahead: Callable[[Any, Settings], None] | None = None
+    intermediate: bool = False
+    frees_intermediates: bool = False
+    why_stale: Callable[[Path, Paths], str | None] | None = None
+    preflight: Callable[[InputsT, Settings], None] | None = None
 
 
 def canonical(value: Any) -> bytes:
@@ -147,7 +163,7 @@ def canonical(value: Any) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def digest(stage: Stage, inputs: Inputs, needs: Mapping[str, str]) -> str:
+def digest(stage: Stage[Any], inputs: Inputs, needs: Mapping[str, str]) -> str:
     """The stage's digest, 64 hex digits.
 
     Args:
@@ -166,6 +182,35 @@ def digest(stage: Stage, inputs: Inputs, needs: Mapping[str, str]) -> str:
 Action = Literal["run", "reuse", "not needed"]
 
 
+class ReasonKind(StrEnum):
+    """Why a step is run, reused or left out; programs may act on the values, so they never change."""
+
+    # The step is run.
+    FIRST_RUN = "first run"
+    INPUTS_CHANGED = "inputs changed"
+    STAGE_VERSION = "stage version"
+    CONSEQUENCE = "consequence"  # something that it reads is built anew
+    DELETED = "deleted"
+    CORRUPT = "corrupt"
+    OUTDATED = "outdated"  # the stage itself says that the result is not good enough any more
+    ASKED = "asked"
+    # It is not.
+    FOUND = "found"
+    NOT_NEEDED = "not needed"
+
+    @property
+    def follows(self) -> bool:
+        """Whether the step is run only because another one is."""
+        return self in (ReasonKind.CONSEQUENCE, ReasonKind.DELETED)
+
+
+class Reason(NamedTuple):
+    """A kind of reason for programs, and its text for people."""
+
+    kind: ReasonKind
+    text: str
+
+
 @dataclass(frozen=True)
 class Step:
     """One line of a plan: what will happen to one stage, and why.
@@ -174,25 +219,25 @@ class Step:
         reason: for people; never empty (`kickstart.vars changed: hostname`, `first run`, `finished object found`).
     """
 
-    stage: Stage
+    stage: Stage[Any]
     inputs: Inputs
     digest: str
     action: Action
     reason: str
+    reason_kind: ReasonKind
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The whole order as steps, in pipeline order; what `builder plan` prints and `builder run` executes.
+    """All steps of a build, in pipeline order; what `builder plan` prints and `builder run` executes.
 
     Args:
-        end: the stage whose object is wanted; empty for the last one.
-        fresh: stages to run even if their objects stand.
+        name: of the image.
+        fresh: stages to run even if their objects are up to date.
     """
 
     name: str
     steps: tuple[Step, ...]
-    end: str = ""
     fresh: frozenset[str] = frozenset()
 
     @property
@@ -202,7 +247,7 @@ class Plan:
 
 
 class Observer(Progress, Protocol):
-    """What a run tells whoever watches; `builder.console` has one for terminals, one for pipes, one for programs."""
+    """What a run reports; `builder.console` has one for terminals, one for pipes, one for programs."""
 
     def planned(self, plan: Plan, run_id: str) -> None:
         """The run begins."""
@@ -211,7 +256,7 @@ class Observer(Progress, Protocol):
         """A step with action `run` begins."""
 
     def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
-        """The step is done and its object stands."""
+        """The step is done and its object is in the store."""
 
     def failed(self, step: Step, seconds: float, error: BaseException) -> None:
         """The step ended with an error (or an interrupt)."""

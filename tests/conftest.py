@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from builder import locks
 from builder.rehearsal import medium
+from builder.system import locks
 from tests import fault_table
 from tests.fault_table import fault_row
 

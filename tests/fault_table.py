@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import pytest
 
-from builder.adapters import daemon, waiting
+from builder.system import retry
+from builder.vm import daemon
 
 # `proof`: a line or an event proves it. `stall`: several quiet signals, or a limit. `mend`: found and put right.
 Kind = Literal["proof", "stall", "mend"]
@@ -40,9 +41,9 @@ class Row:
         """The fault happens at this moment."""
         self.happened = time.time()
 
-    def judged(self, verdict: str, *, happened: float | None = None) -> None:
+    def judged(self, verdict: str | None, *, happened: float | None = None) -> None:
         """The verdict is there."""
-        self.seen, self.verdict = time.time(), verdict
+        self.seen, self.verdict = time.time(), verdict or ""
         self.happened = self.happened if happened is None else happened
 
 
@@ -59,7 +60,7 @@ def fault_row(request: pytest.FixtureRequest) -> FaultRow:
         yield row
         assert row.verdict, "no verdict was given"
         if place is not None:
-            waiting.until(lambda: None if left_behind(place) else True, within=5)
+            retry.until(lambda: None if left_behind(place) else True, within=5)
             row.left = ", ".join(left_behind(place)) or "nothing"
         told = {"fault": row.fault, "kind": row.kind, "seconds": max(0.0, row.seen - row.happened)}
         request.node.user_properties.append((PROPERTY, told | {"verdict": row.verdict, "left": row.left}))

@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from builder.cli.choices import local
-from builder.cli.output import document, lines, write
-from builder.cli.registry import SCHEME, AllowRehearsal
-from builder.cli.state import Json, State, short
+from builder.cli.options import AllowRehearsal, Connect, Json, registry_login_of_environment, require_local_uri
+from builder.cli.output import display_path, note, print_json, print_lines, write
+from builder.cli.state import State
 from builder.errors import RecipeError
-from builder.settings import Accel, Settings
+from builder.settings import Accel, Settings, Timeouts
 
 if TYPE_CHECKING:
-    from builder.adapters.domains import Domains
-    from builder.clone.keys import Key
-    from builder.clone.record import Vm
-    from builder.clone.request import Request
-
-Connect = Annotated[str | None, typer.Option("--connect", metavar="URI", help="qemu:///session or qemu:///system.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command("clone")(clone)
+    from builder.clones.record import Vm
+    from builder.clones.request import Request
+    from builder.clones.ssh_keys import Key
+    from builder.vm.domains import Domains
 
 
 def clone(
@@ -83,8 +74,8 @@ def clone(
         raise RecipeError("--wait and --no-start exclude each other", hint="leave out one of them")
     if inventory + config + as_json > 1:
         raise RecipeError("only one of --ansible-inventory, --ssh-config and --json can be printed")
-    settings = ctx.ensure_object(State).settings(connect=local(connect), accel=accel)
-    from builder.clone.request import Request, check_words
+    settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect), accel=accel)
+    from builder.clones.request import Request, check_words
 
     wanted = Request(
         name=name,
@@ -103,28 +94,29 @@ def clone(
         host_devices=tuple(host_device or ()),
     )
     check_words(wanted)
-    if image.startswith(SCHEME):
+    if image.startswith("oci://"):
         image = _pulled(settings, image, allow_rehearsal=allow_rehearsal, as_json=as_json)
     made, key = _make(settings, image, wanted, ssh_key, start=start, wait=wait, atomic=atomic)
     vms = settings.artifacts / "vms"
     if as_json:
-        document([facts(vms, vm) for vm in made])
+        print_json([facts(vms, vm) for vm in made])
         return
     if inventory or config:
-        from builder.clone import texts
+        from builder.clones import formats
 
-        write((texts.ansible_inventory if inventory else texts.ssh_config)(vms, made))
+        write((formats.ansible_inventory if inventory else formats.ssh_config)(vms, made))
         return
-    lines(_as_lines(made, key, started=start))
+    print_lines(_as_lines(made, key, started=start))
 
 
 def _pulled(settings: Settings, address: str, *, allow_rehearsal: bool, as_json: bool) -> str:
     """The image at this address, in the catalogue."""
     from builder import console
-    from builder.cli.registry import login_of_environment, take
+    from builder.registry import transfer
 
+    login = transfer.login_from(*registry_login_of_environment())
     with console.watcher(as_json=as_json) as watched:
-        done = take(address, settings.images, watched, login_of_environment(), allow_rehearsal=allow_rehearsal)
+        done = transfer.pull(address, settings.images, login, watched, allow_rehearsal=allow_rehearsal)
     return f"{done.image.name}@{done.image.version}"
 
 
@@ -132,12 +124,12 @@ def _make(
     settings: Settings, image: str, wanted: Request, ssh_key: Path | None, *, start: bool, wait: bool, atomic: bool
 ) -> tuple[list[Vm], Key]:
     from builder import images
-    from builder.adapters import domains
-    from builder.clone import keys, making
-    from builder.store import Store
+    from builder.clones import create, ssh_keys
+    from builder.store.store import Store
+    from builder.vm import domains
 
     base = images.load_image(settings.images, image)
-    key = keys.given(ssh_key) if ssh_key else keys.own(Store(settings.store))
+    key = ssh_keys.given(ssh_key) if ssh_key else ssh_keys.own(Store(settings.store))
     if wait and key.private is None:
         raise RecipeError(
             "--wait needs the private key, and it is not beside the public one",
@@ -146,7 +138,7 @@ def _make(
     vms = settings.artifacts / "vms"
     with domains.connect(settings.uri) as host:
         accel = host.host.choose_accel(settings.accel, settings.require_kvm)
-        made = making.make(
+        made = create.make(
             vms,
             settings.images,
             host,
@@ -165,7 +157,7 @@ def _make(
 
 def _start(settings: Settings, host: Domains, made: list[Vm], *, wait: bool, atomic: bool) -> list[Vm]:
     """Start them all, and wait for all side by side; clones that fail stay, unless it is all or none."""
-    from builder.clone import lifecycle, login, record
+    from builder.clones import lifecycle, login, record
 
     vms = settings.artifacts / "vms"
     names = [vm.name for vm in made]
@@ -173,7 +165,7 @@ def _start(settings: Settings, host: Domains, made: list[Vm], *, wait: bool, ato
     try:
         started, failed = lifecycle.start_all(vms, host, names)
         if wait:
-            within = login.limit(settings.patience.boot, started)
+            within = login.limit(Timeouts().boot, started)
             note(f"waiting up to {within / 60:.0f} minutes until root is in")
             failed |= login.wait_all(vms, host, started, within, note)
         if failed:
@@ -196,15 +188,6 @@ def facts(vms: Path, vm: Vm) -> dict[str, Any]:
     return {**told, "folder": str(vms / vm.name)}
 
 
-def note(text: str) -> None:
-    """A line of progress, on standard error."""
-    try:
-        sys.stderr.write(f"{text}\n")
-        sys.stderr.flush()
-    except OSError:
-        return
-
-
 def _bytes(option: str, text: str | None) -> int | None:
     if text is None:
         return None
@@ -217,7 +200,7 @@ def _bytes(option: str, text: str | None) -> int | None:
 
 
 def _as_lines(made: list[Vm], key: Key, *, started: bool) -> list[str]:
-    from builder.clone.lifecycle import place
+    from builder.clones.lifecycle import place
 
     told = []
     for vm in made:
@@ -226,7 +209,7 @@ def _as_lines(made: list[Vm], key: Key, *, started: bool) -> list[str]:
             f"{vm.name}  {'started' if started else 'defined'}  {f'{where[0]}:{where[1]}' if where else vm.network}"
         )
     first = made[0]
-    own = str(short(key.private)) if key.private else "the key whose public half was given"
+    own = str(display_path(key.private)) if key.private else "the key whose public half was given"
     return [
         *told,
         f"image    {first.image}@{first.version}",

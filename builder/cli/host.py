@@ -1,132 +1,126 @@
-"""The one rule: the host is changed by `prepare` and `restore` only, and never without saying what will be done."""
+"""The commands `builder host`.
+
+Invariant: the host is changed by `prepare` and `restore` only, and never without showing first what will be done.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from builder.cli.output import document, lines
-from builder.cli.state import Json, State
-from builder.errors import HostError, RecipeError
+from builder.cli.options import DryRun, Json
+from builder.cli.output import emit, note, print_lines
+from builder.cli.state import State
+from builder.errors import HostError
+from builder.host import check as checks
+from builder.host import config, preparation
+from builder.host import restore as restoring
+from builder.host.finding import Row
+from builder.host.network import apply
+from builder.host.preparation import BridgeOptions, Preparation
+from builder.host.prepare import PrepareOptions
 
-if TYPE_CHECKING:
-    from builder.host.net.change import Change
-    from builder.host.prepare import Step
-    from builder.host.row import Row
-
+# Pools and networks of the host, also in what an ordinary user's --dry-run shows.
 SYSTEM = "qemu:///system"
-
-host = typer.Typer(help="This host: look at it, prepare it, put it back.", rich_markup_mode=None, no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    host.command("check")(check)
-    host.command("prepare")(prepare)
-    host.command("confirm")(confirm)
-    host.command("restore")(restore)
-    app.add_typer(host, name="host")
 
 
 def check(ctx: typer.Context, as_json: Json = False) -> None:
-    """Look whether a build can run here; exit 3 if not."""
-    from builder import config
-    from builder.host import check as checking
-
+    """Check whether a build can run here; exit 3 if not."""
     settings = ctx.ensure_object(State).settings()
     recorded = config.load().store is not None
-    rows = checking.check(settings.artifacts, settings.media, recorded, settings.uri)
+    rows = checks.check(settings.artifacts, settings.media, recorded, settings.uri)
     failed = [row for row in rows if row.state == "fail"]
-    if as_json:
-        document({"ready": not failed, "rows": [row.as_dict() for row in rows]})
-    else:
-        lines([*checking.lines(rows), "", _verdict(rows, len(failed))])
+    facts = {"ready": not failed, "rows": [row.as_dict() for row in rows]}
+    emit(facts, [*checks.lines(rows), "", _verdict(rows, failed)], as_json)
     if failed:
-        raise typer.Exit(3)
+        raise typer.Exit(HostError.exit_code)
 
 
-def _verdict(rows: list[Row], failed: int) -> str:
+def _verdict(rows: list[Row], failed: list[Row]) -> str:
     if failed:
-        return f"a build cannot run here: {', '.join(row.name for row in rows if row.state == 'fail')}"
+        return f"a build cannot run here: {', '.join(row.name for row in failed)}"
     warned = sum(row.state == "warn" for row in rows)
     return f"a build can run here{f', with {warned} warning' + 's' * (warned > 1) if warned else ''}"
 
 
 def prepare(
-    ctx: typer.Context,
-    iso_dir: Annotated[Path, typer.Option("--iso-dir", metavar="DIR", help="Where install media live.")] = Path(
+    iso_dir: Annotated[Path, typer.Option("--iso-dir", metavar="DIR", help="Keep install media here.")] = Path(
         "/data_kvm/iso"
     ),
-    store_dir: Annotated[Path, typer.Option("--store-dir", metavar="DIR", help="Where images and VMs live.")] = Path(
+    store_dir: Annotated[Path, typer.Option("--store-dir", metavar="DIR", help="Keep images and VMs here.")] = Path(
         "/data_kvm/store"
     ),
-    desktop: Annotated[bool, typer.Option("--desktop", help="Also virt-manager and the graphical target.")] = False,
+    desktop: Annotated[
+        bool, typer.Option("--desktop", help="Install virt-manager too, and boot into the desktop.")
+    ] = False,
     user: Annotated[
-        str | None, typer.Option("--user", envvar="SUDO_USER", metavar="NAME", help="Put into the groups kvm, libvirt.")
+        str | None,
+        typer.Option("--user", envvar="SUDO_USER", metavar="NAME", help="Add this user to the groups kvm and libvirt."),
     ] = None,
     nat: Annotated[
-        str | None, typer.Option("--nat", metavar="CIDR", help="Make a NAT network with this subnet.")
+        str | None, typer.Option("--nat", metavar="CIDR", help="Create a NAT network with this subnet.")
     ] = None,
-    bridge: Annotated[str | None, typer.Option("--bridge", metavar="NAME", help="Make a bridge, such as br0.")] = None,
+    bridge: Annotated[
+        str | None, typer.Option("--bridge", metavar="NAME", help="Create a bridge, such as br0.")
+    ] = None,
     uplink: Annotated[
         str | None,
-        typer.Option("--uplink", metavar="NAME", help="The card it goes over; else that of the default route."),
+        typer.Option(
+            "--uplink", metavar="NAME", help="Connect the bridge to this interface (default: the default route's)."
+        ),
     ] = None,
     address: Annotated[
-        list[str] | None, typer.Option("--address", metavar="CIDR", help="Of the bridge; else what the uplink has.")
+        list[str] | None,
+        typer.Option("--address", metavar="CIDR", help="Give the bridge this address (default: the uplink's)."),
     ] = None,
-    gateway: Annotated[list[str] | None, typer.Option("--gateway", metavar="IP", help="Its default route.")] = None,
-    dns: Annotated[list[str] | None, typer.Option("--dns", metavar="IP", help="Name servers.")] = None,
+    gateway: Annotated[
+        list[str] | None, typer.Option("--gateway", metavar="IP", help="Set the default route of the bridge.")
+    ] = None,
+    dns: Annotated[list[str] | None, typer.Option("--dns", metavar="IP", help="Use this name server.")] = None,
     backend: Annotated[
-        str, typer.Option("--backend", metavar="NAME", help="auto, networkmanager, ifcfg, or runtime: until reboot.")
+        str,
+        typer.Option(
+            "--backend",
+            metavar="NAME",
+            help="Configure the bridge by auto, networkmanager, ifcfg, or runtime (lost at reboot).",
+        ),
     ] = "auto",
     confirm_within: Annotated[
         str | None,
-        typer.Option("--confirm-within", metavar="TIME", help="Wait so long for `host confirm`; over SSH always, 60s."),
+        typer.Option(
+            "--confirm-within",
+            metavar="TIME",
+            help="How long to wait for `host confirm` before rolling back (default over SSH: 60s).",
+        ),
     ] = None,
-    network_only: Annotated[bool, typer.Option("--network-only", help="Leave all but the network alone.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    network_only: Annotated[bool, typer.Option("--network-only", help="Change nothing but the network.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Give this host what a build needs, or a network.
 
-    Done twice, the second time changes nothing.
+    Running it again changes nothing.
     """
-    from builder.host import prepare as preparing
-    from builder.host.journal import Journal
-
-    state = ctx.ensure_object(State)
-    uri = SYSTEM  # pools and networks of the host, also in what an ordinary user's --dry-run shows
-    if os.geteuid() != 0 and not dry_run:
-        raise HostError("only root can prepare a host", hint="sudo builder host prepare")
-    wish = preparing.Wish(iso_dir.absolute(), store_dir.absolute(), desktop, None if user == "root" else user, uri)
-    options = _Bridge(bridge, uplink, tuple(address or ()), tuple(gateway or ()), tuple(dns or ()), backend)
-    # Every fault of the network comes before the first change.
-    change = _planned(options, confirm_within)
-    nat_steps = preparing.nat_steps(nat, uri) if nat else []
-    journal = Journal()
-    steps = [*([] if network_only else preparing.plan(wish)), *nat_steps]
-    _show(state, steps, change, dry_run)
-    if dry_run or not (steps or change):
+    if not dry_run:
+        _require_root("only root can prepare a host", "prepare")
+    options = PrepareOptions(
+        iso_dir.absolute(), store_dir.absolute(), desktop, None if user == "root" else user, SYSTEM
+    )
+    wanted = BridgeOptions(
+        bridge, uplink, tuple(address or ()), tuple(gateway or ()), tuple(dns or ()), backend, confirm_within
+    )
+    planned = preparation.plan(options, nat, wanted, network_only=network_only)
+    if dry_run or planned.empty:
+        emit({"dry_run": dry_run, **_facts(planned)}, _lines(planned) or ["nothing to do"], as_json)
         return
-    outcome: dict[str, Any] = {}
-    with journal.locked():
-        for step in steps:
-            _note(step.title)
-            step.do(journal)
-        if change:
-            from builder.host.net import apply
-
-            _note(f"moving the network from {change.before.uplink} to {change.bridge}")
-            outcome = apply.apply(change, _note)
-    if as_json:
-        document({"dry_run": False, **_plan_facts(steps, change), "network": outcome})
-    else:
-        lines(["done; builder host restore takes it back"])
+    if not as_json:
+        print_lines(_lines(planned))
+    network = preparation.carry_out(planned, note)
+    text = ["done; to undo it: builder host restore"]
+    emit({"dry_run": False, **_facts(planned), "network": network}, text, as_json)
 
 
 def confirm(as_json: Json = False) -> None:
@@ -134,135 +128,46 @@ def confirm(as_json: Json = False) -> None:
 
     To be run in a session that was opened after the change: it proves that the host can be reached.
     """
-    from builder.host.net import apply
-
-    if os.geteuid() != 0:
-        raise HostError("only root can confirm a change of the network", hint="sudo builder host confirm")
+    _require_root("only root can confirm a change of the network", "confirm")
     outcome = apply.confirm()
-    if as_json:
-        document(outcome)
-    else:
-        lines(["the network is kept", *(f"written: {path}" for path in outcome.get("files", ()))])
+    emit(outcome, ["the network is kept", *(f"written: {path}" for path in outcome.get("files", ()))], as_json)
 
 
 def restore(
     packages: Annotated[bool, typer.Option("--packages", help="Also remove the packages that were installed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Take back what `prepare` did, the last change first.
+    """Undo what `prepare` did, the last change first.
 
-    Directories stay unless they are empty, and files that somebody changed since.
+    Directories stay unless they are empty, and so do files that were changed since.
     """
-    from builder.host import undo
-    from builder.host.journal import Journal
-    from builder.host.net import apply
-
-    if os.geteuid() != 0:
-        raise HostError("only root can put a host back", hint="sudo builder host restore")
-    journal = Journal()
-    entries = [entry for entry in reversed(journal.entries()) if packages or entry["kind"] != "packages"]
-    titles = [undo.title(entry) for entry in entries]
-    if apply.pending():
-        titles.insert(0, "put the network back, whose change was cut short")
+    _require_root("only root can restore a host", "restore")
+    titles = restoring.titles(packages=packages)
     if dry_run or not titles:
-        document({"dry_run": dry_run, "steps": titles}) if as_json else lines(titles or ["nothing to take back"])
+        emit({"dry_run": dry_run, "steps": titles}, titles or ["nothing to undo"], as_json)
         return
-    with journal.locked():
-        if apply.pending():
-            apply.put_back_pending()
-        left = undo.restore(journal, packages, _note)
-    kept = [undo.title(entry) for entry in left if entry["kind"] != "packages"]
-    if as_json:
-        document({"dry_run": False, "steps": titles, "left": kept})
-    else:
-        stay = " ".join(name for entry in left for name in entry.get("names", ()))
-        lines([f"done; these packages stay (--packages removes them): {stay}" if stay else "done"])
-    if kept:
-        raise HostError("not everything could be taken back", "\n".join(kept), "see above why; then run it again")
-
-
-@dataclass(frozen=True)
-class _Bridge:
-    """The options of a bridge, as given."""
-
-    bridge: str | None
-    uplink: str | None
-    addresses: tuple[str, ...]
-    gateways: tuple[str, ...]
-    dns: tuple[str, ...]
-    backend: str
-
-
-def _planned(options: _Bridge, confirm_within: str | None) -> Change | None:
-    if options.bridge is None:
-        if options.uplink or options.addresses or options.gateways or options.dns:
-            raise RecipeError("--uplink, --address, --gateway and --dns need --bridge", hint="--bridge br0")
-        return None
-    from builder.host import network_rows
-    from builder.host.net import apply, change, moving
-
-    apply.require_none()
-    backends = ("auto", "networkmanager", "ifcfg", "runtime")
-    if options.backend not in backends:
-        raise RecipeError(f"--backend {options.backend}: known are {', '.join(backends)}")
-    route = network_rows.default_route()
-    uplink = options.uplink or (route[0] if route else None)
-    if uplink is None:
-        raise RecipeError("no default route tells the uplink", hint="--uplink NAME")
-    return change.plan(
-        moving.Wish(
-            options.bridge,
-            # Done already, and the default route leads over the bridge.
-            (network_rows.bridges().get(uplink) or [uplink])[0] if uplink == options.bridge else uplink,
-            options.addresses,
-            options.gateways,
-            options.dns,
-            options.backend,  # type: ignore[arg-type]
-            confirm_within is not None or apply.running_over_ssh(),
-            _seconds(confirm_within or "60s"),
+    left = restoring.restore(note, packages=packages)
+    stay = f"; these packages stay (--packages removes them): {' '.join(left.packages)}" if left.packages else ""
+    emit({"dry_run": False, "steps": titles, "left": list(left.failed)}, [f"done{stay}"], as_json)
+    if left.failed:
+        raise HostError(
+            "not everything could be undone", "\n".join(left.failed), "the reasons are above; then run it again"
         )
-    )
 
 
-def _seconds(text: str) -> float:
-    from builder.recipe.models import duration
-
-    try:
-        found = duration(int(text) if text.isdigit() else text)
-    except ValueError as fault:
-        raise RecipeError(f"--confirm-within {text}: {fault}") from None
-    if not 5 <= found <= 3600:
-        raise RecipeError(f"--confirm-within {text}: between 5s and 1h")
-    return found
+def _require_root(refusal: str, command: str) -> None:
+    if os.geteuid() != 0:
+        raise HostError(refusal, hint=f"sudo builder host {command}")
 
 
-def _show(state: State, steps: list[Step], change: Change | None, dry_run: bool) -> None:
-    """The plan: on standard output if it is the result, else among the progress."""
-    from builder.host.net import change as changing
-
-    if state.as_json:
-        if dry_run or not (steps or change):
-            document({"dry_run": dry_run, **_plan_facts(steps, change)})
-        return
-    text = [line for step in steps for line in (step.title, *(f"    {detail}" for detail in step.details))]
-    if change:
-        text += [f"network: {changing.lines(change)[0]}", *(f"    {line}" for line in changing.lines(change)[1:])]
-    if dry_run or not text:
-        lines(text or ["nothing to do"])
+def _lines(planned: Preparation) -> list[str]:
+    text = [line for step in planned.steps for line in (step.title, *(f"    {detail}" for detail in step.details))]
+    for head, *more in [planned.network_lines()] if planned.change else []:
+        text += [f"network: {head}", *(f"    {line}" for line in more)]
+    return text
 
 
-def _plan_facts(steps: list[Step], change: Change | None) -> dict[str, Any]:
-    from builder.host.net import change as changing
-
-    return {
-        "steps": [{"title": step.title, "details": list(step.details)} for step in steps],
-        "bridge": changing.lines(change) if change else [],
-    }
-
-
-def _note(text: str) -> None:
-    import sys
-
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+def _facts(planned: Preparation) -> dict[str, Any]:
+    steps = [{"title": step.title, "details": list(step.details)} for step in planned.steps]
+    return {"steps": steps, "bridge": planned.network_lines()}

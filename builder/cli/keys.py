@@ -1,4 +1,7 @@
-"""The one rule: these commands parse, call `builder.signing` and print; a private key is never printed."""
+"""The commands `builder keys`.
+
+Invariant: a private key is never printed.
+"""
 
 from __future__ import annotations
 
@@ -7,96 +10,62 @@ from typing import Annotated
 
 import typer
 
-from builder.cli.output import document, lines, write
-from builder.cli.state import Json
+from builder import console
+from builder.cli.options import Json
+from builder.cli.output import emit
+from builder.errors import RecipeError
+from builder.provenance import dsse
+from builder.provenance import keys as signing_keys
 
-keys = typer.Typer(help="Keys that sign the provenance of images.", rich_markup_mode=None, no_args_is_help=True)
-Name = Annotated[str, typer.Argument(metavar="[NAME]", help="`default` signs what is published.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    keys.command("list")(list_)
-    for command in (create, export, trust):
-        keys.command()(command)
-    app.add_typer(keys, name="keys")
+Name = Annotated[str, typer.Argument(metavar="[NAME]", help="Name of the key; `default` signs what is published.")]
 
 
 def create(name: Name = "default", as_json: Json = False) -> None:
-    """Make a key; images that are published from now on are signed with `default`."""
-    from builder import signing
-    from builder.adapters import dsse
+    """Create a key; what is published from now on is signed.
 
+    Publishing takes the key named `default`.
+    """
     private, public = dsse.create()
-    path = signing.keep(name, public, private)
+    path = signing_keys.keep(name, public, private)
     facts = {"name": name, "id": dsse.key_id(public, name), "public": str(path)}
-    if as_json:
-        document(facts)
-        return
-    lines(
-        [
-            f"key      {facts['id']}",
-            f"public   {path}",
-            f"private  {path.with_suffix(signing.KEY)}, readable by you only",
-        ]
-    )
+    text = [
+        f"key      {facts['id']}",
+        f"public   {path}",
+        f"private  {path.with_suffix(signing_keys.KEY)}, readable by you only",
+    ]
+    emit(facts, text, as_json)
 
 
 def list_(as_json: Json = False) -> None:
-    """List the keys that are trusted; those whose private half is here can sign."""
-    from builder import console, signing
-    from builder.adapters import dsse
-
-    rows = [(one, dsse.key_id(one.path.read_bytes(), str(one.path))) for one in signing.known()]
-    if as_json:
-        document(
-            [
-                {"name": one.name, "id": id_, "public": str(one.path), "signs": one.private is not None}
-                for one, id_ in rows
-            ]
-        )
-    elif not rows:
-        lines(["no keys"])
-    else:
-        table = [[one.name, id_[:12], "yes" if one.private else "no"] for one, id_ in rows]
-        write(console.table(["NAME", "KEY", "CAN SIGN"], table))
+    """List the keys that are trusted, and say which of them can sign."""
+    keys = [(key, dsse.key_id(key.path.read_bytes(), str(key.path))) for key in signing_keys.known()]
+    facts = [
+        {"name": key.name, "id": key_id, "public": str(key.path), "signs": key.private is not None}
+        for key, key_id in keys
+    ]
+    rows = [[key.name, key_id[:12], "yes" if key.private else "no"] for key, key_id in keys]
+    emit(facts, console.table(["NAME", "KEY", "CAN SIGN"], rows) if rows else "no keys\n", as_json)
 
 
 def export(name: Name = "default", as_json: Json = False) -> None:
     """Print the public half of a key, for those who verify."""
-    from builder import signing
-    from builder.errors import RecipeError
-
-    found = {one.name: one for one in signing.known()}
-    if name not in found:
-        raise RecipeError(
-            f"there is no key named {name}", f"known: {', '.join(found) or 'none'}", "builder keys create"
-        )
-    text = found[name].path.read_text(encoding="ascii")
-    if as_json:
-        document({"name": name, "pem": text})
-    else:
-        write(text)
+    text = signing_keys.find(name).path.read_text(encoding="ascii")
+    emit({"name": name, "pem": text}, text, as_json)
 
 
 def trust(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Somebody's public key, PEM.")],
-    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Default: the file's.")] = None,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The public key, in PEM format.")],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Keep it under this name (default: the file's).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Trust what the owner of this public key has signed."""
-    from builder import signing
-    from builder.adapters import dsse
-    from builder.errors import RecipeError
-
     try:
         public = file.read_bytes()
     except OSError as fault:
         raise RecipeError(f"{file} cannot be read: {fault.strerror}") from fault
-    chosen = name or file.stem
-    facts = {"name": chosen, "id": dsse.key_id(public, str(file))}
-    facts["public"] = str(signing.keep(chosen, public))
-    if as_json:
-        document(facts)
-    else:
-        lines([f"trusted  {facts['id']} as {chosen}"])
+    kept_as = name or file.stem
+    key_id = dsse.key_id(public, str(file))
+    path = signing_keys.keep(kept_as, public)
+    emit({"name": kept_as, "id": key_id, "public": str(path)}, [f"trusted  {key_id} as {kept_as}"], as_json)

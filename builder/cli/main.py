@@ -1,12 +1,12 @@
-"""The one rule: errors end here and nowhere else; each becomes one message and one exit code.
+"""The program `builder`: its options, its commands, and how it ends.
 
-0 done · 1 builder broke · 2 bad recipe or usage · 3 host · 4 medium · 5 install · 6 verification · 7 publishing ·
+Invariant: errors end here and nowhere else; each becomes one message and one exit code.
+0 done · 1 internal error · 2 bad recipe or usage · 3 host · 4 medium · 5 install · 6 verification · 7 publishing ·
 8 guest unreachable · 9 KVM required and absent · 10 builds of a night failed in several ways · 130 interrupted.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
@@ -18,27 +18,26 @@ from typing import Annotated
 import typer
 
 from builder import __version__
-from builder.cli import catalogue, clone, host, housekeeping, keys, media, nightly, recipes, run, vm
-from builder.cli.output import document, lines, mute
-from builder.cli.state import State, short
+from builder.cli.commands import CommandGroup
+from builder.cli.output import display_path, print_json, print_lines, silence
+from builder.cli.state import State
 from builder.errors import BuilderError, HostError, Interrupted, of_os_error
-from builder.interrupt import one_interrupt
+from builder.system.signals import one_interrupt
 
 # Without markup mode typer prints help without rich, whose import alone would take half the time that --help has.
 app = typer.Typer(
     name="builder",
+    cls=CommandGroup,
     rich_markup_mode=None,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for part in (run, nightly, recipes, catalogue, clone, vm, media, keys, housekeeping, host):
-    part.add_to(app)
 
 
 def _version(value: bool) -> None:
     if value:
-        lines([f"builder {__version__}"])
+        print_lines([f"builder {__version__}"])
         raise typer.Exit
 
 
@@ -85,33 +84,36 @@ def main() -> int:
             try:
                 stream.flush()
             except OSError:
-                mute(stream.fileno())
+                silence(stream.fileno())
 
 
 def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State) -> int:
-    """Say what happened, on standard error, and in the JSON document if one is wanted."""
+    """Write what happened to standard error, and with `--json` to standard output as a document."""
+    # Not at the head: --help and --version need none of it.
     from builder import console
 
-    evidence = state.evidence if state.evidence is not None and state.evidence.is_dir() else None
-    shown = str(short(evidence)) if evidence else ""
+    evidence = state.evidence
+    shown = str(display_path(evidence)) if evidence else ""
     if state.as_json:
-        document({"error": {**_as_dict(error), "stage": state.stage, "evidence": str(evidence) if evidence else None}})
+        print_json(
+            {"error": {**_as_dict(error), "stage": state.failed_stage, "evidence": str(evidence) if evidence else None}}
+        )
     else:
         colour = console.colourful(sys.stderr)
         try:
             width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
             sys.stderr.write("\n".join(console.error_lines(error, shown, colour=colour, width=width)) + "\n")
         except OSError:
-            mute(sys.stderr.fileno())
+            silence(sys.stderr.fileno())
     return getattr(error, "exit_code", Interrupted.exit_code)
 
 
 def _as_dict(error: BuilderError | Interrupted | KeyboardInterrupt) -> dict[str, object]:
     if isinstance(error, BuilderError):
         # Also what failed before a run began has a cause that a program may act on.
-        from builder.stages import verdict
+        from builder.diagnosis.classify import diagnose
 
-        return verdict.name(error).as_dict()
+        return diagnose(error).as_dict()
     code = Interrupted.exit_code
     return {"kind": "interrupted", "exit_code": code, "brief": "interrupted", "details": str(error), "hint": ""}
 
@@ -120,7 +122,7 @@ def _broken(error: Exception, state: State) -> BuilderError:
     """An error that nobody foresaw, with the file that holds its traceback."""
     text = "".join(traceback.format_exception(error))
     # Two may break within a second.
-    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S}-p{os.getpid()}.log"
+    name = f"crash-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}.log"
     for folder in (state.artifacts, Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -128,5 +130,6 @@ def _broken(error: Exception, state: State) -> BuilderError:
                 file.write(text)
         except OSError:
             continue
-        return BuilderError(f"builder broke: {type(error).__name__}", str(error), f"see {short(folder / name)}")
-    return BuilderError(f"builder broke: {type(error).__name__}", text)
+        where = f"this is a bug; the traceback is in {display_path(folder / name)}"
+        return BuilderError(f"internal error: {type(error).__name__} ({where})", str(error))
+    return BuilderError(f"internal error: {type(error).__name__} (this is a bug)", text)

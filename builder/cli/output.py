@@ -1,4 +1,7 @@
-"""The one rule: standard output holds a command's result and nothing else; a reader that left early is no fault."""
+"""Write a command's result to standard output, and its notes to standard error.
+
+Invariant: standard output holds the result and nothing else; a reader that left early is not an error.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,54 @@ import json
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from builder.errors import HostError
 
 
-def lines(texts: Iterable[str]) -> None:
+def emit(data: Any, text: str | Iterable[str], as_json: bool) -> None:
+    """Write a command's result once: as one JSON document with `--json`, else as text.
+
+    Args:
+        data: what `json.dumps` takes.
+        text: whole text as it is, or lines without their ends.
+    """
+    if as_json:
+        print_json(data)
+    elif isinstance(text, str):
+        write(text)
+    else:
+        print_lines(text)
+
+
+def print_lines(texts: Iterable[str]) -> None:
     """Write lines of text."""
     write("".join(f"{text}\n" for text in texts))
 
 
-def document(content: Any) -> None:
+def print_json(content: Any) -> None:
     """Write the one JSON document."""
     write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def note(text: str) -> None:
+    """Write a line of progress to standard error."""
+    try:
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
+    except OSError:
+        return
+
+
+def display_path(path: Path) -> Path:
+    """Shorten a path for people: relative if it is below the working directory."""
+    try:
+        here = Path.cwd()
+    except OSError:
+        return path
+    absolute = here / path
+    return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
 
 
 def write(text: str) -> None:
@@ -31,17 +69,17 @@ def write(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        mute(sys.stdout.fileno())
+        silence(sys.stdout.fileno())
     except UnicodeEncodeError:
         sys.stdout.write(text.encode("ascii", "backslashreplace").decode())
         sys.stdout.flush()
     except OSError as error:
-        mute(sys.stdout.fileno())
+        silence(sys.stdout.fileno())
         raise HostError(f"cannot write the result: {error.strerror}") from None
 
 
-def mute(handle: int) -> None:
-    """Send what is still to be written there to nowhere, so that Python's own flush at the end cannot fail."""
+def silence(handle: int) -> None:
+    """Redirect a file descriptor to /dev/null, so that Python's own flush at the end cannot fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, handle)
     os.close(nowhere)

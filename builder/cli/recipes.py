@@ -1,4 +1,7 @@
-"""The one rule: looking at recipes and kickstarts changes nothing."""
+"""The commands `builder pipelines`, `builder schema` and `builder kickstart`.
+
+Invariant: they change nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,91 +10,45 @@ from typing import Annotated
 
 import typer
 
-from builder.cli.choices import Pipeline, Sets, pairs
-from builder.cli.output import document, lines, write
-from builder.cli.state import Json, State, search_path, short
+from builder import console, recipe
+from builder.cli.options import Json, Pipeline, Sets, parse_set_options
+from builder.cli.output import display_path, emit, print_json
+from builder.cli.state import State, search_path
 from builder.errors import RecipeError
-
-kickstart = typer.Typer(help="Render and check kickstarts.", rich_markup_mode=None, no_args_is_help=True)
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command("pipelines")(pipelines)
-    app.command("schema")(schema)
-    kickstart.command("render")(render)
-    kickstart.command("lint")(lint)
-    app.add_typer(kickstart, name="kickstart")
+from builder.kickstart import render as kickstart
+from builder.pipeline import kickstart_preview
 
 
 def pipelines(as_json: Json = False) -> None:
     """List the pipelines that can be built."""
-    from builder import console, recipe
-
-    rows: list[dict[str, str | None]] = []
-    for name, path in recipe.find_all(search_path("pipelines")).items():
-        fault = None
-        try:
-            recipe.load(str(path), {}, ())
-        except RecipeError as error:
-            fault = error.brief
-        rows.append({"name": name, "path": str(path), "fault": fault})
-    if as_json:
-        document(rows)
-    elif rows:
-        cells = [[str(row["name"]), row["fault"] or "", str(short(Path(str(row["path"]))))] for row in rows]
-        write(console.table(["NAME", "FAULT", "FILE"], cells))
-    else:
-        lines(["no pipelines"])
+    facts = [
+        {"name": name, "path": str(path), "fault": recipe.fault(path)}
+        for name, path in recipe.find_all(search_path("pipelines")).items()
+    ]
+    rows = [[str(row["name"]), row["fault"] or "", str(display_path(Path(str(row["path"]))))] for row in facts]
+    emit(facts, console.table(["NAME", "FAULT", "FILE"], rows) if rows else "no pipelines\n", as_json)
 
 
 def schema(as_json: Json = False) -> None:  # noqa: ARG001 (a schema is JSON anyway)
     """Print the JSON schema of a recipe, for editors."""
-    from builder import recipe
-
-    document(recipe.schema())
+    print_json(recipe.schema())
 
 
 def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: Json = False) -> None:
     """Print a pipeline's kickstart, without its secrets."""
-    from builder import recipe
-    from builder.adapters import kickstart as adapter
-    from builder.stages import answers
-
     settings = ctx.ensure_object(State).settings()
-    chosen = recipe.load(pipeline, pairs(sets), settings.recipes).kickstart
-    texts = adapter.collect(chosen.template, settings.templates)
-    adapter.check_variables(texts, chosen.vars)
-    given = answers.AnswersInputs(
-        template=chosen.template,
-        templates=texts,
-        vars=dict(chosen.vars),
-        disk_serial=answers.DISK_SERIAL,
-        password_mac="",
-    )
-    # The hash is a secret, and the token is a digest that only a plan has.
-    text = answers.render(given, root_crypt="********", token="0" * 64)
-    if as_json:
-        document({"template": chosen.template, "text": text})
-    else:
-        write(text)
+    chosen = recipe.load(pipeline, parse_set_options(sets), settings.recipes)
+    text = kickstart_preview.preview(chosen, settings)
+    emit({"template": chosen.kickstart.template, "text": text}, text, as_json)
 
 
 def lint(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A rendered kickstart.")], as_json: Json = False
 ) -> None:
     """Check the syntax of a kickstart; errors exit 2."""
-    from builder.adapters import kickstart as adapter
-
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise RecipeError(f"cannot read {file}", str(reason)) from None
-    findings = adapter.lint(text)
-    if as_json:
-        document([{"line": found.line, "severity": found.severity, "message": found.message} for found in findings])
-    else:
-        lines(f"{file}:{found.line or 0}: {found.severity}: {found.message}" for found in findings)
-    if any(found.severity == "error" for found in findings):
+    findings = kickstart.lint(kickstart.load(file))
+    facts = [{"line": finding.line, "severity": finding.severity, "message": finding.message} for finding in findings]
+    text = [f"{file}:{finding.line or 0}: {finding.severity}: {finding.message}" for finding in findings]
+    emit(facts, text, as_json)
+    if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(RecipeError.exit_code)

@@ -1,54 +1,58 @@
-"""The one rule: `plan` shows what `run` would do, for both ask the same question in the same words."""
+"""The commands `builder run` and `builder plan`.
+
+Invariant: `plan` shows what `run` would do, for both plan in the same way.
+"""
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from builder.cli import registry
-from builder.cli.choices import Fresh, Media, Pipeline, Sets, local, pairs
-from builder.cli.output import document, lines, write
-from builder.cli.registry import AllowRehearsal, Push
-from builder.cli.state import PASSWORD_FILE, Json, State, short
-from builder.errors import BuilderError, RecipeError
-from builder.settings import Accel, Settings
+from builder import console
+from builder.cli.options import (
+    Accelerator,
+    AllowRehearsal,
+    Connect,
+    Json,
+    Media,
+    PasswordFile,
+    Pipeline,
+    Push,
+    Rebuild,
+    RequireKvm,
+    Sets,
+    parse_set_options,
+    registry_login_of_environment,
+    require_local_uri,
+)
+from builder.cli.output import display_path, emit
+from builder.cli.registry import pushed_facts
+from builder.cli.state import State
+from builder.console import Watcher
+from builder.errors import RecipeError
+from builder.images import Image
+from builder.pipeline import build
+from builder.pipeline.build import Build
+from builder.pipeline.execute import Outcome, execute
+from builder.provenance import keys
+from builder.registry import transfer
+from builder.settings import Settings
+from builder.store.durations import Durations
+from builder.vm import connection
 
-if TYPE_CHECKING:
-    from builder.console import Watcher
-    from builder.images import Image
-    from builder.pipeline import Outcome
-    from builder.secrets import Secrets
-    from builder.stage import Plan
-    from builder.store import Store
-
-Connect = Annotated[str | None, typer.Option("--connect", metavar="URI", help="qemu:///session or qemu:///system.")]
-Accelerator = Annotated[Accel, typer.Option("--accel", help="KVM where it can be trusted, or one of the two.")]
-RequireKvm = Annotated[bool, typer.Option("--require-kvm", help="End with exit 9 rather than run without KVM.")]
-PasswordFile = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", envvar=PASSWORD_FILE, help="Holds the root password; without it one is made."),
+KeepFailed = Annotated[
+    bool, typer.Option("--keep-failed", help="Keep the machine and the files of a stage that failed.")
 ]
-KeepFailed = Annotated[bool, typer.Option("--keep-failed", help="Leave machine and files of a failed stage.")]
-RetryTransient = Annotated[
-    bool,
-    typer.Option("--retry-transient", help="Try again what may heal by itself: mirrors, libvirt, memory of the host."),
-]
-# Three tries with 5 and 10 seconds between them: a daemon that restarts, a mirror that hiccups.
-TRIES, FIRST_PAUSE = 3, 5.0
 KeepIntermediates = Annotated[
     bool, typer.Option("--keep-intermediates", help="Keep the remastered ISO and the raw disk.")
 ]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.command("run")(run)
-    app.command("plan")(plan)
+RetryTransient = Annotated[
+    bool,
+    typer.Option("--retry-transient", help="Try again after what may pass: mirrors, libvirt, memory of the host."),
+]
 
 
 def run(
@@ -56,7 +60,7 @@ def run(
     pipeline: Pipeline,
     media: Media = None,
     sets: Sets = None,
-    fresh: Fresh = None,
+    rebuild: Rebuild = None,
     keep_failed: KeepFailed = False,
     keep_intermediates: KeepIntermediates = False,
     retry_transient: RetryTransient = False,
@@ -68,52 +72,37 @@ def run(
     allow_rehearsal: AllowRehearsal = False,
     as_json: Json = False,
 ) -> None:
-    """Build the golden image of a pipeline, prove it and publish it."""
-    from builder import console
-
+    """Build the golden image of a pipeline, verify it and publish it."""
     state = ctx.ensure_object(State)
     if require_kvm and accel == "tcg":
         raise RecipeError("--require-kvm and --accel tcg exclude each other", hint="leave out one of them")
     settings = state.settings(
-        connect=local(connect),
+        connect=require_local_uri(connect),
         accel=accel,
         require_kvm=require_kvm,
         keep_failed=keep_failed,
         keep_intermediates=keep_intermediates,
         root_password_file=root_password_file,
+        signing_key=keys.chosen(),
     )
-    with console.watcher(as_json=as_json) as watched:
+    with console.watcher(as_json=as_json) as watcher:
+        state.watcher = watcher
         if state.moved:
-            watched.note(state.moved)
-        decided, store, settings, secrets = _ask(pipeline, media, sets, fresh, settings)
-        where = registry.target(push, decided.name, allow_rehearsal=allow_rehearsal)
-        login = registry.login_of_environment() if where else None
-        from builder.durations import Durations
-        from builder.pipeline import execute
-
-        def attempt() -> Outcome:
-            watched.failure = None
-            try:
-                if not decided.idle:
-                    accel = _look_at_host(decided, settings, watched)
-                    watched.expected = Durations(store.root, decided.name).expected(accel)
-                return execute(decided, store, settings, secrets, watched, argv=sys.argv, clean=_cleaner(settings))
-            finally:
-                if watched.run_id:
-                    state.evidence = settings.runs / watched.run_id
-                state.stage = watched.failure[0] if watched.failure else None
-
-        outcome = _healing(attempt, watched, TRIES if retry_transient else 1)
-        image = _published(settings, outcome)
-        pushed = registry.send(image, where, watched, login, allow_rehearsal=allow_rehearsal) if where else None
-    took = console.times(watched, watched.elapsed)
-    if as_json:
-        sent = registry.pushed_facts(image, where, pushed) if where and pushed else None
-        document({**_as_document(outcome, image, took), "pushed": sent})
-    else:
-        if where and pushed:
-            watched.note(f"pushed: {registry.SCHEME}{where.name}:{pushed.tags[-1]}")
-        lines(_as_lines(outcome, image, secrets, took))
+            watcher.note(state.moved)
+        planned = build.prepare(pipeline, parse_set_options(sets), media, rebuild or (), settings)
+        where = transfer.destination(push, planned.plan.name, allow_rehearsal=allow_rehearsal) if push else None
+        login = transfer.login_from(*registry_login_of_environment()) if where else None
+        tries = build.TRIES if retry_transient else 1
+        outcome = build.retry_transient(lambda: _attempt(planned, watcher), watcher, tries)
+        image = build.image_of(outcome, settings)
+        sent = None
+        if where:
+            pushed = transfer.push(image, where, login, watcher, allow_rehearsal=allow_rehearsal)
+            sent = pushed_facts(image, where, pushed)
+            watcher.note(f"pushed: {transfer.SCHEME}{where.name}:{pushed.tags[-1]}")
+    times = console.times(watcher, watcher.elapsed)
+    facts = {**_facts(outcome, image, times), "pushed": sent}
+    emit(facts, _lines(outcome, image, planned.password_file, times), as_json)
 
 
 def plan(
@@ -121,100 +110,48 @@ def plan(
     pipeline: Pipeline,
     media: Media = None,
     sets: Sets = None,
-    fresh: Fresh = None,
+    rebuild: Rebuild = None,
     root_password_file: PasswordFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a run would do, and why; nothing is changed."""
-    from builder import console
-
+    """Show what a run would do, and why; change nothing."""
     settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
-    decided, *_ = _ask(pipeline, media, sets, fresh, settings, peek=True)
-    if as_json:
-        document({"name": decided.name, "idle": decided.idle, "stages": console.plan_rows(decided)})
-        return
-    rows = [[row["stage"], row["action"], row["reason"]] for row in console.plan_rows(decided)]
-    write(console.table(["STAGE", "ACTION", "WHY"], rows))
+    planned = build.prepare(pipeline, parse_set_options(sets), media, rebuild or (), settings, peek=True).plan
+    stages = console.plan_rows(planned)
+    rows = [[row["stage"], row["action"], row["reason"]] for row in stages]
+    emit(
+        {"name": planned.name, "idle": planned.idle, "stages": stages},
+        console.table(["STAGE", "ACTION", "WHY"], rows),
+        as_json,
+    )
 
 
-def _ask(
-    pipeline: str,
-    media: str | None,
-    sets: list[str] | None,
-    fresh: list[str] | None,
-    settings: Settings,
-    *,
-    peek: bool = False,
-) -> tuple[Plan, Store, Settings, Secrets]:
-    """From the words of the command line to a plan; nothing is started."""
-    from builder import recipe
-
-    chosen = recipe.load(pipeline, pairs(sets), settings.recipes)
-    # Only now: a fault of the recipe is reported without waiting for the libraries that a run needs.
-    from builder.pipeline import plan as decide
-    from builder.pipeline import stages_of
-    from builder.resolve import resolve
-    from builder.store import Store
-
-    store = Store(settings.store)
-    order, settings, secrets = resolve(chosen, media, store, settings, peek=peek)
-    return decide(stages_of(chosen), order, store, settings, fresh=frozenset(fresh or ())), store, settings, secrets
+def _attempt(planned: Build, watcher: Watcher) -> Outcome:
+    """Run the plan once."""
+    context = planned.context
+    watcher.failure = None
+    if not planned.plan.idle:
+        accel = _look_at_host(context.settings, watcher)
+        watcher.expected = Durations(context.store.root, planned.plan.name).expected(accel)
+    clean = build.remove_machines(context.settings)
+    return execute(planned.plan, context, watcher, argv=sys.argv, clean=clean)
 
 
-def _healing(attempt: Callable[[], Outcome], watched: Watcher, tries: int) -> Outcome:
-    """Runs until one succeeds, while what fails may heal by itself; each run has a record of its own."""
-    from builder.adapters import waiting
-    from builder.stages import verdict
-
-    def heals(fault: BaseException) -> bool:
-        return isinstance(fault, BuilderError) and verdict.name(fault).proof.transient
-
-    def told(fault: BaseException, seconds: float) -> None:
-        cause = fault.proof.cause if isinstance(fault, BuilderError) else ""
-        watched.note(f"{cause}: {fault}; trying again in {seconds:.0f} s")
-
-    return waiting.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=told)
-
-
-def _look_at_host(decided: Plan, settings: Settings, watched: Watcher) -> str:
+def _look_at_host(settings: Settings, watched: Watcher) -> str:
     """Say first how machines will run, and return it; a host that cannot run them is found out before hours of work."""
-    from builder.adapters import hypervisor
-    from builder.stages.twin import network
-    from builder.stages.verify import VerifyInputs
-
-    with hypervisor.connect(settings.uri) as host:
+    with connection.connect(settings.uri) as host:
         accel = host.choose_accel(settings.accel, settings.require_kvm)
-        for step in decided.steps:
-            if isinstance(step.inputs, VerifyInputs) and step.action == "run":
-                network(step.inputs.network, step.inputs.network_name, settings.uri)
+        probing = host.probing_seconds()
+    if probing is not None:
+        watched.note(
+            "QEMU's user cannot open /dev/kvm, so libvirt starts QEMU for each look-up, several times before each "
+            f"machine: {probing:.1f} s each time; builder host check says how to mend it"
+        )
     watched.note(f"machines run with {accel.name.upper()} on {settings.uri}: {accel.why}")
     return accel.name
 
 
-def _cleaner(settings: Settings) -> Callable[[str], None]:
-    """What removes the machines of a dead run."""
-
-    def clean(run_id: str) -> None:
-        from builder.adapters import hypervisor
-
-        with hypervisor.connect(settings.uri) as host:
-            host.sweep(run_id)
-
-    return clean
-
-
-def _published(settings: Settings, outcome: Outcome) -> Image:
-    """The very version that the run ended with: `latest` may be another one meanwhile."""
-    from builder.images import load_image
-    from builder.stages import publish
-
-    record = json.loads((outcome.object / publish.FILE).read_text(encoding="utf-8"))
-    return load_image(settings.images, f"{record['name']}@{record['version']}")
-
-
-def _as_document(outcome: Outcome, image: Image, took: dict[str, Any]) -> dict[str, Any]:
-    from builder import console
-
+def _facts(outcome: Outcome, image: Image, times: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": outcome.plan.name,
         "run": outcome.run_id,
@@ -227,21 +164,19 @@ def _as_document(outcome: Outcome, image: Image, took: dict[str, Any]) -> dict[s
             "sha256": image.sha256,
         },
         "stages": console.plan_rows(outcome.plan),
-        "times": took,
+        "times": times,
     }
 
 
-def _as_lines(outcome: Outcome, image: Image, secrets: Secrets, took: dict[str, Any]) -> list[str]:
-    from builder import console
-
-    head = [] if outcome.built else ["nothing had to be done"]
+def _lines(outcome: Outcome, image: Image, password: Path, times: dict[str, Any]) -> list[str]:
+    head = [] if outcome.built else ["up to date"]
     return [
         *head,
-        f"image    {short(image.disk)}",
+        f"image    {display_path(image.disk)}",
         f"version  {image.version}",
         f"size     {console.size_text(image.disk.stat().st_size)}",
         f"sha256   {image.sha256}",
-        f"root     the password is in {short(secrets.path)}",
-        f"record   {short(outcome.folder)}",
-        *console.times_lines(took),
+        f"root     the password is in {display_path(password)}",
+        f"record   {display_path(outcome.folder)}",
+        *console.times_lines(times),
     ]

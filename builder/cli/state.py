@@ -1,4 +1,4 @@
-"""The one rule: a command gets its settings from here, and from nowhere else.
+"""What one call of builder knows, and the settings of its command.
 
 An option wins over its environment variable, that over what `host prepare` recorded, and that over the default.
 """
@@ -9,16 +9,24 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Protocol
 
-import typer
+import platformdirs
 
 import builder
+from builder.host import config
 from builder.settings import Accel, Settings
 
 PASSWORD_FILE = "BUILDER_ROOT_PASSWORD_FILE"
 # Where state of the host's own services lives (Filesystem Hierarchy Standard, 5.8).
 HOST_STATE = Path("/var/lib/builder")
+
+
+class Watched(Protocol):
+    """What is known here of a `builder.console.Watcher`, whose import would take half the time that --help has."""
+
+    run_id: str
+    failure: tuple[str, float, BaseException] | None
 
 
 @dataclass
@@ -30,16 +38,25 @@ class State:
         media_dir: folder of install ISOs, where one was chosen for this host.
         moved: why `artifacts` is not below the working directory; None unless it was moved for that reason.
         as_json: one JSON document is wanted on standard output.
-        evidence: folder of the run that is under way.
-        stage: name of the stage that failed.
+        watcher: watches the run that is under way, or was.
     """
 
     artifacts: Path = field(default_factory=lambda: Path("artifacts"))
     media_dir: Path | None = None
     moved: str | None = None
     as_json: bool = False
-    evidence: Path | None = None
-    stage: str | None = None
+    watcher: Watched | None = None
+
+    @property
+    def evidence(self) -> Path | None:
+        """The folder of the run that is under way, or was."""
+        folder = self.settings().runs / self.watcher.run_id if self.watcher and self.watcher.run_id else None
+        return folder if folder is not None and folder.is_dir() else None
+
+    @property
+    def failed_stage(self) -> str | None:
+        """The name of the stage that failed."""
+        return self.watcher.failure[0] if self.watcher and self.watcher.failure else None
 
     def locate(self, artifacts: Path | None) -> None:
         """Settle where things live: as asked for, else as recorded for this host, else below the working directory.
@@ -50,8 +67,6 @@ class State:
         Raises:
             RecipeError: the record is damaged.
         """
-        from builder import config
-
         recorded = config.load()
         self.media_dir = recorded.media
         self.artifacts = artifacts or recorded.store or Path("artifacts")
@@ -69,6 +84,7 @@ class State:
         keep_failed: bool = False,
         keep_intermediates: bool = False,
         root_password_file: Path | None = None,
+        signing_key: Path | None = None,
     ) -> Settings:
         """Settings of this call; see `builder.settings.Settings` for the arguments."""
         given = os.environ.get(PASSWORD_FILE)
@@ -84,13 +100,12 @@ class State:
             keep_failed=keep_failed,
             keep_intermediates=keep_intermediates,
             root_password_file=root_password_file or (Path(given) if given else None),
+            signing_key=signing_key,
         )
 
 
 def search_path(kind: str) -> tuple[Path, ...]:
     """Folders of recipes (`pipelines`), templates (`kickstarts`) or public `keys`: here, the user's own, packaged."""
-    import platformdirs
-
     package = Path(builder.__file__).parent
     packaged = package / "share" / kind
     # In a checkout the folders stand beside the package.
@@ -104,21 +119,3 @@ def closed_directory(path: Path) -> Path | None:
         if not directory.stat().st_mode & stat.S_IXOTH:
             return directory
     return None
-
-
-def short(path: Path) -> Path:
-    """The path as people know it: from here, if it is below the working directory."""
-    try:
-        here = Path.cwd()
-    except OSError:
-        return path
-    absolute = here / path
-    return absolute.relative_to(here) if absolute.is_relative_to(here) else absolute
-
-
-def _want_json(ctx: typer.Context, value: bool) -> bool:
-    ctx.ensure_object(State).as_json = value
-    return value
-
-
-Json = Annotated[bool, typer.Option("--json", callback=_want_json, help="One JSON document on standard output.")]

@@ -11,32 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from builder.cli.choices import local
-from builder.cli.clone import Connect, _bytes, facts, note
-from builder.cli.output import document, lines, write
-from builder.cli.state import Json, State, short
+from builder.cli.clone import _bytes, facts
+from builder.cli.options import Connect, Json, require_local_uri
+from builder.cli.output import display_path, note, print_json, print_lines, write
+from builder.cli.state import State
 from builder.errors import BuilderError, PublishError, RecipeError
 
 if TYPE_CHECKING:
-    from builder.adapters.domains import Domains, Found
-    from builder.clone.lifecycle import Seen
-    from builder.clone.record import Vm
+    from builder.clones.lifecycle import Seen
+    from builder.clones.record import Vm
     from builder.images import Image
-
-vm = typer.Typer(help="Virtual machines cloned from golden images.", rich_markup_mode=None, no_args_is_help=True)
+    from builder.vm.domains import Domains, Found
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 Names = Annotated[list[str], typer.Argument(metavar="NAME...")]
 Force = Annotated[bool, typer.Option("--force", help="Also a machine that builder did not make.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    vm.command("list")(list_)
-    vm.command("set")(set_)
-    for command in (start, stop, console, ssh, screenshot, snapshot, rebase, flatten, delete):
-        vm.command()(command)
-    app.add_typer(vm, name="vm")
 
 
 def list_(
@@ -47,7 +36,7 @@ def list_(
 ) -> None:
     """List the VMs: state, image, address, newer images."""
     from builder import console as people
-    from builder.clone import lifecycle, record, texts
+    from builder.clones import formats, lifecycle, record
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -55,7 +44,7 @@ def list_(
     for fault in record.damaged(vms).values():
         note(f"{fault.brief}: {fault.hint}")
     if inventory or config:
-        write((texts.ansible_inventory if inventory else texts.ssh_config)(vms, listed))
+        write((formats.ansible_inventory if inventory else formats.ssh_config)(vms, listed))
         return
     known: dict[str, dict[str, Found]] = {}
     for uri in sorted({one.uri for one in listed}):
@@ -64,9 +53,9 @@ def list_(
     seen = [lifecycle.Seen(one, lifecycle.state_of(one, known[one.uri].get(one.name))) for one in listed]
     newer = _newer(settings.images, listed)
     if as_json:
-        document([{**facts(vms, one.vm), "state": one.state, "newer": newer.get(one.vm.name)} for one in seen])
+        print_json([{**facts(vms, one.vm), "state": one.state, "newer": newer.get(one.vm.name)} for one in seen])
     elif not seen:
-        lines(["no VMs"])
+        print_lines(["no VMs"])
     else:
         rows = [_row(one, newer.get(one.vm.name)) for one in seen]
         write(people.table(["NAME", "STATE", "SSH", "IMAGE"], rows))
@@ -76,9 +65,9 @@ def start(
     ctx: typer.Context, names: Names, force: Force = False, connect: Connect = None, as_json: Json = False
 ) -> None:
     """Switch VMs on."""
-    from builder.clone import lifecycle
+    from builder.clones import lifecycle
 
-    settings = ctx.ensure_object(State).settings(connect=local(connect))
+    settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect))
     vms = settings.artifacts / "vms"
     told: list[dict[str, Any]] = []
     for name in names:
@@ -90,9 +79,9 @@ def start(
         told.append({"name": name, "state": "running", "port": port})
         if not as_json:
             moved = f" (its port was taken: now {port})" if one is not None and port != one.port else ""
-            lines([f"{name}: running{moved}"])
+            print_lines([f"{name}: running{moved}"])
     if as_json:
-        document(told)
+        print_json(told)
 
 
 def stop(
@@ -105,9 +94,9 @@ def stop(
     as_json: Json = False,
 ) -> None:
     """Switch VMs off: press the power button and wait."""
-    from builder.clone import lifecycle
+    from builder.clones import lifecycle
 
-    settings = ctx.ensure_object(State).settings(connect=local(connect))
+    settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect))
     vms = settings.artifacts / "vms"
     for name in names:
         with _host(ctx, name, force=force, connect=connect) as (host, one):
@@ -116,9 +105,9 @@ def stop(
             else:
                 lifecycle.stop(vms, host, name, now=now, within=within)
         if not as_json:
-            lines([f"{name}: off"])
+            print_lines([f"{name}: off"])
     if as_json:
-        document([{"name": name, "state": "off"} for name in names])
+        print_json([{"name": name, "state": "off"} for name in names])
 
 
 def console(
@@ -130,7 +119,7 @@ def console(
     connect: Connect = None,
 ) -> None:
     """The serial console on this terminal; Ctrl-] leaves."""
-    from builder.clone import terminal
+    from builder.clones import terminal
 
     with _host(ctx, name, force=force, connect=connect) as (host, _):
         found = host.look(name)
@@ -149,8 +138,8 @@ def ssh(
     within: Annotated[float, typer.Option("--within", metavar="SECONDS", min=1, help="Until root is in.")] = 60,
 ) -> None:
     """Log in as root over SSH, the host key pinned."""
-    from builder.adapters import process
-    from builder.clone import login, record
+    from builder.clones import login, record
+    from builder.system import process
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -177,9 +166,9 @@ def screenshot(
             raise PublishError(f"{name} is off", hint=f"builder vm start {name}")
         path = host.screenshot(name, file)
     if as_json:
-        document({"file": str(path)})
+        print_json({"file": str(path)})
     else:
-        lines([str(short(path))])
+        print_lines([str(display_path(path))])
 
 
 def set_(
@@ -192,10 +181,13 @@ def set_(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change a VM, at once where its guest follows; else from its next start on."""
-    from builder.clone import lifecycle, record
-    from builder.clone.request import MIB, Request, check_network, check_words
-    from builder.clone.reservation import settled
+    """Change memory, processors or network of a VM.
+
+    It takes effect at once where the guest follows, else at the next start.
+    """
+    from builder.clones import lifecycle, record
+    from builder.clones.dhcp_reservation import settled
+    from builder.clones.request import MIB, Request, check_network, check_words
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -218,11 +210,11 @@ def set_(
         changed, waits = lifecycle.change(vms, host, name, changes)
     runs = found is not None and found.state != "off"
     if as_json:
-        document({**facts(vms, changed), "restart": bool(waits), "waits": waits})
+        print_json({**facts(vms, changed), "restart": bool(waits), "waits": waits})
         return
     for kind, value in changes.items():
         when = " from its next start on" if kind in waits else " now" if runs else ""
-        lines([f"{name}: {kind} {value}{' MiB' if kind == 'memory' else ''}{when}"])
+        print_lines([f"{name}: {kind} {value}{' MiB' if kind == 'memory' else ''}{when}"])
 
 
 def snapshot(
@@ -252,13 +244,13 @@ def snapshot(
             act(name, snapshot)
             there = host.snapshots(name)
     if as_json:
-        document([{"name": one, "state": state} for one, state in there])
+        print_json([{"name": one, "state": state} for one, state in there])
     elif snapshot is not None:
-        lines([f"{name}: {'back at' if revert else 'forgot' if drop else 'took'} {snapshot}"])
+        print_lines([f"{name}: {'back at' if revert else 'forgot' if drop else 'took'} {snapshot}"])
     elif there:
         write(people.table(["SNAPSHOT", "STATE"], [[one, state] for one, state in there]))
     else:
-        lines([f"{name} has no snapshots"])
+        print_lines([f"{name} has no snapshots"])
 
 
 def rebase(
@@ -285,21 +277,21 @@ def flatten(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
 
 
 def _rest(ctx: typer.Context, name: str, base: Image | None, *, as_json: bool) -> None:
-    from builder.clone import lifecycle
+    from builder.clones import lifecycle
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
     with _host(ctx, name) as (host, _):
         changed = lifecycle.rest_on(vms, settings.images, host, name, base)
     if as_json:
-        document(facts(vms, changed))
+        print_json(facts(vms, changed))
     else:
-        lines([f"{name}: rests on {f'{changed.image}@{changed.version}' if changed.base else 'no image'}"])
+        print_lines([f"{name}: rests on {f'{changed.image}@{changed.version}' if changed.base else 'no image'}"])
 
 
 def delete(ctx: typer.Context, names: Names, as_json: Json = False) -> None:
     """Delete VMs with their disks, running or not."""
-    from builder.clone import lifecycle, record
+    from builder.clones import lifecycle, record
 
     settings = ctx.ensure_object(State).settings()
     vms = settings.artifacts / "vms"
@@ -312,15 +304,15 @@ def delete(ctx: typer.Context, names: Names, as_json: Json = False) -> None:
         with _open(uri) as host:
             left += lifecycle.delete(vms, settings.images, host, name)
     if as_json:
-        document({"deleted": names, "left": [str(path) for path in left]})
+        print_json({"deleted": names, "left": [str(path) for path in left]})
         return
-    lines(f"{name}: deleted" for name in names)
-    lines(f"not the VM's own, so it stays: {short(path)}" for path in left)
+    print_lines(f"{name}: deleted" for name in names)
+    print_lines(f"not the VM's own, so it stays: {display_path(path)}" for path in left)
 
 
 @contextmanager
 def _open(uri: str) -> Iterator[Domains]:
-    from builder.adapters import domains
+    from builder.vm import domains
 
     with domains.connect(uri) as host:
         yield host
@@ -335,9 +327,9 @@ def _host(
     Raises:
         PublishError: there is no such VM.
     """
-    from builder.clone import record
+    from builder.clones import record
 
-    settings = ctx.ensure_object(State).settings(connect=local(connect))
+    settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect))
     vms = settings.artifacts / "vms"
     try:
         one = record.find(vms, name)
@@ -356,7 +348,7 @@ def _host(
 
 def _require_no_foreign(uri: str, vms: Path, name: str) -> None:
     """A name that libvirt knows and builder does not gets a message of its own."""
-    from builder.clone import record
+    from builder.clones import record
 
     if name in record.damaged(vms):
         return
@@ -387,7 +379,7 @@ def _newer(catalogue: Path, listed: list[Vm]) -> dict[str, str]:
 
 
 def _row(one: Seen, newer: str | None) -> list[str]:
-    from builder.clone.lifecycle import place
+    from builder.clones.lifecycle import place
 
     where = place(one.vm)
     address = f"{where[0]}:{where[1]}" if where else one.vm.network

@@ -1,5 +1,6 @@
-"""The one rule: progress goes to standard error; standard output holds the result alone."""
+"""What people see: progress on standard error, text for results."""
 
+from builder.console.choose import watcher
 from builder.console.text import (
     clean,
     colourful,
@@ -10,14 +11,13 @@ from builder.console.text import (
     time_text,
     times_lines,
 )
-from builder.console.watch import JsonLines, Lines, Recorded, Spent, Terminal, Watcher, plan_rows, times, watcher
+from builder.console.watch import JsonLines, Lines, Recorded, Spent, Watcher, plan_rows, times
 
 __all__ = [
     "JsonLines",
     "Lines",
     "Recorded",
     "Spent",
-    "Terminal",
     "Watcher",
     "clean",
     "colourful",

@@ -1,4 +1,7 @@
-"""The one rule: what is printed for people fits 80 columns and cannot steer their terminal."""
+"""Text for people: sizes, times, errors, tables.
+
+Invariant: it fits 80 columns and cannot steer their terminal.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,19 @@ import os
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from builder.errors import BuilderError, Interrupted
 
-KINDS = {"guest": "in the guest", "copy": "copying", "convert": "converting", "hash": "hashing"}
+KINDS = {
+    "host": "starting machines",
+    "guest": "in the guest",
+    "copy": "copying",
+    "convert": "converting",
+    "hash": "hashing",
+}
 
 
 def size_text(count: int) -> str:
@@ -105,51 +115,39 @@ def _folded(indent: int, text: str, width: int) -> list[str]:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """A table for people, as wide as the terminal; the last column is the one that wraps, no other is ever cut.
+    """Lay out a table for people, as wide as the terminal; only the last column wraps, and no cell is ever cut.
 
     Args:
-        right: indexes of columns whose text is aligned to the right.
+        right: indexes of columns whose text is aligned to the right; never the last one.
     """
-    cells = [[clean(cell) for cell in row] for row in rows]
+    cells = [[clean(cell) for cell in row] for row in [heads, *rows]]
+    widths = [max(map(_columns, column)) for column in zip(*cells, strict=True)][:-1]
+    before = sum(width + 2 for width in widths)
     # In a pipe a line stays a line, so that programs for text can use it.
     piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    plain = _plain_table([list(heads), *cells], right)
-    if plain is not None and (piped or max(map(len, plain)) <= shutil.get_terminal_size().columns):
-        return "".join(f"{line}\n" for line in plain)
-    from rich.console import Console
-    from rich.table import Table
-
-    drawn = Table(box=None, padding=(0, 2, 0, 0))
-    needed = 20  # columns at the least for the last one
-    for index, head in enumerate(heads):
-        last = index == len(heads) - 1
-        width = max(len(row[index]) for row in [list(heads), *cells])
-        needed += 0 if last else width + 2
-        # Folded, a word that is longer than its column goes on in the next line; else rich would cut it.
-        drawn.add_column(
-            head, min_width=None if last else width, justify="right" if index in right else "left", overflow="fold"
-        )
-    for row in cells:
-        drawn.add_row(*row)
-    console = Console(color_system=None, markup=False, emoji=False, highlight=False)
-    console.width = 10_000 if piped else max(console.width, needed)
-    with console.capture() as captured:
-        console.print(drawn)
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
-
-
-def _plain_table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str] | None:
-    """Lines of a table that need not wrap, without the library's start and work (a thousand rows take a second);
-    None when a character may be wider than one column.
-    """
-    if not all(cell.isascii() for row in rows for cell in row):
-        return None
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    space = sys.maxsize if piped else max(20, shutil.get_terminal_size().columns - before)
     lines = []
-    for row in rows:
-        cells = [
-            cell.rjust(width) if index in right else cell.ljust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    for row in cells:
+        padded = []
+        for index, (cell, width) in enumerate(zip(row, widths, strict=False)):
+            gap = " " * (width - _columns(cell))
+            padded.append(f"{gap}{cell}  " if index in right else f"{cell}{gap}  ")
+        first, *more = _wrapped(row[-1], space)
+        lines += [f"{''.join(padded)}{first}".rstrip(), *(f"{'':{before}}{part}" for part in more)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _columns(text: str) -> int:
+    """Count the columns that a text takes on a terminal (Unicode Standard Annex 11)."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) != 0 for char in text)
+
+
+def _wrapped(text: str, space: int) -> list[str]:
+    """Break a text into lines of so many columns, between words where there are any."""
+    if _columns(text) <= space:
+        return [text]
+    # Lines are counted in characters here: half as many are sure to fit where some are wide.
+    return textwrap.wrap(text, space if len(text) == _columns(text) else space // 2, break_on_hyphens=False)

@@ -1,16 +1,20 @@
-"""The one rule: the check only looks; it answers within two seconds and never breaks on what it does not find."""
+"""The one rule: the check only looks; it answers within two seconds and never breaks on what it does not find.
+
+It takes longer only where libvirt starts QEMU for each look-up: that is what it measures.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from builder.host import libvirt_rows, machine_rows, network_rows, place_rows, sshd, system
-from builder.host.row import Row
+from builder.host import check_libvirt, check_machine, check_network, check_rehearsal, check_storage, distro, sshd
+from builder.host.finding import Row
 
 # Before the commands that only root may run, also the second one of a line.
 _PROGRAMS = "apt-get|chmod|date|dnf|modprobe|nft|restorecon|semanage|sysctl|systemctl|timedatectl|usermod|builder host"
@@ -29,12 +33,13 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
     Returns:
         The rows in a fixed order; a build can run when none of them is `fail`.
     """
-    host = system.find()
+    host = distro.find()
     parts: list[Callable[[], Iterable[Row]]] = [
-        lambda: machine_rows.rows(host),
-        lambda: libvirt_rows.rows(host, uri),
-        lambda: place_rows.rows(store, media, recorded, uri),
-        network_rows.rows,
+        lambda: check_machine.rows(host),
+        lambda: check_libvirt.rows(host, uri),
+        lambda: [check_rehearsal.row(host)],
+        lambda: check_storage.rows(store, media, recorded, uri),
+        check_network.rows,
         lambda: [sshd.row()],
     ]
     # Most of the time is spent waiting for programs, so the parts are looked at side by side.
@@ -45,8 +50,6 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
 
 def lines(rows: Iterable[Row], width: int = 80) -> Iterator[str]:
     """The rows for people: what was found, and below what is not ok why it matters and what mends it."""
-    import textwrap
-
     for row in rows:
         head = f"{row.state:<5} {row.name:<12} "
         yield from textwrap.wrap(head + row.found, width, subsequent_indent=" " * 19, break_on_hyphens=False)

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder import locks
-from builder.adapters.atomic_file import replacing, sync_folder
 from builder.errors import HostError
+from builder.system import locks
+from builder.system.atomic_file import replacing, sync_folder
 
 FOLDER = Path("/var/lib/builder/host")
 Entry = dict[str, Any]

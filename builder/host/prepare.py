@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import difflib
 import grp
+import os
 import pwd
 import shlex
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
-from builder import config
-from builder.adapters import process
 from builder.errors import BuilderError, HostError
-from builder.host import libvirt_rows, place_rows, sshd
-from builder.host import system as host_system
+from builder.host import check_libvirt, check_storage, config, sshd
+from builder.host import distro as host_system
+from builder.host.distro import System
+from builder.host.finding import read
 from builder.host.journal import Journal
-from builder.host.row import read
-from builder.host.system import System
+from builder.host.network.validate import NatPlan, nat_faults, nat_xml, refuse
+from builder.system import host_facts, netlink, packages, process
+from builder.vm import daemon, networks
+from builder.vm.networks import Inventory
 
-if TYPE_CHECKING:
-    from builder.adapters.libvirt_host import Inventory
-
-WANTED = (*libvirt_rows.NEEDED, "libvirtd", "virsh", "virt-install", "dnsmasq", "uefi", "ip")
-# Monolithic libvirtd first, then the modular daemons of newer distributions.
-SOCKETS = (("libvirtd.socket", "virtlogd.socket"), ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket"))
+# What the Makefile installs for `make run`, too.
+SECTIONS = ("environment", "run", "rehearsal")
 DISPLAY_MANAGER = Path("/etc/systemd/system/display-manager.service")
+KVM = host_facts.KVM
+UDEV = Path("/run/udev/control")
+KVM_RULE = Path("/etc/udev/rules.d/99-builder-kvm.rules")
 FETCH = 1800.0  # seconds for a package manager: it downloads
 
 
@@ -47,8 +50,8 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the host shall have.
+class PrepareOptions:
+    """What the host is to have.
 
     Args:
         iso_dir, store_dir: where media and images shall live.
@@ -64,7 +67,7 @@ class Wish:
     uri: str = "qemu:///system"
 
 
-def plan(wish: Wish) -> list[Step]:
+def plan(options: PrepareOptions) -> list[Step]:
     """The steps from what is to what is wished for; empty when nothing is missing.
 
     Raises:
@@ -72,15 +75,16 @@ def plan(wish: Wish) -> list[Step]:
     """
     system = host_system.find()
     return [
-        *_packages(system, wish.desktop),
+        *_packages(system, options.desktop),
         *services(system),
-        *_groups(wish.user),
-        *_directories(wish),
-        *labels(wish),
-        *_pools(wish),
-        *_settings(wish),
+        *_groups(options.user),
+        *kvm_access(),
+        *_directories(options),
+        *labels(options),
+        *_pools(options),
+        *_settings(options),
         *_sshd(system),
-        *(desktop(system) if wish.desktop else ()),
+        *(desktop(system) if options.desktop else ()),
     ]
 
 
@@ -90,9 +94,6 @@ def nat_steps(subnet: str, uri: str) -> list[Step]:
     Raises:
         RecipeError: the subnet cannot be used.
     """
-    from builder.adapters import netlink
-    from builder.host.net.plan import NatPlan, nat_faults, nat_xml, refuse
-
     wanted = NatPlan(subnet)
     known = _inventory(uri)
     there = next((net for net in known.networks if net.name == wanted.name), None) if known else None
@@ -108,18 +109,14 @@ def nat_steps(subnet: str, uri: str) -> list[Step]:
         raise HostError(f"libvirt has a network {wanted.name} with another subnet", hint="builder host restore")
 
     def do(journal: Journal) -> None:
-        from builder.adapters import libvirt_host
-
         if there is None:
             journal.record("network", uri=uri, name=wanted.name)
-        libvirt_host.define_network(uri, xml)
+        networks.define_network(uri, xml)
 
     return [Step(f"make the NAT network {wanted.name} with {subnet}", tuple(xml.splitlines()), do)]
 
 
 def _address_of(xml: str) -> tuple[str | None, str | None]:
-    from xml.etree import ElementTree as ET
-
     ip = ET.fromstring(xml).find("ip")
     return (ip.get("address"), ip.get("netmask")) if ip is not None else (None, None)
 
@@ -150,47 +147,32 @@ def command_step(title: str, words: list[str], note: Callable[[Journal], None]) 
 
 
 def _packages(system: System, desktop: bool) -> Iterator[Step]:
-    wanted = [*WANTED, *(["virt-manager"] if desktop else []), *(["semanage"] if read(place_rows.ENFORCE) else [])]
-    missing = [name for name in wanted if not _there(name)]
-    if not missing:
-        return
-    names = host_system.packages(system, missing)
     if system.manager is None:
-        raise HostError(
-            "this host has neither apt-get nor dnf", f"missing: {' '.join(names)}", "install these by hand, then again"
-        )
+        missing = [name for name in check_libvirt.NEEDED if not host_system.present(name)]
+        if missing:
+            text = check_libvirt.missing_text(system, missing)
+            raise HostError("this host has neither apt-get nor dnf", text, "install these by hand, then again")
+        return
+    wanted = {*SECTIONS, *(["desktop"] if desktop else []), *(["selinux"] if read(check_storage.ENFORCE) else [])}
+    names = host_system.missing_packages(system.manager, packages.in_sections(wanted, system.manager))
+    if not names:
+        return
     if system.manager == "apt":
         yield command_step("refresh the package lists", ["apt-get", "update", "-q"], lambda _: None)
-    words = host_system.install_words(system, names)
+    words = host_system.install_words(system.manager, names)
     yield command_step("install packages", words, lambda journal: journal.record("packages", names=names))
-
-
-def _there(name: str) -> bool:
-    if name == "uefi":
-        return any(Path(path).exists() for path in libvirt_rows.FIRMWARE)
-    if name == "libvirtd":
-        return any(host_system.program(each) for each in libvirt_rows.DAEMONS)
-    return libvirt_rows.installed(name)
 
 
 def services(system: System) -> Iterator[Step]:
     """libvirt's sockets, now and at boot; none where no systemd runs."""
     if not system.systemd:
         return
-    for name in _sockets(system):
+    # Where libvirt is not installed yet: RHEL 9 and its kin enable the modular daemons, Debian has libvirtd.
+    for name in daemon.sockets() or (daemon.MODULAR if system.manager == "dnf" else daemon.MONOLITHIC):
         enabled, active = _says("is-enabled", name, "enabled"), _says("is-active", name, "active")
         if not (enabled and active):
             note = partial(_note_service, name=name, enabled=enabled, active=active)
             yield command_step(f"start {name} now and at boot", ["systemctl", "enable", "--now", name], note)
-
-
-def _sockets(system: System) -> tuple[str, ...]:
-    """Those of the one daemon or of the many: a host that has both uses the ones that it enables by itself."""
-    monolithic, modular = (process.run(["systemctl", "cat", each[0]], check=False).status == 0 for each in SOCKETS)
-    if monolithic and modular:
-        return SOCKETS[_says("is-enabled", SOCKETS[1][0], "enabled")]
-    # Not installed yet: RHEL 9 and its kin enable the modular daemons, Debian 12 has none of them.
-    return SOCKETS[modular or (not monolithic and system.manager == "dnf")]
 
 
 def _note_service(journal: Journal, *, name: str, enabled: bool, active: bool) -> None:
@@ -218,9 +200,47 @@ def _groups(user: str | None) -> Iterator[Step]:
             yield command_step(f"put {user} into the group {name}", ["usermod", "-aG", name, user], note)
 
 
-def _directories(wish: Wish) -> Iterator[Step]:
+def kvm_access() -> Iterator[Step]:
+    """Let QEMU's user open /dev/kvm: now, and where udev runs, after the next boot too.
+
+    Only its permission is mended, and only root sees that it is missing.
+    """
+    user = host_facts.qemu_user()
+    if user is None or host_facts.kvm_access(*user, KVM) != "denied":
+        return
+    name, group = host_facts.user_name(user[0]), _kvm_group(user[1])
+    if group.gr_gid not in os.getgrouplist(name, user[1]):
+        note = partial(Journal.record, kind="group", user=name, name=group.gr_name)
+        words = ["usermod", "-aG", group.gr_name, name]
+        yield command_step(f"put QEMU's user {name} into the group {group.gr_name}", words, note)
+    if UDEV.exists():
+        rule = f'SUBSYSTEM=="misc", KERNEL=="kvm", GROUP="{group.gr_name}", MODE="0660"\n'
+        reload = ["udevadm", "control", "--reload"]
+        yield from file_step(f"keep {KVM} open to the group {group.gr_name} in {KVM_RULE}", KVM_RULE, rule, reload)
+    shown = (f"$ chgrp {group.gr_name} {KVM}", f"$ chmod g+rw {KVM}")
+    yield Step(f"open {KVM} to the group {group.gr_name}", shown, partial(_open_kvm, group.gr_gid))
+
+
+def _kvm_group(gid: int) -> grp.struct_group:
+    """The group `kvm`, as udev's own rule has it; else that of QEMU's user."""
+    try:
+        return grp.getgrnam("kvm")
+    except KeyError:
+        return grp.getgrgid(gid)
+
+
+def _open_kvm(gid: int, journal: Journal) -> None:
+    status = KVM.stat()
+    before = stat.S_IMODE(status.st_mode)
+    mode = before | 0o060
+    journal.record("device", path=str(KVM), before=[status.st_gid, before], after=[gid, mode])
+    os.chown(KVM, -1, gid)
+    KVM.chmod(mode)
+
+
+def _directories(options: PrepareOptions) -> Iterator[Step]:
     planned: set[Path] = set()
-    for wanted in (wish.iso_dir, wish.store_dir):
+    for wanted in (options.iso_dir, options.store_dir):
         if wanted.exists() and not wanted.is_dir():
             raise HostError(f"{wanted} is no directory")
         for folder in reversed([wanted, *wanted.parents]):
@@ -229,26 +249,36 @@ def _directories(wish: Wish) -> Iterator[Step]:
                 yield Step(f"make the directory {folder}", ("mode 0755",), partial(_make, folder))
 
 
-def labels(wish: Wish) -> Iterator[Step]:
+def labels(options: PrepareOptions) -> Iterator[Step]:
     """With SELinux, what QEMU may read and write has a type of its own; the policy keeps it over a relabelling."""
-    if not read(place_rows.ENFORCE).strip():
+    if not read(check_storage.ENFORCE).strip():
         return
-    for path in (wish.iso_dir, wish.store_dir):
-        if path.is_dir() and place_rows.labelled(place_rows.label_of(path)):
-            continue
+    # With the directories above them that have no type either: QEMU has to pass through.
+    unlabelled = [
+        _topmost(path)
+        for path in (options.iso_dir, options.store_dir)
+        if not (path.is_dir() and check_storage.labelled(check_storage.label_of(path)))
+    ]
+    for path in dict.fromkeys(unlabelled):
         pattern = f"{path}(/.*)?"
-        words = ["semanage", "fcontext", "-a", "-t", place_rows.LABEL, pattern]
+        words = ["semanage", "fcontext", "-a", "-t", check_storage.LABEL, pattern]
         note = partial(Journal.record, kind="label", pattern=pattern, path=str(path))
         if not _has_rule(path):
-            yield command_step(f"give {path} the SELinux type {place_rows.LABEL}", words, note)
+            yield command_step(f"give {path} the SELinux type {check_storage.LABEL}", words, note)
         yield command_step(f"label what is in {path}", ["restorecon", "-R", str(path)], lambda _: None)
+
+
+def _topmost(path: Path) -> Path:
+    """Return the topmost directory on the way that is not there yet, or that no rule of the policy knows."""
+    unknown = [each for each in (path, *path.parents) if not each.exists() or check_storage.unknown(each)]
+    return unknown[-1] if unknown else path
 
 
 def _has_rule(path: Path) -> bool:
     """The policy has this type for the path already; semanage refuses to say it twice."""
     if host_system.program("matchpathcon") is None:
         return False
-    return place_rows.labelled(process.run(["matchpathcon", "-n", path], check=False).stdout)
+    return check_storage.labelled(process.run(["matchpathcon", "-n", path], check=False).stdout)
 
 
 def _make(folder: Path, journal: Journal) -> None:
@@ -257,42 +287,38 @@ def _make(folder: Path, journal: Journal) -> None:
     folder.chmod(0o755)
 
 
-def _pools(wish: Wish) -> Iterator[Step]:
-    known = _inventory(wish.uri)
+def _pools(options: PrepareOptions) -> Iterator[Step]:
+    known = _inventory(options.uri)
     pools = known.pools if known else ()
-    for path in (wish.iso_dir, wish.store_dir):
+    for path in (options.iso_dir, options.store_dir):
         if any(pool.path == path and pool.active for pool in pools):
             continue
         same = next((pool.name for pool in pools if pool.path == path), None)
         taken = {pool.name for pool in pools}
         name = same or (path.name if path.name not in taken else f"builder-{path.name}")
-        yield Step(f"make {path} the libvirt pool {name}", (), partial(_pool, wish.uri, name, path, same is None))
+        yield Step(f"make {path} the libvirt pool {name}", (), partial(_pool, options.uri, name, path, same is None))
 
 
 def _pool(uri: str, name: str, path: Path, new: bool, journal: Journal) -> None:
-    from builder.adapters import libvirt_host
-
     if new:
         journal.record("pool", uri=uri, name=name)
-    libvirt_host.define_pool(uri, name, path)
+    networks.define_pool(uri, name, path)
 
 
 def _inventory(uri: str) -> Inventory | None:
     """What libvirt has; None where it is not installed yet."""
-    if not any(host_system.program(name) for name in libvirt_rows.DAEMONS):
+    if not any(host_system.program(name) for name in check_libvirt.DAEMONS):
         return None
-    from builder.adapters import daemon, libvirt_host
-
     try:
         daemon.ensure(uri)
-        return libvirt_host.inventory(uri)
+        return networks.inventory(uri)
     except BuilderError:
         return None
 
 
-def _settings(wish: Wish) -> Iterator[Step]:
+def _settings(options: PrepareOptions) -> Iterator[Step]:
     path = config.host_file()
-    text = config.render(config.Directories(media=wish.iso_dir, store=wish.store_dir))
+    text = config.render(config.Directories(media=options.iso_dir, store=options.store_dir), read(path))
     yield from file_step(f"record the directories in {path}", path, text)
 
 

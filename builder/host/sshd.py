@@ -8,10 +8,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from builder.adapters import process
 from builder.errors import BuilderError, HostError
-from builder.host import system as host_system
-from builder.host.row import Row, read
+from builder.host import distro as host_system
+from builder.host.finding import Row, read
+from builder.system import process
 
 CONFIG = Path("/etc/ssh/sshd_config")
 LINES = "# Put here by builder: the first value wins.\nUseDNS no\n"
@@ -58,4 +58,4 @@ def test(path: Path) -> None:
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     done = process.run(["sshd", "-t", "-f", path], check=False)
     if done.status != 0 and "no hostkeys available" not in done.said:
-        raise HostError(f"sshd refuses {path}, so it was left as it was", details=done.said)
+        raise HostError(f"sshd refuses {path}, so it was left as it was", output=done.said)

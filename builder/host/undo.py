@@ -6,13 +6,17 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from builder.adapters import process
 from builder.errors import HostError
-from builder.host import system as host_system
+from builder.host import distro as host_system
 from builder.host.journal import Entry, Journal
+from builder.host.network import rollback
+from builder.system import netlink, process
+from builder.vm import networks
 
 
 def restore(journal: Journal, packages: bool, note: Callable[[str], None]) -> list[Entry]:
@@ -67,6 +71,7 @@ def title(entry: Entry) -> str:
         "group": "take {user} out of the group {name}",
         "target": "make {name} the default target",
         "packages": "remove the packages {names}",
+        "device": "give {path} the group and the mode back that it had",
         "label": "give {path} the SELinux type back that it had",
         "link": "give {uplink} its addresses back and remove {bridge}",
     }
@@ -116,15 +121,11 @@ def _directory(entry: Entry) -> None:
 
 
 def _pool(entry: Entry) -> None:
-    from builder.adapters import libvirt_host
-
-    libvirt_host.remove_pool(entry["uri"], entry["name"])
+    networks.remove_pool(entry["uri"], entry["name"])
 
 
 def _network(entry: Entry) -> None:
-    from builder.adapters import libvirt_host
-
-    libvirt_host.remove_network(entry["uri"], entry["name"])
+    networks.remove_network(entry["uri"], entry["name"])
 
 
 def _service(entry: Entry) -> None:
@@ -136,6 +137,20 @@ def _service(entry: Entry) -> None:
 
 def _group(entry: Entry) -> None:
     process.run(["gpasswd", "-d", entry["user"], entry["name"]], check=False)
+
+
+def _device(entry: Entry) -> None:
+    path = Path(entry["path"])
+    if not path.exists():
+        return
+    status = path.stat()
+    now = [status.st_gid, stat.S_IMODE(status.st_mode)]
+    gid, mode = entry["before"]
+    # Also half done: the group was changed, and the mode was not.
+    if now not in (entry["before"], entry["after"], [entry["after"][0], mode]):
+        raise HostError(f"group or mode of {path} were changed since")
+    os.chown(path, -1, gid)
+    path.chmod(mode)
 
 
 def _target(entry: Entry) -> None:
@@ -155,18 +170,13 @@ def _packages(entry: Entry) -> None:
 
 def _link(entry: Entry) -> None:
     """In the boot of the change the recorded state comes back; in a later one, what the bridge has now moves back."""
-    from dataclasses import replace
-
-    from builder.adapters import netlink
-    from builder.host.net import putback
-
     uplink, bridge = entry["uplink"], entry["bridge"]
     before = netlink.Snapshot.from_dict(entry["snapshot"])
     if entry["boot"] != Path("/proc/sys/kernel/random/boot_id").read_text().strip():
         if netlink.port_of(uplink) != bridge:
             return
         before = replace(netlink.snapshot(bridge), uplink=uplink)
-    putback.put_back(before, bridge)
+    rollback.put_back(before, bridge)
 
 
 UNDO: dict[str, Callable[[Entry], None]] = {
@@ -176,6 +186,7 @@ UNDO: dict[str, Callable[[Entry], None]] = {
     "network": _network,
     "service": _service,
     "group": _group,
+    "device": _device,
     "target": _target,
     "packages": _packages,
     "label": _label,

@@ -12,12 +12,12 @@ from builder.images.catalogue import (
     load_image,
     publish,
 )
-from builder.images.differences import Changes, Difference, compare
+from builder.images.diff import Changes, Difference, compare
 from builder.images.export import KINDS, Kind, default_name, export
-from builder.images.history import held_version, previous, release, roll_back
-from builder.images.proof import Proof, proofs, prove, versions
+from builder.images.references import Use, User, enter, leave, users_of, using
 from builder.images.retention import Pruned, prune
-from builder.images.users import Use, User, enter, leave, users_of, using
+from builder.images.rollback import held_version, previous, release, roll_back
+from builder.images.verify import VerificationResult, require_signature, verifications, verify_version, versions
 
 __all__ = [
     "KINDS",
@@ -31,10 +31,10 @@ __all__ = [
     "Difference",
     "Image",
     "Kind",
-    "Proof",
     "Pruned",
     "Use",
     "User",
+    "VerificationResult",
     "compare",
     "default_name",
     "enter",
@@ -44,13 +44,14 @@ __all__ = [
     "list_images",
     "load_image",
     "previous",
-    "proofs",
-    "prove",
     "prune",
     "publish",
     "release",
+    "require_signature",
     "roll_back",
     "users_of",
     "using",
+    "verifications",
+    "verify_version",
     "versions",
 ]

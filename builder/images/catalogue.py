@@ -2,7 +2,7 @@
 
 `images/<name>/<version>/` holds the disk `<name>.qcow2`, what belongs to it, `SHA256SUMS` and `manifest.json`; the
 version is the beginning of the disk's SHA-256. What may change about a version stands beside it, in hidden files:
-`.holds.json` (`builder.images.holds`), `.users/` (`users`), `.verified/` (`proof`).
+`.holds.json` (`builder.images.holds`), `.users/` (`references`), `.verified/` (`verify`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder import locks
-from builder.adapters import process
-from builder.adapters.atomic_file import sync_folder
-from builder.errors import PublishError
-from builder.hashing import sha256_file
+from builder.errors import Cause, PublishError
 from builder.images import holds
+from builder.store.objects import remove, sync_file
+from builder.system import locks, process
+from builder.system.atomic_file import sync_folder
+from builder.system.digests import sha256_file
 
 MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
@@ -121,8 +121,6 @@ def admit(catalogue: Path, ready: Path, *, latest: bool) -> Image:
     Raises:
         OSError: the catalogue cannot be written to. Whatever was there before stands as it stood.
     """
-    from builder.objects import sync_file
-
     name, version = ready.parent.name, ready.name
     folder = catalogue / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -147,8 +145,6 @@ def changing(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be written to.
     """
     # Listing needs nothing of it, and its library takes longer to start than the list.
-    from builder.objects import remove
-
     with locks.held(folder / ".lock", holder=f"process {os.getpid()}"):
         # With the lock held nobody else builds or removes here: these are left from a process that was killed.
         for torn in [*folder.glob(".new-*"), *folder.glob(".gone-*")]:
@@ -240,7 +236,8 @@ def _facts(name: str, path: Path, expected: str | None) -> dict[str, Any]:
         raise PublishError(
             f"{path} has changed since it was finished",
             f"sha256 expected {expected}\nsha256 found    {found}",
-            "builder run … --fresh seal",
+            "builder run … --rebuild seal",
+            cause=Cause.CORRUPT,
         )
     return {"size": path.stat().st_size, "sha256": found}
 
@@ -268,8 +265,6 @@ def _write_version(
     attest: Callable[[Mapping[str, str]], bytes] | None,
 ) -> None:
     """Build the version beside its place, flush it, and give it its name with one rename."""
-    from builder.objects import sync_file
-
     with _new(folder) as new:
         new.mkdir()
         for name, source in sources.items():
@@ -317,8 +312,6 @@ def point(folder: Path, version: str) -> None:
 @contextmanager
 def _new(folder: Path) -> Iterator[Path]:
     """A hidden name in the folder; what still bears it when the block ends is removed."""
-    from builder.objects import remove
-
     new = folder / f".new-{randomness.token_hex(4)}"
     try:
         yield new

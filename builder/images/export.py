@@ -6,24 +6,22 @@ A hidden file that a killed process left is removed by the next export to the sa
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, get_args
 
-from builder import locks
-from builder.adapters import disk
-from builder.adapters.atomic_file import sync_folder
 from builder.errors import PublishError
-from builder.hashing import sha256_file
-from builder.images import users, vagrant
+from builder.images import references, vagrant
 from builder.images.catalogue import Image
+from builder.images.convert import Progress, converted
+from builder.store.objects import remove, sync_file
+from builder.system import locks
+from builder.system.atomic_file import sync_folder
+from builder.system.digests import sha256_file
+from builder.vm import qemu_img
 
 Kind = Literal["qcow2", "raw", "vmdk", "vhdx", "vdi", "vagrant"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SUFFIXES = {"raw": "img", "vagrant": "box"}
-
-# What is done, and how much of it in percent.
-Progress = Callable[[str, float], None]
 
 
 def default_name(image: Image, kind: Kind) -> str:
@@ -36,7 +34,7 @@ def export(
     kind: Kind,
     target: Path,
     *,
-    compression: disk.Compression = "zlib",
+    compression: qemu_img.Compression = "zlib",
     force: bool = False,
     tell: Progress = lambda _what, _percent: None,
 ) -> Path:
@@ -55,12 +53,10 @@ def export(
         raise PublishError(f"{target} exists already", hint="give another name with --output, or --force")
     if target.resolve().is_relative_to(image.path.parent.resolve()):
         raise PublishError(f"{target} lies inside the catalogue", hint="give another place with --output")
-    from builder.objects import remove
-
     part = target.with_name(f".{target.name}.exporting")
     lock = target.with_name(f".{target.name}.lock")
     try:
-        with locks.held(lock, holder="builder images export"), users.using(image):
+        with locks.held(lock, holder="builder images export"), references.using(image):
             try:
                 # Nobody else writes here while the lock is held: what is there was left by a process that was killed.
                 for left in target.parent.glob(f"{glob.escape(part.name)}*"):
@@ -83,33 +79,12 @@ def export(
     return target
 
 
-def _write(image: Image, kind: Kind, part: Path, compression: disk.Compression, tell: Progress) -> None:
+def _write(image: Image, kind: Kind, part: Path, compression: qemu_img.Compression, tell: Progress) -> None:
     if kind == "vagrant":
         vagrant.write_box(image, part, compression=compression, tell=tell)
         return
     converted(image, kind, part, compression, tell)
 
 
-def converted(image: Image, kind: disk.Format, part: Path, compression: disk.Compression, tell: Progress) -> None:
-    """Convert the disk, and compare what was written with the image.
-
-    Raises:
-        PublishError: qemu-img failed, or the bytes differ.
-    """
-    disk.convert(
-        image.disk,
-        "qcow2",
-        part,
-        kind,
-        compression=compression if kind == "qcow2" else "none",
-        error=PublishError,
-        tell=lambda percent: tell("writing", percent),
-    )
-    if not disk.same(image.disk, "qcow2", part, kind, tell=lambda percent: tell("reading back", percent)):
-        raise PublishError(f"what was written as {kind} does not hold the bytes of {image.name}@{image.version}")
-
-
 def _flush(path: Path) -> None:
-    from builder.objects import sync_file
-
     sync_file(path)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from builder.adapters.atomic_file import replacing
+from builder.system.atomic_file import replacing
 
 FILE = ".holds.json"
 

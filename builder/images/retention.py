@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.adapters.atomic_file import sync_folder
 from builder.errors import PublishError
-from builder.images import users
+from builder.images import references
 from builder.images.catalogue import Image, changing, folders, list_images
+from builder.store.objects import remove
+from builder.system.atomic_file import sync_folder
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def prune(catalogue: Path, names: Iterable[str], keep: int, *, dry_run: bool = F
     for name in names:
         folder = catalogue / name
         try:
-            with changing(folder), users.removing(folder):
+            with changing(folder), references.removing(folder):
                 away, stay = _decide(list_images(catalogue, name)[keep:])
                 kept += stay
                 removed += away
@@ -62,7 +63,7 @@ def _decide(old: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
     """Which go, and which stay for what reason."""
     away, stay = [], []
     for image in old:
-        uses = users.users_of(image)
+        uses = references.users_of(image)
         for use in uses:
             if use.state == "unknown":
                 raise PublishError(
@@ -83,8 +84,6 @@ def _decide(old: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:
 
 def _take_away(folder: Path, image: Image) -> int:
     """Out of sight with one rename, then removed."""
-    from builder.objects import remove
-
     gone = folder / f".gone-{randomness.token_hex(4)}"
     image.path.rename(gone)
     sync_folder(folder)
@@ -93,15 +92,13 @@ def _take_away(folder: Path, image: Image) -> int:
 
 def _forget(folder: Path) -> None:
     """Drop entries of users that are gone, and what is kept beside versions that are gone."""
-    from builder.objects import remove
-
     there = set(folders(folder))
     for path in (folder / ".verified").glob("*.jsonl"):
         if path.stem not in there:
             path.unlink(missing_ok=True)
-    for listed in (folder / users.FOLDER).glob("*"):
+    for listed in (folder / references.FOLDER).glob("*"):
         for path in listed.glob("*.json"):
-            if users.look(path).state == "gone":
+            if references.look(path).state == "gone":
                 path.unlink(missing_ok=True)
         if listed.name not in there or not any(listed.iterdir()):
             remove(listed)

@@ -12,15 +12,16 @@ import io
 import json
 import tarfile
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from builder import seed
-from builder.adapters import disk
 from builder.errors import PublishError
+from builder.guest import seed
+from builder.guest.seed import Identity
 from builder.images.catalogue import Image
-from builder.seed import Identity
+from builder.images.convert import Progress, converted
+from builder.iso import seed_cd
+from builder.vm import qemu_img
 
 DISK = "box.img"
 KEY = "vagrant_private_key"
@@ -44,24 +45,24 @@ end
 """
 
 
-def write_box(image: Image, part: Path, *, compression: disk.Compression, tell: Callable[[str, float], None]) -> None:
+def write_box(image: Image, part: Path, *, compression: qemu_img.Compression, tell: Progress) -> None:
     """Write a box, and read it back.
 
     Raises:
         PublishError: qemu-img failed, or the box does not hold what was put into it.
     """
-    from builder.adapters import guest, seed_iso
-    from builder.images.export import converted
-
     with tempfile.TemporaryDirectory(prefix=f"{part.name}.", dir=part.parent) as name:
         work = Path(name)
         converted(image, "qcow2", work / DISK, compression, tell)
         (work / KEY).touch(mode=0o600)
-        (work / KEY).write_bytes(guest.make_private_key())
-        line = guest.public_line(guest.load_key(work / KEY), "vagrant")
+        # Takes 0.3 s to load, which every command on images would pay.
+        from builder.guest import ssh
+
+        (work / KEY).write_bytes(ssh.make_private_key())
+        line = ssh.public_line(ssh.load_key(work / KEY), "vagrant")
         who = Identity(f"vagrant-{image.version}", "vagrant.localdomain", (line,))
-        seed_iso.write_iso(work / SEED, seed_iso.IDENTITY_LABEL, seed.files(who), mode=0o644)
-        size = disk.info(work / DISK).virtual_size
+        seed_cd.write_iso(work / SEED, seed_cd.IDENTITY_LABEL, seed.files(who), mode=0o644)
+        size = qemu_img.info(work / DISK).virtual_size
         facts = {"provider": "libvirt", "format": "qcow2", "virtual_size": -(-size // GIB)}
         (work / "metadata.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         (work / "Vagrantfile").write_text(VAGRANTFILE % _machine(image), encoding="utf-8")

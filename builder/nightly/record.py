@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from builder.stage import ReasonKind
+
 FILE = "night.json"
 
 Verdict = Literal["published", "no news", "failed", "rotten", "interrupted", "not built"]
@@ -20,23 +22,31 @@ class StageTime(BaseModel):
     stage: str
     action: str
     reason: str = ""
+    reason_kind: ReasonKind | None = None
     start: float | None = None
     seconds: float = 0.0
     failed: bool = False
 
 
 class ImageFacts(BaseModel):
-    """The image that a build ended with; `size` in bytes, `boot` in seconds until root was let in."""
+    """The image that a build ended with.
+
+    Args:
+        size: bytes.
+        created: when it was published: UTC, ISO 8601.
+        boot: seconds until root was let in.
+    """
 
     name: str
     version: str
     sha256: str
     size: int
+    created: str = ""
     boot: float | None = None
 
 
 class Fault(BaseModel):
-    """Why a build failed; `stage` is where."""
+    """Why a build failed; `stage` is where, `cause` its name and `line` what proves it ("" when none is known)."""
 
     kind: str
     exit_code: int
@@ -44,12 +54,29 @@ class Fault(BaseModel):
     details: str = ""
     hint: str = ""
     stage: str | None = None
+    cause: str = ""
+    line: str = ""
+
+
+class Notification(BaseModel):
+    """What became of one message about a night.
+
+    Args:
+        to: label of the address, without what is secret in it.
+        why: why it was not delivered.
+    """
+
+    to: str
+    delivered: bool
+    why: str = ""
 
 
 class Result(BaseModel):
     """What became of one build.
 
     Args:
+        name: of the image in the catalogue.
+        rehearsal: the image is made from a rehearsal medium, and not for use; its name says so, too.
         why: what changed, or that nothing did; one line.
         start, seconds: when it began, in seconds since the night did, and how long it took.
         run: id of the run; "" when it did not come that far.
@@ -66,6 +93,7 @@ class Result(BaseModel):
     name: str
     pipeline: str
     sets: dict[str, str] = Field(default_factory=dict)
+    rehearsal: bool = False
     verdict: Verdict
     exit_code: int = 0
     why: str = ""
@@ -98,6 +126,7 @@ class Night(BaseModel):
         date: name of its folder: `2026-11-23`; the second one of a day is `2026-11-23.2`.
         started, ended: UTC, ISO 8601.
         jobs: how many builds ran at a time, and `why` not more.
+        notifications: the messages that were sent about it.
     """
 
     date: str
@@ -110,6 +139,12 @@ class Night(BaseModel):
     jobs_why: str
     exit_code: int
     results: list[Result]
+    notifications: list[Notification] = Field(default_factory=list)
+
+    @property
+    def rehearsal(self) -> bool:
+        """Whether images of it are made from a rehearsal medium."""
+        return any(result.rehearsal for result in self.results)
 
     def verdicts(self) -> dict[str, int]:
         """How many builds of each verdict."""

@@ -11,11 +11,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from builder.adapters import process
-from builder.adapters.atomic_file import replacing
 from builder.errors import HostError, RecipeError
+from builder.nightly.notify import is_address
+from builder.system import process
+from builder.system.atomic_file import replacing
 
 SERVICE, TIMER = "builder-nightly.service", "builder-nightly.timer"
+ADDRESSES = "builder-nightly.notify"
 
 
 def folder() -> Path:
@@ -67,8 +69,33 @@ WantedBy=timers.target
     return {SERVICE: service, TIMER: timer}
 
 
-def install(texts: dict[str, str], target: Path) -> list[Path]:
+def without_addresses(words: Sequence[str], option: str) -> tuple[list[str], list[str]]:
+    """Split options of a night from the addresses that messages go to.
+
+    Args:
+        option: the one whose value is an address, or a file with addresses.
+    """
+    rest: list[str] = []
+    found: list[str] = []
+    todo = iter(words)
+    for word in todo:
+        name, equals, value = word.partition("=")
+        if name != option:
+            rest.append(word)
+            continue
+        value = value if equals else next(todo, "")
+        if is_address(value):
+            found.append(value)
+        else:
+            rest += [option, value]
+    return rest, found
+
+
+def install(texts: dict[str, str], target: Path, addresses: Sequence[str] = ()) -> list[Path]:
     """Have systemd check the units, and write them.
+
+    Args:
+        addresses: of messages; they get a file of their own that only its owner may read.
 
     Raises:
         RecipeError: systemd does not understand them: mostly the time.
@@ -93,7 +120,12 @@ def install(texts: dict[str, str], target: Path) -> list[Path]:
     for name, text in texts.items():
         with replacing(target / name) as file:
             file.write(text.encode())
-    return [target / name for name in texts]
+    secret = target / ADDRESSES
+    secret.unlink(missing_ok=True)
+    if addresses:
+        with replacing(secret, mode=0o600) as file:
+            file.write("".join(f"{address}\n" for address in addresses).encode())
+    return [*(target / name for name in texts), *([secret] if addresses else [])]
 
 
 def _quoted(word: str) -> str:

@@ -1,6 +1,6 @@
 """The one rule: a recipe says WHAT to build, and is right in every line before anything is touched."""
 
-from builder.recipe.loading import find_all, load
+from builder.recipe.loading import fault, find_all, load
 from builder.recipe.models import (
     REHEARSAL,
     Budget,
@@ -44,6 +44,7 @@ __all__ = [
     "Verify",
     "check_variable",
     "duration",
+    "fault",
     "find_all",
     "load",
     "schema",

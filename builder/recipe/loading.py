@@ -38,12 +38,12 @@ class Reading:
     label: str
     lines: dict[Path_, int] = field(default_factory=dict)
     sets: dict[Path_, str] = field(default_factory=dict)
-    faults: list[tuple[int, str]] = field(default_factory=list)
+    faults: list[tuple[int, str, str]] = field(default_factory=list)
     blamed: set[Path_] = field(default_factory=set)
 
     def at_line(self, line: int, text: str) -> None:
         """Note a fault at a line of the file."""
-        self.faults.append((line, f"{self.label}:{line}: {text}"))
+        self.faults.append((line, f"{self.label}:{line}: ", text))
 
     def at(self, places: tuple[Path_, ...], text: str) -> None:
         """Note a fault of a value; of several places the one given by `--set` is to blame, else the first."""
@@ -52,7 +52,7 @@ class Reading:
             for length in range(len(place), 0, -1):
                 if (option := self.sets.get(place[:length])) is not None:
                     rest = "" if length == len(place) else f"{dotted(place)}: "
-                    self.faults.append((LARGEST, f"--set {option}: {rest}{text}"))
+                    self.faults.append((LARGEST, f"--set {option}: ", f"{rest}{text}"))
                     return
         place = places[0]
         line = next((self.lines[place[:n]] for n in range(len(place), 0, -1) if place[:n] in self.lines), 1)
@@ -66,7 +66,7 @@ class Reading:
         """
         if not self.faults:
             return
-        lines = [text for _, text in sorted(self.faults, key=lambda fault: fault[0])]
+        lines = [where + text for _, where, text in sorted(self.faults, key=lambda fault: fault[0])]
         count = "a fault" if len(lines) == 1 else f"{len(lines)} faults"
         raise RecipeError(f"{what} has {count}", "\n".join(lines), "`builder schema` lists all keys and their values")
 
@@ -114,6 +114,15 @@ def load(name_or_path: str, sets: Mapping[str, str], search: tuple[Path, ...]) -
     reading.settle(f"recipe {path.stem}")
     assert recipe is not None
     return recipe
+
+
+def fault(path: Path) -> str | None:
+    """Say in short why the recipe in this file cannot be used; None if it can."""
+    try:
+        load(str(path), {}, ())
+    except RecipeError as error:
+        return error.brief
+    return None
 
 
 def _locate(name_or_path: str, search: tuple[Path, ...]) -> Path:
@@ -201,7 +210,7 @@ def _overlay(data: dict[str, Any], dotted_place: str, text: str, reading: Readin
         # Meant as it stands: `%end`, `@base` and the like are words that YAML has another use for.
         value = text
     elif given.faults:
-        reading.at((place,), given.faults[0][1].removeprefix("--set:1: "))
+        reading.at((place,), given.faults[0][2])
         del reading.sets[place]
         return
     if (wrong := _unknown(place)) is not None:

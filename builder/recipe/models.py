@@ -248,7 +248,7 @@ class Network(Section):
 
 
 class Limits(Section):
-    """Patience in seconds on a host with KVM; without KVM they are scaled.
+    """Time limits in seconds on a host with KVM; without KVM they are scaled.
 
     Args:
         install: the whole installation.

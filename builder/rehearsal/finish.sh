@@ -2,7 +2,8 @@
 # Run inside the new system while it is made: turns a plain installation into the common base of installer and target.
 set -e
 export LC_ALL=C.UTF-8
-localedef -i en_US -f UTF-8 en_US.UTF-8
+# No archive: mmdebstrap packs such a sparse file in a way that mksquashfs 4.7.5 cannot read.
+localedef --no-archive -i en_US -f UTF-8 en_US.UTF-8
 
 # EL7's names and places.
 ln -sf centos-release /etc/redhat-release

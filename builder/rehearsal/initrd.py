@@ -6,14 +6,18 @@ distribution's generator makes, which is what a boot without KVM is made of.
 
 from __future__ import annotations
 
+import gzip
 import io
-import re
+import lzma
+import os
+import shutil
 import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from builder.adapters.process import run
 from builder.errors import HostError
+from builder.system.process import run
 
 HERE = Path(__file__).parent
 
@@ -34,36 +38,82 @@ SYSTEM = (
 )
 
 
-def _names(modules: Path) -> dict[str, Path]:
-    """Every module of the kernel by name (with underscores)."""
-    found = {}
-    for path in modules.rglob("*.ko*"):
-        found[path.name.split(".ko")[0].replace("-", "_")] = path
-    return found
+@dataclass(frozen=True)
+class Index:
+    """Holds what a kernel's own index says about its modules (names with underscores).
+
+    Args:
+        files: the file of each module, by name.
+        needs: names of the modules that each one needs loaded before it, also the soft ones.
+    """
+
+    files: dict[str, Path]
+    needs: dict[str, list[str]]
 
 
-def _needs(path: Path) -> list[str]:
-    """Names of the modules that this one needs, read from its own record (also the soft ones)."""
-    data = path.read_bytes()
-    needs: list[str] = []
-    for match in re.finditer(rb"(?:^|\0)depends=([^\0]*)\0", data):
-        needs += match[1].decode().split(",")
-    for match in re.finditer(rb"(?:^|\0)softdep=(?:pre|post): ([^\0]*)\0", data):
-        needs += match[1].decode().split()
-    return [need.replace("-", "_") for need in needs if need and not need.endswith(":")]
+def merge_usr(tree: Path) -> None:
+    """Give an unpacked kernel a merged /usr, whichever of the two places its package has the modules in."""
+    lib = tree / "lib"
+    (tree / "usr" / "lib").mkdir(parents=True, exist_ok=True)
+    if lib.is_dir() and not lib.is_symlink():
+        shutil.copytree(lib, tree / "usr" / "lib", symlinks=True, dirs_exist_ok=True, copy_function=os.link)
+        shutil.rmtree(lib)
+    if not lib.is_symlink():
+        lib.symlink_to("usr/lib")
+
+
+def find_kernel(tree: Path) -> str:
+    """Lay the kernel of an unpacked, merged tree into boot/, and return its version.
+
+    Debian's packages have it beside the modules since Linux 7, as Fedora's do.
+
+    Raises:
+        HostError: there is none.
+    """
+    boot = tree / "boot"
+    boot.mkdir(exist_ok=True)
+    for path in (tree / "usr" / "lib" / "modules").glob("*/vmlinuz"):
+        path.rename(boot / f"vmlinuz-{path.parent.name}")
+    versions = sorted(path.name.removeprefix("vmlinuz-") for path in boot.glob("vmlinuz-*"))
+    if not versions:
+        raise HostError("the kernel packages of this distribution hold no kernel where one is looked for")
+    return versions[-1]
+
+
+def _module(word: str) -> str:
+    """The name of a module, from its file's name or from a record."""
+    return word.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
+
+
+def read_index(modules: Path) -> Index:
+    """Read `modules`/modules.dep and modules.softdep, which depmod(8) writes.
+
+    A module's own record is not asked: of a compressed module it cannot be read as it lies there.
+    """
+    files: dict[str, Path] = {}
+    needs: dict[str, list[str]] = {}
+    for line in (modules / "modules.dep").read_text().splitlines():
+        file, _, others = line.partition(":")
+        files[_module(file)] = modules / file
+        needs[_module(file)] = [_module(other) for other in others.split()]
+    soft = modules / "modules.softdep"
+    for line in soft.read_text().splitlines() if soft.exists() else ():
+        command, *words = line.split()
+        if command == "softdep" and words:
+            needs.setdefault(_module(words[0]), []).extend(_module(word) for word in words[1:] if word[-1] != ":")
+    return Index(files, needs)
 
 
 def closure(modules: Path, wanted: tuple[str, ...]) -> dict[str, Path]:
     """The wanted modules and everything they need, by name; a name the kernel has built in is left out."""
-    every = _names(modules)
+    index = read_index(modules)
     chosen: dict[str, Path] = {}
     todo = list(wanted)
     while todo:
-        name = todo.pop().replace("-", "_")
-        if name in chosen or name not in every:
-            continue
-        chosen[name] = every[name]
-        todo += _needs(every[name])
+        name = _module(todo.pop())
+        if name not in chosen and name in index.files:
+            chosen[name] = index.files[name]
+            todo += index.needs[name]
     return chosen
 
 
@@ -71,15 +121,20 @@ def expand(modules: Path) -> None:
     """Undo the compression some distributions give modules: busybox reads plain ones only.
 
     Raises:
-        HostError: the program for the compression in use is missing.
+        HostError: a compression that is not known here, or zstd is missing.
     """
-    for suffix, program in ((".zst", "zstd"), (".xz", "xz")):
-        packed = sorted(modules.rglob(f"*.ko{suffix}"))
-        for start in range(0, len(packed), 200):
-            some = packed[start : start + 200]
-            run([program, "-d", "-q", "-f", *some])
-            for path in some:
-                path.unlink(missing_ok=True)
+    readers = {".xz": lzma.decompress, ".gz": gzip.decompress}
+    by_zstd = []
+    for path in sorted(modules.rglob("*.ko.*")):
+        if path.suffix == ".zst":
+            by_zstd.append(path)
+        elif path.suffix in readers:
+            path.with_suffix("").write_bytes(readers[path.suffix](path.read_bytes()))
+            path.unlink()
+        else:
+            raise HostError(f"the kernel's modules are compressed in a way that is not known here: {path.name}")
+    if by_zstd:
+        run(["zstd", "-d", "-q", "-f", "--rm", *by_zstd])
 
 
 def trim(tree: Path, version: str) -> None:
@@ -89,6 +144,8 @@ def trim(tree: Path, version: str) -> None:
         HostError: this kernel lacks a driver the medium cannot do without.
     """
     modules = tree / "lib" / "modules" / version
+    if not (modules / "modules.dep").exists():
+        _index(tree, version)
     keep = closure(modules, (*DISKS, *FILES, *SYSTEM))
     builtin = (modules / "modules.builtin").read_text().replace("-", "_")
     for name in (*DISKS[:4], "ahci", "xfs", "isofs", "squashfs", "overlay"):
@@ -118,6 +175,7 @@ def _entries(busybox: Path, tree: Path, version: str, work: Path) -> Iterator[tu
             yield f"bin/{applet}", stat.S_IFLNK | 0o777, b"busybox"
     modules = tree / "lib" / "modules" / version
     small = work / "initrd"
+    merge_usr(small)
     for name, path in closure(modules, (*DISKS, *FILES)).items():
         target = small / "lib" / "modules" / version / f"{name}.ko"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from builder.adapters.process import run
 from builder.errors import HostError
+from builder.system.packages import hint
+from builder.system.process import run
 
 VOLUME_ID = "CentOS 7 x86_64"
 APPLICATION_ID = "BUILDER REHEARSAL OF CENTOS 7.9.2009, NOT THE VENDOR'S"
@@ -222,15 +223,10 @@ def tools() -> None:
     Raises:
         HostError: a program or a boot loader's file is missing; the hint has the command that brings it.
     """
-    files = {
-        ISOLINUX: "isolinux",
-        MODULES / "vesamenu.c32": "syslinux-common",
-        GRUB / "linux.mod": "grub-efi-amd64-bin",
-    }
-    missing = [(path, package) for path, package in files.items() if not path.exists()]
+    files = (ISOLINUX, MODULES / "vesamenu.c32", GRUB / "linux.mod")
+    missing = [str(path) for path in files if not path.exists()]
     if missing:
-        what = ", ".join(str(path) for path, _ in missing)
-        raise HostError(f"missing on this host: {what}", hint="apt-get install " + " ".join(p for _, p in missing))
+        raise HostError(f"missing on this host: {', '.join(missing)}", hint=hint(*missing))
 
 
 def assemble(

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from builder.adapters.atomic_file import replacing
-from builder.adapters.process import find, run
 from builder.errors import HostError
 from builder.rehearsal import initrd, iso, packages, tree
 from builder.stage import Progress
+from builder.system.atomic_file import replacing
+from builder.system.process import find, run
 
 APPLICATION_ID = iso.APPLICATION_ID
 LIMIT = 200 << 20  # bytes; what a CI cache takes without complaint
@@ -106,10 +106,9 @@ def build(out: Path, *, work: Path, progress: Progress) -> None:
             deb.unlink()
         packages.unpack(busybox_deb, work / "busybox")
         busybox = next((work / "busybox").rglob("bin/busybox"))
-        version = sorted(path.name.removeprefix("vmlinuz-") for path in (kernel_tree / "boot").glob("vmlinuz-*"))[-1]
+        initrd.merge_usr(kernel_tree)
+        version = initrd.find_kernel(kernel_tree)
         progress.beat(f"making the initramfs for {version}")
-        if (kernel_tree / "usr/lib/modules").is_dir():
-            (kernel_tree / "usr/lib/modules").rename(kernel_tree / "lib/modules")
         initrd.trim(kernel_tree, version)
         image = work / "initrd.img"
         initrd.make(busybox, kernel_tree, version, work, image)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.adapters.process import run
 from builder.errors import HostError
+from builder.system.process import run
 
 # Installed in the target (and so in the installer, which runs from the same file system).
 TARGET = (
@@ -35,6 +35,8 @@ TARGET = (
     "kmod",
     "less",
     "locales",
+    "login",
+    "mount",
     "openssh-client",
     "openssh-server",
     "parted",
@@ -62,7 +64,8 @@ EMPTY = {"debian": ("usr-is-merged",), "ubuntu": ()}
 BUSYBOX = "busybox-static"
 
 _INST = re.compile(r"^Inst (?P<name>\S+) (?:\[\S+\] )?\((?P<version>\S+)", re.MULTILINE)
-_KERNEL_FILES = re.compile(r"linux-(image|modules)-\d")
+# Debian has split them in four since Linux 7.
+_KERNEL_FILES = re.compile(r"linux-(base|binary|image|modules)-\d")
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def this_host() -> Host:
         raise HostError(
             "the rehearsal medium is built from the packages of a Debian or Ubuntu host on x86_64",
             details=f"this is {release.get('PRETTY_NAME', 'unknown')} on {platform.machine()}",
-            hint="give a real medium with --media FILE",
+            hint="give a real medium with --media FILE, or write a rehearsal medium on such a host: "
+            "builder media rehearsal --output FILE",
         )
     return Host(family, codename)
 
@@ -123,7 +127,7 @@ def resolve(host: Host) -> dict[str, str]:
     if done.status != 0:
         raise HostError(
             "apt cannot resolve the packages of the rehearsal medium",
-            details=done.said,
+            output=done.said,
             hint="apt-get update",
         )
     return {match["name"]: match["version"] for match in _INST.finditer(done.stdout)}

@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from builder.adapters.process import run
 from builder.errors import HostError
+from builder.system.packages import hint
+from builder.system.process import run
 
 HERE = Path(__file__).parent
 INSTALLER = "opt/rehearsal"
@@ -134,7 +135,7 @@ def root_archive(archives: Path, include: list[str], overlay_file: Path, work: P
     """
     root = os.geteuid() == 0
     if not root and shutil.which("newuidmap") is None:
-        raise HostError("an ordinary user needs newuidmap to build the rehearsal medium", hint="apt-get install uidmap")
+        raise HostError("an ordinary user needs newuidmap to build the rehearsal medium", hint=hint("newuidmap"))
     packages = work / "packages.tar"
     with tarfile.open(packages, "w") as tar:
         _add(tar, "var/cache/archive", tarfile.DIRTYPE, 0o755)

@@ -1,4 +1,7 @@
-"""The one rule: an image that costs more than its recipe allows is not published, and all excesses are told at once."""
+"""What an image may cost: size, time to the first login, number of packages.
+
+Invariant: an image that costs more than its recipe allows is not published; all excesses are reported at once.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,8 @@ from typing import Any
 
 from builder.console import size_text, time_text
 from builder.errors import VerifyError
+from builder.settings import TCG_FACTOR
 from builder.stage import Inputs
-from builder.stages.machines import TCG_FACTOR
 
 
 class BudgetInputs(Inputs):
@@ -30,9 +33,9 @@ def require(allowed: BudgetInputs, size: int, verified: Mapping[str, Any]) -> No
         VerifyError: naming each budget that was exceeded, or that cannot be told.
     """
     twins: list[Mapping[str, Any]] = list(verified["twins"].values())
-    faults = []
+    faults: dict[str, str] = {}
     if allowed.size is not None and size > allowed.size:
-        faults.append(f"size: {size_text(size)} ({size} bytes), allowed {size_text(allowed.size)} ({allowed.size})")
+        faults["size"] = f"{size_text(size)} ({size} bytes), allowed {size_text(allowed.size)} ({allowed.size})"
     if allowed.boot is not None:
         slowest = max(twins, key=lambda twin: float(twin["boot_seconds"]))
         emulated = verified.get("accel") == "tcg"
@@ -40,17 +43,16 @@ def require(allowed: BudgetInputs, size: int, verified: Mapping[str, Any]) -> No
         if slowest["boot_seconds"] > most:
             stretched = f" ({time_text(allowed.boot)}, stretched for TCG)" if emulated else ""
             took = time_text(slowest["boot_seconds"])
-            faults.append(f"boot: root was in on {slowest['role']} after {took}, allowed {time_text(most)}{stretched}")
+            faults["boot"] = f"root was in on {slowest['role']} after {took}, allowed {time_text(most)}{stretched}"
     if allowed.packages is not None:
         count = len(twins[0]["packages"])
         if not count:
-            faults.append("packages: the copies named none, so their number cannot be told")
+            faults["packages"] = "the copies named none, so their number cannot be told"
         elif count > allowed.packages:
-            faults.append(f"packages: {count}, allowed {allowed.packages}")
+            faults["packages"] = f"{count}, allowed {allowed.packages}"
     if faults:
-        kinds = ", ".join(fault.partition(":")[0] for fault in faults)
         raise VerifyError(
-            f"the image exceeds its budget: {kinds}",
-            "\n".join(faults),
+            f"the image exceeds its budget: {', '.join(faults)}",
+            "\n".join(f"{kind}: {text}" for kind, text in faults.items()),
             "make the image smaller, or allow more: `budget` in the recipe",
         )

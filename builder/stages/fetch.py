@@ -1,4 +1,7 @@
-"""The one rule: only the medium whose digest was asked for gets out of here, and nothing of another is kept."""
+"""The stage that gets the install medium: downloaded, copied, or a rehearsal medium that is built.
+
+Invariant: only the medium whose digest was asked for gets out of here, and nothing of another is kept.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from builder.adapters import download, implant_md5, iso_inspect, local_file
-from builder.adapters.local_file import How
-from builder.errors import MediumError
-from builder.order import Order
+from builder.errors import Cause, MediumError
+from builder.iso import inspect, media_checksum
+from builder.media import download, vendor_signature
+from builder.recipe.build_spec import BuildSpec
 from builder.rehearsal import medium as rehearsal
-from builder.stage import Inputs, Job, Stage, Step, digest
-from builder.stages import vouching
-from builder.store import Store
+from builder.stage import Inputs, Job, Ledger, Progress, ReasonKind, Stage, Step, digest
+from builder.store.store import Store
+from builder.system import reflink
+from builder.system.reflink import How
 
 FILE = "medium.iso"
 FACTS = "medium.json"
@@ -28,10 +32,10 @@ class FetchInputs(Inputs):
     signed_by: str | None = None
 
 
-def inputs(order: Order) -> FetchInputs:
+def inputs(spec: BuildSpec) -> FetchInputs:
     """The chosen medium; nobody signs a rehearsal."""
-    chosen = order.medium
-    signed_by = None if chosen.rehearsal else order.recipe.media.signed_by
+    chosen = spec.medium
+    signed_by = None if chosen.rehearsal else spec.recipe.media.signed_by
     return FetchInputs(sha256=chosen.sha256, rehearsal=chosen.rehearsal, signed_by=signed_by)
 
 
@@ -46,44 +50,59 @@ def objects_of(sha256: str, signed_by: str | None) -> tuple[str, ...]:
     return tuple(object_of(FetchInputs(sha256=sha256, rehearsal=None, signed_by=signer)) for signer in signers)
 
 
-def run(job: Job) -> None:
+def run(job: Job[FetchInputs]) -> None:
     """Build, copy or download the medium, and write down what it is.
 
     Raises:
         MediumError: it cannot be had, has another digest, is no whole ISO, or the vendor's signature does not hold.
     """
-    given: FetchInputs = job.inputs
-    if given.signed_by is not None and given.sha256 is not None:
+    wanted = job.inputs
+    if wanted.signed_by is not None and wanted.sha256 is not None:
         _unsigned(job)
-        said = vouching.require(job.out / FILE, given.sha256, given.signed_by, job.settings)
-        job.progress.note(f"medium: {said}")
+        signed = vendor_signature.require(
+            job.out / FILE, wanted.sha256, wanted.signed_by, job.build.medium, job.paths.keys
+        )
+        job.progress.note(f"medium: {signed}")
         facts = _describe(job.out)
     else:
         facts = _get(job)
     job.progress.note(f"medium: {facts.volume_id}, {facts.file_size >> 20} MiB")
 
 
-def _get(job: Job) -> iso_inspect.MediumFacts:
+def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
     """The medium, whoever signed it."""
     target = job.out / FILE
-    sha256: str | None = job.inputs.sha256
+    sha256, source = job.inputs.sha256, job.build.medium
     if sha256 is None:
-        with job.ledger.spend("build medium"):
-            rehearsal.build(target, work=job.scratch, progress=job.progress)
-    elif job.settings.medium_file is not None:
-        with job.ledger.spend("copy", job.settings.medium_file.stat().st_size):
-            _take(job.settings.medium_file, target, sha256, link=False)
+        return make_rehearsal(job.out, job.scratch, job.ledger, job.progress)
+    if source.file is not None:
+        with job.ledger.spend("copy", source.file.stat().st_size):
+            _take(source.file, target, sha256, link=False)
         if job.inputs.rehearsal is not None:
-            require_sum(target, job.settings.medium_file)
+            require_sum(target, source.file)
     else:
         # Not in the working directory: what a killed download has got is resumed by the next run.
-        downloads = job.settings.store / "downloads"
+        downloads = job.paths.store / "downloads"
         downloads.mkdir(mode=0o700, exist_ok=True)
         arrived = downloads / f"{sha256}.iso"
         with job.ledger.spend("download"):
-            download.fetch(job.settings.medium_urls, sha256, arrived, progress=job.progress)
+            download.fetch(source.urls, sha256, arrived, progress=job.progress)
         arrived.rename(target)
     return _describe(job.out)
+
+
+def make_rehearsal(folder: Path, work: Path, ledger: Ledger, progress: Progress) -> inspect.MediumFacts:
+    """Make the content of a finished object by building a rehearsal medium out of this host's packages.
+
+    Args:
+        work: an empty directory, empty again afterwards.
+
+    Raises:
+        HostError: this is neither Debian nor Ubuntu, or a program, room or the network is missing.
+    """
+    with ledger.spend("build medium"):
+        rehearsal.build(folder / FILE, work=work, progress=progress)
+    return _describe(folder)
 
 
 def take_in(file: Path, folder: Path, sha256: str) -> How:
@@ -106,35 +125,35 @@ def require_sum(iso: Path, shown: Path) -> None:
     Raises:
         MediumError: its content is not what was made.
     """
-    if implant_md5.verdict(iso) != "good":
+    if media_checksum.verdict(iso) != "good":
         raise MediumError(
             f"{shown} is damaged: its content does not fit the checksum implanted in it",
-            f"md5 implanted {iso_inspect.inspect(iso).md5 or 'none'}",
+            f"md5 implanted {inspect.inspect(iso).md5 or 'none'}",
             "--media rehearsal makes a new one",
         )
 
 
 def _take(file: Path, target: Path, sha256: str, *, link: bool) -> How:
-    got, how = local_file.take(file, target, link=link)
+    got, how = reflink.take(file, target, link=link)
     if got != sha256:
-        raise MediumError(f"{file} changed while it was read", f"sha256 expected {sha256}\nsha256 found    {got}")
+        details = f"sha256 expected {sha256}\nsha256 found    {got}"
+        raise MediumError(f"{file} changed while it was read", details, cause=Cause.WRONG_MEDIUM)
     return how
 
 
-def _describe(folder: Path) -> iso_inspect.MediumFacts:
-    facts = iso_inspect.inspect(folder / FILE)
+def _describe(folder: Path) -> inspect.MediumFacts:
+    facts = inspect.inspect(folder / FILE)
     (folder / FACTS).write_text(json.dumps(facts.as_dict(), indent=2) + "\n", encoding="utf-8")
     return facts
 
 
-def _unsigned(job: Job) -> None:
+def _unsigned(job: Job[FetchInputs]) -> None:
     """The same medium as nobody's signature was asked for: an object of its own, got only once, and a second name."""
-    store = Store(job.settings.store)
+    store = Store(job.paths.store)
     inputs = FetchInputs(sha256=job.inputs.sha256, rehearsal=None)
-    step = Step(STAGE, inputs, object_of(inputs), "run", "wanted before its signature is looked at")
-    with store.building(
-        step, job.run_id, {}, fault=lambda: store.fault(step.digest, {}), on_wait=job.progress.beat
-    ) as build:
+    reason = "wanted before its signature is looked at"
+    step = Step(STAGE, inputs, object_of(inputs), "run", reason, ReasonKind.FIRST_RUN)
+    with store.building(step, job.run_id, {}, on_wait=job.progress.beat) as build:
         if build.found is None:
             start = time.monotonic()
             _get(replace(job, inputs=inputs, out=build.out, scratch=build.scratch))

@@ -1,20 +1,19 @@
-"""The one rule: the installer's kernel is taken out of a medium once, and kept as an object of its own.
+"""A stage outside the pipelines: takes the installer's kernel out of a medium, once, as an object of its own.
 
-No run asks for this object by itself: `medium` wants it where the vendor's medium stays untouched.
+No run asks for this object by itself: `remaster` wants it where the vendor's medium stays untouched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from builder.adapters import iso_inspect
 from builder.errors import MediumError
-from builder.stage import Inputs, Job, Ledger, Stage, Step, digest
+from builder.iso import inspect
+from builder.stage import Inputs, Job, Ledger, ReasonKind, Stage, Step, digest, with_inputs
 from builder.stages import fetch
-from builder.store import Store
+from builder.store.store import Store
 
 KERNEL = "vmlinuz"
 INITRD = "initrd.img"
@@ -28,7 +27,7 @@ class KernelInputs(Inputs):
     places: tuple[str, ...] = tuple(PLACES)
 
 
-def run(job: Job) -> None:
+def run(job: Job[KernelInputs]) -> None:
     """Copy kernel and initrd out of the medium.
 
     Raises:
@@ -36,7 +35,7 @@ def run(job: Job) -> None:
     """
     vendor = job.needs["fetch"] / fetch.FILE
     try:
-        iso_inspect.extract(vendor, {place: job.out / PLACES[place] for place in job.inputs.places})
+        inspect.extract(vendor, {place: job.out / PLACES[place] for place in job.inputs.places})
     except MediumError as fault:
         raise MediumError(
             "the medium has no kernel that could be started directly",
@@ -49,22 +48,21 @@ STAGE = Stage("kernel", 1, ("fetch",), lambda _: KernelInputs(), run, "take the 
 
 
 @contextmanager
-def standing(job: Job) -> Iterator[Path]:
-    """The finished object for the medium that `job` needs, made if there is none; nobody removes it in the block.
+def finished(job: Job[Inputs]) -> Iterator[Path]:
+    """Hold the finished object for the medium that `job` needs, made if there is none; it stays during the block.
 
     Raises:
         MediumError: there is no kernel on the medium.
     """
-    store = Store(job.settings.store)
+    store = Store(job.paths.store)
     needs = {"fetch": job.digests["fetch"]}
     inputs = KernelInputs()
-    step = Step(STAGE, inputs, digest(STAGE, inputs, needs), "run", "no kernel of this medium yet")
-    with store.building(
-        step, job.run_id, needs, fault=lambda: store.fault(step.digest, needs), on_wait=job.progress.beat
-    ) as build:
+    reason = "no kernel of this medium yet"
+    step = Step(STAGE, inputs, digest(STAGE, inputs, needs), "run", reason, ReasonKind.FIRST_RUN)
+    with store.building(step, job.run_id, needs, on_wait=job.progress.beat) as build:
         if build.found is None:
             ledger = Ledger()
             with job.ledger.spend("copy"):
-                run(replace(job, inputs=inputs, out=build.out, scratch=build.scratch, ledger=ledger))
+                run(with_inputs(job, inputs, out=build.out, scratch=build.scratch, ledger=ledger))
                 build.finish(ledger, 0.0)
         yield store.path(step.digest)

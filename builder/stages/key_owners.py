@@ -19,9 +19,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from builder.adapters.guest import Reply
-from builder.adapters.secret_scan import FoundKey
 from builder.errors import VerifyError
+from builder.guest.ssh import Reply
+from builder.stages.secret_scan import FoundKey
 
 SECTOR = 512
 # Seconds that the guest may be silent while it asks for the extents of every file: an emulated one needs a few.
@@ -29,7 +29,7 @@ PATIENCE = 600.0
 
 
 class Session(Protocol):
-    """Runs commands in a guest; `builder.adapters.guest.GuestSession` is one."""
+    """Runs commands in a guest; `builder.guest.ssh.GuestSession` is one."""
 
     def run(self, command: str, *, stdin: bytes = b"", timeout: float = 120.0) -> Reply:
         """Run a shell command to its end."""

@@ -1,4 +1,6 @@
-"""The one rule: what a statement says of an image was read from the records of the stages that made it.
+"""The provenance statement of an image: what was made from what, by what, and which checks it has passed.
+
+Invariant: it says what the records of the stages say that made the image.
 
 An in-toto Statement v1 (github.com/in-toto/attestation) with the SLSA v1 predicate (slsa.dev/spec/v1.0/provenance).
 """
@@ -11,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import builder
-from builder.objects import Record
+from builder.diagnosis import evidence
 from builder.stage import Secrets
-from builder.stages import answers, evidence
+from builder.stages import kickstart
+from builder.store.objects import Record
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -32,7 +35,7 @@ def statement(
     verified: Mapping[str, Any],
     secrets: Secrets,
 ) -> bytes:
-    """What was made from what, by what, and which checks it has passed.
+    """Render the statement.
 
     Args:
         subjects: SHA-256 of each file of the version, by name.
@@ -44,7 +47,7 @@ def statement(
     given = {name: brief(made[name].inputs) for name in sorted(made)}
     began = min((record.created for record in made.values()), default="")
     twins = verified.get("twins", {})
-    told = {
+    document = {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in sorted(subjects.items())],
         "predicateType": PREDICATE,
@@ -67,7 +70,7 @@ def statement(
             },
         },
     }
-    return json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
+    return json.dumps(document, sort_keys=True, ensure_ascii=False).encode()
 
 
 def _recipe(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,9 +86,9 @@ def _materials(made: Mapping[str, Record], secrets: Secrets) -> list[dict[str, A
         for name, file in sorted(made["fetch"].files.items()):
             if file.sha256:
                 found.append(_material(f"medium/{name}", file.sha256))
-    if "answers" in made:
-        given = answers.AnswersInputs.model_validate(made["answers"].inputs)
-        text = answers.render(given, root_crypt=secrets.root_crypt, token=made["answers"].digest)
+    if "kickstart" in made:
+        given = kickstart.KickstartInputs.model_validate(made["kickstart"].inputs)
+        text = kickstart.render(given, root_crypt=secrets.root_crypt, token=made["kickstart"].digest)
         # As it is kept in runs/<id>/kickstart.cfg: without what lets somebody in.
         found.append(_material("kickstart.cfg", _sha256(evidence.masked(text, secrets)), masked=True))
         found += [_material(f"kickstarts/{name}", _sha256(text)) for name, text in sorted(given.templates.items())]

@@ -1,4 +1,6 @@
-"""The one rule: what was booted becomes an image only after the generalise script, and with nothing of ours on it.
+"""The stage that boots a disk, changes it as the recipe says, and generalises it.
+
+Invariant: what was booted becomes an image only after the generalise script, and with nothing of ours on it.
 
 The machine is an overlay of what the installer left, or of a published image (`from:`); both are only read. What comes
 out stands alone again, and goes through the same search, sealing and proof as a disk that was never booted.
@@ -8,26 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from builder import images
-from builder.adapters import ansible, disk, guest, host_facts, hypervisor, provisions
-from builder.adapters.guest import GuestSession
-from builder.adapters.screen import last_line
-from builder.adapters.secret_scan import Fingerprint
-from builder.errors import BuilderError, HostError, InstallError, UnreachableError
-from builder.order import Order
-from builder.stage import Inputs, Job, Stage
-from builder.stages import evidence, install
-from builder.stages.machines import keep_picture, stretched
-from builder.stages.twin import Base, Twin, boot_twin, entered, require_well
+from builder.diagnosis import evidence
+from builder.errors import BuilderError, Cause, HostError, InstallError, Source, UnreachableError
+from builder.guest import ansible, ssh
+from builder.guest.ssh import GuestSession
+from builder.recipe import provision_files
+from builder.recipe.build_spec import BuildSpec
+from builder.stage import Job, Stage
+from builder.stages import install, launch
+from builder.stages.machine_inputs import MachineInputs, machine_of
+from builder.stages.secret_scan import Fingerprint
+from builder.stages.test_vm import BackingDisk, TestVm, boot_test_vm, keep_evidence, require_running, ssh_session
+from builder.system import host_facts
+from builder.system.screen import last_line
+from builder.vm import qemu_img
+from builder.vm.domain_xml import UserNet
 
 FILE = install.FILE
 # How `seal` recognises the private key of this run on the disk.
@@ -45,7 +50,7 @@ NEWS = 0.5
 LAST_WORDS = 4096
 
 
-class ProvisionInputs(Inputs):
+class ProvisionInputs(MachineInputs):
     """The machine, what it is made from, and what is done to it; sizes in bytes, contents by their SHA-256.
 
     Args:
@@ -56,33 +61,22 @@ class ProvisionInputs(Inputs):
         generalise: SHA-256 of the generalise script.
     """
 
-    vcpus: int
-    memory: int
-    firmware: Literal["bios", "uefi"]
-    devices: Literal["virtio", "emulated"]
-    machine: Literal["q35", "pc"]
     disk_size: int
     base: tuple[str, str] | None
     files: tuple[tuple[str, str, str, int], ...]
     scripts: tuple[tuple[str, str], ...]
     playbook: tuple[str, str, str] | None
     generalise: str
-    network: Literal["user"] = "user"
-    network_name: None = None
 
 
-def inputs(order: Order) -> ProvisionInputs:
-    """Machine and provisioning of the recipe."""
-    chosen, wanted, sha = order.recipe.machine, order.recipe.provision, order.provisions
+def inputs(spec: BuildSpec) -> ProvisionInputs:
+    """Take machine and provisioning from the recipe."""
+    wanted, sha = spec.recipe.provision, spec.provisions
     folder, _, playbook = (wanted.playbook or "").partition("/")
     return ProvisionInputs(
-        vcpus=chosen.vcpus,
-        memory=chosen.memory,
-        firmware=chosen.firmware,
-        devices=chosen.devices,
-        machine=chosen.machine,
-        disk_size=order.recipe.disk.size,
-        base=(order.base.spec, order.base.sha256) if order.base else None,
+        **machine_of(spec),
+        disk_size=spec.recipe.disk.size,
+        base=(spec.base.spec, spec.base.sha256) if spec.base else None,
         files=tuple((one.source, sha[one.source], one.path, int(one.mode, 8)) for one in wanted.files),
         scripts=tuple((name, sha[name]) for name in wanted.scripts),
         playbook=(folder, sha[folder], playbook) if playbook else None,
@@ -90,7 +84,7 @@ def inputs(order: Order) -> ProvisionInputs:
     )
 
 
-def run(job: Job) -> None:
+def run(job: Job[ProvisionInputs]) -> None:
     """Boot an overlay, do to it what the recipe says, generalise it, switch it off, and write it as one disk.
 
     Raises:
@@ -102,77 +96,74 @@ def run(job: Job) -> None:
         ansible.require()
     host_facts.require_space(job.out, job.inputs.disk_size, "the disk to provision")
     with _below(job) as base:
-        size = max(job.inputs.disk_size, disk.info(base.path).virtual_size)
-        _boot_and_provision(job, Base(base.path, base.format, size))
+        size = max(job.inputs.disk_size, qemu_img.info(base.path).virtual_size)
+        _boot_and_provision(job, BackingDisk(base.path, base.format, size))
         overlay = job.scratch / f"{ROLE}.qcow2"
         with job.ledger.spend("convert", overlay.stat().st_blocks * 512):
-            disk.convert(overlay, "qcow2", job.out / FILE, "raw")
-            disk.grow(job.out / FILE, "raw", size)
+            qemu_img.convert(overlay, "qcow2", job.out / FILE, "raw")
+            qemu_img.grow(job.out / FILE, "raw", size)
 
 
 @contextmanager
-def _below(job: Job) -> Iterator[Base]:
+def _below(job: Job[ProvisionInputs]) -> Iterator[BackingDisk]:
     """What is built on; a published image stays where it is for as long as it is read."""
     if job.inputs.base is None:
-        yield Base(job.needs["install"] / install.FILE, "raw")
+        yield BackingDisk(job.needs["install"] / install.FILE, "raw")
         return
     spec, sha256 = job.inputs.base
-    image = images.load_image(job.settings.images, spec)
+    image = images.load_image(job.paths.images, spec)
     with images.using(image):
         if image.sha256 != sha256:
             raise InstallError(f"{spec} is not the image that was planned with", hint="run again")
-        yield Base(image.disk, "qcow2")
+        yield BackingDisk(image.disk, "qcow2")
 
 
-def _boot_and_provision(job: Job, base: Base) -> None:
+def _boot_and_provision(job: Job[ProvisionInputs], base: BackingDisk) -> None:
     secret = job.scratch / "key"
     secret.touch(mode=0o600)
-    private = guest.make_private_key()
-    secret.write_bytes(private)
-    (job.out / RUN_KEY).write_text(json.dumps(asdict(Fingerprint.of(private.strip()))) + "\n", encoding="utf-8")
-    key = guest.load_key(secret)
+    content = ssh.make_private_key()
+    secret.write_bytes(content)
+    (job.out / RUN_KEY).write_text(json.dumps(asdict(Fingerprint.of(content.strip()))) + "\n", encoding="utf-8")
+    private = ssh.load_key(secret)
+    key = ssh.KeyPair(private, ssh.public_line(private))
     with (
-        job.ledger.spend("guest"),
-        hypervisor.connect(job.settings.uri) as host,
+        launch.connected(job) as (host, accel),
         ThreadPoolExecutor(1, thread_name_prefix=ROLE) as pool,
         # Inside the pool: when anything fails the machine goes first, and what waits for it ends by itself.
         ExitStack() as machines,
     ):
-        accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
         # What it does beyond booting is nobody's to guess: the recipe's own limits hold.
-        limits = stretched(job.settings.patience, accel.name)
-        job.ledger.accel = accel.name
-        twin = boot_twin(job, host, accel, ROLE, base, (key, guest.public_line(key)), machines)
-        work = pool.submit(_provision, job, twin, secret, limits.quiet)
+        limits = job.build.timeouts.scaled_for(accel.name)
+        vm = boot_test_vm(job, host, accel, ROLE, base, UserNet(), key, machines)
+        machines.enter_context(job.ledger.spend("guest"))
+        work = pool.submit(_provision, job, vm, secret, limits.quiet)
         started = time.monotonic()
         try:
             while not wait([work], timeout=BEAT_EVERY).done:
-                job.progress.beat(_pulse(twin, time.monotonic() - started))
-                _require_well(job, twin, work)
+                job.progress.beat(_pulse(vm, time.monotonic() - started))
+                _require_alive(job, vm, work)
             if work.exception():
-                require_well(job, twin, InstallError, within=NEWS)
+                require_running(job, vm, InstallError, within=NEWS)
             work.result()
-            ending = twin.machine.wait_off(limits.boot, job.progress.beat)
+            ending = vm.machine.wait_off(limits.boot, job.progress.beat)
             if ending.how != "shutdown":
                 raise InstallError(f"provision: the machine did not switch itself off: {ending.reason}")
         except BuilderError as fault:
-            keep_picture(twin.machine, job.evidence / f"{ROLE}.png")
-            evidence.keep_qemu_log(job, twin.machine.spec.name, f"{ROLE}.qemu.log")
-            evidence.make_readable(twin.console)
-            raise _told(fault) from fault
+            keep_evidence(job, vm)
+            raise _as_install_error(fault) from fault
 
 
-def _require_well(job: Job, twin: Twin, work: Future[None]) -> None:
+def _require_alive(job: Job[ProvisionInputs], vm: TestVm, work: Future[None]) -> None:
     """A machine that is gone before its work was done will answer no more; its last work is to switch itself off."""
-    if twin.machine.gone() is None or not wait([work], timeout=AFTERMATH).done:
-        require_well(job, twin, InstallError)
+    if vm.machine.gone() is None or not wait([work], timeout=AFTERMATH).done:
+        require_running(job, vm, InstallError)
 
 
-def _provision(job: Job, twin: Twin, secret: Path, quiet: float) -> None:
+def _provision(job: Job[ProvisionInputs], vm: TestVm, secret: Path, quiet: float) -> None:
     """All that happens inside the machine, to its last command."""
     evidence.write(job.evidence / LOG, "")
-    with entered(job, twin) as door, (job.evidence / LOG).open("a", encoding="utf-8") as log:
-        session = door.session
+    with ssh_session(job, vm, UnreachableError) as login, (job.evidence / LOG).open("a", encoding="utf-8") as log:
+        session = login.session
 
         def said(text: str) -> None:
             log.write(text)
@@ -188,23 +179,25 @@ def _provision(job: Job, twin: Twin, secret: Path, quiet: float) -> None:
             folder, sha256, playbook = job.inputs.playbook
             job.progress.note(f"provision: {folder}/{playbook}")
             tree = _taken(job, folder, sha256)
-            port = twin.machine.ssh_port or 0
+            port = vm.machine.ssh_port or 0
             said(f"== playbook {folder}/{playbook}\n")
             said(ansible.play(tree, playbook, port=port, key=secret, host_key=session.host_key, work=job.scratch))
         said("== generalise\n")
         reply = session.run("sh -s", stdin=SCRIPT.read_bytes(), timeout=quiet)
         said(reply.out + reply.err)
         if reply.status != 0 or DONE not in reply.out:
-            raise InstallError("provision: the generalise script failed", (reply.out + reply.err).strip())
+            brief = "provision: the generalise script failed"
+            output = (reply.out + reply.err).strip()
+            raise InstallError(brief, output, cause=Cause.PROVISION_FAILED, source=Source.PROVISION_LOG)
         # Once: processes end and file systems are unmounted, but no service gets to write down a state again
         # (systemctl(1), --force), such as a random seed that all copies would share.
         with suppress(UnreachableError):
             session.run("systemctl --force poweroff", timeout=quiet)
 
 
-def _taken(job: Job, name: str, sha256: str) -> Path:
+def _taken(job: Job[ProvisionInputs], name: str, sha256: str) -> Path:
     target = job.scratch / "sources" / name
-    return target if target.exists() else provisions.take(name, sha256, job.settings.provisions, target)
+    return target if target.exists() else provision_files.take(name, sha256, job.paths.provisions, target)
 
 
 def _put(session: GuestSession, path: str, content: bytes, mode: int) -> None:
@@ -223,21 +216,24 @@ def _script(session: GuestSession, source: str, text: bytes, said: Callable[[str
     said(f"== script {source}: exit status {reply.status}\n{reply.out}{reply.err}")
     if reply.status != 0:
         words = "\n".join((reply.out + reply.err).strip().splitlines()[-20:])
-        raise InstallError(f"provision: {source} failed (exit status {reply.status})", words)
+        brief = f"provision: {source} failed (exit status {reply.status})"
+        raise InstallError(brief, words, cause=Cause.PROVISION_FAILED, source=Source.PROVISION_LOG)
     session.run(f"rm -f '{place}'")
 
 
-def _pulse(twin: Twin, elapsed: float) -> str:
+def _pulse(vm: TestVm, elapsed: float) -> str:
     minutes, seconds = divmod(int(elapsed), 60)
-    return f"{minutes}:{seconds:02d} · {last_line(twin.machine.console.tail[-LAST_WORDS:])}"
+    return f"{minutes}:{seconds:02d} · {last_line(vm.machine.console.tail[-LAST_WORDS:])}"
 
 
-def _told(fault: BuilderError) -> BuilderError:
-    """What failed in the machine is a failed build, whoever noticed it."""
+def _as_install_error(fault: BuilderError) -> BuilderError:
+    """Make a failed build of whatever failed in the machine."""
     if isinstance(fault, HostError | InstallError):
         return fault
-    return InstallError(re.sub(r"^(provision: )?", "provision: ", fault.brief), fault.details, fault.hint)
+    error = InstallError(f"provision: {fault.brief}", fault.details, fault.hint, output=fault.output)
+    error.diagnosis = fault.diagnosis
+    return error
 
 
-STAGE = Stage("provision", 2, ("install",), inputs, run, "provision the installed system", drop=True)
-ON_BASE = Stage("provision", 2, (), inputs, run, "provision a published image", drop=True)
+STAGE = Stage("provision", 2, ("install",), inputs, run, "provision the installed system", intermediate=True)
+ON_BASE = Stage("provision", 2, (), inputs, run, "provision a published image", intermediate=True)

@@ -1,4 +1,7 @@
-"""The one rule: only what was verified and keeps its budget gets a place in the catalogue, with how it came to be."""
+"""The stage that puts an image into the catalogue, with its bill of materials and its provenance.
+
+Invariant: only what was verified and keeps its budget is published.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import builder
-from builder import images, signing
-from builder.adapters import dsse, libvirt_host, process
+from builder import images
 from builder.errors import PublishError
-from builder.objects import Record, recorded
-from builder.order import Order
-from builder.settings import Settings
+from builder.provenance import dsse
+from builder.recipe.build_spec import BuildSpec
+from builder.settings import Paths
 from builder.stage import Inputs, Job, Stage
 from builder.stages import budget, provenance, seal, verify
 from builder.stages.budget import BudgetInputs
-from builder.store import Store
+from builder.store.objects import Record, recorded
+from builder.store.store import Store
+from builder.system import process
+from builder.vm import networks
 
 FILE = "published.json"
 LIBRARIES = ("libvirt-python", "pycdlib", "paramiko", "jinja2", "pykickstart", "cyclonedx-python-lib")
@@ -36,72 +41,57 @@ class PublishInputs(Inputs):
     budget: BudgetInputs = BudgetInputs()
 
 
-def inputs(order: Order) -> PublishInputs:
+def inputs(spec: BuildSpec) -> PublishInputs:
     """The name in the catalogue."""
     return PublishInputs(
-        name=order.name,
-        recipe=order.recipe.name,
-        rehearsal=order.medium.rehearsal is not None,
-        keep=order.recipe.publish.keep,
-        secrets_of=order.secrets_of,
-        budget=BudgetInputs(**order.recipe.budget.model_dump()),
+        name=spec.name,
+        recipe=spec.recipe.name,
+        rehearsal=spec.medium.rehearsal is not None,
+        keep=spec.recipe.publish.keep,
+        secrets_of=spec.secrets_of,
+        budget=BudgetInputs(**spec.recipe.budget.model_dump()),
     )
 
 
-def stands(path: Path, settings: Settings) -> str | None:
-    """Why the published image is not good enough any more: it is gone, or another version became the latest.
+def why_stale(path: Path, paths: Paths) -> str | None:
+    """Return why the published image has to be published again: it is gone, or another version became the latest.
 
-    A version that was rolled back from is as good as it was: it stands, and stays held.
+    A version that was rolled back from is as good as it was, and stays held.
     """
     facts = json.loads((path / FILE).read_text(encoding="utf-8"))
     spoken = f"{facts['name']}@{facts['version']}"
-    if not (settings.images / facts["name"] / facts["version"] / images.MANIFEST).exists():
+    if not (paths.images / facts["name"] / facts["version"] / images.MANIFEST).exists():
         return f"{spoken} is not in the catalogue any more"
-    image = images.load_image(settings.images, spoken)
+    image = images.load_image(paths.images, spoken)
     return None if image.latest or image.held else f"{spoken} is not the latest any more"
 
 
-def run(job: Job) -> None:
+def run(job: Job[PublishInputs]) -> None:
     """Put disk, proof, bill of materials and provenance into the catalogue, and let the oldest versions go.
 
     Raises:
         VerifyError: the image costs more than the recipe allows.
-        PublishError: the sealed file has rotted, or the catalogue refused.
+        PublishError: the sealed file is corrupt, or the catalogue refused.
     """
     disk = job.needs["seal"] / seal.FILE
     facts = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))
     proof = job.needs["verify"] / verify.FILE
-    told = json.loads(proof.read_text(encoding="utf-8"))
-    budget.require(job.inputs.budget, int(facts["size"]), told)
+    verified = json.loads(proof.read_text(encoding="utf-8"))
+    budget.require(job.inputs.budget, int(facts["size"]), verified)
     name = job.inputs.name
-    made = _records(job)
-    tools = _tools()
-    manifest = {
-        "recipe": job.inputs.recipe,
-        "rehearsal": job.inputs.rehearsal,
-        # As OCI names it: the manifest is the configuration of the image's artifact in a registry.
-        "architecture": "amd64",
-        "os": "linux",
-        "builder": builder.__version__,
-        "run": job.run_id,
-        "secrets_of": job.inputs.secrets_of,
-        "booted_before_sealing": "provision" in made,
-        "disk": facts,
-        "stages": {name: _facts(record) for name, record in made.items()},
-        "tools": tools,
-        "verified": told,
-    }
+    records, tools = _records(job), _tools(job.host.uri)
+    manifest = build_manifest(job, facts, records, tools, verified)
     bill = job.out / images.SBOM
-    bill.write_bytes(_bill(name, facts["sha256"], made["seal"].created, told))
-    key = signing.chosen()
+    bill.write_bytes(_bill(name, facts["sha256"], records["seal"].created, verified))
 
     def attest(subjects: Mapping[str, str]) -> bytes:
         asked = {"recipe": job.inputs.recipe, "image": name, "rehearsal": job.inputs.rehearsal, "run": job.run_id}
-        return dsse.close(provenance.statement(subjects, made, asked, tools, told, job.secrets), key)
+        statement = provenance.statement(subjects, records, asked, tools, verified, job.secrets)
+        return dsse.close(statement, job.signing_key)
 
     with job.ledger.spend("hash", disk.stat().st_size):
         image = images.publish(
-            job.settings.images,
+            job.paths.images,
             name,
             {f"{name}.qcow2": disk, verify.FILE: proof, images.SBOM: bill},
             manifest,
@@ -116,20 +106,52 @@ def run(job: Job) -> None:
     _retain(job)
 
 
+def build_manifest(
+    job: Job[PublishInputs],
+    disk: Mapping[str, Any],
+    records: Mapping[str, Record],
+    tools: Mapping[str, str],
+    verified: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the catalogue keeps of an image, beside its files.
+
+    Args:
+        disk: facts of the sealed disk.
+        records: of each stage behind the image, by name.
+        tools: versions, by name.
+        verified: what the two booted copies showed.
+    """
+    return {
+        "recipe": job.inputs.recipe,
+        "rehearsal": job.inputs.rehearsal,
+        # As OCI names it: the manifest is the configuration of the image's artifact in a registry.
+        "architecture": "amd64",
+        "os": "linux",
+        "builder": builder.__version__,
+        "run": job.run_id,
+        "secrets_of": job.inputs.secrets_of,
+        "booted_before_sealing": "provision" in records,
+        "disk": dict(disk),
+        "stages": {name: _facts(record) for name, record in records.items()},
+        "tools": dict(tools),
+        "verified": dict(verified),
+    }
+
+
 def _bill(name: str, sha256: str, sealed: str, verified: Mapping[str, Any]) -> bytes:
-    """What is in the image, as its first booted copy told."""
+    """Render the bill of materials from what the first booted copy showed."""
     # Dear to load, and every plan loads this module.
-    from builder.adapters import sbom
+    from builder.provenance import sbom
 
     twin: dict[str, Any] = next(iter(verified["twins"].values()), {})
     packages = twin.get("packages", ())
     return sbom.render(name, sha256[: images.VERSION_DIGITS], sha256, datetime.fromisoformat(sealed), packages)
 
 
-def _retain(job: Job) -> None:
+def _retain(job: Job[PublishInputs]) -> None:
     """Keep as many versions as the recipe says; what cannot be pruned now does not spoil a good image."""
     try:
-        pruned = images.prune(job.settings.images, [job.inputs.name], job.inputs.keep)
+        pruned = images.prune(job.paths.images, [job.inputs.name], job.inputs.keep)
     except PublishError as fault:
         job.progress.note(f"old versions stay: {fault.brief}")
         return
@@ -137,9 +159,9 @@ def _retain(job: Job) -> None:
         job.progress.note(f"pruned: {gone.name}@{gone.version}")
 
 
-def _records(job: Job) -> dict[str, Record]:
+def _records(job: Job[PublishInputs]) -> dict[str, Record]:
     """The records of every stage behind this image, the dropped ones too, by name."""
-    store = Store(job.settings.store)
+    store = Store(job.paths.store)
     found: dict[str, Record] = {}
     waiting = [recorded(path) for path in job.needs.values()]
     while waiting:
@@ -166,14 +188,15 @@ def _facts(record: Record) -> dict[str, object]:
     }
 
 
-def _tools() -> dict[str, str]:
+def _tools(uri: str) -> dict[str, str]:
+    """Name the version of each program and library that had a part in the image."""
     programs = {
         "qemu-img": ["qemu-img", "--version"],
-        "qemu": ["qemu-system-x86_64", "--version"],
+        "qemu": [networks.emulator(uri), "--version"],
     }
     tools = {name: process.run(argv).stdout.splitlines()[0] for name, argv in programs.items()}
-    tools["libvirt"] = libvirt_host.version()
+    tools["libvirt"] = networks.version()
     return tools | {name: version(name) for name in LIBRARIES}
 
 
-STAGE = Stage("publish", 5, ("seal", "verify"), inputs, run, "put the image into the catalogue", stands=stands)
+STAGE = Stage("publish", 5, ("seal", "verify"), inputs, run, "put the image into the catalogue", why_stale=why_stale)

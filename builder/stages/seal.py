@@ -1,4 +1,4 @@
-"""Search the installed disk for secrets, compress it and seal it.
+"""The stage that searches the installed disk for secrets, compresses it and seals it.
 
 Invariant: what is sealed holds the very bytes that were searched. Private keys are only noted: `verify` finds out whose
 files they are in, where the file system is open.
@@ -11,13 +11,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from builder.adapters import disk, secret_scan
-from builder.adapters.secret_scan import Fingerprint, FoundKey
-from builder.errors import VerifyError
-from builder.hashing import sha256_file
-from builder.order import Order
+from builder.errors import Cause, VerifyError
+from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
-from builder.stages import install, provision
+from builder.stages import install, provision, secret_scan
+from builder.stages.secret_scan import Fingerprint, FoundKey
+from builder.system.digests import sha256_file
+from builder.vm import qemu_img
 
 FILE = "disk.qcow2"
 FACTS = "seal.json"
@@ -30,12 +30,12 @@ class SealInputs(Inputs):
     compression: Literal["zstd", "zlib"]
 
 
-def inputs(order: Order) -> SealInputs:
+def inputs(spec: BuildSpec) -> SealInputs:
     """The recipe's compression."""
-    return SealInputs(compression=order.recipe.publish.compression)
+    return SealInputs(compression=spec.recipe.publish.compression)
 
 
-def run(job: Job) -> None:
+def run(job: Job[SealInputs]) -> None:
     """Search the installed disk, store it compressed, and prove that both hold the same bytes.
 
     Raises:
@@ -55,19 +55,20 @@ def run(job: Job) -> None:
             f"the installed disk holds {found.leaks[0].what}",
             "\n".join(map(str, found.leaks[:10])),
             "an image must hold no secret: see what the kickstart's %post leaves behind",
+            cause=Cause.SECRET_IN_IMAGE,
         )
     (job.out / KEYS).write_text(json.dumps([asdict(key) for key in found.keys], indent=2) + "\n", encoding="utf-8")
     with job.ledger.spend("convert", allocated):
-        disk.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
-        disk.check(sealed)
-        if not disk.same(raw, "raw", sealed, "qcow2"):
+        qemu_img.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
+        qemu_img.check(sealed)
+        if not qemu_img.same(raw, "raw", sealed, "qcow2"):
             raise VerifyError("the sealed disk does not hold the bytes of the installed one", str(sealed))
     with job.ledger.spend("hash", sealed.stat().st_size):
         digest = sha256_file(sealed)
     facts = {
         "sha256": digest,
         "size": sealed.stat().st_size,
-        "virtual_size": disk.info(sealed).virtual_size,
+        "virtual_size": qemu_img.info(sealed).virtual_size,
         "format": "qcow2",
         "compression": job.inputs.compression,
     }
@@ -86,10 +87,10 @@ def private_keys(sealed: Path) -> tuple[FoundKey, ...]:
 
 
 def _run_key(before: Path) -> Fingerprint | None:
-    """Read what `provision` says of its key; an installer never had one."""
+    """Read the fingerprint of the key of `provision`; an installer never had one."""
     noted = before / provision.RUN_KEY
     return Fingerprint(**json.loads(noted.read_text(encoding="utf-8"))) if noted.exists() else None
 
 
-STAGE = Stage("seal", 2, ("install",), inputs, run, "search, compress and seal the disk")
+STAGE = Stage("seal", 2, ("install",), inputs, run, "search, compress and seal the disk", frees_intermediates=True)
 PROVISIONED = replace(STAGE, needs=("provision",))

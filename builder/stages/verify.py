@@ -1,4 +1,4 @@
-"""Boot two copies of the sealed disk side by side, and see that they let root in and differ where they must.
+"""The stage that proves a sealed image: two copies of it, booted side by side, let root in and differ where they must.
 
 One of them says whose files the private keys on the disk are in (`builder.stages.key_owners`).
 
@@ -16,63 +16,67 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-from builder.adapters import guest, hypervisor
-from builder.adapters.guest import GuestSession
-from builder.adapters.screen import last_line
-from builder.errors import BuilderError, Proof, VerifyError
-from builder.hashing import sha256_file
-from builder.order import Order
-from builder.stage import Inputs, Job, Stage
-from builder.stages import evidence, seal
+from builder.diagnosis import evidence
+from builder.errors import BuilderError, Cause, Diagnosis, Source, VerifyError
+from builder.guest import ssh
+from builder.guest.ssh import GuestSession
+from builder.recipe.build_spec import BuildSpec
+from builder.settings import Settings
+from builder.stage import Job, Stage
+from builder.stages import launch, seal
+from builder.stages.examine import GuestFacts, examine
 from builder.stages.key_owners import KeyOwner, trace
-from builder.stages.machines import keep_picture
-from builder.stages.twin import Base, Twin, TwinReport, boot_twin, examine, require_well
+from builder.stages.machine_inputs import MachineInputs, machine_of
+from builder.stages.test_vm import BackingDisk, TestVm, boot_test_vm, keep_evidence, require_running
+from builder.system.digests import sha256_file
+from builder.system.screen import last_line
+from builder.vm import networks
 
 FILE = "verify.json"
 # Evidence: every private key on the disk, and the file that holds it.
 KEYS = "private_keys.txt"
 ROLES = ("twin-a", "twin-b")
 BEAT_EVERY = 1.0
-# Seconds between a door that broke off and the news of why: a dying QEMU closes its sockets before it is gone.
+# Seconds between a connection that broke off and the news of why: a dying QEMU closes its sockets before it is gone.
 AFTERMATH = 0.5
 LAST_WORDS = 4096
 
 
-class VerifyInputs(Inputs):
-    """The machines that the copies run on (memory in bytes), what they must show, and which paths may hold keys."""
+class VerifyInputs(MachineInputs):
+    """The machines that the copies run on, what they must show, and which paths may hold keys."""
 
-    vcpus: int
-    memory: int
-    firmware: Literal["bios", "uefi"]
-    devices: Literal["virtio", "emulated"]
-    machine: Literal["q35", "pc"]
     checks: tuple[tuple[str, str], ...]
     allow_private_keys: tuple[str, ...] = ()
     network: Literal["user", "nat", "bridge"] = "user"
     network_name: str | None = None
 
 
-def inputs(order: Order) -> VerifyInputs:
-    """Machine and checks of the recipe."""
-    chosen = order.recipe.machine
+def inputs(spec: BuildSpec) -> VerifyInputs:
+    """Take machine, network and checks from the recipe."""
+    recipe = spec.recipe
     return VerifyInputs(
-        vcpus=chosen.vcpus,
-        memory=chosen.memory,
-        firmware=chosen.firmware,
-        devices=chosen.devices,
-        machine=chosen.machine,
-        checks=tuple((check.name, check.run) for check in order.recipe.verify.checks),
-        allow_private_keys=order.recipe.verify.allow_private_keys,
-        network=order.recipe.network.mode,
-        network_name=order.recipe.network.name,
+        **machine_of(spec),
+        checks=tuple((check.name, check.run) for check in recipe.verify.checks),
+        allow_private_keys=recipe.verify.allow_private_keys,
+        network=recipe.network.mode,
+        network_name=recipe.network.name,
     )
 
 
-def run(job: Job) -> None:
-    """Boot the twins, log in on both ways, compare them, and see that the sealed file is what it was.
+def preflight(inputs: VerifyInputs, settings: Settings) -> None:
+    """Make sure that this host has the network that the copies will need.
 
     Raises:
-        VerifyError: naming the twin and what it failed; nothing is published.
+        HostError: it has not.
+    """
+    networks.network_of(inputs.network, inputs.network_name, settings.uri)
+
+
+def run(job: Job[VerifyInputs]) -> None:
+    """Boot two copies, log in on both ways, compare them, and see that the sealed file is what it was.
+
+    Raises:
+        VerifyError: naming the copy and what it failed; nothing is published.
     """
     sealed = job.needs["seal"] / seal.FILE
     expected = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))["sha256"]
@@ -81,7 +85,8 @@ def run(job: Job) -> None:
     with job.ledger.spend("hash", sealed.stat().st_size):
         found = sha256_file(sealed)
     if found != expected:
-        raise VerifyError("the sealed image changed while its copies ran", f"sealed as {expected}\nfound     {found}")
+        details = f"sealed as {expected}\nfound     {found}"
+        raise VerifyError("the sealed image changed while its copies ran", details, cause=Cause.CORRUPT)
     record = {
         "sealed": found,
         "accel": accel,
@@ -91,9 +96,13 @@ def run(job: Job) -> None:
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, list[KeyOwner], TwinReport, TwinReport]:
-    """Return how the copies were run (`kvm` or `tcg`), who owns the private keys on the disk, and what they showed."""
-    key = guest.make_keypair()
+def _boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, list[KeyOwner], GuestFacts, GuestFacts]:
+    """Boot and examine both copies.
+
+    Returns:
+        How they were run (`kvm` or `tcg`), who owns the private keys on the disk, and what the copies showed.
+    """
+    key = ssh.make_keypair()
     owners: list[KeyOwner] = []
 
     def inspect(session: GuestSession) -> None:
@@ -101,34 +110,32 @@ def _boot_and_examine(job: Job, sealed: Path) -> tuple[str, list[KeyOwner], Twin
         require_harmless(job, owners)
 
     with (
-        job.ledger.spend("guest"),
-        hypervisor.connect(job.settings.uri) as host,
-        ThreadPoolExecutor(len(ROLES), thread_name_prefix="twin") as pool,
+        launch.connected(job) as (host, accel),
+        ThreadPoolExecutor(len(ROLES), thread_name_prefix="verify") as pool,
         # Inside the pool: when anything fails the machines go first, and what waits for them ends by itself.
         ExitStack() as machines,
     ):
-        accel = host.choose_accel(job.settings.accel, job.settings.require_kvm)
-        job.ledger.accel = accel.name
         job.progress.note(f"booting two copies with {accel.name.upper()}")
-        twins = [boot_twin(job, host, accel, role, Base(sealed), key, machines) for role in ROLES]
+        network = networks.network_of(job.inputs.network, job.inputs.network_name, job.host.uri)
+        backing = BackingDisk(sealed)
+        vms = [boot_test_vm(job, host, accel, role, backing, network, key, machines) for role in ROLES]
+        machines.enter_context(job.ledger.spend("guest"))
         # The disk is the same below both: it is enough that one says what is on it.
         examined = [
-            pool.submit(examine, job, twins[0], inspect),
-            *(pool.submit(examine, job, one) for one in twins[1:]),
+            pool.submit(examine, job, vms[0], job.inputs.checks, inspect),
+            *(pool.submit(examine, job, vm, job.inputs.checks) for vm in vms[1:]),
         ]
         try:
-            _watch(job, twins, examined)
+            _watch(job, vms, examined)
         except BuilderError:
-            for twin in twins:
-                keep_picture(twin.machine, job.evidence / f"{twin.role}.png")
-                evidence.keep_qemu_log(job, twin.machine.spec.name, f"{twin.role}.qemu.log")
-                evidence.make_readable(job.evidence / f"{twin.role}.console.log")
+            for vm in vms:
+                keep_evidence(job, vm)
             raise
         first, second = (future.result() for future in examined)
     return accel.name, owners, first, second
 
 
-def require_harmless(job: Job, owners: Sequence[KeyOwner]) -> None:
+def require_harmless(job: Job[VerifyInputs], owners: Sequence[KeyOwner]) -> None:
     """Refuse private keys that are neither in an unchanged file of a package nor in a file that the recipe names.
 
     Raises:
@@ -144,13 +151,13 @@ def require_harmless(job: Job, owners: Sequence[KeyOwner]) -> None:
     hint = "remove it at the end of %post, or name it in verify.allow_private_keys if everybody may have it"
     if not first.path:
         hint = "let %post end with `fstrim`, or write zeros over free space and swap: deleted files are still there"
-    fault = VerifyError(
+    error = VerifyError(
         f"the image holds a private key: {first.path or f'byte {first.offset} of the disk, in no file'}",
         "\n".join(map(str, secret[:10])),
         hint,
     )
-    fault.proof = Proof("secret in image", str(first), KEYS)
-    raise fault
+    error.diagnosis = Diagnosis(Cause.SECRET_IN_IMAGE, str(first), Source.PRIVATE_KEYS)
+    raise error
 
 
 def kept_keys(owners: Sequence[KeyOwner]) -> list[dict[str, object]]:
@@ -159,25 +166,25 @@ def kept_keys(owners: Sequence[KeyOwner]) -> list[dict[str, object]]:
     return [{"path": path, "source": source, "keys": number} for (path, source), number in sorted(counts.items())]
 
 
-def _watch(job: Job, twins: list[Twin], examined: list[Future[TwinReport]]) -> None:
-    """Tell how the copies come up until both are examined; the first that fails raises what it found."""
+def _watch(job: Job[VerifyInputs], vms: list[TestVm], examined: list[Future[GuestFacts]]) -> None:
+    """Report how the copies come up until both are examined; the first that fails raises what it found."""
     start = time.monotonic()
-    pending: set[Future[TwinReport]] = set(examined)
+    pending: set[Future[GuestFacts]] = set(examined)
     while pending:
         done, pending = wait(pending, timeout=BEAT_EVERY, return_when=FIRST_EXCEPTION)
-        # First: a machine that is gone is why nobody answers at its doors.
+        # First: a machine that is gone is why nothing answers any more.
         failed = any(future.exception() for future in done)
-        for twin in twins:
-            require_well(job, twin, VerifyError, within=AFTERMATH if failed else 0.0)
+        for vm in vms:
+            require_running(job, vm, VerifyError, within=AFTERMATH if failed else 0.0)
         for future in done:
             future.result()
         minutes, seconds = divmod(int(time.monotonic() - start), 60)
-        twin = twins[seconds // 2 % len(twins)]
-        line = last_line(twin.machine.console.tail[-LAST_WORDS:])
-        job.progress.beat(f"{minutes}:{seconds:02d} · {twin.role}: {line}")
+        vm = vms[seconds // 2 % len(vms)]
+        line = last_line(vm.machine.console.tail[-LAST_WORDS:])
+        job.progress.beat(f"{minutes}:{seconds:02d} · {vm.role}: {line}")
 
 
-def _compare(first: TwinReport, second: TwinReport) -> None:
+def _compare(first: GuestFacts, second: GuestFacts) -> None:
     same = [name for name in ("machine_id", "hostname", "mac") if getattr(first, name) == getattr(second, name)]
     if first.address and first.address == second.address:
         same.append("address")
@@ -189,7 +196,8 @@ def _compare(first: TwinReport, second: TwinReport) -> None:
             f"two copies of the image have the same {' and '.join(same).replace('_', ' ')}",
             values,
             "what makes a machine this machine must not be in the image: see the end of the kickstart's %post",
+            cause=Cause.COPIES_ALIKE,
         )
 
 
-STAGE = Stage("verify", 5, ("seal",), inputs, run, "boot two copies and log in as root")
+STAGE = Stage("verify", 5, ("seal",), inputs, run, "boot two copies and log in as root", preflight=preflight)

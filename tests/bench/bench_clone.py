@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from builder import images
-from builder.adapters import disk, domain_xml, domains
-from builder.adapters.domains import Domains
-from builder.clone import lifecycle, making, record
-from builder.clone.request import Request
+from builder.clones import create, lifecycle, record
+from builder.clones.request import Request
 from builder.settings import Settings
+from builder.vm import domain_xml, domains, qemu_img
+from builder.vm.domains import Domains
 
 ROUNDS = 5
 HERD = 100
@@ -46,7 +46,7 @@ def house() -> Iterator[Path]:
 def publish(folder: Path, name: str, size: int) -> None:
     """An image of this virtual size with 64 MiB of data in it."""
     sealed = folder / f"{name}.qcow2"
-    disk.create(sealed, size, "qcow2")
+    qemu_img.create(sealed, size, "qcow2")
     subprocess.run(["qemu-io", "-c", "write -P 7 0 64M", sealed], check=True, capture_output=True)
     images.publish(folder / "images", name, {f"{name}.qcow2": sealed}, {"disk": {"virtual_size": size}})
 
@@ -54,7 +54,7 @@ def publish(folder: Path, name: str, size: int) -> None:
 def clone(folder: Path, host: Domains, image: str, name: str, count: int = 1, *, full: bool = False) -> None:
     base = images.load_image(folder / "images", image)
     wanted = Request(name, count=count, full=full)
-    making.make(folder / "vms", folder / "images", host, base, wanted, accel="tcg", keys=(), private=None)
+    create.make(folder / "vms", folder / "images", host, base, wanted, accel="tcg", keys=(), private=None)
 
 
 def command(folder: Path, name: str) -> None:

@@ -24,11 +24,12 @@ import dask
 from distributed import LocalCluster
 
 from builder import images
-from builder.hashing import sha256_file
-from builder.nightly import building, farm
-from builder.nightly.building import Orders
-from builder.nightly.matrix import Build
-from builder.nightly.night import Threads, spread
+from builder.nightly import worker
+from builder.nightly.builds import Build
+from builder.nightly.farm import client
+from builder.nightly.scheduler import Threads, spread
+from builder.nightly.worker import Orders
+from builder.system.digests import sha256_file
 
 PIPELINES, WORKERS, EMPTY = 500, 50, 60
 HISTORY = Path(__file__).with_name("durations.json")
@@ -75,7 +76,7 @@ def build(number: int, stages: Mapping[str, float]) -> Build:
 def prepare(folder: Path) -> tuple[str, ...]:
     """An image that all builds end with, and what they say; the words that start one."""
     (folder / "disk").write_bytes(bytes(1 << 20))
-    stages = ("fetch", "answers", "medium", "install", "seal", "verify", "publish")
+    stages = ("fetch", "kickstart", "remaster", "install", "seal", "verify", "publish")
     image = images.publish(
         folder / "images",
         "simulated",
@@ -86,7 +87,7 @@ def prepare(folder: Path) -> tuple[str, ...]:
     run = folder / "runs" / "simulated"
     run.mkdir(parents=True)
     (run / "events.jsonl").write_text("{}\n" * 1000)
-    rows = [{"stage": stage, "action": "run", "reason": "first run"} for stage in stages]
+    rows = [{"stage": stage, "action": "run", "reason": "first run", "reason_kind": "first run"} for stage in stages]
     planned = {"event": "planned", "at": 0, "name": "simulated", "run": "simulated", "stages": rows}
     (folder / "planned").write_text(json.dumps(planned) + "\n")
     whole = {"name": "simulated", "folder": str(run), "image": {"version": image.version}, "built": list(stages)}
@@ -116,7 +117,7 @@ def workers(count: int, place: Path) -> Iterator[str]:
 def far(address: str, builds: tuple[Build, ...], place: Path, expected: Mapping[str, float]) -> float:
     """Wall time of a night on the farm, those that take longest first."""
     start, heard = time.perf_counter(), []
-    with farm.joined(address, farm.Tls(), builds, (), lambda *said: heard.append(said), place) as crew:
+    with client.joined(address, client.Tls(), builds, (), lambda *said: heard.append(said), place) as crew:
         ended = spread(builds, crew, lambda _: None, expected=expected)
     assert all(result.verdict == "published" for result in ended.results), ended.results[0]
     assert len(heard) >= len(builds)
@@ -139,7 +140,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         here = Path(folder)
         command = prepare(here)
-        with patch.object(building, "BUILDER", command), patch.dict(os.environ, BUILDER_ARTIFACTS=folder):
+        with patch.object(worker, "BUILDER", command), patch.dict(os.environ, BUILDER_ARTIFACTS=folder):
             local = near(empty, here, command)
             with workers(1, here) as address:
                 remote = far(address, empty, here, {})

@@ -13,17 +13,19 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from builder import media
-from builder.adapters import iso, iso_inspect
-from builder.adapters.implant_md5 import Implant
-from builder.adapters.process import run
-from builder.secrets import Secrets
-from builder.settings import Settings
+from builder.iso import inspect, remaster
+from builder.iso.media_checksum import Implant
+from builder.kickstart import preflight
+from builder.pipeline import media_library
+from builder.settings import BuildOptions, HostOptions, Paths
 from builder.stage import Job, Ledger
-from builder.stages import answers, preflight
-from builder.stages import medium as medium_stage
-from builder.store import Store
+from builder.stages import kickstart
+from builder.stages import remaster as medium_stage
+from builder.store.secrets import Secrets
+from builder.store.store import Store
+from builder.system.process import run
 from tests.adapters.media import vendor
 from tests.conftest import Silent
 
@@ -73,7 +75,7 @@ def copied(medium: Path, output: Path) -> None:
 
 
 def ours(medium: Path, output: Path) -> None:
-    iso.remaster(medium, output, kickstart=b"cdrom\n", kernel_args=ARGUMENTS)
+    remaster.remaster(medium, output, kickstart=b"cdrom\n", kernel_args=ARGUMENTS)
 
 
 def xorriso(medium: Path, output: Path) -> None:
@@ -111,11 +113,11 @@ def md5_alone(medium: Path, output: Path) -> None:
 
 
 def inspected(medium: Path, output: Path) -> None:
-    iso_inspect.inspect(medium)
+    inspect.inspect(medium)
 
 
 def listed(medium: Path, output: Path) -> None:
-    iso_inspect.inspect(medium, packages=True)
+    inspect.inspect(medium, packages=True)
 
 
 def compared(medium: Path, output: Path) -> None:
@@ -131,25 +133,27 @@ def seeded(medium: Path, output: Path) -> None:
         run(["rm", "-rf", job.out])
 
 
-def _job(medium: Path, output: Path) -> Job:
+def _job(medium: Path, output: Path) -> Job[Any]:
     """A job of the medium stage on a store beside the medium, where the medium was taken in."""
     store = Store(medium.parent / ".store")
-    known, _ = media.add(medium, store)
-    answers_folder = medium.parent / "answers"
-    answers_folder.mkdir(exist_ok=True)
-    (answers_folder / answers.FILE).write_text(KICKSTART)
-    out = store.temporary("bench", "medium")
+    known, _ = media_library.add(medium, store)
+    kickstart_folder = medium.parent / "kickstart"
+    kickstart_folder.mkdir(exist_ok=True)
+    (kickstart_folder / kickstart.FILE).write_text(KICKSTART)
+    out = store.temporary("bench", "remaster")
     out.mkdir()
     return Job(
         run_id="bench",
         digest="d" * 64,
-        inputs=medium_stage.MediumInputs(delivery="seed", memory=2 << 30, disk_size=8 << 30, firmware="bios"),
-        needs={"fetch": known.path.parent, "answers": answers_folder},
-        digests={"fetch": known.path.parent.name, "answers": "a" * 64},
+        inputs=medium_stage.RemasterInputs(delivery="seed", memory=2 << 30, disk_size=8 << 30, firmware="bios"),
+        needs={"fetch": known.path.parent, "kickstart": kickstart_folder},
+        digests={"fetch": known.path.parent.name, "kickstart": "a" * 64},
         out=out,
         scratch=out,
         evidence=out,
-        settings=Settings(medium.parent, (), ()),
+        paths=Paths(medium.parent, (), ()),
+        host=HostOptions(),
+        build=BuildOptions(),
         secrets=Secrets(store, "bench"),
         progress=Silent(),
         ledger=Ledger(),
@@ -182,8 +186,8 @@ KINDS: dict[str, Callable[[Path, Path], None]] = {
 _ALONE = """
 import sys
 from pathlib import Path
-from builder.adapters import iso
-iso.remaster(Path(sys.argv[1]), Path(sys.argv[2]), kickstart=b"cdrom", kernel_args=["quiet"])
+from builder.iso import remaster
+remaster.remaster(Path(sys.argv[1]), Path(sys.argv[2]), kickstart=b"cdrom", kernel_args=["quiet"])
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 

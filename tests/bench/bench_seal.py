@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from builder.adapters import disk
+from builder.vm import qemu_img
 
 ROUNDS = 3
 MIB = 1 << 20
@@ -60,7 +60,7 @@ def others(source: Path, target: Path, kind: str, options: tuple[str, ...]) -> N
 
 def ours(source: Path, target: Path) -> None:
     """As the seal stage does it, without its checks."""
-    disk.convert(source, "raw", target, "qcow2", compression="zstd")
+    qemu_img.convert(source, "raw", target, "qcow2", compression="zstd")
 
 
 def kinds(raw: Path, filled: Path, target: Path) -> dict[str, Callable[[], None]]:

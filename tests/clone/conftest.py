@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from builder import images
-from builder.adapters import domains
-from builder.adapters.domains import Domains
-from builder.clone import making
-from builder.clone.record import Vm
-from builder.clone.request import Request
+from builder.clones import create
+from builder.clones.record import Vm
+from builder.clones.request import Request
 from builder.images import Image
 from builder.settings import Settings
+from builder.vm import domains
+from builder.vm.domains import Domains
 from tests.fakes.boot_sector import boot_sector, disk_image
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,7 @@ class House:
         atomic = bool(changes.pop("atomic", False))
         wanted = Request(self.name(name), **changes)  # type: ignore[arg-type]
         base = images.load_image(self.catalogue, image)
-        return making.make(
+        return create.make(
             self.vms, self.catalogue, host, base, wanted, accel="tcg", keys=(), private=None, atomic=atomic
         )
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import host_devices
-from builder.adapters.domains import Domains
-from builder.adapters.host_devices import BlockDevice
-from builder.clone import lifecycle
-from builder.clone.record import spec
+from builder.clones import lifecycle
+from builder.clones.record import spec
 from builder.errors import HostError, PublishError, RecipeError
+from builder.system import host_devices
+from builder.system.host_devices import BlockDevice
+from builder.vm.domains import Domains
 from tests.clone.conftest import House
 
 Loop = Callable[..., Path]

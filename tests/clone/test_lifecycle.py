@@ -20,10 +20,11 @@ from pathlib import Path
 import pytest
 
 from builder import images
-from builder.adapters import disk, domains, plugging, waiting
-from builder.adapters.domains import Domains
-from builder.clone import lifecycle, login, ports, record, texts
+from builder.clones import formats, lifecycle, login, ports, record
 from builder.errors import PublishError, RecipeError, UnreachableError
+from builder.system import retry
+from builder.vm import domains, hotplug, qemu_img
+from builder.vm.domains import Domains
 from tests.clone.conftest import ROOT, House
 from tests.pipeline import processes
 
@@ -119,7 +120,7 @@ def running(host: Domains, name: str) -> tuple[int, int]:
 def test_a_guest_that_does_not_follow_gets_its_memory_at_the_next_start(
     house: House, host: Domains, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plugging, "FOLLOWS", 1.0)
+    monkeypatch.setattr(hotplug, "FOLLOWS", 1.0)
     (vm,) = house.make(host, "web", memory=256 << 20)
     lifecycle.start(house.vms, host, vm.name)
     # The sector has no driver for a balloon: nothing is tried that it would not notice.
@@ -183,7 +184,7 @@ class Typist:
         os.write(self.terminal, keys)
 
     def status(self) -> int:
-        code = waiting.until(lambda: self._reap(), within=20)
+        code = retry.until(lambda: self._reap(), within=20)
         if code is None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -246,15 +247,15 @@ def test_another_base_or_none_shows_the_guest_the_same(house: House, host: Domai
     lifecycle.stop(house.vms, host, vm.name, now=True, within=1)
     done = house.run("vm", "rebase", vm.name)
     assert done.stdout == f"{vm.name}: rests on toy@{new.version}\n", done.stderr
-    assert disk.info(target).backing == str(new.disk)
-    assert disk.same(target, "qcow2", before, "raw")
+    assert qemu_img.info(target).backing == str(new.disk)
+    assert qemu_img.same(target, "qcow2", before, "raw")
     assert (images.users_of(old), [use.name for use in images.users_of(new)]) == ([], [vm.name])
     host.take_snapshot(vm.name, "one")
     assert house.run("vm", "flatten", vm.name).returncode == 7
     host.drop_snapshot(vm.name, "one")
     assert house.run("vm", "flatten", vm.name).stdout == f"{vm.name}: rests on no image\n"
-    assert disk.info(target).backing is None
-    assert disk.same(target, "qcow2", before, "raw")
+    assert qemu_img.info(target).backing is None
+    assert qemu_img.same(target, "qcow2", before, "raw")
     assert images.users_of(new) == []
     lifecycle.start(house.vms, host, vm.name)
     assert lifecycle.look(house.vms, host.all())[0].state == "running"
@@ -281,12 +282,12 @@ def test_a_rebase_killed_anywhere_loses_nothing(house: House, host: Domains) -> 
         vm = record.find(house.vms, made[-1])
         # Whatever base record and machine name, the disk shows the same on it, and that base cannot be pruned.
         target = house.vms / vm.name / record.DISK
-        assert disk.same(target, "qcow2", content, "raw")
+        assert qemu_img.same(target, "qcow2", content, "raw")
         assert vm.version in (old.version, new.version)
         assert vm.name in [use.name for use in images.users_of(images.load_image(house.catalogue, f"toy@{vm.version}"))]
         rebase_in(house, vm.name, new.version)
-        assert disk.info(target).backing == str(new.disk)
-        assert disk.same(target, "qcow2", content, "raw")
+        assert qemu_img.info(target).backing == str(new.disk)
+        assert qemu_img.same(target, "qcow2", content, "raw")
         assert images.users_of(old) == []
     assert len(made) > 3
 
@@ -298,7 +299,7 @@ def test_an_interrupt_ends_the_waiting(house: House, host: Domains) -> None:
     log = house.folder / "log"
     with log.open("wb") as file, subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file) as child:
         try:
-            waiting.until(lambda: b"waiting up to" in log.read_bytes() or None, within=30)
+            retry.until(lambda: b"waiting up to" in log.read_bytes() or None, within=30)
             child.send_signal(signal.SIGINT)
             assert child.wait(15) == 130
         finally:
@@ -310,11 +311,11 @@ def test_an_interrupt_ends_the_waiting(house: House, host: Domains) -> None:
 def test_what_other_tools_read(house: House, host: Domains) -> None:
     made = [vm.model_copy(update={"key": "/home/me/.ssh/key"}) for vm in house.make(host, "farm", count=2)]
     config = house.folder / "config"
-    config.write_text(texts.ssh_config(house.vms, made))
+    config.write_text(formats.ssh_config(house.vms, made))
     told = subprocess.run(["ssh", "-G", "-F", config, made[1].name], check=True, capture_output=True, text=True).stdout
     for line in (f"port {made[1].port}", "hostname 127.0.0.1", "user root", "stricthostkeychecking true"):
         assert line in told.splitlines()
-    inventory = texts.ansible_inventory(house.vms, made).splitlines()
+    inventory = formats.ansible_inventory(house.vms, made).splitlines()
     assert inventory[0] == "[toy]"
     assert f"ansible_port={made[0].port} ansible_user=root" in inventory[1]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from builder import images
-from builder.adapters import disk, domains
-from builder.adapters.domains import Domains
-from builder.clone import lifecycle, record, removal
+from builder.clones import delete, lifecycle, record
 from builder.errors import BuilderError, PublishError, RecipeError
-from builder.images import users
+from builder.images import references
+from builder.vm import domains, qemu_img
+from builder.vm.domains import Domains
 from tests.clone.conftest import House
 from tests.pipeline import processes
 
@@ -27,7 +27,7 @@ def test_a_clone_is_an_overlay_with_an_identity_of_its_own(house: House, host: D
     (vm,) = house.make(host, "web", disk_size=2 << 20, hostname="web.example.org")
     folder = house.vms / vm.name
     base = images.load_image(house.catalogue, "toy")
-    info = disk.info(folder / record.DISK)
+    info = qemu_img.info(folder / record.DISK)
     assert info.backing == str(base.disk)
     assert base.version in str(info.backing)
     assert info.virtual_size == 2 << 20
@@ -58,12 +58,12 @@ def test_clones_differ_and_are_made_side_by_side(house: House, host: Domains) ->
 
 def test_a_full_copy_needs_no_base(house: House, host: Domains) -> None:
     (vm,) = house.make(host, "full", full=True, disk_size=4 << 20)
-    info = disk.info(house.vms / vm.name / record.DISK)
+    info = qemu_img.info(house.vms / vm.name / record.DISK)
     assert (info.backing, info.virtual_size) == (None, 4 << 20)
     base = images.load_image(house.catalogue, "toy")
     assert images.users_of(base) == []
     shutil.rmtree(house.catalogue)
-    disk.check(house.vms / vm.name / record.DISK)
+    qemu_img.check(house.vms / vm.name / record.DISK)
 
 
 def test_what_fails_is_told_with_what_stands(house: House, host: Domains) -> None:
@@ -107,8 +107,8 @@ def test_what_fails_is_told_with_what_stands(house: House, host: Domains) -> Non
         ({"gateway": "10.0.2.1"}, RecipeError, "--gateway without --address"),
         ({"dns": ("10.0.2.3",)}, RecipeError, "--dns without --address"),
         ({"address": "10.0.2.9/24", "dns": ("one",)}, RecipeError, "bad address"),
-        ({"address": "10.0.2.0/24"}, RecipeError, "10.0.2.0 is no machine's"),
-        ({"address": "10.0.2.255/24"}, RecipeError, "10.0.2.255 is no machine's"),
+        ({"address": "10.0.2.0/24"}, RecipeError, "10.0.2.0 cannot be assigned to a VM"),
+        ({"address": "10.0.2.255/24"}, RecipeError, "10.0.2.255 cannot be assigned to a VM"),
         ({"address": "10.0.2.8/24", "gateway": "10.0.2.9", "count": 2}, RecipeError, "10.0.2.9 is the gateway's"),
         ({"hostname": "under_score"}, RecipeError, "hostname 'under_score' is refused"),
         ({"network": "bridge:no-such-br"}, BuilderError, "no bridge no-such-br|needs qemu:///system"),
@@ -132,7 +132,7 @@ def test_what_cannot_be_changes_nothing(
 def test_addresses_of_others_are_not_given_twice(house: House, host: Domains) -> None:
     (vm,) = house.make(host, "web")
     other = vm.model_copy(update={"network": "bridge:br0", "address": "192.168.7.5/24"})
-    from builder.clone.request import Request, check_network
+    from builder.clones.request import Request, check_network
 
     class Bridged(Domains):
         """On a host whose network nat is 192.168.7.0/24."""
@@ -182,7 +182,7 @@ def test_deleting_removes_what_the_clone_owned_and_nothing_else(house: House, ho
     assert host.look(one.name) is None
     assert host.look(two.name) is not None
     with pytest.raises(PublishError, match="holds files that are no clone's"):
-        removal.require_free(house.vms, host, [one.name])
+        delete.require_free(house.vms, host, [one.name])
     with pytest.raises(PublishError, match=f"there is no VM {one.name}"):
         lifecycle.delete(house.vms, house.catalogue, host, one.name)
 
@@ -248,7 +248,7 @@ def test_cloning_killed_anywhere_is_mended_by_the_next_command(house: House, hos
         whole = record.list_vms(house.vms)
         assert len(whole) < 3
         with record.changing(house.vms):
-            removal.mend(house.vms, house.catalogue, host)
+            delete.mend(house.vms, house.catalogue, host)
         assert_whole(house, host)
         assert record.list_vms(house.vms) == whole
         for vm in whole:
@@ -265,7 +265,7 @@ def test_deleting_killed_anywhere_is_finished_by_the_next_command(house: House, 
     def again(_: int) -> tuple[House]:
         if name not in [vm.name for vm in record.list_vms(house.vms)]:
             with record.changing(house.vms):
-                removal.mend(house.vms, house.catalogue, host)
+                delete.mend(house.vms, house.catalogue, host)
             house.make(host, "killed-1")
         return (house,)
 
@@ -302,7 +302,7 @@ def test_a_killed_cloner_does_not_hold_the_image(house: House, host: Domains) ->
     assert [why for _, why in torn.kept] == [f"used by {house.name('torn')}"]
     house.make(host, "next")
     assert len(images.prune(house.catalogue, ["toy"], 1).removed) == 1
-    assert not list((house.catalogue / "toy" / users.FOLDER).glob("*/*torn*"))
+    assert not list((house.catalogue / "toy" / references.FOLDER).glob("*/*torn*"))
 
 
 def _die_in_the_middle(house: House) -> None:

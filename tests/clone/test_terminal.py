@@ -15,8 +15,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from builder.adapters import waiting
-from builder.clone import terminal
+from builder.clones import terminal
+from builder.system import retry
 
 
 class Wire:
@@ -72,7 +72,7 @@ def typing(work: object) -> Iterator[None]:
 
 def raw(joined: Joined) -> None:
     """Wait until the terminal is raw: before, it would swallow keys."""
-    waiting.until(lambda: not termios.tcgetattr(joined.slave)[3] & termios.ICANON or None, within=10, every=0.01)
+    retry.until(lambda: not termios.tcgetattr(joined.slave)[3] & termios.ICANON or None, within=10, every=0.01)
 
 
 def attach(joined: Joined) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from builder.adapters import waiting
+from builder.system import retry
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,7 +119,7 @@ def root_person() -> Iterator[Person]:
 def reachable_by_others() -> bool:
     """An ordinary user can run builder from this checkout: no folder on the way to it is closed."""
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    words = [*nobody, sys.executable, "-c", "import builder.pipeline"]
+    words = [*nobody, sys.executable, "-c", "import builder.pipeline.execute"]
     environment = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(words, cwd="/", env=environment, capture_output=True, check=False).returncode == 0
 
@@ -158,7 +158,7 @@ def end_all(person: Person) -> None:
     for number in person.processes(""):
         with contextlib.suppress(ProcessLookupError):
             os.kill(number, signal.SIGKILL)
-    waiting.until(lambda: None if person.processes("") else True, within=20)
+    retry.until(lambda: None if person.processes("") else True, within=20)
 
 
 @pytest.fixture(scope="session")

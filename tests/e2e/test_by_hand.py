@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from builder.adapters import waiting
+from builder.system import retry
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
 
@@ -57,7 +57,7 @@ def test_root_gets_into_the_image_under_plain_qemu(golden: Any, folder: Path) ->
     with (folder / "console.log").open("wb") as console:
         machine = subprocess.Popen(words, cwd=folder, stdin=subprocess.DEVNULL, stdout=console, stderr=console)
         try:
-            assert (waiting.until(login, within=800, every=1) or "").split() == ["0", "by-hand"]
+            assert (retry.until(login, within=800, every=1) or "").split() == ["0", "by-hand"]
         finally:
             machine.kill()
             machine.wait()

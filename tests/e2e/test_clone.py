@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from builder.adapters import waiting
+from builder.system import retry
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
@@ -66,7 +66,7 @@ def changes_while_it_runs(person: Person, name: str) -> None:
 
     vcpus, memory = shown()
     assert person.json("vm", "set", name, "--vcpus", str(vcpus + 1), "--memory", "1280MiB")["waits"] == []
-    assert waiting.until(lambda: True if shown()[0] == vcpus + 1 else None, within=60, every=1)
+    assert retry.until(lambda: True if shown()[0] == vcpus + 1 else None, within=60, every=1)
     assert 200 < shown()[1] - memory <= 256
     assert person.json("vm", "set", name, "--memory", "768MiB")["waits"] == []
     assert -260 < shown()[1] - memory < -200

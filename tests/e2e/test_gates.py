@@ -12,18 +12,21 @@ from typing import Any
 
 import pytest
 
-from builder.adapters import disk, guest, seed_iso, waiting
-from builder.adapters.domain_xml import Disk, Layer, MachineSpec
-from builder.adapters.follow import LogFollower
-from builder.adapters.hypervisor import Hypervisor, connect
-from builder.errors import VerifyError
-from builder.hashing import sha256_file
-from builder.secrets import Secrets
-from builder.seed import Identity, files
-from builder.settings import Settings
+from builder.errors import Cause, VerifyError
+from builder.guest import ssh
+from builder.guest.seed import Identity, files
+from builder.iso import seed_cd
+from builder.settings import BuildOptions, HostOptions, Paths, Settings
 from builder.stage import Job, Ledger
 from builder.stages import install, seal, verify
-from builder.store import Store
+from builder.store.secrets import Secrets
+from builder.store.store import Store
+from builder.system import retry
+from builder.system.digests import sha256_file
+from builder.vm import qemu_img
+from builder.vm.connection import Hypervisor, connect
+from builder.vm.domain_xml import SYSTEM_DISK_SERIAL, Disk, Layer, MachineSpec
+from builder.vm.log_follower import LogFollower
 from tests.conftest import Silent
 from tests.e2e.conftest import Person
 
@@ -51,9 +54,9 @@ def alter(place: Path, hypervisor: Hypervisor, golden: Any) -> Alter:
     def change(name: str, script: str) -> Path:
         base = Path(golden["image"]["disk"])
         overlay, cd = place / f"{name}.overlay", place / f"{name}.iso"
-        disk.create(overlay, None, "qcow2", backing=(base, "qcow2"))
-        key, public = guest.make_keypair()
-        seed_iso.write_iso(cd, seed_iso.IDENTITY_LABEL, files(Identity(name, name, (public,))), mode=0o444)
+        qemu_img.create(overlay, None, "qcow2", backing=(base, "qcow2"))
+        key, public = ssh.make_keypair()
+        seed_cd.write_iso(cd, seed_cd.IDENTITY_LABEL, files(Identity(name, name, (public,))), mode=0o444)
         own = uuid.uuid4()
         spec = MachineSpec(
             name=f"builder-test-{own}",
@@ -63,7 +66,7 @@ def alter(place: Path, hypervisor: Hypervisor, golden: Any) -> Alter:
             mac="52:54:00:" + ":".join(f"{byte:02x}" for byte in own.bytes[:3]),
             console_log=place / f"{name}.ttyS0",
             vcpus=2,
-            disks=(Disk(overlay, "qcow2", "BUILDER-SYSTEM", backing=(Layer(base, "qcow2"),)),),
+            disks=(Disk(overlay, "qcow2", SYSTEM_DISK_SERIAL, backing=(Layer(base, "qcow2"),)),),
             cdroms=(cd,),
             serial1=place / f"{name}.ttyS1",
         )
@@ -71,15 +74,15 @@ def alter(place: Path, hypervisor: Hypervisor, golden: Any) -> Alter:
         with ExitStack() as stack:
             stack.enter_context(LogFollower(place / f"{name}.ttyS1", told))
             machine = stack.enter_context(hypervisor.boot(spec, place / f"{name}.console"))
-            waiting.until(lambda: f"READY {name}" in told.read_text() or None, within=400)
+            retry.until(lambda: f"READY {name}" in told.read_text() or None, within=400)
             prints = re.findall(r"HOSTKEY (SHA256:\S+)", told.read_text())
-            with guest.connect(machine.ssh_port or 0, key, prints, within=300) as session:
+            with ssh.connect(machine.ssh_port or 0, key, prints, within=300) as session:
                 reply = session.run(script)
                 assert reply.status == 0, reply.err
             machine.press_power()
             assert machine.wait_off(200, lambda _: None).how == "shutdown"
         flat = place / f"{name}.qcow2"
-        disk.convert(overlay, "qcow2", flat, "qcow2")
+        qemu_img.convert(overlay, "qcow2", flat, "qcow2")
         flat.chmod(0o444)
         return flat
 
@@ -87,10 +90,10 @@ def alter(place: Path, hypervisor: Hypervisor, golden: Any) -> Alter:
 
 
 @pytest.fixture
-def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job]:
+def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job[Any]]:
     """A job of the verify or seal stage on a given disk."""
 
-    def make(kind: str, name: str, needs: dict[str, Path], inputs: Any, secrets: Secrets | None = None) -> Job:
+    def make(kind: str, name: str, needs: dict[str, Path], inputs: Any, secrets: Secrets | None = None) -> Job[Any]:
         work = place / f"{name}-{kind}"
         folders = {part: work / part for part in ("out", "scratch", "evidence")}
         for folder in folders.values():
@@ -105,7 +108,9 @@ def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job]:
             out=folders["out"],
             scratch=folders["scratch"],
             evidence=folders["evidence"],
-            settings=Settings(person.folder / "artifacts", (), (), accel="tcg"),
+            paths=Paths(person.folder / "artifacts", (), ()),
+            host=HostOptions(accel="tcg"),
+            build=BuildOptions(),
             secrets=secrets or Secrets(store, "centos7-minimal"),
             progress=Silent(),
             ledger=Ledger(),
@@ -133,12 +138,12 @@ def test_an_image_that_was_booted_is_refused_twice(alter: Alter, place: Path, jo
     used = alter("used", "test -s /etc/machine-id && test -s /etc/ssh/ssh_host_ed25519_key && sync")
     raw = place / "installed"
     raw.mkdir()
-    disk.convert(used, "qcow2", raw / install.FILE, "raw")
+    qemu_img.convert(used, "qcow2", raw / install.FILE, "raw")
     job = job_for("seal", "used", {"install": raw}, seal.SealInputs(compression="zstd"))
     seal.run(job)
     with pytest.raises(VerifyError, match="the image holds a private key: ") as caught:
         verify.run(job_for("verify", "used", {"seal": job.out}, verify_inputs()))
-    assert caught.value.proof.cause == "secret in image"
+    assert caught.value.diagnosis.cause is Cause.SECRET_IN_IMAGE
     with pytest.raises(VerifyError, match="two copies of the image have the same machine id"):
         verify.run(job_for("verify", "used-again", as_sealed(place, "used", used), verify_inputs()))
 

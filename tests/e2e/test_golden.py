@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from builder import images
-from builder.adapters import disk, sbom, waiting
+from builder.provenance import sbom_check
+from builder.system import retry
+from builder.vm import qemu_img
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(1500)]
-STAGES = ["answers", "fetch", "medium", "install", "seal", "verify", "publish"]
+STAGES = ["kickstart", "fetch", "remaster", "install", "seal", "verify", "publish"]
 NAME = "centos7-minimal-rehearsal"
 
 
@@ -25,8 +27,8 @@ def test_every_stage_ran_and_the_image_stands(person: Person, golden: Any) -> No
     assert golden["name"] == NAME
     assert golden["built"] == STAGES
     path = Path(golden["image"]["disk"])
-    disk.check(path)
-    assert disk.info(path).backing is None
+    qemu_img.check(path)
+    assert qemu_img.info(path).backing is None
     sums = subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=path.parent, capture_output=True, check=False)
     assert sums.returncode == 0, sums.stdout
     assert (path.parent.parent / "latest").resolve() == path.parent
@@ -59,7 +61,7 @@ def test_manifest_holds_every_input_and_no_secret(person: Person, golden: Any) -
 def test_bill_of_materials_and_provenance_are_beside_the_image(person: Person, golden: Any) -> None:
     path = Path(golden["image"]["disk"]).parent
     bill = (path / images.SBOM).read_bytes()
-    assert sbom.fault(bill, golden["image"]["sha256"]) is None
+    assert sbom_check.fault(bill, golden["image"]["sha256"]) is None
     manifest = json.loads((path / images.MANIFEST).read_text())
     packages = set(manifest["verified"]["twins"]["twin-a"]["packages"])
     assert {f"{one['name']} {one['version']}" for one in json.loads(bill)["components"]} == packages
@@ -76,7 +78,7 @@ def test_bill_of_materials_and_provenance_are_beside_the_image(person: Person, g
     assert {"kickstart.cfg", "recipes/centos7-minimal"} <= materials.keys()
     (proof,) = person.json("images", "verify", NAME)
     assert proof["good"]
-    assert [line.split(" (")[0] for line in proof["unproven"]] == [f"{images.PROVENANCE}: nobody signed it"]
+    assert [line.split(" (")[0] for line in proof["skipped"]] == [f"{images.PROVENANCE}: nobody signed it"]
 
 
 def test_what_holds_the_hash_is_gone_once_it_is_sealed(person: Person, golden: Any) -> None:
@@ -97,7 +99,7 @@ def test_a_changed_variable_is_named_and_the_medium_reused(person: Person, golde
     rows = {row["stage"]: row for row in person.json("plan", "centos7-minimal", *changed)["stages"]}
     assert rows["fetch"]["action"] == "reuse"
     assert {name for name, row in rows.items() if row["action"] == "run"} == set(STAGES) - {"fetch"}
-    assert "timezone" in rows["answers"]["reason"]
+    assert "timezone" in rows["kickstart"]["reason"]
 
 
 def test_an_image_over_its_budget_fails_and_the_published_one_stands(person: Person, golden: Any) -> None:
@@ -117,9 +119,9 @@ OLDER = """\
 import json, sys
 from pathlib import Path
 from builder import images
-from builder.adapters import disk
+from builder.vm import qemu_img
 folder, name = Path(sys.argv[1]), sys.argv[2]
-disk.create(folder / "older.qcow2", 1 << 20, "qcow2")
+qemu_img.create(folder / "older.qcow2", 1 << 20, "qcow2")
 made = images.publish(folder / "images", name, {f"{name}.qcow2": folder / "older.qcow2"}, {})
 path = made.path / images.MANIFEST
 told = json.loads(path.read_bytes()) | {"created": "2020-01-01T00:00:00+00:00"}
@@ -164,7 +166,7 @@ def wait_for(process: subprocess.Popen[bytes], log: Path, words: str, within: fl
     def said() -> bool | None:
         return True if words in log.read_text(errors="replace") or process.poll() is not None else None
 
-    waiting.until(said, within=within, every=0.1)
+    retry.until(said, within=within, every=0.1)
     assert words in log.read_text(errors="replace"), log.read_text(errors="replace")[-3000:]
 
 
@@ -188,19 +190,19 @@ def kill_in(person: Person, stage: str, *words: str) -> None:
     process = person.start("run", "centos7-minimal", "--media", "medium.iso", *words, log=log)
     try:
         wait_for(process, log, f"{stage}: ")
-        waiting.until(lambda: machines_of(person) or None, within=60, every=0.1)
+        retry.until(lambda: machines_of(person) or None, within=60, every=0.1)
         assert machines_of(person)
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    waiting.until(lambda: None if machines_of(person) else True, within=5)
+    retry.until(lambda: None if machines_of(person) else True, within=5)
     assert machines_of(person) == []
 
 
 def test_kill_9_in_verify_leaves_no_machine_and_the_published_image_as_it_was(person: Person, golden: Any) -> None:
     path = Path(golden["image"]["disk"])
     before = path.stat()
-    kill_in(person, "verify", "--fresh", "verify")
+    kill_in(person, "verify", "--rebuild", "verify")
     assert path.stat() == before
     again = person.json("run", "centos7-minimal", "--media", "medium.iso")
     assert again["image"] == golden["image"]
@@ -221,7 +223,7 @@ def test_interrupt_in_install_undoes_everything(root_person: Person, rehearsal_i
     log = root_person.folder / "interrupted.log"
     process = root_person.start("run", "centos7-minimal", "--media", str(rehearsal_iso), log=log)
     wait_for(process, log, "install: ")
-    waiting.until(lambda: machines_of(root_person) or None, within=60, every=0.1)
+    retry.until(lambda: machines_of(root_person) or None, within=60, every=0.1)
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(30) == 130
     assert machines_of(root_person) == []

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from builder.adapters import guest
-from builder.adapters.secret_scan import FoundKey, scan
+from builder.guest import ssh
 from builder.stages import key_owners
 from builder.stages.key_owners import KeyOwner
+from builder.stages.secret_scan import FoundKey, scan
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(1200)]
@@ -51,8 +51,8 @@ def owners(person: Person, golden: Any, tmp_path_factory: pytest.TempPathFactory
         folder = person.folder / "artifacts" / "vms" / "keys"
         record = json.loads((folder / "vm.json").read_text())
         prints = re.findall(r"HOSTKEY (SHA256:\S+)", (folder / "ttyS1.log").read_text())
-        key = guest.load_key(Path(record["key"]))
-        with guest.connect(record["port"], key, prints, within=300) as session:
+        key = ssh.load_key(Path(record["key"]))
+        with ssh.connect(record["port"], key, prints, within=300) as session:
             planted = session.run(f"sh -c {shlex.quote(PLANT)}", stdin=KEY)
             assert planted.status == 0, planted.err
             found = key_owners.trace(session, searched(folder, tmp_path_factory.mktemp("raw")), ["/opt/app"])

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from builder.adapters import disk, secret_scan
-from builder.secrets import Secrets
-from builder.store import Store
+from builder.stages import secret_scan
+from builder.store.secrets import Secrets
+from builder.store.store import Store
+from builder.vm import qemu_img
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
@@ -71,7 +72,7 @@ def test_a_clone_of_it_passes_the_same_checks_and_its_base_holds_no_secret(
     finally:
         assert person.run("vm", "delete", "shop").returncode == 0
     raw = tmp_path / "web.raw"
-    disk.convert(Path(web["image"]["disk"]), "qcow2", raw, "raw")
+    qemu_img.convert(Path(web["image"]["disk"]), "qcow2", raw, "raw")
     secrets = Secrets(Store(person.folder / "artifacts" / ".store"), "centos7-minimal", peek=True)
     found = secret_scan.scan(raw, password=secrets.root_password, crypt=secrets.root_crypt)
     assert found.leaks == ()

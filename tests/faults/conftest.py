@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 
-from builder import images, runs
-from builder.adapters import hypervisor
-from builder.adapters.waiting import until
+from builder import images
 from builder.errors import BuilderError
-from builder.pipeline import execute, plan
-from builder.settings import Patience, Settings
+from builder.pipeline.execute import Context, execute
+from builder.pipeline.plan import plan
+from builder.settings import BuildOptions, Settings, Timeouts
 from builder.stage import Inputs, Job, Stage
-from builder.stages import install, medium
+from builder.stages import install, remaster
 from builder.stages.install import InstallInputs
-from builder.store import Store
+from builder.store import runs
+from builder.store.store import Store
+from builder.system.retry import until
+from builder.vm import connection
 from tests.fakes.boot_sector import boot_sector, cd_image
 from tests.pipeline.conftest import memory_path
 from tests.pipeline.toys import Watcher
@@ -60,17 +62,17 @@ class SectorOrder:
     disk_size: int = MIB
 
 
-def _answers(job: Job) -> None:
+def _kickstart(job: Job[Any]) -> None:
     (job.out / "ks.cfg").write_text(KICKSTART)
     (job.out / "ks.cfg").chmod(0o600)
 
 
-def _medium(job: Job) -> None:
+def _medium(job: Job[Any]) -> None:
     given = {key: value.encode() if key.startswith("tty") else value for key, value in job.inputs.sector.items()}
     if job.inputs.reports:
-        given["ttys1"] = f"BUILDER INSTALLED {job.digests['answers']}\n".encode()
+        given["ttys1"] = f"BUILDER INSTALLED {job.digests['kickstart']}\n".encode()
     cd_image(job.scratch / "cd.iso", boot_sector(**given))
-    (job.scratch / "cd.iso").rename(job.out / medium.FILE)
+    (job.scratch / "cd.iso").rename(job.out / remaster.FILE)
 
 
 def _machine(order: SectorOrder) -> InstallInputs:
@@ -80,11 +82,11 @@ def _machine(order: SectorOrder) -> InstallInputs:
 
 
 STAGES = (
-    Stage("answers", 1, (), lambda _: Inputs(), _answers, "write the answers"),
+    Stage("kickstart", 1, (), lambda _: Inputs(), _kickstart, "write the kickstart"),
     Stage(
-        "medium",
+        "remaster",
         1,
-        ("answers",),
+        ("kickstart",),
         lambda order: SectorInputs(sector=order.sector, reports=order.reports),
         _medium,
         "make the medium",
@@ -110,22 +112,23 @@ class Machines:
     def settings(self) -> Settings:
         return Settings(self.place / "artifacts", (), (), connect=self.uri, accel="tcg")
 
-    def run(self, order: SectorOrder, stages: tuple[Stage, ...] = STAGES, **patience: float) -> None:
+    def run(self, order: SectorOrder, stages: tuple[Stage[Any], ...] = STAGES, **timeouts: float) -> None:
         """One run of the pipeline, to the last stage's end."""
-        settings = replace(self.settings, patience=Patience(**patience))
+        settings = self.settings
         store = Store(settings.store)
         given = plan(stages, _Named(order), store, settings)
-        execute(given, store, settings, SectorSecrets(), self.watcher, clean=self.clean)
+        context = Context(store, settings, BuildOptions(timeouts=Timeouts(**timeouts)), SectorSecrets())
+        execute(given, context, self.watcher, clean=self.clean)
 
     def clean(self, run_id: str) -> None:
         """End the machines of a dead run."""
-        with hypervisor.connect(self.uri) as host:
+        with connection.connect(self.uri) as host:
             host.sweep(run_id)
 
-    def fails(self, order: SectorOrder, **patience: float) -> tuple[BuilderError, Path]:
+    def fails(self, order: SectorOrder, **timeouts: float) -> tuple[BuilderError, Path]:
         """A run that must fail: the fault, and the run's folder."""
         with pytest.raises(BuilderError) as caught:
-            self.run(order, STAGES, **patience)
+            self.run(order, STAGES, **timeouts)
         return caught.value, self.evidence()
 
     def evidence(self) -> Path:
@@ -164,7 +167,7 @@ class _Named:
 def uri() -> Iterator[str]:
     """libvirt of this user, with its daemons up."""
     chosen = Settings(Path(), (), ()).uri
-    with hypervisor.connect(chosen):
+    with connection.connect(chosen):
         yield chosen
 
 

@@ -13,12 +13,14 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from builder.adapters import daemon, disk, waiting
 from builder.errors import BuilderError
-from builder.hashing import sha256_file
 from builder.stage import Inputs, Job, Stage
 from builder.stages import seal, verify
+from builder.system import retry
+from builder.system.digests import sha256_file
+from builder.vm import daemon, qemu_img
 from tests.fakes.boot_sector import boot_sector, disk_image
 from tests.faults.conftest import GOOD, STAGES, Acting, Machines, SectorOrder
 from tests.pipeline.toys import Watcher
@@ -27,10 +29,10 @@ SAID = "Installing kernel"
 HANGING = SectorOrder({"ttys0": f"{SAID} (120/301)\r\n", "end": "hang"})
 
 
-def _sealed(job: Job) -> None:
+def _sealed(job: Job[Any]) -> None:
     image = job.out / seal.FILE
     raw = disk_image(job.scratch / "raw", boot_sector(ttys0=f"{SAID} is long past\r\n".encode(), end="hang"))
-    disk.convert(raw, "raw", image, "qcow2")
+    qemu_img.convert(raw, "raw", image, "qcow2")
     (job.out / seal.FACTS).write_text(json.dumps({"sha256": sha256_file(image)}))
     (job.out / seal.KEYS).write_text("[]")
 
@@ -49,7 +51,7 @@ def strike(how: str) -> float:
     began = time.monotonic()
     signal.pidfd_send_signal(held, signal.SIGKILL if how == "killed" else signal.SIGTERM)
     if how == "restarted":
-        waiting.until(lambda: None if daemon.answers(daemon.SYSTEM / "libvirt-sock") else True, within=10, every=0.01)
+        retry.until(lambda: None if daemon.answers(daemon.SYSTEM / "libvirt-sock") else True, within=10, every=0.01)
         daemon.ensure("qemu:///system")
     os.close(held)
     return began

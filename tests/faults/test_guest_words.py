@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from builder import runs
 from builder.stages.install import FILE
-from builder.store import Store
+from builder.store import runs
+from builder.store.store import Store
 from tests.fault_table import FaultRow
 from tests.faults.conftest import CRYPT, GOOD, PASSWORD, Machines, SectorOrder, verdict_of
 
@@ -82,6 +82,8 @@ SAID = (
     Words("kernel panic", "pvpanic tells\r\n", end="panic"),
     Words("foreign marker", "Powering off.\r\n", "0f0f", end="poweroff", ttys1="BUILDER INSTALLED 0f0f\n"),
     Words("no DHCP", "dhclient[812]: No DHCPOFFERS received.\r\n", "No DHCPOFFERS received", end="poweroff"),
+    Words("module refused", "modprobe: can't load module sd_mod (sd_mod.ko): unknown symbol in module, or unknown "
+          "parameter\r\n", "sd_mod"),
 )  # fmt: skip
 FAST = SAID[:2] + SAID[5:6] + SAID[19:20] + SAID[21:22]
 
@@ -91,9 +93,9 @@ def _row(words: Words, machines: Machines, fault_row: FaultRow) -> None:
     how = {"hang": "the console says it", "poweroff": "and powers off", "reset": "resets", "panic": "pvpanic"}
     with fault_row(f"{words.cause}: {how.get(words.end, words.end)}", place=machines.place) as row:
         fault, folder = machines.fails(SectorOrder(sector))
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert fault.proof.cause == words.cause
-        assert words.line in fault.proof.line
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert fault.diagnosis.cause == words.cause
+        assert words.line in fault.diagnosis.line
         told = verdict_of(folder)
         assert (told["cause"], told["stage"], told["transient"]) == (words.cause, "install", False)
         assert told["source"]

@@ -12,17 +12,20 @@ from typing import Any
 
 import pytest
 
-from builder.adapters import kickstart, process
 from builder.errors import BuilderError
-from builder.pipeline import execute, plan
+from builder.kickstart import render
+from builder.pipeline.execute import Context, execute
+from builder.pipeline.plan import plan
 from builder.rehearsal.installer import faults
-from builder.settings import Patience
+from builder.settings import BuildOptions, MediumSource, Timeouts
 from builder.stage import Inputs, Job, Stage
-from builder.stages import answers, fetch, install, medium
+from builder.stages import fetch, install, kickstart, remaster
 from builder.stages.fetch import FetchInputs
 from builder.stages.install import InstallInputs
-from builder.stages.medium import MediumInputs
-from builder.store import Store
+from builder.stages.remaster import RemasterInputs
+from builder.store.store import Store
+from builder.system import process
+from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 from tests.fault_table import FaultRow
 from tests.faults.conftest import GOOD, Machines, verdict_of
 
@@ -43,25 +46,25 @@ class Secrets:
         return f"not used for {text}"
 
 
-def _answers(job: Job) -> None:
+def _kickstart(job: Job[Any]) -> None:
     """The kickstart of pipelines/centos7-minimal.yaml."""
-    texts = kickstart.collect("centos7-minimal.ks.j2", [ROOT / "kickstarts"])
-    given = answers.AnswersInputs(
-        template="centos7-minimal.ks.j2", templates=texts, vars=VARS, disk_serial=answers.DISK_SERIAL, password_mac=""
+    texts = render.collect("centos7-minimal.ks.j2", [ROOT / "kickstarts"])
+    given = kickstart.KickstartInputs(
+        template="centos7-minimal.ks.j2", templates=texts, vars=VARS, disk_serial=SYSTEM_DISK_SERIAL, password_mac=""
     )
-    (job.out / answers.FILE).write_text(answers.render(given, root_crypt=Secrets.root_crypt, token=job.digest))
+    (job.out / kickstart.FILE).write_text(kickstart.render(given, root_crypt=Secrets.root_crypt, token=job.digest))
 
 
-def stages(iso: Path, fault: str) -> tuple[Stage, ...]:
+def stages(iso: Path, fault: str) -> tuple[Stage[Any], ...]:
     """The real stages up to the install; the installer is told its fault on its command line."""
     got = FetchInputs(sha256=hashlib.sha256(iso.read_bytes()).hexdigest(), rehearsal=None)
-    words = (*medium.KERNEL_ARGS, f"rehearsal.fault={fault}", "rehearsal.wait=3")
-    made = MediumInputs(delivery="seed", memory=GIB, disk_size=4 * GIB, firmware="bios", kernel_args=words)
+    words = (*remaster.KERNEL_ARGS, f"rehearsal.fault={fault}", "rehearsal.wait=3")
+    made = RemasterInputs(delivery="seed", memory=GIB, disk_size=4 * GIB, firmware="bios", kernel_args=words)
     machine = InstallInputs(vcpus=2, memory=GIB, firmware="bios", devices="virtio", machine="q35", disk_size=4 * GIB)
     return (
         replace(fetch.STAGE, inputs=lambda _: got),
-        Stage("answers", 1, (), lambda _: Inputs(), _answers, "answers"),
-        replace(medium.STAGE, inputs=lambda _: made),
+        Stage("kickstart", 1, (), lambda _: Inputs(), _kickstart, "kickstart"),
+        replace(remaster.STAGE, inputs=lambda _: made),
         replace(install.STAGE, inputs=lambda _: machine),
     )
 
@@ -91,6 +94,7 @@ class Told:
 ROWS = (
     Told("kickstart-error", "kickstart error", "Unknown command: frobnicate", "console"),
     Told("mandatory-item", "mandatory item", "Please make your choice from above", "console"),
+    Told("module-refused", "module refused", "unknown symbol in module", "console"),
     Told("medium-check", "medium check", "CD check failed!", "console"),
     Told("kernel-panic", "kernel panic", "sysrq triggered crash", "console"),
     Told("guest-out-of-memory", "guest out of memory", "Killed process", "console"),
@@ -106,11 +110,12 @@ def fails(machines: Machines, rehearsal_iso: Path) -> Callable[[Told], tuple[Bui
     """Runs it; the fault, and the run's folder."""
 
     def go(told: Told) -> tuple[BuilderError, Path]:
-        settings = replace(machines.settings, medium_file=rehearsal_iso, patience=Patience(quiet=told.quiet))
+        settings = machines.settings
         store = Store(settings.store)
+        build = BuildOptions(MediumSource(rehearsal_iso), Timeouts(quiet=told.quiet))
         given = plan(stages(rehearsal_iso, told.fault), Named(), store, settings)
         with pytest.raises(BuilderError) as caught:
-            execute(given, store, settings, Secrets(), machines.watcher)
+            execute(given, Context(store, settings, build, Secrets()), machines.watcher)
         return caught.value, machines.evidence()
 
     return go
@@ -122,9 +127,9 @@ def test_a_night_that_fails(told: Told, fails: Any, machines: Machines, fault_ro
     limit = f" (limit {told.quiet * 4:.0f} s)" if kind == "stall" else ""
     with fault_row(f"an install: {told.fault}{limit}", kind=kind, place=machines.place) as row:
         fault, folder = fails(told)
-        row.judged(fault.proof.cause, happened=said_quiet(fault.proof.line) or last_sign(folder))
-        assert (fault.proof.cause, fault.proof.source) == (told.cause, told.source)
-        assert told.line in fault.proof.line
+        row.judged(fault.diagnosis.cause, happened=said_quiet(fault.diagnosis.line) or last_sign(folder))
+        assert (fault.diagnosis.cause, fault.diagnosis.source) == (told.cause, told.source)
+        assert told.line in fault.diagnosis.line
         for file in folder.iterdir():
             assert PASSWORD.encode() not in file.read_bytes(), file
             assert Secrets.root_crypt.encode() not in file.read_bytes(), file
@@ -152,8 +157,8 @@ def test_ten_mebibytes_of_log(fails: Any, machines: Machines, fault_row: FaultRo
     """Through the installer's own port, over libvirt's rolling logs: each line is there, once and in order."""
     with fault_row("10 MiB in the installer's log, then a crash", place=machines.place) as row:
         fault, folder = fails(Told("flood", "", "", ""))
-        row.judged(fault.proof.cause, happened=last_sign(folder))
-        assert fault.proof.cause == "traceback"
+        row.judged(fault.diagnosis.cause, happened=last_sign(folder))
+        assert fault.diagnosis.cause == "traceback"
         log = (folder / "anaconda.log").read_text().splitlines()
         said = [line.partition("program:")[2] for line in log]
         flood = [line for line in said if line[:8].isdecimal() and line.endswith("...")]

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from builder.pipeline import execute, plan
-from builder.settings import Settings
-from builder.store import Store
+from builder.pipeline.execute import Context, execute
+from builder.pipeline.plan import plan
+from builder.settings import BuildOptions, MediumSource, Settings
+from builder.store.store import Store
 from tests.adapters.media import vendor
 from tests.fault_table import FaultRow
 from tests.faults.conftest import SectorSecrets
@@ -25,10 +26,10 @@ EVERY = 23
 
 def run_real(folder: Path, iso: Path) -> None:
     """Fetch, remaster, write a disk and seal it."""
-    settings = Settings(folder / "artifacts", (), (), medium_file=iso)
+    settings = Settings(folder / "artifacts", (), ())
     store = Store(settings.store)
     given = plan(real_stages(iso), RealOrder(), store, settings)
-    execute(given, store, settings, SectorSecrets(), Watcher())
+    execute(given, Context(store, settings, BuildOptions(MediumSource(iso)), SectorSecrets()), Watcher())
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 
 from tests.fault_table import FaultRow
 from tests.faults.conftest import Machines
-from tests.vm.test_faults import in_own_namespaces
+from tests.vm.conftest import in_own_namespaces
 
 pytestmark = [
     pytest.mark.vm,

@@ -17,15 +17,15 @@ from typing import Literal
 
 import pytest
 
-from builder import runs
-from builder.adapters import disk, hypervisor
-from builder.adapters.domain_xml import Disk, MachineSpec
-from builder.adapters.machine import Machine
-from builder.adapters.waiting import until
+from builder.diagnosis import watchdog
+from builder.diagnosis.classify import of_ending
 from builder.errors import Interrupted
-from builder.interrupt import one_interrupt
-from builder.stages import watching
-from builder.stages.verdict import of_ending
+from builder.store import runs
+from builder.system.retry import until
+from builder.system.signals import one_interrupt
+from builder.vm import connection, qemu_img
+from builder.vm.domain_xml import Disk, MachineSpec
+from builder.vm.machine import Machine
 from tests.fakes.boot_sector import TTYS0, boot_sector, disk_image, flood_lines
 from tests.fault_table import FaultRow
 from tests.faults.conftest import GOOD, MIB, Acting, Machines, SectorOrder, verdict_of
@@ -49,9 +49,9 @@ def test_killed_qemu(number: signal.Signals, line: str, machines: Machines, faul
 
         machines.watcher = Acting(kill, "Installing kernel")
         fault, folder = machines.fails(HANGING)
-        row.judged(fault.proof.cause)
-        assert fault.proof.cause == "QEMU killed"
-        assert line in fault.proof.line
+        row.judged(fault.diagnosis.cause)
+        assert fault.diagnosis.cause == "QEMU killed"
+        assert line in fault.diagnosis.line
         assert "Installing kernel" in fault.details
         assert verdict_of(folder)["source"] == "qemu.log"
         machines.run(GOOD)
@@ -61,25 +61,25 @@ def test_destroyed_machine(machines: Machines, fault_row: FaultRow) -> None:
     with fault_row("somebody destroys the domain in mid-install", place=machines.place) as row:
 
         def destroy() -> None:
-            with hypervisor.connect(machines.uri) as host:
+            with connection.connect(machines.uri) as host:
                 (run_id,) = {run for run in host.machines().values() if (machines.settings.runs / run).exists()}
                 row.now()
                 host.sweep(run_id)
 
         machines.watcher = Acting(destroy, "Installing kernel")
         fault, _folder = machines.fails(HANGING)
-        row.judged(fault.proof.cause)
-        assert fault.proof.cause == "machine ended"
+        row.judged(fault.diagnosis.cause)
+        assert fault.diagnosis.cause == "machine ended"
         machines.run(GOOD)
 
 
 def test_silent_guest(machines: Machines, fault_row: FaultRow) -> None:
     with fault_row("the guest falls silent (limit 2 s)", kind="stall", place=machines.place) as row:
         fault, folder = machines.fails(HANGING, quiet=0.5)
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert fault.proof.cause == "stalled"
-        assert "the last line was: Installing kernel (120/301)" in fault.proof.line
-        assert re.search(r"quiet for 2 s, since \d\d:\d\d:\d\d UTC;", fault.proof.line)
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert fault.diagnosis.cause == "stalled"
+        assert "the last line was: Installing kernel (120/301)" in fault.diagnosis.line
+        assert re.search(r"quiet for 2 s, since \d\d:\d\d:\d\d UTC;", fault.diagnosis.line)
         assert (folder / "screenshot.png").exists()
         machines.run(GOOD)
 
@@ -88,14 +88,14 @@ def test_a_guest_that_only_reads_its_disk_is_alive(machines: Machines) -> None:
     """One quiet signal is no stall: here console and log are quiet, but the drive is read all the time."""
     order = SectorOrder({"ttys0": "checking\r\n", "end": "read"}, disk_size=MIB)
     fault, _folder = machines.fails(order, quiet=0.25, install=1.25)
-    assert fault.proof.cause == "time limit"
+    assert fault.diagnosis.cause == "time limit"
 
 
 def test_time_limit(machines: Machines, fault_row: FaultRow) -> None:
     with fault_row("the install takes too long (limit 2 s)", kind="stall", place=machines.place) as row:
         fault, folder = machines.fails(HANGING, install=0.5)
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert fault.proof.cause == "time limit"
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert fault.diagnosis.cause == "time limit"
         machines.run(GOOD)
 
 
@@ -133,8 +133,8 @@ def test_host_disk_full_in_install(machines: Machines, fault_row: FaultRow) -> N
         machines.watcher = filling = Filling(small)
         order = SectorOrder({"ttys0": "writing\r\n", "end": "write"}, disk_size=8 * MIB)
         fault, folder = machines.fails(order)
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert (fault.proof.cause, fault.proof.source) == ("disk full", "libvirt")
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert (fault.diagnosis.cause, fault.diagnosis.source) == ("disk full", "libvirt")
         assert verdict_of(folder)["hint"].startswith("builder gc")
         filling.filler.unlink()
         machines.watcher = Watcher()
@@ -149,7 +149,7 @@ def broken_qcow2(machines: Machines, end: Literal["hang", "write"]) -> Path:
     """
     raw, image = machines.place / "disk.raw", machines.place / "disk.qcow2"
     disk_image(raw, boot_sector(end=end))
-    disk.convert(raw, "raw", image, "qcow2", compression="zlib")
+    qemu_img.convert(raw, "raw", image, "qcow2", compression="zlib")
     with image.open("r+b") as file:
         if end == "hang":
             # The header's l1_table_offset, the first L2 table, its first entry.
@@ -183,12 +183,12 @@ def test_broken_disk(end: Literal["hang", "write"], what: str, machines: Machine
     )
     with (
         fault_row(f"the machine's qcow2 cannot be {what}", place=machines.place) as row,
-        hypervisor.connect(machines.uri) as host,
+        connection.connect(machines.uri) as host,
     ):
         with host.boot(spec, machines.place / "console") as machine:
             row.now()
             ending = machine.wait_off(30, lambda _: None)
-            row.judged(of_ending(ending, {}, "").cause.name)
+            row.judged(of_ending(ending, {}, "").cause)
         assert row.verdict == "disk error"
         machines.run(GOOD)
 
@@ -219,8 +219,8 @@ def test_ten_mebibytes_of_console(machines: Machines, fault_row: FaultRow) -> No
     with fault_row("10 MiB on the console, then the proof", place=machines.place) as row:
         order = SectorOrder({"flood": [TTYS0, lines], "ttys0": "\r\nPane is dead\r\n", "end": "hang"})
         fault, folder = machines.fails(order)
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert fault.proof.cause == "installer ended"
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert fault.diagnosis.cause == "installer ended"
         said = flood_lines(lines) + b"\r\nPane is dead\r\n"
         assert first_loss((folder / "console.log").read_bytes(), said) is None
         machines.run(GOOD)
@@ -228,11 +228,11 @@ def test_ten_mebibytes_of_console(machines: Machines, fault_row: FaultRow) -> No
 
 def test_endless_console(machines: Machines, fault_row: FaultRow, monkeypatch: pytest.MonkeyPatch) -> None:
     """A guest that writes for ever must not fill the host's disk; here 64 KiB are too much."""
-    monkeypatch.setattr(watching, "FLOOD", 1 << 16)
+    monkeypatch.setattr(watchdog, "FLOOD", 1 << 16)
     with fault_row("the guest writes without end", place=machines.place) as row:
         fault, folder = machines.fails(SectorOrder({"flood": [TTYS0, 1 << 30]}))
-        row.judged(fault.proof.cause, happened=(folder / "console.log").stat().st_mtime)
-        assert (fault.proof.cause, fault.proof.source) == ("console flood", "console")
+        row.judged(fault.diagnosis.cause, happened=(folder / "console.log").stat().st_mtime)
+        assert (fault.diagnosis.cause, fault.diagnosis.source) == ("console flood", "console")
         machines.run(GOOD)
 
 
@@ -283,7 +283,7 @@ def test_killed_builder_in_install(machines: Machines, fault_row: FaultRow) -> N
 def test_parallel_machines_have_ports_of_their_own(machines: Machines, fault_row: FaultRow) -> None:
     """Five at once, while the port that the first got is wanted by all: each asks the kernel, none is guessed."""
     with fault_row("five machines want a port at once", kind="mend", place=machines.place) as row, ExitStack() as stack:
-        host = stack.enter_context(hypervisor.connect(machines.uri))
+        host = stack.enter_context(connection.connect(machines.uri))
         row.now()
 
         def boot(number: int) -> Machine:
@@ -312,6 +312,6 @@ def test_libvirt_that_does_not_answer(machines: Machines, fault_row: FaultRow) -
     with fault_row("libvirt does not answer", place=machines.place) as row:
         away = Machines(machines.place, f"qemu:///system?socket={machines.place}/libvirt-sock")
         fault, _folder = away.fails(GOOD)
-        row.judged(fault.proof.cause)
-        assert (fault.proof.cause, fault.proof.transient) == ("libvirt gone", True)
+        row.judged(fault.diagnosis.cause)
+        assert (fault.diagnosis.cause, fault.diagnosis.transient) == ("libvirt gone", True)
         machines.run(GOOD)

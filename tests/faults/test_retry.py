@@ -11,14 +11,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from builder import runs
-from builder.adapters import waiting
-from builder.errors import BuilderError, HostError, InstallError
+from builder.diagnosis import classify
+from builder.errors import BuilderError, HostError, InstallError, Source
 from builder.stage import Job, Stage
-from builder.stages import verdict
+from builder.store import runs
+from builder.system import retry
 from tests.adapters.media import vendor
 from tests.fault_table import FaultRow
 from tests.pipeline import toys
@@ -26,12 +27,12 @@ from tests.pipeline import toys
 ROOT = Path(__file__).parents[2]
 
 
-def failing(times: int, fault: BuilderError) -> tuple[Stage, ...]:
+def failing(times: int, fault: BuilderError) -> tuple[Stage[Any], ...]:
     """The toy pipeline, whose install fails so many times before it succeeds."""
     left = [fault] * times
     good = toys.STAGES[2].run
 
-    def install(job: Job) -> None:
+    def install(job: Job[Any]) -> None:
         if left:
             raise left.pop()
         good(job)
@@ -39,18 +40,18 @@ def failing(times: int, fault: BuilderError) -> tuple[Stage, ...]:
     return (*toys.STAGES[:2], replace(toys.STAGES[2], run=install), *toys.STAGES[3:])
 
 
-def heal(folder: Path, stages: tuple[Stage, ...], tries: int = 3) -> list[str]:
+def heal(folder: Path, stages: tuple[Stage[Any], ...], tries: int = 3) -> list[str]:
     """What `builder run --retry-transient` does; the causes that it told on the way."""
     causes: list[str] = []
 
     def heals(fault: BaseException) -> bool:
-        return isinstance(fault, BuilderError) and verdict.name(fault).proof.transient
+        return isinstance(fault, BuilderError) and classify.diagnose(fault).diagnosis.transient
 
     def told(fault: BaseException, _seconds: float) -> None:
         assert isinstance(fault, BuilderError)
-        causes.append(fault.proof.cause)
+        causes.append(fault.diagnosis.cause or "")
 
-    waiting.again(lambda: toys.run_in(folder, stages=stages), heals=heals, tries=tries, first=0.01, told=told)
+    retry.again(lambda: toys.run_in(folder, stages=stages), heals=heals, tries=tries, first=0.01, told=told)
     return causes
 
 
@@ -63,12 +64,11 @@ def outcomes(folder: Path) -> list[str]:
     [
         ("libvirt gone", "End of file while reading data: Input/output error"),
         ("host memory", "cannot set up guest memory 'pc.ram': Cannot allocate memory"),
-        ("no mirror", "no mirror gave the install medium: HTTP 503 Service Unavailable"),
     ],
 )
 def test_what_heals_is_tried_again(cause: str, words: str, memory_path: Path, fault_row: FaultRow) -> None:
     with fault_row(f"{cause}, twice; --retry-transient", kind="mend", place=memory_path) as row:
-        assert heal(memory_path, failing(2, HostError("it failed", words))) == [cause, cause]
+        assert heal(memory_path, failing(2, HostError("it failed", output=words))) == [cause, cause]
         row.judged(f"{cause}, third run done")
         assert sorted(outcomes(memory_path)) == ["done", "failed", "failed"]
         # What was finished before is not done again.
@@ -77,11 +77,11 @@ def test_what_heals_is_tried_again(cause: str, words: str, memory_path: Path, fa
 
 def test_what_does_not_heal_ends_it(memory_path: Path, fault_row: FaultRow) -> None:
     with fault_row("kickstart error; --retry-transient", place=memory_path) as row:
-        fault = verdict.judge("The following problem occurred on line 3 of the kickstart file: x", "console")
+        fault = classify.classify("The following problem occurred on line 3 of the kickstart file: x", Source.CONSOLE)
         assert fault is not None
         with pytest.raises(InstallError) as caught:
-            heal(memory_path, failing(1, fault.told(InstallError, "install")))
-        row.judged(caught.value.proof.cause)
+            heal(memory_path, failing(1, fault.to_error(InstallError, "install")))
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "kickstart error"
         assert outcomes(memory_path) == ["failed"]
         told = runs.list_runs(toys.settings_in(memory_path).runs)[0].verdict
@@ -91,7 +91,7 @@ def test_what_does_not_heal_ends_it(memory_path: Path, fault_row: FaultRow) -> N
 
 def test_it_is_not_tried_for_ever(memory_path: Path) -> None:
     with pytest.raises(HostError):
-        heal(memory_path, failing(9, HostError("it failed", "Cannot allocate memory")))
+        heal(memory_path, failing(9, HostError("it failed", output="Cannot allocate memory")))
     assert outcomes(memory_path) == ["failed"] * 3
 
 

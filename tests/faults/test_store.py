@@ -16,16 +16,18 @@ from typing import Any
 
 import pytest
 
-from builder import images, runs
+from builder import images
 from builder.errors import BuilderError
-from builder.pipeline import execute, plan
-from builder.settings import Settings
+from builder.pipeline.execute import Context, execute
+from builder.pipeline.plan import plan
+from builder.settings import BuildOptions, MediumSource, Settings
 from builder.stage import Inputs, Job, Stage, Step
-from builder.stages import answers, fetch, install, medium, seal
+from builder.stages import fetch, install, kickstart, remaster, seal
 from builder.stages.fetch import FetchInputs
-from builder.stages.medium import MediumInputs
+from builder.stages.remaster import RemasterInputs
 from builder.stages.seal import SealInputs
-from builder.store import Store
+from builder.store import runs
+from builder.store.store import Store
 from tests.adapters.media import vendor
 from tests.fault_table import FaultRow
 from tests.faults.conftest import SectorSecrets
@@ -33,7 +35,7 @@ from tests.pipeline import toys
 from tests.pipeline.processes import start, status
 from tests.pipeline.test_killed import assert_catalogue_is_whole, assert_nothing_is_left, assert_objects_are_whole
 from tests.pipeline.test_races import run_one, together
-from tests.pipeline.toys import Watcher, plan_in, run_in, told
+from tests.pipeline.toys import Watcher, plan_in, run_in, told, up_to
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -95,7 +97,7 @@ def test_full_disk_in_every_stage(stage: str, tmp_path: Path, fault_row: FaultRo
         row.now()
         with pytest.raises(BuilderError) as caught:
             run_in(folder, toys.ToyOrder(vars={"hostname": "two"}), fresh={stage}, watcher=watcher)
-        row.judged(caught.value.proof.cause)
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "disk full"
         assert sha256(latest(folder).disk) == before
         assert latest(folder).version == good.version
@@ -111,30 +113,30 @@ class RealOrder:
     name = "real"
 
 
-def _answers(job: Job) -> None:
+def _kickstart(job: Job[Any]) -> None:
     text = "cdrom\nclearpart --all\nreqpart\npart / --size=2048 --grow\npoweroff\n"
-    (job.out / answers.FILE).write_text(text)
+    (job.out / kickstart.FILE).write_text(text)
 
 
-def _install(job: Job) -> None:
+def _install(job: Job[Any]) -> None:
     (job.out / install.FILE).write_bytes(os.urandom(4 * MIB))
 
 
-def real_stages(iso: Path) -> tuple[Stage, ...]:
-    """The real fetch, medium and seal, around an install that only writes random bytes."""
-    given = MediumInputs(delivery="remaster", memory=2 << 30, disk_size=8 << 30, firmware="bios")
+def real_stages(iso: Path) -> tuple[Stage[Any], ...]:
+    """The real fetch, remaster and seal, around an install that only writes random bytes."""
+    given = RemasterInputs(delivery="remaster", memory=2 << 30, disk_size=8 << 30, firmware="bios")
     got = FetchInputs(sha256=sha256(iso), rehearsal=None)
     return (
         replace(fetch.STAGE, inputs=lambda _: got),
-        Stage("answers", 1, (), lambda _: Inputs(), _answers, "answers"),
-        replace(medium.STAGE, needs=("fetch", "answers"), inputs=lambda _: given),
-        Stage("install", 1, ("medium",), lambda _: Inputs(), _install, "install"),
+        Stage("kickstart", 1, (), lambda _: Inputs(), _kickstart, "kickstart"),
+        replace(remaster.STAGE, needs=("fetch", "kickstart"), inputs=lambda _: given),
+        Stage("install", 1, ("remaster",), lambda _: Inputs(), _install, "install"),
         replace(seal.STAGE, inputs=lambda _: SealInputs(compression="zstd")),
     )
 
 
 @needs_root
-@pytest.mark.parametrize("stage", ["fetch", "medium", "install", "seal"])
+@pytest.mark.parametrize("stage", ["fetch", "remaster", "install", "seal"])
 def test_full_disk_under_real_programs(stage: str, tmp_path: Path, fault_row: FaultRow) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
@@ -142,17 +144,18 @@ def test_full_disk_under_real_programs(stage: str, tmp_path: Path, fault_row: Fa
     iso = vendor.press(tree, tmp_path / "vendor.iso", vendor.Shape())
     small = tmp_path / "small"
     with fault_row(f"the disk is full in the real {stage}", place=tmp_path) as row, small_disk(small, 48 * MIB):
-        settings = Settings(small / "artifacts", (), (), medium_file=iso)
+        settings = Settings(small / "artifacts", (), ())
         store = Store(settings.store)
+        context = Context(store, settings, BuildOptions(MediumSource(iso)), SectorSecrets())
 
         def go(watcher: Watcher) -> Any:
             given = plan(real_stages(iso), RealOrder(), store, settings)
-            return execute(given, store, settings, SectorSecrets(), watcher)
+            return execute(given, context, watcher)
 
         watcher = Filling(small, stage)
         with pytest.raises(BuilderError) as caught:
             go(watcher)
-        row.judged(caught.value.proof.cause)
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "disk full"
         watcher.filler.unlink()
         go(Watcher())
@@ -162,7 +165,7 @@ def test_full_disk_under_real_programs(stage: str, tmp_path: Path, fault_row: Fa
 @pytest.mark.parametrize("how", ["truncated", "changed", "without its record"])
 def test_damaged_object(how: str, memory_path: Path, fault_row: FaultRow) -> None:
     with fault_row(f"a finished object is {how}", kind="mend", place=memory_path) as row:
-        run_in(memory_path, until="seal")
+        run_in(memory_path, stages=up_to("seal"))
         file = seal_of(memory_path) / "disk.qcow2"
         file.chmod(0o644)
         if how == "truncated":
@@ -194,14 +197,14 @@ def flip(file: Path) -> None:
 
 def test_bit_flip_before_publish(memory_path: Path, fault_row: FaultRow) -> None:
     with fault_row("a bit flips in the sealed disk before publish", place=memory_path) as row:
-        run_in(memory_path, until="verify")
+        run_in(memory_path, stages=up_to("verify"))
         flip(seal_of(memory_path) / "disk.qcow2")
         assert told(plan_in(memory_path))["seal"].startswith("reuse")
         watcher = Watcher()
         row.now()
         with pytest.raises(BuilderError) as caught:
             run_in(memory_path, watcher=watcher)
-        row.judged(caught.value.proof.cause)
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "rotten"
         assert "seal: disk.qcow2 is rotten; the next run builds it anew" in watcher.notes
         assert images.list_images(toys.settings_in(memory_path).images) == []
@@ -218,7 +221,7 @@ def test_bit_flip_in_a_published_image(memory_path: Path, fault_row: FaultRow) -
         row.now()
         with pytest.raises(BuilderError) as caught:
             run_in(memory_path, fresh={"publish"})
-        row.judged(caught.value.proof.cause)
+        row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "rotten"
         run_in(memory_path, fresh={"publish"})
         assert sha256(latest(memory_path).disk) == latest(memory_path).sha256
@@ -234,7 +237,7 @@ def test_read_only_store(tmp_path: Path, fault_row: FaultRow) -> None:
         row.now()
         with pytest.raises(BuilderError) as caught:
             run_in(folder, fresh={"seal"})
-        row.judged(caught.value.proof.cause or "")
+        row.judged(caught.value.diagnosis.cause or "")
         assert row.verdict == "read-only"
         subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
         run_in(folder, fresh={"seal"})
@@ -292,7 +295,7 @@ def test_a_clock_that_jumps(ahead: int, was: str, memory_path: Path, fault_row: 
 def die_in_a_stage(folder: Path) -> None:
     """A run that is killed half-way."""
 
-    def die(job: Job) -> None:
+    def die(job: Job[Any]) -> None:
         (job.out / "half").write_bytes(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -16,12 +18,11 @@ from typing import Any
 
 import pytest
 
-from builder import locks
-from builder.adapters import waiting
+from builder.system import locks, retry
 
 World = tuple["Cell", "Cell"]
 # Installing them would start services, and one of them takes over the network.
-UNPACKED = ("network-manager", "nftables", "openssh-server", "virtinst")
+UNPACKED = ("network-manager", "nftables", "openssh-server")
 SOURCE = Path(__file__).parents[2]
 SHARE = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SCREENS = """\
@@ -49,6 +50,8 @@ id sshd >/dev/null 2>&1 || useradd --system --no-create-home --home-dir /run/ssh
 mkdir -p /run/sshd /etc/NetworkManager/system-connections
 test -e /etc/ssh/sshd_config || cp /usr/share/openssh/sshd_config /etc/ssh/sshd_config
 """
+# A group that QEMU's user is not in.
+FOREIGN = 12345
 GATEWAY = "10.77.0.1"
 OWN = "10.77.0.19"
 
@@ -124,10 +127,10 @@ def cell(work: Path) -> Iterator[Cell]:
     with subprocess.Popen(["unshare", *SHARE, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as holder:
         try:
             children = Path(f"/proc/{holder.pid}/task/{holder.pid}/children")
-            inner = waiting.until(lambda: children.read_text().strip() or None, within=10)
+            inner = retry.until(lambda: children.read_text().strip() or None, within=10)
             assert inner
             # The new mount table is there as soon as `cat` runs.
-            assert waiting.until(lambda: Path(f"/proc/{inner}/comm").read_text() == "cat\n" or None, within=10)
+            assert retry.until(lambda: Path(f"/proc/{inner}/comm").read_text() == "cat\n" or None, within=10)
             yield Cell(int(inner), work)
         finally:
             holder.kill()
@@ -197,8 +200,20 @@ def two_hosts(work: Path) -> Iterator[World]:
         host.run("ip", "route", "add", "default", "via", GATEWAY, "metric", "50")
         host.run("ip", "route", "add", "10.99.0.0/16", "via", GATEWAY, "table", "77", "mtu", "1300")
         host.run("ip", "-6", "route", "add", "default", "via", "fd77::1")
-        assert waiting.until(lambda: _up(host) or None, within=10)
+        assert retry.until(lambda: _up(host) or None, within=10)
         yield host, gateway
+
+
+@pytest.fixture
+def kvm_of_others() -> Iterator[Path]:
+    """A device like /dev/kvm that QEMU's user may not open; not below tmp_path, which others may not pass."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as top:
+        Path(top).chmod(0o711)
+        device = Path(top, "kvm")
+        os.mknod(device, stat.S_IFCHR, os.makedev(10, 232))
+        os.chown(device, 0, FOREIGN)
+        device.chmod(0o640)
+        yield device
 
 
 class Silence:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from builder.host import prepare, system
+from builder.host import prepare
+from builder.system import packages
 from tests.host.conftest import OWN, SOURCE, World
 
 BRIDGE = ["--bridge", "br0", "--nat", "192.168.150.0/24"]
@@ -36,8 +37,8 @@ def bare(tmp_path: Path) -> Path:
     root = tmp_path / "bare"
     words = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3", "--skip=cleanup/apt/lists"]
     subprocess.run([*words, "bookworm", root], check=True)
-    packages = system.packages(system.System("", "apt", False), prepare.WANTED)
-    download = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "--download-only", *packages]
+    names = packages.in_sections(prepare.SECTIONS, "apt")
+    download = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "--download-only", *names]
     resolv = root / "etc/resolv.conf"
     resolv.write_text(Path("/etc/resolv.conf").read_text())
     subprocess.run(["chroot", root, *download], check=True, capture_output=True)

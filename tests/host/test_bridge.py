@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import waiting
+from builder.system import retry
 from tests.host.conftest import GATEWAY, OWN, SOURCE, Cell, World, asking
 
 BRIDGE = ["host", "prepare", "--network-only", "--bridge", "br0", "--uplink", "up0"]
@@ -23,7 +23,7 @@ HALF_WAY = """
 import os, signal
 from dataclasses import replace
 from pathlib import Path
-from builder.host.net import apply, change, moving
+from builder.host.network import apply, change, bridge_request
 
 class Deadly(tuple):
     def __iter__(self):
@@ -31,14 +31,14 @@ class Deadly(tuple):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__iter__()
 
-made = change.plan(moving.Wish("br0", "up0", backend="ifcfg"))
+made = change.plan(bridge_request.Wish("br0", "up0", backend="ifcfg"))
 apply.apply(replace(made, addresses=Deadly(made.addresses)), print)
 """
 
 
 def settled(host: Cell, before: list[str]) -> bool:
     """The network is as it was, at once or as soon as the guardian has worked."""
-    return bool(waiting.until(lambda: host.network() == before or None, within=20, every=0.1))
+    return bool(retry.until(lambda: host.network() == before or None, within=20, every=0.1))
 
 
 def with_ifcfg(host: Cell) -> dict[str, bytes]:
@@ -79,7 +79,7 @@ def test_the_address_moves_and_comes_back(world: World) -> None:
     assert host.builder("host", "restore").returncode == 0
     assert host.network() == before
     assert host.files() == files
-    assert host.builder("host", "restore").stdout == "nothing to take back\n"
+    assert host.builder("host", "restore").stdout == "nothing to undo\n"
 
 
 def test_all_that_the_uplink_has_moves(world: World) -> None:
@@ -175,7 +175,7 @@ def test_the_guardian_dies(world: World) -> None:
     host, _ = world
     before = host.network()
     with waiting_for_confirmation(host, "10m") as child:
-        pids = host.run("sh", "-c", "grep -l host.net.guardian /proc/[0-9]*/cmdline | cut -d/ -f3").stdout.split()
+        pids = host.run("sh", "-c", "grep -l host.network.guardian /proc/[0-9]*/cmdline | cut -d/ -f3").stdout.split()
         host.run("sh", "-c", f"for p in {' '.join(pids)}; do kill -9 $p 2>/dev/null; done; true")
         assert child.wait(30) == 3
     assert host.network() == before
@@ -275,10 +275,10 @@ def test_a_neighbour_is_found_by_its_mac_address(world: World) -> None:
     host, gateway = world
     mac = json.loads(gateway.run("ip", "-json", "link", "show", "gw0").stdout)[0]["address"]
     code = f"""
-from builder.adapters import netlink, waiting
+from builder.system import netlink, retry
 assert netlink.neighbour("{mac}") is None
 netlink.ask_all("up0")
-print(waiting.until(lambda: netlink.neighbour("{mac.upper()}"), within=10))
+print(retry.until(lambda: netlink.neighbour("{mac.upper()}"), within=10))
 """
     host.run("ip", "neigh", "flush", "all")
     said = host.run("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", code)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import config
 from builder.errors import RecipeError
-from builder.host import check, libvirt_rows, network_rows, place_rows, prepare, sshd, system
-from builder.host.row import Row
+from builder.host import check, check_libvirt, check_network, check_storage, config, sshd
+from builder.host.finding import Row
 from tests.host.conftest import Cell
 
 SOURCE = Path(__file__).parents[2]
@@ -60,6 +59,7 @@ def test_without_programs_no_build_can_run(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert rows["libvirt"]["state"] == "fail"
     assert "libvirt-daemon-system" in rows["libvirt"]["mend"]
+    assert rows["programs"]["found"] == "missing: fsck.fat (dosfstools)"
 
 
 def test_nobody_cannot_pass_a_closed_directory(tmp_path: Path) -> None:
@@ -68,39 +68,23 @@ def test_nobody_cannot_pass_a_closed_directory(tmp_path: Path) -> None:
     for folder in (shut, *[path for path in shut.parents if path.is_relative_to("/tmp/pytest-of-root")]):
         folder.chmod(0o755)
     shut.parent.chmod(0o700)
-    row = place_rows.reach(shut, "nobody")
+    row = check_storage.reach(shut, "nobody")
     closed = Path(row.mend.rpartition(" ")[2])
     assert (row.state, closed.stat().st_mode & 0o001) == ("fail", 0)
     assert shut.is_relative_to(closed)
-    assert place_rows.reach(shut, pwd.getpwuid(0).pw_name).state == "ok"
-    assert place_rows.reach(Path("/usr"), "nobody").state == "ok"
+    assert check_storage.reach(shut, pwd.getpwuid(0).pw_name).state == "ok"
+    assert check_storage.reach(Path("/usr"), "nobody").state == "ok"
 
 
 def test_a_daemon_that_hangs_is_a_finding(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as mute:
         mute.bind(str(tmp_path / "mute"))
         mute.listen()
-        assert libvirt_rows.ask(f"qemu+unix:///system?socket={tmp_path}/mute") is None
+        assert check_libvirt.ask(f"qemu+unix:///system?socket={tmp_path}/mute") is None
 
 
 def test_a_refusal_is_a_finding() -> None:
-    assert isinstance(libvirt_rows.ask("qemu+unix:///system?socket=/nonexistent"), Exception)
-
-
-def test_package_names_by_manager() -> None:
-    wanted = ["qemu-img", "mcopy", "qemu-img"]
-    assert system.install_line(system.System("d", "apt", True), wanted).endswith(" qemu-utils mtools")
-    assert system.install_line(system.System("r", "dnf", True), wanted) == "dnf install -y qemu-img mtools"
-
-
-def test_every_package_has_a_name_for_both_managers() -> None:
-    wanted = (*prepare.WANTED, "virt-manager", "semanage")
-    debian = system.packages(system.System("d", "apt", True), wanted)
-    known = subprocess.run(["apt-cache", "show", "--no-all-versions", *debian], capture_output=True, text=True)
-    assert [name for name in debian if f"Package: {name}\n" not in known.stdout] == []
-    redhat = system.packages(system.System("r", "dnf", True), wanted)
-    # The names of the course, and of RHEL 9.
-    assert set(redhat) >= {"qemu-kvm", "qemu-img", "libvirt", "libvirt-client", "virt-install", "virt-manager"}
+    assert isinstance(check_libvirt.ask("qemu+unix:///system?socket=/nonexistent"), Exception)
 
 
 def test_an_ordinary_user_is_told_to_ask_for_root(tmp_path: Path) -> None:
@@ -126,8 +110,8 @@ def test_chains_that_drop_what_is_forwarded() -> None:
         {"family": "inet", "table": "filter", "name": "plain"},
     ]
     told = json.dumps({"nftables": [{"metainfo": {}}, *({"chain": chain} for chain in chains)]})
-    assert network_rows.nft_drops(told) == ["nft inet filter forward", "nft bridge filter forward"]
-    assert network_rows.nft_drops("") == []
+    assert check_network.nft_drops(told) == ["nft inet filter forward", "nft bridge filter forward"]
+    assert check_network.nft_drops("") == []
 
 
 def test_traps_of_the_firewall(equipped: tuple[Cell, Cell]) -> None:
@@ -155,21 +139,6 @@ def test_traps_of_the_firewall(equipped: tuple[Cell, Cell]) -> None:
     assert row("forwarding")["state"] == "warn"
     host.run("sh", "-c", row("forwarding")["mend"])
     assert row("forwarding")["state"] == "ok"
-
-
-def test_selinux_gets_a_rule_for_each_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    enforce = tmp_path / "enforce"
-    monkeypatch.setattr(place_rows, "ENFORCE", enforce)
-    wish = prepare.Wish(tmp_path / "iso", tmp_path / "store")
-    assert list(prepare.labels(wish)) == []
-    enforce.write_text("1")
-    shown = [step.details[0] for step in prepare.labels(wish)]
-    assert shown[2:] == [
-        f"$ semanage fcontext -a -t virt_image_t '{tmp_path}/store(/.*)?'",
-        f"$ restorecon -R {tmp_path}/store",
-    ]
-    assert place_rows.labelled("system_u:object_r:virt_image_t:s0")
-    assert not place_rows.labelled("unconfined_u:object_r:default_t:s0")
 
 
 def test_commands_are_never_broken() -> None:
@@ -202,6 +171,53 @@ def test_settings_file_says_where_things_live(tmp_path: Path, monkeypatch: pytes
     assert config.load() == config.Directories(tmp_path, store)
     store.rmdir()
     assert config.load().store is None
+
+
+def test_settings_file_says_who_gets_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "host"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
+    assert config.load_notify() == config.NotifySettings()
+    for path, text in (
+        (config.host_file(), "[notify]\nto = ['/etc/addresses']\nreport_url = 'https://ci.example'\nwhen = 'always'\n"),
+        (config.user_file(), "[notify]\nto = [\n  'json://a.example',\n]\n"),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    told = config.NotifySettings(("json://a.example",), "always", "https://ci.example", config.user_file())
+    assert config.load_notify() == told
+    assert config.load() == config.Directories()
+    # `host prepare` writes its table and leaves the other as it is, however often.
+    for _ in range(2):
+        before = config.user_file().read_text()
+        config.user_file().write_text(config.render(config.Directories(media=tmp_path), before))
+    assert config.user_file().read_text() == (
+        f"{config.HEAD}\n[directories]\nmedia = \"{tmp_path}\"\n\n[notify]\nto = [\n  'json://a.example',\n]\n"
+    )
+    assert config.load_notify() == told
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[notify]\nto = 'json://u:s3cret@a.example'\n", "notify.to"),
+        ("[notify]\nto = [['json://u:s3cret@a.example']]\n", "notify.to"),
+        ("[notify]\nurls = ['json://u:s3cret@a.example']\n", "notify.urls"),
+        ("[notify]\nwhen = 'never'\n", "notify.when"),
+        ("[notify]\nreport_url = 3\n", "notify.report_url"),
+        ("notify = ['json://u:s3cret@a.example']\n", "notify"),
+        ("[notify]\nto = ['json://u:s3cret@a.example'\n", "Unclosed"),
+    ],
+)
+def test_a_wrong_address_in_the_settings_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, where: str
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path))
+    config.host_file().parent.mkdir(parents=True)
+    config.host_file().write_text(text)
+    with pytest.raises(RecipeError, match="is no settings file") as fault:
+        config.load_notify()
+    assert where in fault.value.details
+    assert "s3cret" not in f"{fault.value.brief}{fault.value.details}{fault.value.hint}"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from builder.host import system
+from builder.host import distro
 from tests.e2e.conftest import folder_for
 from tests.host.conftest import GATEWAY, OWN, Cell
 
@@ -80,7 +80,7 @@ def require_its_cable_can_be_moved(host: Cell, gateway: Cell, place: tuple[objec
 @pytest.mark.slow
 @pytest.mark.vm
 @pytest.mark.timeout(2 * WITHIN + 300)
-@pytest.mark.skipif(system.program("dnsmasq") is None, reason="dnsmasq-base is not installed")
+@pytest.mark.skipif(distro.program("dnsmasq") is None, reason="dnsmasq-base is not installed")
 def test_guests_on_a_bridge_let_root_in(world: tuple[Cell, Cell], rehearsal_iso: Path) -> None:
     host, gateway = world
     gateway.run(*DHCP)

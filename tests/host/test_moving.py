@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 
-from builder.adapters.netlink import Address, Route, Snapshot
-from builder.host.net.moving import Wish, servers, settle
+from builder.host.network.bridge_request import Wish
+from builder.host.network.carry_over import servers, settle
+from builder.system.netlink import Address, Route, Snapshot
 
 FOUR, SIX = int(socket.AF_INET), int(socket.AF_INET6)
 HERE = "192.168.10.19/24"

@@ -24,14 +24,14 @@ CLONE = """
 import sys
 from pathlib import Path
 from builder import images
-from builder.adapters import domains
-from builder.clone import making
-from builder.clone.request import Request
+from builder.vm import domains
+from builder.clones import create
+from builder.clones.request import Request
 folder, name, words = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
 with domains.connect("qemu:///system") as host:
     image = images.load_image(folder / "images", "toy")
     wanted = Request(name, network="nat", **words)
-    making.make(folder / "vms", folder / "images", host, image, wanted, accel="tcg", keys=(), private=None)
+    create.make(folder / "vms", folder / "images", host, image, wanted, accel="tcg", keys=(), private=None)
 """
 
 

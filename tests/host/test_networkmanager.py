@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from builder.adapters import waiting
+from builder.system import retry
 from tests.host.conftest import GATEWAY, OWN, Cell, World
 
 START = """\
@@ -53,7 +53,7 @@ def test_networkmanager_takes_the_bridge_over(equipped: World, ipv4: str) -> Non
     if ipv4 == "method=auto":
         gateway.run(*DHCP)
     host.run("sh", "-c", START.format(ipv4=ipv4, gateway=GATEWAY))
-    assert waiting.until(lambda: state(host).get("up0") == "old" or None, within=20, every=0.2)
+    assert retry.until(lambda: state(host).get("up0") == "old" or None, within=20, every=0.2)
     files, own = host.files(), address(host, "up0")
     done = host.builder("host", "prepare", "--network-only", "--bridge", "br0", "--uplink", "up0")
     assert done.returncode == 0, done.stderr
@@ -69,7 +69,7 @@ def test_networkmanager_takes_the_bridge_over(equipped: World, ipv4: str) -> Non
     assert again.stdout == "nothing to do\n"
     assert host.builder("host", "restore").returncode == 0
     restored = {"up0": "old", "lo": "lo"}
-    assert waiting.until(lambda: state(host) == restored or None, within=20, every=0.2), state(host)
+    assert retry.until(lambda: state(host) == restored or None, within=20, every=0.2), state(host)
     assert address(host, "up0") == own
     assert f"via {GATEWAY} dev up0" in host.run("ip", "route", "show", "default").stdout
     assert host.files() == files

@@ -9,10 +9,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from builder.adapters.netlink import Route
 from builder.errors import RecipeError
-from builder.host.net import ifcfg, keyfile, plan
-from builder.host.net.plan import BridgePlan, NatPlan
+from builder.host.network import ifcfg, keyfile, validate
+from builder.host.network.validate import BridgePlan, NatPlan
+from builder.system.netlink import Route
 from tests.host.conftest import Cell
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "network"
@@ -53,7 +53,7 @@ WRONG = {
 
 def rendered() -> dict[str, str]:
     """Every file of every back end, by the name of its golden file."""
-    found = {"nat.xml": plan.nat_xml(NatPlan("192.168.150.0/24", reservations=((MAC, "web-1", "192.168.150.10"),)))}
+    found = {"nat.xml": validate.nat_xml(NatPlan("192.168.150.0/24", reservations=((MAC, "web-1", "192.168.150.10"),)))}
     for name, wanted in PLANS.items():
         for path, text in {**ifcfg.render(wanted), **keyfile.render(wanted)}.items():
             found[f"{name}/{path.name}"] = text
@@ -154,28 +154,28 @@ def test_faults_of_ifcfg_files(file: str, said: str) -> None:
     ],
 )
 def test_faults_of_addresses(addresses: list[str], gateways: list[str], said: str) -> None:
-    assert any(said in fault for fault in plan.address_faults(addresses, gateways))
+    assert any(said in fault for fault in validate.address_faults(addresses, gateways))
 
 
 def test_good_addresses() -> None:
-    assert list(plan.address_faults(["192.168.10.19/24", "fd00::1/64"], ["192.168.10.2", "fe80::1"])) == []
-    assert list(plan.address_faults(["10.0.0.0/31"], ["10.0.0.1"])) == []
+    assert list(validate.address_faults(["192.168.10.19/24", "fd00::1/64"], ["192.168.10.2", "fe80::1"])) == []
+    assert list(validate.address_faults(["10.0.0.0/31"], ["10.0.0.1"])) == []
 
 
 def test_wifi_is_refused() -> None:
-    faults = list(plan.bridge_faults(PLANS["static"], wireless=True, has_carrier=True, is_bridge=False))
+    faults = list(validate.bridge_faults(PLANS["static"], wireless=True, has_carrier=True, is_bridge=False))
     assert [fault for fault in faults if "Wi-Fi" in fault] == faults
     with pytest.raises(RecipeError, match="cannot work"):
-        plan.refuse(faults)
+        validate.refuse(faults)
 
 
 def test_files_are_written_for_plain_cards_only() -> None:
-    bond = ("bond0", plan.ETHERNET, "DEVTYPE=bond\nINTERFACE=bond0\nIFINDEX=7\n")
-    (fault,) = plan.uplink_faults(*bond, kept=True)
+    bond = ("bond0", validate.ETHERNET, "DEVTYPE=bond\nINTERFACE=bond0\nIFINDEX=7\n")
+    (fault,) = validate.uplink_faults(*bond, kept=True)
     assert "bond0 is a bond" in fault
-    assert list(plan.uplink_faults(*bond, kept=False)) == []
-    assert list(plan.uplink_faults("ens33", plan.ETHERNET, "INTERFACE=ens33\nIFINDEX=2\n", kept=True)) == []
-    assert "is no Ethernet" in next(plan.uplink_faults("wg0", "65534", "", kept=False))
+    assert list(validate.uplink_faults(*bond, kept=False)) == []
+    assert list(validate.uplink_faults("ens33", validate.ETHERNET, "INTERFACE=ens33\nIFINDEX=2\n", kept=True)) == []
+    assert "is no Ethernet" in next(validate.uplink_faults("wg0", "65534", "", kept=False))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_files_are_written_for_plain_cards_only() -> None:
     ],
 )
 def test_faults_of_a_nat_network(subnet: str, taken: list[str], said: str) -> None:
-    assert any(said in fault for fault in plan.nat_faults(NatPlan(subnet), taken))
+    assert any(said in fault for fault in validate.nat_faults(NatPlan(subnet), taken))
 
 
 def test_reservations_lie_outside_the_dhcp_range() -> None:
@@ -197,6 +197,6 @@ def test_reservations_lie_outside_the_dhcp_range() -> None:
     handed_out = network.find("ip/dhcp/range")
     assert handed_out is not None
     assert (handed_out.get("start"), handed_out.get("end")) == ("192.168.150.128", "192.168.150.254")
-    assert list(plan.nat_faults(NatPlan("192.168.150.0/24"), ["10.0.0.0/8"])) == []
+    assert list(validate.nat_faults(NatPlan("192.168.150.0/24"), ["10.0.0.0/8"])) == []
     twice = NatPlan("192.168.150.0/24", reservations=((MAC, "a", "192.168.150.9"), (MAC, "b", "192.168.150.9")))
-    assert any("given twice" in fault for fault in plan.nat_faults(twice, []))
+    assert any("given twice" in fault for fault in validate.nat_faults(twice, []))

@@ -10,10 +10,12 @@ from typing import Literal
 
 import pytest
 
-from builder.host import prepare, system
+from builder.host import distro, prepare
 from builder.host.journal import Journal
 from builder.host.undo import restore
-from tests.host.conftest import World
+from builder.system import host_facts
+from builder.vm import daemon
+from tests.host.conftest import FOREIGN, World
 
 
 def test_prepare_twice_and_restore(equipped: World, tmp_path: Path) -> None:
@@ -84,6 +86,42 @@ def test_a_change_that_a_crash_prevented_is_undone_too(tmp_path: Path) -> None:
     assert file.read_text() == "before"
 
 
+def test_kvm_is_opened_to_qemus_user_and_closed_again(
+    kvm_of_others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, rule, udev = kvm_of_others, tmp_path / "rules.d" / "99-builder-kvm.rules", tmp_path / "control"
+    user = host_facts.qemu_user()
+    assert user is not None
+    monkeypatch.setattr(prepare, "KVM", device)
+    monkeypatch.setattr(prepare, "KVM_RULE", rule)
+    monkeypatch.setattr(prepare, "UDEV", udev)
+    shown = [f"$ chgrp kvm {device}", f"$ chmod g+rw {device}"]
+    # In the group already; without udev nothing is kept.
+    assert [list(step.details) for step in prepare.kvm_access()] == [shown]
+    udev.touch()
+    steps = list(prepare.kvm_access())
+    assert [step.details[0] for step in steps] == [
+        '+SUBSYSTEM=="misc", KERNEL=="kvm", GROUP="kvm", MODE="0660"',
+        shown[0],
+    ]
+    journal = Journal(tmp_path / "journal")
+    for step in steps:
+        step.do(journal)
+    assert host_facts.kvm_access(*user, device) == "opens"
+    assert list(prepare.kvm_access()) == []
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "udevadm").write_text("#!/bin/sh\n")
+    (tmp_path / "udevadm").chmod(0o755)
+    # What somebody else made of it since, stays.
+    device.chmod(0o666)
+    assert [entry["kind"] for entry in restore(journal, packages=False, note=lambda _: None)] == ["device"]
+    assert not rule.exists()
+    device.chmod(0o660)
+    assert restore(journal, packages=False, note=lambda _: None) == []
+    status = device.stat()
+    assert (status.st_gid, status.st_mode & 0o777) == (FOREIGN, 0o640)
+
+
 def test_sshd_keeps_its_file_when_it_refuses_the_new_one(equipped: World, tmp_path: Path) -> None:
     host, _ = equipped
     host.run("sh", "-c", "printf 'UseDNS yes\\nNoSuchOption yes\\n' >> /etc/ssh/sshd_config")
@@ -119,7 +157,7 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
     (tmp_path / "systemctl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(prepare, "DISPLAY_MANAGER", folder / "display-manager.service")
-    debian = system.System("d", "apt", True)
+    debian = distro.System("d", "apt", True)
 
     def steps() -> list[prepare.Step]:
         return [*prepare.services(debian), *prepare.desktop(debian)]
@@ -129,17 +167,18 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
     there.mkdir()
 
     def first(manager: Literal["apt", "dnf"]) -> str:
-        return next(prepare.services(system.System("", manager, True))).details[0].rpartition(" ")[2]
+        return next(prepare.services(distro.System("", manager, True))).details[0].rpartition(" ")[2]
 
     assert {"apt": first("apt"), "dnf": first("dnf")} == names
     # Both installed: RHEL 8 enables the one, RHEL 9 the many.
-    for name in names.values():
+    for name in (*daemon.MONOLITHIC, *daemon.MODULAR):
         (there / name).touch()
     assert first("dnf") == "libvirtd.socket"
     (folder / "virtqemud.socket").touch()
     assert first("dnf") == "virtnetworkd.socket"
     (folder / "virtqemud.socket").unlink()
-    (there / "virtqemud.socket").unlink()
+    for name in set(daemon.MODULAR) - set(daemon.MONOLITHIC):
+        (there / name).unlink()
 
     planned = steps()
     assert [step.details[0] for step in planned] == [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import waiting
+from builder.system import retry
 from tests.host.conftest import GATEWAY, OWN, SOURCE, World
 
 Ssh = Callable[[str], subprocess.Popen[str]]
@@ -51,7 +51,7 @@ def ssh(equipped: World, tmp_path: Path) -> Iterator[Ssh]:
             return subprocess.Popen(gateway.enter(*to), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
         try:
-            assert waiting.until(lambda: "listening" in (tmp_path / "sshd.log").read_text() or None, within=10)
+            assert retry.until(lambda: "listening" in (tmp_path / "sshd.log").read_text() or None, within=10)
             yield session
         finally:
             server.kill()
@@ -97,4 +97,4 @@ def test_the_session_is_cut_off(equipped: World, ssh: Ssh) -> None:
         assert changer.stderr is not None
         assert any("host confirm" in line for line in changer.stderr)
         changer.kill()
-    assert waiting.until(lambda: host.network() == before or None, within=30, every=0.2)
+    assert retry.until(lambda: host.network() == before or None, within=30, every=0.2)

@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Place:
     """A folder in which toy images are built."""
 
     folder: Path
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def artifacts(self) -> Path:
@@ -42,7 +44,13 @@ class Place:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "HOME": str(self.folder), "COLUMNS": "80", "PYTHONDONTWRITEBYTECODE": "1"}
+        return {
+            **os.environ,
+            "HOME": str(self.folder),
+            "COLUMNS": "80",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **self.variables,
+        }
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

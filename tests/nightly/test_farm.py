@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import waiting
 from builder.errors import RecipeError
-from builder.nightly.farm import Tls, security
+from builder.nightly.farm.client import Tls, security
+from builder.system import retry
 from tests.nightly.conftest import Place, verdicts
 from tests.nightly.test_nights import gone
 
@@ -71,7 +71,7 @@ def two_hosts(place: Place, tls: Sequence[str] = ()) -> Iterator[TwoHosts]:
             found = re.search(rf"Scheduler at:\s*({scheme}://127\.0\.0\.1:\d+)", log.read_text())
             return found[1] if found else None
 
-        address = waiting.until(heard, within=60)
+        address = retry.until(heard, within=60)
         assert address, log.read_text()
         workers = {}
         for name in ("east", "west"):
@@ -91,7 +91,7 @@ def two_hosts(place: Place, tls: Sequence[str] = ()) -> Iterator[TwoHosts]:
             store.mkdir()
             workers[store] = stack.enter_context(program(place, home / "log", words, BUILDER_ARTIFACTS=str(store)))
         for store in workers:
-            assert waiting.until(functools.partial(registered, store.parent / "log"), within=60)
+            assert retry.until(functools.partial(registered, store.parent / "log"), within=60)
         yield TwoHosts(address, workers)
 
 
@@ -119,7 +119,7 @@ def begun(farm: TwoHosts) -> tuple[Path, int]:
         found = [(store, line) for store in farm.workers for line in farm.diary(store) if line.endswith("wait")]
         return (found[0][0], int(found[0][1].split()[0])) if found else None
 
-    found = waiting.until(look, within=60)
+    found = retry.until(look, within=60)
     assert found is not None
     return found
 
@@ -151,13 +151,13 @@ def test_the_builds_of_a_killed_worker_are_finished_on_the_other(place: Place) -
         # What a build says is here while it still runs.
         said = place.folder / "err"
         begins = re.compile('"event": "started", .*"stage": "install"')
-        assert waiting.until(lambda: begins.search(said.read_text()), within=30)
+        assert retry.until(lambda: begins.search(said.read_text()), within=30)
         [other] = set(farm.workers) - {store}
         # What waits on the first worker does not wait on the second one.
         (other / "calm").touch()
         farm.workers[store].kill()
-        assert waiting.until(lambda: gone(process), within=30)
-        assert waiting.until(lambda: farm.diary(store)[-1] == "undone" or None, within=30)
+        assert retry.until(lambda: gone(process), within=30)
+        assert retry.until(lambda: farm.diary(store)[-1] == "undone" or None, within=30)
         assert child.wait(60) == 0, (place.folder / "err").read_text()[-3000:]
         assert len(farm.diary(other)) == 1
         assert (other / "images" / "a").is_dir()
@@ -173,7 +173,7 @@ def test_a_farm_starts_nothing_more_after_a_failure_when_asked_to(place: Place) 
     # Three of four slots are taken until the failure is known, so that nothing else decides what `later` becomes.
     with two_hosts(place) as farm, night(place, *names, "--fail-fast", "--scheduler", farm.address) as child:
         said = place.folder / "err"
-        assert waiting.until(lambda: '"verdict": "failed"' in said.read_text() or None, within=60)
+        assert retry.until(lambda: '"verdict": "failed"' in said.read_text() or None, within=60)
         for store in farm.workers:
             (store / "calm").touch()
         assert child.wait(100) == 5
@@ -187,9 +187,9 @@ def test_builds_end_with_the_night_and_with_its_lease(place: Place, how: signal.
     with two_hosts(place) as farm, night(place, "--scheduler", farm.address) as child:
         store, process = begun(farm)
         os.kill(child.pid, how)
-        assert waiting.until(lambda: gone(process), within=30)
-        assert waiting.until(lambda: farm.diary(store)[-1] == "undone" or None, within=30)
-        assert waiting.until(lambda: not any((store / "farm").iterdir()) or None, within=30)
+        assert retry.until(lambda: gone(process), within=30)
+        assert retry.until(lambda: farm.diary(store)[-1] == "undone" or None, within=30)
+        assert retry.until(lambda: not any((store / "farm").iterdir()) or None, within=30)
         if how == signal.SIGINT:
             assert child.wait(60) == 130
             assert '"verdict": "interrupted"' in (place.folder / "out").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -12,15 +13,17 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from builder.adapters import waiting
-from builder.images import proofs
-from builder.nightly.matrix import Build
-from builder.nightly.night import spread
+from builder.images import verifications
+from builder.nightly.builds import Build
 from builder.nightly.record import Result
+from builder.nightly.scheduler import spread
+from builder.system import retry
 from tests.nightly.conftest import Place, verdicts
+from tests.rewording import MARK
 
 
 def test_one_failure_stops_no_other_build_and_decides_the_exit_code(place: Place) -> None:
@@ -57,7 +60,7 @@ def test_one_failure_stops_no_other_build_and_decides_the_exit_code(place: Place
     assert torn["exit_code"] == 2
     assert "torn.yaml" in torn["fault"]["details"]
     latest = place.artifacts / "images" / "alpha" / night["results"][0]["image"]["version"]
-    assert [proof.good for proof in proofs(latest)] == [True]
+    assert [proof.good for proof in verifications(latest)] == [True]
     assert sum(line.endswith("alpha ") for line in place.diary()) == 1
 
 
@@ -155,7 +158,7 @@ def waiting_night(place: Place) -> Iterator[tuple[subprocess.Popen[bytes], int]]
             start_new_session=True,
         )
         try:
-            lines = waiting.until(lambda: place.diary() or None, within=60)
+            lines = retry.until(lambda: place.diary() or None, within=60)
             assert lines is not None, (place.folder / "err").read_text()
             yield night, int(lines[0].split()[0])
         finally:
@@ -175,7 +178,7 @@ def test_an_interrupt_ends_the_builds_and_is_reported(place: Place) -> None:
     with waiting_night(place) as (night, child):
         os.kill(night.pid, signal.SIGINT)
         assert night.wait(60) == 130
-        assert waiting.until(lambda: gone(child), within=1)
+        assert retry.until(lambda: gone(child), within=1)
     assert place.diary()[-1] == "undone"
     assert verdicts(json.loads((place.folder / "out").read_text())) == {"a": "interrupted"}
     assert (place.artifacts / "reports" / "latest" / "index.html").is_file()
@@ -233,8 +236,8 @@ def test_a_build_that_does_not_obey_is_told_from_one_that_never_began() -> None:
 def test_builds_end_when_the_night_is_killed(place: Place) -> None:
     with waiting_night(place) as (night, child):
         os.kill(night.pid, signal.SIGKILL)
-        assert waiting.until(lambda: gone(child), within=30)
-        assert waiting.until(lambda: place.diary()[-1] == "undone" or None, within=30)
+        assert retry.until(lambda: gone(child), within=30)
+        assert retry.until(lambda: place.diary()[-1] == "undone" or None, within=30)
 
 
 def test_two_nights_of_one_day_have_two_reports_that_stay(place: Place) -> None:
@@ -259,3 +262,26 @@ def test_a_matrix_that_makes_no_sense_is_that_recipe_s_failure(place: Place, mor
     faults = [result["fault"] for result in night["results"] if result["fault"]]
     assert len(faults) == 1
     assert told in faults[0]["details"]
+
+
+def test_other_words_change_no_verdict_of_a_night(place: Place, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """One night with builder's texts as they are, and one with all of them rewritten."""
+    other = Place(tmp_path_factory.mktemp("reworded"), {"REWORDED": "1"})
+    place.recipe("alpha")
+    place.recipe("broken", behave="fail")
+    (place.folder / "pipelines" / "torn.yaml").write_text("name: torn\nmedia: 3\n")
+    shutil.copytree(place.folder, other.folder, dirs_exist_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        plain, reworded = pool.map(lambda place: place.night(code=10)["results"], (place, other))
+    assert [result["verdict"] for result in plain] == ["published", "failed", "failed"]
+    assert list(map(result_facts, plain)) == list(map(result_facts, reworded))
+    assert [result["fault"]["brief"].startswith(MARK) for result in reworded[1:]] == [True, True]
+
+
+def result_facts(result: dict[str, Any]) -> tuple[object, ...]:
+    """What a program sees of a build; of the reason that it names, which stage's it is."""
+    fault = result["fault"] or {}
+    first = next((stage["stage"] for stage in result["stages"] if stage["reason"] == result["why"]), None)
+    kinds = [(stage["stage"], stage["action"], stage["reason_kind"], stage["failed"]) for stage in result["stages"]]
+    keys = (fault.get("kind"), fault.get("exit_code"), fault.get("stage"))
+    return result["verdict"], result["exit_code"], keys, first, kinds, result["evidence"], result["picture"]

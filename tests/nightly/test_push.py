@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from builder.adapters.registry import MANIFEST_TYPE
+from builder.registry.client import MANIFEST_TYPE
 from tests.nightly.conftest import Place, verdicts
 from tests.nightly.test_farm import two_hosts
 from tests.registry.conftest import Registry, serving

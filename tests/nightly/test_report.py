@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,8 +10,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from builder.nightly import junit, markdown, report, retention
-from builder.nightly.record import Fault, ImageFacts, Night, Result, StageTime, exit_code, nights
+from builder.nightly import builds
+from builder.nightly.record import Fault, ImageFacts, Night, Notification, Result, StageTime, exit_code, nights
+from builder.nightly.report import junit, markdown, retention, write
+from builder.nightly.scheduler import not_built
 from tests.nightly.browser import browser
 from tests.nightly.pictures import red_square
 
@@ -91,8 +94,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("artifacts")
     for day in (21, 22):
         before = night(place, started=datetime(2026, 11, day, tzinfo=UTC), results=[published("alpha", day << 20, day)])
-        report.write(place / "reports", before)
-    return report.write(place / "reports", night(place))
+        write.write(place / "reports", before)
+    return write.write(place / "reports", night(place))
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed")
@@ -149,7 +152,7 @@ def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_as_markdown(folder: Path) -> None:
-    text = (folder / report.TEXT).read_text()
+    text = (folder / write.TEXT).read_text()
     assert text.splitlines()[0] == "# Night of 2026-11-23: 3 builds: 2 published, 1 failed"
     assert r"a \| \<b\>bad\</b\> end" in text
     # The console's own fence does not end the block.
@@ -162,7 +165,7 @@ def test_the_same_as_markdown(folder: Path) -> None:
 
 
 def test_the_same_as_junit(folder: Path) -> None:
-    suite = ElementTree.parse(folder / report.XML).getroot()[0]
+    suite = ElementTree.parse(folder / write.XML).getroot()[0]
     assert {key: suite.get(key) for key in ("tests", "failures", "skipped", "errors")} == {
         "tests": "3",
         "failures": "1",
@@ -224,4 +227,37 @@ def test_an_empty_night_is_a_report_too(tmp_path: Path) -> None:
     nothing = night(tmp_path, results=[])
     assert "0 builds" in markdown.render(nothing)
     assert b'tests="0"' in junit.render(nothing)
-    assert (report.write(tmp_path / "reports", nothing) / "index.html").is_file()
+    assert (write.write(tmp_path / "reports", nothing) / "index.html").is_file()
+
+
+def test_a_rehearsal_is_marked_everywhere(tmp_path: Path) -> None:
+    recipes = tmp_path / "pipelines"
+    recipes.mkdir()
+    (recipes / "torn.yaml").write_text("media: 3\n")
+    (build,) = builds.builds((), (recipes,), rehearsal=True)
+    result = not_built(build, "cut short")
+    assert (result.name, result.rehearsal) == ("torn-rehearsal", True)
+    folder = write.write(tmp_path / "reports", night(tmp_path, results=[result]))
+    texts = {path.name: path.read_text() for path in folder.iterdir()}
+    assert all("torn-rehearsal" in text for text in texts.values())
+    assert "<h1>Night of 2026-11-23 (rehearsal)</h1>" in texts[write.PAGE]
+    assert "not for use" in texts[write.PAGE]
+    assert texts[write.TEXT].startswith("# Night of 2026-11-23 (rehearsal): ")
+    assert "not for use" in texts[write.TEXT]
+    assert ElementTree.fromstring(texts[write.XML]).find(".//property[@name='rehearsal']") is not None
+    assert json.loads(texts["night.json"])["results"][0]["rehearsal"] is True
+    ordinary = write.write(tmp_path / "reports", night(tmp_path))
+    assert not any("rehearsal)" in path.read_text() for path in ordinary.iterdir())
+
+
+def test_a_report_is_written_again_with_what_became_of_messages(tmp_path: Path) -> None:
+    first = night(tmp_path)
+    folder = write.write(tmp_path / "reports", first)
+    for path in folder.iterdir():
+        path.chmod(0o640)
+    sent = [Notification(to="json://a.example", delivered=False, why="<b>401</b>")]
+    write.rewrite(folder, first.model_copy(update={"notifications": sent}), [])
+    assert "json://a.example: not delivered: &lt;b&gt;401&lt;/b&gt;" in (folder / write.PAGE).read_text()
+    assert r"json://a.example: not delivered: \<b\>401\</b\>" in (folder / write.TEXT).read_text()
+    assert nights(tmp_path / "reports")[0].notifications == sent
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}

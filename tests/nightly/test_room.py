@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from builder import recipe
-from builder.nightly.room import Room, room
+from builder.nightly.capacity import Room, room
 from builder.recipe import Recipe
 
 GIB = 1 << 30

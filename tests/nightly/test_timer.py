@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.nightly import timer
+from builder.nightly import ENVIRONMENT, timer
 from tests.nightly.conftest import Place
 
 CI = Path(__file__).parents[2] / "docs" / "ci"
@@ -31,6 +31,29 @@ def test_the_units_start_a_night_here(place: Place) -> None:
     assert command[-7:] == ["--artifacts", str(place.artifacts), "nightly", "run", "alpha", "--jobs", "2"]
     assert "OnCalendar=Mon..Fri 02:30" in (place.folder / "units" / timer.TIMER).read_text()
     assert f"enable --now {timer.TIMER}" in done.stdout
+
+
+@needs_systemd
+def test_units_hold_no_addresses(place: Place) -> None:
+    """They stand in a file for the owner only, from which the nights read them."""
+    secret = ["json://u:s3cret@127.0.0.1:9/", "jsons://a.example/T0ken"]
+    options = [f"--notify={secret[0]}", "--notify", "/etc/addresses", "--notify", secret[1], "alpha"]
+    place.run("nightly", "install-timer", "--to", "units", "--", *options)
+    unit, file = place.folder / "units" / timer.SERVICE, place.folder / "units" / timer.ADDRESSES
+    assert not any(part in unit.read_text() for part in ("s3cret", "T0ken"))
+    (line,) = [line for line in unit.read_text().splitlines() if line.startswith("ExecStart=")]
+    assert shlex.split(line)[-5:] == ["--notify", "/etc/addresses", "alpha", "--notify", str(file)]
+    assert (file.read_text().split(), file.stat().st_mode & 0o777) == (secret, 0o600)
+
+    # Those of the environment are carried over, too: systemd starts nights without it. Without any, none is left.
+    environment = place.environment | {ENVIRONMENT: f"{' '.join(secret)} /etc/addresses"}
+    words = place.command("nightly", "install-timer", "--to", "units")
+    subprocess.run(words, cwd=place.folder, env=environment, capture_output=True, check=True)
+    assert file.read_text().split() == secret
+    assert '"--notify" "/etc/addresses" "--notify"' in unit.read_text()
+    place.run("nightly", "install-timer", "--to", "units")
+    assert not file.exists()
+    assert "--notify" not in unit.read_text()
 
 
 @needs_systemd

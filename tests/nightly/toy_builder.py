@@ -1,7 +1,7 @@
 """The whole command line of builder over stages that write a few bytes: `python -P toy_builder.py nightly …`.
 
-What a toy build does is said by its recipe's variables: `behave` is `fail`, `wait`, `stop` or anything else, `size` the
-image's bytes.
+What a toy build does is said by its recipe's variables: `behave` is one of the words in `_install` or anything else,
+`size` the image's bytes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from builder import images, pipeline
+from builder import images
 from builder.cli import main as command_line
 from builder.cli import run as run_command
 from builder.errors import InstallError, MediumError
-from builder.nightly import building
-from builder.objects import recorded
-from builder.order import Order
-from builder.settings import Settings
+from builder.nightly import worker
+from builder.pipeline import pipelines
+from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
 from builder.stages import publish
+from builder.store.objects import recorded
 from tests.nightly.pictures import red_square
+from tests.rewording import rewrite_all
 
 
 class Named(Inputs):
@@ -35,7 +36,7 @@ class Named(Inputs):
     name: str
 
 
-class Answers(Inputs):
+class KickstartInputs(Inputs):
     """What decides the toy image."""
 
     vars: dict[str, Any]
@@ -46,19 +47,19 @@ class Nothing(Inputs):
     """No inputs of its own."""
 
 
-def _answers(job: Job) -> None:
-    (job.out / "answers.json").write_text(job.inputs.model_dump_json())
+def _kickstart(job: Job[Any]) -> None:
+    (job.out / "kickstart.json").write_text(job.inputs.model_dump_json())
 
 
-def _diary(job: Job, text: str) -> None:
+def _diary(job: Job[Any], text: str) -> None:
     """One line, appended in one write, so that many builds may do it."""
-    handle = os.open(job.settings.artifacts / "diary", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    handle = os.open(job.paths.artifacts / "diary", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(handle, f"{text}\n".encode())
     os.close(handle)
 
 
-def _install(job: Job) -> None:
-    given = json.loads((job.needs["answers"] / "answers.json").read_text())["vars"]
+def _install(job: Job[Any]) -> None:
+    given = json.loads((job.needs["kickstart"] / "kickstart.json").read_text())["vars"]
     behave = given.get("behave", "")
     _diary(job, f"{os.getpid()} {os.getpgrp()} {given.get('hostname')} {behave}")
     job.progress.note("a <b>note</b>")
@@ -69,26 +70,28 @@ def _install(job: Job) -> None:
             raise InstallError("the installer ended by itself", "Pane is dead\n]]> \x1b[31m", "see the console")
         case "medium":
             raise MediumError("no mirror gave the install medium", "nothing answers", "--media FILE")
-        case "wait" if not (job.settings.artifacts / "calm").exists():
+        case "wait" if not (job.paths.artifacts / "calm").exists():
             try:
                 # Waits for a signal, or for the test to be calm: the test ends the night.
                 for _ in range(600):
-                    if not (job.settings.artifacts / "calm").exists():
+                    if not (job.paths.artifacts / "calm").exists():
                         threading.Event().wait(0.1)
             finally:
                 _diary(job, "undone")
+        case "environment":
+            (job.paths.artifacts / "environment").write_text("\n".join(os.environ))
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
     (job.out / "disk").write_bytes(str(sorted(given.items())).encode() * int(given.get("size", 10)))
 
 
-def _publish(job: Job) -> None:
+def _publish(job: Job[Any]) -> None:
     name = job.inputs.name
-    answers = json.loads((job.needs["answers"] / "answers.json").read_text())
+    answers = json.loads((job.needs["kickstart"] / "kickstart.json").read_text())
     hostname = answers["vars"].get("hostname", "one")
     twin = {"boot_seconds": 10 + len(hostname), "packages": ["core 1", f"tree {len(hostname)}"], "release": "toy"}
     image = images.publish(
-        job.settings.images,
+        job.paths.images,
         name,
         {f"{name}.qcow2": job.needs["install"] / "disk"},
         {"run": job.run_id, "verified": {"twins": {"twin-a": twin}}},
@@ -98,24 +101,28 @@ def _publish(job: Job) -> None:
     (job.out / publish.FILE).write_text(json.dumps(record))
 
 
-def _answers_inputs(order: Order) -> Answers:
-    return Answers(vars=dict(order.recipe.kickstart.vars), firmware=order.recipe.machine.firmware)
-
-
-def _stands(path: Path, settings: Settings) -> str | None:
-    return publish.stands(path, settings)
+def _kickstart_inputs(spec: BuildSpec) -> KickstartInputs:
+    return KickstartInputs(vars=dict(spec.recipe.kickstart.vars), firmware=spec.recipe.machine.firmware)
 
 
 STAGES = (
-    Stage("answers", 1, (), _answers_inputs, _answers, "write the answers"),
-    Stage("install", 1, ("answers",), lambda _: Nothing(), _install, "install"),
+    Stage("kickstart", 1, (), _kickstart_inputs, _kickstart, "write the kickstart"),
+    Stage("install", 1, ("kickstart",), lambda _: Nothing(), _install, "install"),
     Stage(
-        "publish", 1, ("answers", "install"), lambda order: Named(name=order.name), _publish, "publish", stands=_stands
+        "publish",
+        1,
+        ("kickstart", "install"),
+        lambda order: Named(name=order.name),
+        _publish,
+        "publish",
+        why_stale=publish.why_stale,
     ),
 )
 
 if __name__ == "__main__":
-    pipeline.STAGES = STAGES
-    building.BUILDER = (sys.executable, "-P", __file__)
+    pipelines.STAGES = STAGES
+    if os.environ.get("REWORDED"):
+        rewrite_all()
+    worker.BUILDER = (sys.executable, "-P", __file__)
     run_command._look_at_host = lambda *_: ""
     sys.exit(command_line.main())

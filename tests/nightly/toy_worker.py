@@ -3,6 +3,6 @@
 import sys
 from pathlib import Path
 
-from builder.nightly import building
+from builder.nightly import worker
 
-building.BUILDER = (sys.executable, "-P", str(Path(__file__).with_name("toy_builder.py")))
+worker.BUILDER = (sys.executable, "-P", str(Path(__file__).with_name("toy_builder.py")))

@@ -8,20 +8,22 @@ import signal
 import stat
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from builder import cleaning, images, runs
-from builder.adapters.waiting import until
-from builder.durations import Durations
+from builder import images
 from builder.errors import HostError, InstallError, PublishError
-from builder.objects import recorded
 from builder.settings import Settings
-from builder.stage import Inputs, Job
-from builder.store import Store
+from builder.stage import Inputs, Job, Ledger, Step
+from builder.store import gc, runs
+from builder.store.durations import Durations
+from builder.store.objects import recorded
+from builder.store.store import Store
+from builder.system.retry import until
 from tests.fault_table import FaultRow, Row
 from tests.pipeline import processes, toys
-from tests.pipeline.toys import STAGES, ToyOrder, Watcher, diary, plan_in, run_in, told
+from tests.pipeline.toys import STAGES, ToyOrder, Watcher, diary, plan_in, run_in, told, up_to
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -63,10 +65,10 @@ def test_a_run_remembers_what_each_stage_took(memory_path: Path) -> None:
 
 
 def test_what_a_late_stage_misses_is_said_before_the_first_one_starts(memory_path: Path) -> None:
-    def ahead(_inputs: Inputs, _settings: Settings) -> None:
+    def preflight(_inputs: Inputs, _settings: Settings) -> None:
         raise HostError("no qemu-img")
 
-    stages = tuple(replace(one, ahead=ahead) if one.name == "install" else one for one in toys.STAGES)
+    stages = tuple(replace(one, preflight=preflight) if one.name == "install" else one for one in toys.STAGES)
     watcher = Watcher()
     with pytest.raises(HostError, match="no qemu-img"):
         run_in(memory_path, watcher=watcher, stages=stages)
@@ -94,7 +96,7 @@ def test_a_second_run_does_nothing(memory_path: Path) -> None:
 def test_a_change_runs_what_it_touches(memory_path: Path) -> None:
     run_in(memory_path)
     outcome = run_in(memory_path, ToyOrder(vars={"hostname": "two"}))
-    assert outcome.built == ("answers", "install", "seal", "verify", "publish")
+    assert outcome.built == ("kickstart", "install", "seal", "verify", "publish")
     assert len(images.list_images(toys.settings_in(memory_path).images)) == 2
 
 
@@ -104,8 +106,8 @@ def test_intermediates_go_when_the_seal_stands(memory_path: Path) -> None:
 
 
 def test_intermediates_stay_when_asked_for_or_when_they_are_the_end(memory_path: Path) -> None:
-    run_in(memory_path, until="install")
-    assert stages_in(store_of(memory_path)) == {"fetch", "answers", "install"}
+    run_in(memory_path, stages=up_to("install"))
+    assert stages_in(store_of(memory_path)) == {"fetch", "kickstart", "install"}
     run_in(memory_path, keep_intermediates=True)
     assert stages_in(store_of(memory_path)) == set(NAMES)
     assert diary(memory_path) == NAMES
@@ -123,8 +125,8 @@ def test_fresh_that_gives_the_same_bytes_ends_there(memory_path: Path) -> None:
 def test_fresh_that_gives_other_bytes_goes_on_to_the_end(memory_path: Path) -> None:
     run_in(memory_path)
     before = images.load_image(toys.settings_in(memory_path).images, "toy")
-    outcome = run_in(memory_path, fresh={"answers"})
-    assert outcome.built == ("answers", "install", "seal", "verify", "publish")
+    outcome = run_in(memory_path, fresh={"kickstart"})
+    assert outcome.built == ("kickstart", "install", "seal", "verify", "publish")
     after = images.load_image(toys.settings_in(memory_path).images, "toy")
     assert after.version != before.version
     assert plan_in(memory_path).idle
@@ -137,26 +139,48 @@ def test_a_fresh_build_that_fails_leaves_the_old_object(memory_path: Path) -> No
         run_in(memory_path, fresh={"seal"})
     stop.unlink()
     assert images.load_image(toys.settings_in(memory_path).images, "toy").latest
-    assert plan_in(memory_path, until="verify").idle
+    assert plan_in(memory_path, stages=up_to("verify")).idle
 
 
 def test_a_seal_from_an_older_install_is_not_taken_for_the_new_one(memory_path: Path) -> None:
     """Who wants a new seal gets one from the install that is there; the published image stands as it is."""
     run_in(memory_path)
-    run_in(memory_path, fresh={"install"}, until="install")
+    run_in(memory_path, fresh={"install"}, stages=up_to("install"))
     assert told(plan_in(memory_path))["publish"] == "reuse: finished object found"
-    said = told(plan_in(memory_path, until="seal"))
+    said = told(plan_in(memory_path, stages=up_to("seal")))
     assert said["seal"] == "run: install was built anew"
 
 
 def test_a_damaged_object_is_replaced(memory_path: Path) -> None:
-    run_in(memory_path, until="fetch")
+    run_in(memory_path, stages=up_to("fetch"))
     file = plan_object(memory_path, "fetch") / "medium.iso"
     file.chmod(0o644)
     os.truncate(file, 7)
-    assert run_in(memory_path, until="fetch").built == ("fetch",)
+    assert run_in(memory_path, stages=up_to("fetch")).built == ("fetch",)
     assert (plan_object(memory_path, "fetch") / "medium.iso").stat().st_size > 7
     assert list(store_of(memory_path).tmp.iterdir()) == []
+
+
+class Damaging(Watcher):
+    """Truncates the medium when another stage has ended; the plan has it as done by then."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def ended(self, step: Step, seconds: float, ledger: Ledger) -> None:
+        super().ended(step, seconds, ledger)
+        file = plan_object(self.folder, "fetch") / "medium.iso"
+        if step.stage.name == "kickstart":
+            file.chmod(0o644)
+            os.truncate(file, 7)
+
+
+def test_what_was_damaged_since_the_plan_was_made_is_built_again_before_it_is_read(memory_path: Path) -> None:
+    outcome = run_in(memory_path, watcher=Damaging(memory_path))
+    assert outcome.built == ("fetch", "kickstart", "fetch", "install", "seal", "verify", "publish")
+    run_in(memory_path, ToyOrder(vars={"hostname": "two"}), watcher=Damaging(memory_path))
+    assert diary(memory_path)[-6:] == ["kickstart", "fetch", "install", "seal", "verify", "publish"]
 
 
 def test_a_failure_keeps_evidence_and_nothing_else(memory_path: Path) -> None:
@@ -169,7 +193,7 @@ def test_a_failure_keeps_evidence_and_nothing_else(memory_path: Path) -> None:
     assert record.outcome == "failed"
     assert [(step.stage, step.action) for step in record.steps] == [
         ("fetch", "run"),
-        ("answers", "run"),
+        ("kickstart", "run"),
         ("install", "failed"),
     ]
     folder = settings.runs / record.id
@@ -181,7 +205,7 @@ def test_a_failure_keeps_evidence_and_nothing_else(memory_path: Path) -> None:
     assert (verdict["kind"], verdict["exit_code"], verdict["stage"]) == ("install", 5, "install")
     assert watcher.events[-1] == ("failed", "install: install failed")
     assert list(store_of(memory_path).tmp.iterdir()) == []
-    assert stages_in(store_of(memory_path)) == {"fetch", "answers"}
+    assert stages_in(store_of(memory_path)) == {"fetch", "kickstart"}
 
 
 def test_the_next_run_goes_on_after_a_failure(memory_path: Path) -> None:
@@ -205,7 +229,7 @@ def test_keep_failed_keeps_the_directories_and_says_where(memory_path: Path) -> 
     with pytest.raises(InstallError):
         run_in(memory_path)
     assert [path for path in store.tmp.iterdir() if path.is_dir()] == kept
-    cleaning.gc(store, (), older_than=-1)
+    gc.gc(store, older_than=-1)
     assert list(store.tmp.iterdir()) == []
 
 
@@ -224,7 +248,7 @@ def test_files_are_read_only_and_objects_cannot_be_listed(memory_path: Path) -> 
 
 
 def test_a_full_disk_is_an_error_for_people(memory_path: Path) -> None:
-    def full(_job: Job) -> None:
+    def full(_job: Job[Any]) -> None:
         with Path("/dev/full").open("wb", buffering=0) as file:
             file.write(b"1")
 
@@ -236,7 +260,7 @@ def test_a_full_disk_is_an_error_for_people(memory_path: Path) -> None:
 
 
 def test_what_is_no_regular_file_is_refused(memory_path: Path) -> None:
-    def link(job: Job) -> None:
+    def link(job: Job[Any]) -> None:
         (job.out / "link").symlink_to("/etc/passwd")
 
     stages = (replace(STAGES[0], run=link),)
@@ -246,14 +270,14 @@ def test_what_is_no_regular_file_is_refused(memory_path: Path) -> None:
 
 
 def test_a_stage_that_never_stands_ends_the_run(memory_path: Path) -> None:
-    stages = (replace(STAGES[0], stands=lambda _path, _settings: "it is never good enough"),)
+    stages = (replace(STAGES[0], why_stale=lambda _path, _settings: "it is never good enough"),)
     with pytest.raises(PublishError) as caught:
         run_in(memory_path, stages=stages)
-    assert caught.value.brief == "fetch was built, but does not stand: it is never good enough"
+    assert caught.value.brief == "fetch was built, but cannot be used: it is never good enough"
 
 
 def test_a_bug_is_recorded_as_one(memory_path: Path) -> None:
-    def broken(_job: Job) -> None:
+    def broken(_job: Job[Any]) -> None:
         raise ZeroDivisionError("by zero")
 
     with pytest.raises(ZeroDivisionError):
@@ -264,15 +288,15 @@ def test_a_bug_is_recorded_as_one(memory_path: Path) -> None:
     assert "ZeroDivisionError" in verdict["details"]
 
 
-def _hang(job: Job) -> None:
+def _hang(job: Job[Any]) -> None:
     (job.out / "half").write_bytes(b"half")
-    (job.settings.artifacts / "hanging").touch()
+    (job.paths.artifacts / "hanging").touch()
     signal.pause()
 
 
 def run_and_hang(folder: Path) -> None:
     from builder.errors import Interrupted
-    from builder.interrupt import one_interrupt
+    from builder.system.signals import one_interrupt
 
     try:
         with one_interrupt():
@@ -310,7 +334,7 @@ def test_a_killed_run_is_swept_and_its_machines_too(memory_path: Path) -> None:
     assert until(lambda: (memory_path / "artifacts" / "hanging").exists() or None, within=30, every=0.01)
     settings, store = toys.settings_in(memory_path), store_of(memory_path)
     (run_id,) = runs.live(store)
-    assert cleaning.sweep(store, settings.runs, pytest.fail).runs == ()
+    assert gc.sweep(store, settings.runs, pytest.fail).runs == ()
     process.kill()
     assert processes.status(process) == -signal.SIGKILL
     assert list(store.tmp.iterdir()) != []
@@ -318,10 +342,10 @@ def test_a_killed_run_is_swept_and_its_machines_too(memory_path: Path) -> None:
     def stuck(_run_id: str) -> None:
         raise HostError("libvirt does not answer")
 
-    assert cleaning.sweep(store, settings.runs, stuck).stuck == {run_id: "libvirt does not answer"}
+    assert gc.sweep(store, settings.runs, stuck).stuck == {run_id: "libvirt does not answer"}
     assert list(store.tmp.iterdir()) != []
     cleaned: list[str] = []
-    assert cleaning.sweep(store, settings.runs, cleaned.append).runs == (run_id,)
+    assert gc.sweep(store, settings.runs, cleaned.append).runs == (run_id,)
     assert cleaned == [run_id]
     assert list(store.tmp.iterdir()) == []
     assert runs.load_run(settings.runs, run_id).outcome == "killed"
@@ -331,9 +355,10 @@ def test_gc_spares_what_is_kept_or_was_used_lately(memory_path: Path) -> None:
     run_in(memory_path)
     store = store_of(memory_path)
     sealed = plan_object(memory_path, "seal")
-    assert cleaning.gc(store, (), older_than=3600) == 0
+    assert gc.gc(store, older_than=3600) == 0
     assert stages_in(store) == {"fetch", "seal", "verify", "publish"}
-    freed = cleaning.gc(store, {sealed.name}, older_than=-1)
+    with runs.register(store, "alive", [sealed.name]):
+        freed = gc.gc(store, older_than=-1)
     assert freed > 0
     assert stages_in(store) == {"seal"}
     assert {path.name for path in store.locks.iterdir()} == {"gate", sealed.name}
@@ -346,11 +371,11 @@ def test_gc_and_drop_spare_what_a_live_run_needs(memory_path: Path) -> None:
     store = store_of(memory_path)
     sealed = plan_object(memory_path, "seal")
     with runs.register(store, "waiting", [sealed.name]):
-        cleaning.gc(store, (), older_than=-1)
-        assert cleaning.drop(store, sealed.name) == 0
+        gc.gc(store, older_than=-1)
+        assert gc.drop(store, sealed.name) == 0
         assert stages_in(store) == {"seal"}
         runs.release(store, "waiting", sealed.name)
-        cleaning.drop(store, sealed.name)
+        gc.drop(store, sealed.name)
     assert list(store.objects.iterdir()) == []
 
 
@@ -361,6 +386,6 @@ def test_gc_takes_torn_files_but_none_that_may_still_be_written(memory_path: Pat
     young.touch()
     torn.touch()
     os.utime(torn, (0, 0))
-    cleaning.gc(store, (), older_than=-1)
+    gc.gc(store, older_than=-1)
     assert young.exists()
     assert not torn.exists()

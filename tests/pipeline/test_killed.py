@@ -9,11 +9,13 @@ import signal
 import time
 from pathlib import Path
 
-from builder import images, runs
-from builder.objects import RECORD, Record
+from builder import images
+from builder.pipeline.plan import ASKED
 from builder.settings import Settings
 from builder.stage import Ledger
-from builder.store import ABSENT, Store
+from builder.store import runs
+from builder.store.objects import RECORD, Record
+from builder.store.store import ABSENT, Store
 from tests.fault_table import FaultRow
 from tests.pipeline import processes, toys
 
@@ -67,7 +69,7 @@ def build_one(folder: Path) -> None:
     step = toys.plan_in(folder).steps[0]
     run_id = runs.new_id()
     folder.mkdir(exist_ok=True)
-    with runs.register(store, run_id), store.building(step, run_id, {}, fault=lambda: "asked for") as build:
+    with runs.register(store, run_id), store.building(step, run_id, {}, why_stale=lambda: ASKED) as build:
         (build.out / "below").mkdir()
         (build.out / "below" / "disk").write_bytes(b"1" * 5000)
         (build.scratch / "rubbish").write_bytes(b"2")
@@ -86,7 +88,7 @@ def test_an_object_stands_whole_or_not_at_all(memory_path: Path, fault_row: Faul
         store = Store(memory_path / str(change) / "store")
         assert_objects_are_whole(store)
         build_one(memory_path / str(change))
-        assert store.fault(step.digest, {}) is None
+        assert store.why_stale(step.digest, {}) is None
         kills += 1
     assert kills > 20
     count_kills(fault_row, "an object is written", kills, began)
@@ -157,7 +159,10 @@ def hold(folder: Path, ready: int) -> None:
     store = Store(folder / "store")
     step = toys.plan_in(folder).steps[0]
     run_id = runs.new_id()
-    with runs.register(store, run_id, [step.digest]), store.building(step, run_id, {}, fault=lambda: ABSENT) as build:
+    with (
+        runs.register(store, run_id, [step.digest]),
+        store.building(step, run_id, {}, why_stale=lambda: ABSENT) as build,
+    ):
         (build.out / "half").write_bytes(b"half")
         (folder / "ready").touch()
         os.kill(os.getpid(), ready)
@@ -177,7 +182,7 @@ def _taken_over(memory_path: Path) -> None:
     waits: list[str] = []
     store = Store(memory_path / "store")
     step = toys.plan_in(memory_path).steps[0]
-    with store.building(step, runs.new_id(), {}, fault=lambda: ABSENT, on_wait=waits.append) as build:
+    with store.building(step, runs.new_id(), {}, why_stale=lambda: ABSENT, on_wait=waits.append) as build:
         (build.out / "whole").write_bytes(b"whole")
         build.finish(Ledger(), 0.0)
     assert waits == []

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from builder import cleaning
 from builder.errors import RecipeError
-from builder.store import Store
+from builder.store import gc
+from builder.store.store import Store
 from tests.pipeline import processes, toys
-from tests.pipeline.toys import STAGES, ToyOrder, plan_in, run_in, told
+from tests.pipeline.toys import STAGES, ToyOrder, plan_in, run_in, told, up_to
 
-ALL_FIRST = dict.fromkeys(("fetch", "answers", "install", "seal", "verify", "publish"), "run: first run")
+ALL_FIRST = dict.fromkeys(("fetch", "kickstart", "install", "seal", "verify", "publish"), "run: first run")
 
 
 def changed(name: str, **more: Any) -> tuple[Any, ...]:
@@ -41,7 +41,7 @@ def test_after_a_run_nothing_is_left_to_do(memory_path: Path) -> None:
     assert plan_in(memory_path).idle
     assert told(plan_in(memory_path)) == {
         "fetch": "not needed: only install would read it",
-        "answers": "not needed: only install would read it",
+        "kickstart": "not needed: only install would read it",
         "install": "not needed: only seal would read it",
         "seal": "not needed: only verify and publish would read it",
         "verify": "not needed: only publish would read it",
@@ -54,8 +54,8 @@ def test_changed_inputs_are_named_and_the_stages_that_follow_say_why(memory_path
     order = ToyOrder(vars={"hostname": "two", "zone": "UTC"}, packages=("core", "tree"))
     said = told(plan_in(memory_path, order))
     assert said["fetch"] == "reuse: finished object found"
-    assert said["answers"] == "run: +packages.tree, vars.hostname changed, +vars.zone"
-    assert said["install"] == "run: answers changed"
+    assert said["kickstart"] == "run: +packages.tree, vars.hostname changed, +vars.zone"
+    assert said["install"] == "run: kickstart changed"
     assert said["seal"] == "run: install changed"
     assert said["publish"] == "run: seal changed, verify changed"
 
@@ -77,7 +77,7 @@ def test_a_new_stage_version_is_told(memory_path: Path) -> None:
 
 def test_damage_is_named(memory_path: Path) -> None:
     run_in(memory_path)
-    run_in(memory_path, stages=changed("publish", version=2), until="verify")
+    run_in(memory_path, stages=up_to("verify", changed("publish", version=2)))
     disk = object_of(memory_path, "seal") / "disk.qcow2"
     size = disk.stat().st_size
     disk.chmod(0o644)
@@ -90,7 +90,7 @@ def test_damage_is_named(memory_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["gone", "touched", "added", "record"])
 def test_every_kind_of_damage_is_found(memory_path: Path, what: str) -> None:
-    run_in(memory_path, until="fetch")
+    run_in(memory_path, stages=up_to("fetch"))
     folder = object_of(memory_path, "fetch")
     file = folder / "medium.iso"
     if what == "gone":
@@ -108,16 +108,10 @@ def test_every_kind_of_damage_is_found(memory_path: Path, what: str) -> None:
     assert told(plan_in(memory_path))["fetch"] == f"run: finished object damaged: {expected}"
 
 
-def test_until_leaves_out_what_comes_after(memory_path: Path) -> None:
-    said = told(plan_in(memory_path, until="install"))
-    assert said["install"] == "run: first run"
-    assert said["seal"] == "not needed: the run ends with install"
-
-
 def test_fresh_takes_along_what_follows(memory_path: Path) -> None:
     run_in(memory_path)
     said = told(plan_in(memory_path, fresh={"seal"}))
-    assert said["seal"] == "run: asked for by --fresh"
+    assert said["seal"] == "run: asked for by --rebuild"
     assert said["verify"] == "run: seal is built anew"
     assert said["publish"] == "run: seal and verify are built anew"
     assert said["install"] == "run: finished object was dropped, and is needed again"
@@ -140,21 +134,20 @@ def test_an_image_that_left_the_catalogue_is_published_again(memory_path: Path) 
     ("more", "brief"),
     [
         ({"fresh": {"instal"}}, "there is no stage instal"),
-        ({"until": "boot"}, "there is no stage boot"),
-        ({"until": "install", "fresh": {"seal"}}, "install does not depend on seal, which is asked for by --fresh"),
+        ({"fresh": {"answers"}}, "the stage answers was renamed"),
     ],
 )
 def test_unknown_stages_are_refused(memory_path: Path, more: dict[str, Any], brief: str) -> None:
     with pytest.raises(RecipeError) as caught:
         plan_in(memory_path, **more)
     assert caught.value.brief == brief
-    if brief.endswith("instal"):
-        assert caught.value.hint == "did you mean install?"
+    hints = {"there is no stage instal": "did you mean install?"}
+    assert caught.value.hint == hints.get(brief, "it is called kickstart now")
 
 
 def test_a_dropped_object_is_missed_with_the_right_words(memory_path: Path) -> None:
-    run_in(memory_path, until="fetch")
-    assert cleaning.drop(Store(toys.settings_in(memory_path).store), object_of(memory_path, "fetch").name) > 0
+    run_in(memory_path, stages=up_to("fetch"))
+    assert gc.drop(Store(toys.settings_in(memory_path).store), object_of(memory_path, "fetch").name) > 0
     assert told(plan_in(memory_path))["fetch"] == "run: finished object was dropped, and is needed again"
 
 
@@ -175,8 +168,8 @@ def _plan_without_a_write(folder: Path) -> None:
     sys.addaudithook(forbid)
     assert told(plan_in(folder))["publish"] == "reuse: finished object found"
     said = told(plan_in(folder, ToyOrder(vars={"hostname": "two"}), fresh={"fetch"}))
-    assert said["fetch"] == "run: asked for by --fresh"
-    assert said["answers"] == "run: vars.hostname changed"
+    assert said["fetch"] == "run: asked for by --rebuild"
+    assert said["kickstart"] == "run: vars.hostname changed"
     # Nobody may say later that reading was not forbidden by anything.
     if not os.access(folder, os.W_OK):
         os._exit(0)

@@ -8,13 +8,15 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-from builder import cleaning, locks, runs
-from builder.adapters.waiting import until
-from builder.hashing import STEP_NS
-from builder.objects import remove
-from builder.secrets import Secrets
+from builder.pipeline.plan import ASKED
 from builder.stage import Ledger
-from builder.store import ABSENT, Store
+from builder.store import gc, runs
+from builder.store.objects import remove
+from builder.store.secrets import Secrets
+from builder.store.store import ABSENT, Store
+from builder.system import locks
+from builder.system.digests import STEP_NS
+from builder.system.retry import until
 from tests.fault_table import FaultRow
 from tests.pipeline import processes, toys
 
@@ -101,7 +103,7 @@ def live_or_sweep(barrier: Barrier, number: int, folder: Path) -> None:
         return
     store = Store(folder / "store")
     while len(list(folder.glob("over-*"))) < 2:
-        cleaning.sweep(store, folder / "runs", lambda run_id: (folder / f"cleaned-{run_id}").touch())
+        gc.sweep(store, folder / "runs", lambda run_id: (folder / f"cleaned-{run_id}").touch())
 
 
 def test_no_sweep_takes_what_a_live_run_has(memory_path: Path) -> None:
@@ -135,11 +137,11 @@ def collect(barrier: Barrier, number: int, folder: Path) -> None:
     if number == 0:
         try:
             for _ in range(3):
-                toys.run_in(folder, fresh={"answers"})
+                toys.run_in(folder, fresh={"kickstart"})
         finally:
             (folder / "over").touch()
     while not (folder / "over").exists():
-        cleaning.gc(store, (), older_than=0)
+        gc.gc(store, older_than=0)
 
 
 def test_gc_takes_nothing_that_a_live_run_needs(memory_path: Path, fault_row: FaultRow) -> None:
@@ -155,7 +157,7 @@ def test_two_that_build_one_digest_wait_for_each_other(memory_path: Path) -> Non
     barrier = processes.FORKS.Barrier(2)
     other = processes.start(wait_for_object, barrier, memory_path)
     try:
-        with store.building(step, "first", {}, fault=lambda: ABSENT) as build:
+        with store.building(step, "first", {}, why_stale=lambda: ABSENT) as build:
             barrier.wait()
             (build.out / "file").write_bytes(b"whole")
             # The other one writes this when it begins to wait.
@@ -181,7 +183,7 @@ def wait_for_object(barrier: Barrier, folder: Path) -> None:
         (folder / "waited-for.new").rename(folder / "waited-for")
 
     barrier.wait()
-    with store.building(step, "second", {}, fault=lambda: store.fault(step.digest, {}), on_wait=on_wait) as build:
+    with store.building(step, "second", {}, on_wait=on_wait) as build:
         assert build.found is not None
         (folder / "found").write_text(build.found.run_id)
 
@@ -193,7 +195,7 @@ def replace_again_and_again(barrier: Barrier, number: int, folder: Path) -> None
     if number == 0:
         try:
             for turn in range(300):
-                with store.building(step, f"run-{turn}", {}, fault=lambda: "asked for") as build:
+                with store.building(step, f"run-{turn}", {}, why_stale=lambda: ASKED) as build:
                     for name in range(5):
                         (build.out / str(name)).write_bytes(b"x" * turn)
                     build.finish(Ledger(), 0.0)
@@ -201,7 +203,7 @@ def replace_again_and_again(barrier: Barrier, number: int, folder: Path) -> None
             (folder / "over").touch()
         return
     while not (folder / "over").exists():
-        said = store.fault(step.digest, {})
+        said = store.why_stale(step.digest, {})
         assert said in (None, ABSENT), said
 
 
@@ -214,7 +216,7 @@ def test_what_is_read_is_locked(memory_path: Path) -> None:
     store = Store(memory_path / "store")
     steps = toys.plan_in(memory_path).steps
     needs = {step.stage.name: step.digest for step in steps[:2]}
-    with store.building(steps[2], "run", needs, fault=lambda: ABSENT):
+    with store.building(steps[2], "run", needs, why_stale=lambda: ABSENT):
         for digest in needs.values():
             assert locks.attempt(store.lock(digest)) is None
             handle = locks.attempt(store.lock(digest), shared=True)

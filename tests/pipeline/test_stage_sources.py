@@ -8,19 +8,23 @@ import inspect
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import builder
-from builder.pipeline import PROVISIONED as STAGES
+from builder.pipeline.pipelines import PROVISIONED as STAGES
 from builder.stage import Stage
 from tests.pipeline import toys
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "stage_sources.json"
 PACKAGE = Path(builder.__file__).parent
 # Stages, and what makes bytes for them. Running programs and waiting decide no result.
-FOLDERS = ("stages", "adapters", "rehearsal")
-NEUTRAL = {"adapters/process.py", "adapters/waiting.py", "adapters/atomic_file.py", "stages/__init__.py"}
+FOLDERS = ("stages", "diagnosis", "guest", "iso", "kickstart", "media", "provenance", "rehearsal", "system", "vm")
+FILES = {"recipe/provision_files.py"}
+NEUTRAL = {f"system/{name}.py" for name in ("atomic_file", "digests", "locks", "process", "retry", "signals")} | {
+    f"{folder}/__init__.py" for folder in FOLDERS
+}
 RECORD = "BUILDER_RECORD=1 pytest tests/pipeline/test_stage_sources.py"
 
 
@@ -35,12 +39,11 @@ def imported(path: Path) -> set[Path]:
             names.update(f"{node.module}.{alias.name}" for alias in node.names)
     found: set[Path] = set()
     for name in names:
-        parts = name.split(".")
-        if len(parts) > 2 and parts[0] == "builder" and parts[1] in FOLDERS:
-            file = PACKAGE.joinpath(*parts[1:]).with_suffix(".py")
-            package = PACKAGE.joinpath(*parts[1:], "__init__.py")
-            found.update(one for one in (file, package) if one.is_file())
-    return {one for one in found if one.relative_to(PACKAGE).as_posix() not in NEUTRAL}
+        top, *parts = name.split(".")
+        file = "/".join(parts)
+        if top == "builder" and parts and (parts[0] in FOLDERS or f"{file}.py" in FILES):
+            found.update(PACKAGE / one for one in (f"{file}.py", f"{file}/__init__.py") if one not in NEUTRAL)
+    return {one for one in found if one.is_file()}
 
 
 def own_modules(path: Path) -> set[Path]:
@@ -56,14 +59,32 @@ def own_modules(path: Path) -> set[Path]:
     return found
 
 
-def source_digest(stage: Stage) -> dict[str, str]:
-    """SHA-256 of each source file that decides what the stage makes, by name."""
+def code_digest(source: str) -> str:
+    """SHA-256 of the parsed code: comments, docstrings and layout do not enter it.
+
+    `ast.unparse` depends less on the version of Python than `ast.dump`, which shows new (empty) fields of the nodes.
+    """
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = node.body[0] if node.body else None
+            if (
+                isinstance(text, ast.Expr)
+                and isinstance(text.value, ast.Constant)
+                and isinstance(text.value.value, str)
+            ):
+                node.body = node.body[1:] or [ast.Pass()]
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()
+
+
+def source_digest(stage: Stage[Any]) -> dict[str, str]:
+    """The digest of each module that decides what the stage makes, by name."""
     files = own_modules(Path(inspect.getfile(stage.run)))
     root = PACKAGE.parent
-    return {path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)}
+    return {path.relative_to(root).as_posix(): code_digest(path.read_text("utf-8")) for path in sorted(files)}
 
 
-def key(stage: Stage) -> str:
+def key(stage: Stage[Any]) -> str:
     return f"{stage.name} {stage.version}"
 
 
@@ -71,7 +92,7 @@ def recorded() -> dict[str, dict[str, str]]:
     return dict(json.loads(GOLDEN.read_bytes())) if GOLDEN.exists() else {}
 
 
-def complaint(stage: Stage, known: dict[str, dict[str, str]]) -> str | None:
+def complaint(stage: Stage[Any], known: dict[str, dict[str, str]]) -> str | None:
     """What to say about a stage whose sources are not the recorded ones."""
     now, before = source_digest(stage), known.get(key(stage))
     if before == now:
@@ -113,7 +134,13 @@ def test_an_edit_and_a_new_version_are_noticed() -> None:
     assert (complaint(stage, {}) or "").startswith("fetch version 1 is not recorded")
 
 
+def test_comments_docstrings_and_layout_change_no_digest() -> None:
+    before = code_digest('def add(a):\n    """Add one."""\n    return a + 1\n')
+    assert code_digest('"""New."""\n\ndef add(a):\n    """Add 1."""\n    # why\n    return (a\n      + 1)\n') == before
+    assert code_digest("def add(a):\n    return a + 2\n") != before
+
+
 def test_modules_are_followed_through_imports() -> None:
-    names = {path.relative_to(PACKAGE).as_posix() for path in own_modules(PACKAGE / "stages" / "medium.py")}
-    assert {"stages/medium.py", "adapters/iso.py"} <= names
+    names = {path.relative_to(PACKAGE).as_posix() for path in own_modules(PACKAGE / "stages" / "remaster.py")}
+    assert {"stages/remaster.py", "iso/remaster.py"} <= names
     assert not names & NEUTRAL

@@ -10,12 +10,13 @@ from typing import Any
 
 from builder import images
 from builder.errors import BuilderError, InstallError
-from builder.interrupt import one_interrupt
-from builder.objects import recorded
-from builder.pipeline import Outcome, execute, plan
-from builder.settings import Settings
+from builder.pipeline.execute import Context, Outcome, execute
+from builder.pipeline.plan import plan
+from builder.settings import BuildOptions, Paths, Settings
 from builder.stage import Inputs, Job, Ledger, Plan, Stage, Step
-from builder.store import Store
+from builder.store.objects import recorded
+from builder.store.store import Store
+from builder.system.signals import one_interrupt
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class FetchInputs(Inputs):
     medium: str = "vendor"
 
 
-class AnswersInputs(Inputs):
+class KickstartInputs(Inputs):
     vars: dict[str, str]
     packages: tuple[str, ...]
 
@@ -40,50 +41,50 @@ class NoInputs(Inputs):
     pass
 
 
-def _note(job: Job, name: str) -> None:
+def _note(job: Job[Any], name: str) -> None:
     """One line a stage that was run, appended in one write so that many processes may do it."""
-    diary = os.open(job.settings.artifacts / "diary", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    diary = os.open(job.paths.artifacts / "diary", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(diary, f"{name}\n".encode())
     os.close(diary)
-    if (job.settings.artifacts / f"fail-{name}").exists():
+    if (job.paths.artifacts / f"fail-{name}").exists():
         (job.evidence / "console.log").write_text("Pane is dead\n")
         raise InstallError(f"{name} failed", "Pane is dead", "look at console.log")
 
 
-def _fetch(job: Job) -> None:
+def _fetch(job: Job[Any]) -> None:
     _note(job, "fetch")
     (job.out / "medium.iso").write_bytes(b"vendor's medium" * 100)
 
 
-def _answers(job: Job) -> None:
-    _note(job, "answers")
+def _kickstart(job: Job[Any]) -> None:
+    _note(job, "kickstart")
     file = job.out / "ks.cfg"
     file.write_text(f"{job.inputs.vars} {job.inputs.packages}")
     file.chmod(0o600)
 
 
-def _install(job: Job) -> None:
+def _install(job: Job[Any]) -> None:
     _note(job, "install")
     with job.ledger.spend("guest"):
         (job.scratch / "nvram").write_bytes(b"scratch")
-        (job.out / "disk.raw").write_bytes((job.needs["answers"] / "ks.cfg").read_bytes() + os.urandom(16))
+        (job.out / "disk.raw").write_bytes((job.needs["kickstart"] / "ks.cfg").read_bytes() + os.urandom(16))
 
 
-def _seal(job: Job) -> None:
+def _seal(job: Job[Any]) -> None:
     _note(job, "seal")
     (job.out / "disk.qcow2").write_bytes((job.needs["install"] / "disk.raw").read_bytes())
 
 
-def _verify(job: Job) -> None:
+def _verify(job: Job[Any]) -> None:
     _note(job, "verify")
     (job.out / "proof.json").write_text('{"proof": true}\n')
 
 
-def _publish(job: Job) -> None:
+def _publish(job: Job[Any]) -> None:
     _note(job, "publish")
     sealed = job.needs["seal"]
     image = images.publish(
-        job.settings.images,
+        job.paths.images,
         "toy",
         {"toy.qcow2": sealed / "disk.qcow2", "proof.json": job.needs["verify"] / "proof.json"},
         {"run": job.run_id},
@@ -92,25 +93,30 @@ def _publish(job: Job) -> None:
     (job.out / "version").write_text(image.version)
 
 
-def _published(path: Path, settings: Settings) -> str | None:
+def _published(path: Path, paths: Paths) -> str | None:
     version = (path / "version").read_text()
-    if (settings.images / "toy" / version / "manifest.json").exists():
+    if (paths.images / "toy" / version / "manifest.json").exists():
         return None
     return f"version {version} is not in the catalogue"
 
 
-def _answers_inputs(order: ToyOrder) -> AnswersInputs:
-    return AnswersInputs(vars=dict(order.vars), packages=order.packages)
+def _kickstart_inputs(order: ToyOrder) -> KickstartInputs:
+    return KickstartInputs(vars=dict(order.vars), packages=order.packages)
 
 
 STAGES = (
     Stage("fetch", 1, (), lambda _: FetchInputs(), _fetch, "get the medium"),
-    Stage("answers", 1, (), _answers_inputs, _answers, "write the answers", drop=True),
-    Stage("install", 1, ("fetch", "answers"), lambda _: NoInputs(), _install, "install", drop=True),
-    Stage("seal", 1, ("install",), lambda _: NoInputs(), _seal, "seal"),
+    Stage("kickstart", 1, (), _kickstart_inputs, _kickstart, "write the kickstart", intermediate=True),
+    Stage("install", 1, ("fetch", "kickstart"), lambda _: NoInputs(), _install, "install", intermediate=True),
+    Stage("seal", 1, ("install",), lambda _: NoInputs(), _seal, "seal", frees_intermediates=True),
     Stage("verify", 1, ("seal",), lambda _: NoInputs(), _verify, "verify"),
-    Stage("publish", 1, ("seal", "verify"), lambda _: NoInputs(), _publish, "publish", stands=_published),
+    Stage("publish", 1, ("seal", "verify"), lambda _: NoInputs(), _publish, "publish", why_stale=_published),
 )
+
+
+def up_to(name: str, stages: tuple[Stage[Any], ...] = STAGES) -> tuple[Stage[Any], ...]:
+    """The pipeline to the stage of this name."""
+    return stages[: [stage.name for stage in stages].index(name) + 1]
 
 
 class Watcher:
@@ -155,7 +161,9 @@ def settings_in(folder: Path, **more: Any) -> Settings:
     return replace(Settings(artifacts=folder / "artifacts", recipes=(), templates=()), **more)
 
 
-def plan_in(folder: Path, order: ToyOrder | None = None, *, stages: tuple[Stage, ...] = STAGES, **more: Any) -> Plan:
+def plan_in(
+    folder: Path, order: ToyOrder | None = None, *, stages: tuple[Stage[Any], ...] = STAGES, **more: Any
+) -> Plan:
     settings = settings_in(folder)
     return plan(stages, order or ToyOrder(), Store(settings.store), settings, **more)
 
@@ -169,7 +177,7 @@ def run_in(
     folder: Path,
     order: ToyOrder | None = None,
     *,
-    stages: tuple[Stage, ...] = STAGES,
+    stages: tuple[Stage[Any], ...] = STAGES,
     watcher: Watcher | None = None,
     keep_failed: bool = False,
     keep_intermediates: bool = False,
@@ -180,7 +188,8 @@ def run_in(
     settings.artifacts.mkdir(exist_ok=True)
     store = Store(settings.store)
     planned = plan(stages, order or ToyOrder(), store, settings, **more)
-    return execute(planned, store, settings, NoSecrets(), watcher or Watcher(), argv=("run", "toy"))
+    context = Context(store, settings, BuildOptions(), NoSecrets())
+    return execute(planned, context, watcher or Watcher(), argv=("run", "toy"))
 
 
 def run_quietly(folder: Path) -> None:

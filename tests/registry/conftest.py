@@ -20,10 +20,11 @@ import pytest
 import requests
 
 from builder import images
-from builder.adapters import dsse, sbom, waiting
-from builder.adapters.registry import INDEX_TYPE, MANIFEST_TYPE, Address, Repository
-from builder.adapters.registry_access import Login
-from builder.images import artifact
+from builder.provenance import dsse, sbom
+from builder.registry import artifact
+from builder.registry.auth import Login
+from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, Address, Repository
+from builder.system import retry
 from tests.conftest import Silent
 from tests.unit.conftest import builder
 from tests.unit.test_provenance import SEALED
@@ -90,7 +91,7 @@ def serving(folder: Path, extra: str = "") -> Iterator[Registry]:
     with (folder / "log").open("wb") as log:
         child = subprocess.Popen(["docker-registry", "serve", config], stdout=log, stderr=log)
     try:
-        if waiting.until(lambda: _listens(port, child), within=20) is None:
+        if retry.until(lambda: _listens(port, child), within=20) is None:
             raise AssertionError((folder / "log").read_text())
         yield Registry(port, folder)
     finally:
@@ -300,15 +301,15 @@ def repository(address: str, login: Login | None = None) -> Repository:
 
 def pushed(image: images.Image, address: str, login: Login | None = None, **options: bool) -> Any:
     """Push, in this process."""
-    from builder.images import exchange
+    from builder.registry import push_pull
 
     with repository(address, login) as there:
-        return exchange.push(image, there, Silent(), **options)
+        return push_pull.push(image, there, Silent(), **options)
 
 
 def pulled(catalogue: Path, address: str, login: Login | None = None, **options: bool) -> Any:
     """Pull, in this process."""
-    from builder.images import exchange
+    from builder.registry import push_pull
 
     with repository(address, login) as there:
-        return exchange.pull(there, catalogue, Silent(), **options)
+        return push_pull.pull(there, catalogue, Silent(), **options)

@@ -13,7 +13,7 @@ import pytest
 
 from builder import images
 from builder.errors import PublishError
-from builder.images import artifact, pulling
+from builder.registry import artifact, staging
 from tests.faults.test_store import small_disk
 from tests.pipeline import processes
 from tests.registry.conftest import SIZE, Make, Registry, Wire, pulled, pushed
@@ -77,7 +77,7 @@ def test_what_rotted_while_it_waited_is_fetched_again(
     wire.break_after = SIZE // 2
     with pytest.raises(PublishError):
         pulled(tmp_path / "other", wire.address())
-    (part,) = (tmp_path / "other" / pulling.FOLDER).rglob("toy.qcow2")
+    (part,) = (tmp_path / "other" / staging.FOLDER).rglob("toy.qcow2")
     with part.open("r+b") as file:
         file.seek(1000)
         file.write(b"rot")
@@ -100,10 +100,10 @@ def test_killed_anywhere_a_pull_leaves_nothing_half(make: Make, registry: Regist
     for _ in processes.killed_before_each_change(pulling_in, lambda _: (catalogue, registry.address()), every=9):
         kills += 1
         for found in images.list_images(catalogue):
-            assert images.prove(found.path).good
+            assert images.verify_version(found.path).good
     assert kills > 2
     assert images.load_image(catalogue, "toy").disk.read_bytes() == image.disk.read_bytes()
-    assert not list((catalogue / pulling.FOLDER).iterdir())
+    assert not list((catalogue / staging.FOLDER).iterdir())
 
 
 def start(tmp_path: Path, *words: str) -> subprocess.Popen[bytes]:
@@ -146,7 +146,7 @@ def test_what_nobody_takes_up_again_is_collected(
     wire.break_after = SIZE // 2
     with pytest.raises(PublishError):
         pulled(tmp_path / "other/images", wire.address())
-    left = tmp_path / "other/images" / pulling.FOLDER
+    left = tmp_path / "other/images" / staging.FOLDER
     (folder,) = [path for path in left.iterdir() if path.is_dir()]
     assert builder("--artifacts", "other", "gc", "--json").document()["bytes"] == 0
     old = folder.stat().st_mtime - 31 * 86400

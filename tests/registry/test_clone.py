@@ -6,7 +6,7 @@ import json
 import shutil
 
 from builder import images
-from builder.clone import record
+from builder.clones import record
 from tests.clone.conftest import House, house
 from tests.registry.conftest import Registry, pushed
 
@@ -22,7 +22,7 @@ def test_an_image_in_a_registry_is_pulled_and_cloned(house: House, registry: Reg
     (vm,) = json.loads(done.stdout)
     assert (vm["image"], vm["version"]) == ("toy", image.version)
     there = images.load_image(house.catalogue, "toy")
-    assert [proof.good for proof in images.proofs(there.path)] == [True]
+    assert [proof.good for proof in images.verifications(there.path)] == [True]
     assert [use.name for use in images.users_of(there)] == [house.name("far")]
     assert record.find(house.vms, house.name("far")).version == there.version
     missing = house.run("clone", registry.address(":none"), house.name("none"))

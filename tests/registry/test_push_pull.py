@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from builder import images
-from builder.adapters.registry import INDEX_TYPE
 from builder.errors import PublishError, VerifyError
-from builder.images import artifact
+from builder.registry import artifact
+from builder.registry.client import INDEX_TYPE
 from tests.registry.conftest import SIZE, Make, Registry, Wire, pulled, pushed, refuse
 
 
@@ -99,9 +99,9 @@ def test_pulled_into_an_empty_store_it_is_the_same_and_proved(
     assert files(done.image.path) == files(image.path)
     assert all(path.stat().st_mode & 0o222 == 0 for path in done.image.path.iterdir())
     assert not list((catalogue / ".pulling").iterdir())
-    assert [proof.good for proof in images.proofs(done.image.path)] == [True]
-    assert "toy.qcow2: sha256 as published" in done.proof.proved
-    assert images.prove(done.image.path).good
+    assert [proof.good for proof in images.verifications(done.image.path)] == [True]
+    assert "toy.qcow2: sha256 as published" in done.proof.passed
+    assert images.verify_version(done.image.path).good
     again = pulled(catalogue, registry.address(f"@{digest}"))
     assert (again.image, again.proof) == (done.image, None)
 

@@ -17,10 +17,10 @@ import pytest
 import requests
 
 from builder import images
-from builder.adapters.registry import MANIFEST_TYPE, Address
-from builder.adapters.registry_access import Guarded, Login
-from builder.cli.registry import login_from
 from builder.errors import PublishError, RecipeError
+from builder.registry.auth import Guarded, Login
+from builder.registry.client import MANIFEST_TYPE, Address
+from builder.registry.transfer import login_from
 from tests.registry.conftest import Make, Registry, Wire, free_port, pulled, pushed, refuse, serving
 
 ROOT = str(Path(__file__).parents[2])

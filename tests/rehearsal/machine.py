@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from builder.adapters.process import find, run
-from builder.adapters.waiting import until
+from builder.system.process import find, run
+from builder.system.retry import until
 
 SERIAL_NUMBER = "BUILDER-SYSTEM"
 MEMORY = 1024  # MiB

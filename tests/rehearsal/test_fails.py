@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.stages.verdict import judge
+from builder.diagnosis.classify import classify
+from builder.errors import Source
 from tests.fault_table import FaultRow
 from tests.rehearsal.machine import Machine, empty_disk, kickstart_cd, machine
 
@@ -306,11 +307,11 @@ def _row(row: Row, installer: Installer, folder: Path, fault_row: FaultRow) -> N
     with fault_row(f"rehearsal: {row.name}", place=folder) as told, installer() as vm:
         _fails(row, vm, folder)
         # As the watch over an install does: the console first, then the log.
-        texts = {"console": vm.screen(), "anaconda.log": vm.log()}
-        found = [judge(text, source, proof=not row.off) for source, text in texts.items()]
+        texts = {Source.CONSOLE: vm.screen(), Source.INSTALLER_LOG: vm.log()}
+        found = [classify(text, source, conclusive=not row.off) for source, text in texts.items()]
         verdict = next(one for one in found if one is not None)
-        told.judged(verdict.cause.name, happened=(vm.folder / "serial0.log").stat().st_mtime)
-        assert verdict.cause.name == row.cause, row.source
+        told.judged(verdict.cause, happened=(vm.folder / "serial0.log").stat().st_mtime)
+        assert verdict.cause == row.cause, row.source
 
 
 def _fails(row: Row, vm: Machine, folder: Path) -> None:
@@ -366,6 +367,11 @@ KS = r"inst.ks=hd:LABEL=CentOS\x207\x20x86_64:/ks.cfg"
             (TIMEOUT, "/dev/root does not exist", EMERGENCY),
             "dracut timeout",
         ),
+        (
+            f"{STAGE2} {KS} rehearsal.fault=module-refused",
+            ("can't load module sd_mod", EMERGENCY),
+            "module refused",
+        ),
         (f"{STAGE2} {KS} rehearsal.fault=medium-check", ("result is: FAIL", "CD check failed!"), "medium check"),
         (
             f"{STAGE2} {KS} rehearsal.fault=kickstart-not-found",
@@ -373,7 +379,14 @@ KS = r"inst.ks=hd:LABEL=CentOS\x207\x20x86_64:/ks.cfg"
             "kickstart not found",
         ),
     ],
-    ids=["wrong kickstart label", "wrong stage2 label", "no medium", "medium check", "kickstart not found"],
+    ids=[
+        "wrong kickstart label",
+        "wrong stage2 label",
+        "no medium",
+        "module refused",
+        "medium check",
+        "kickstart not found",
+    ],
 )
 def test_fails_before_the_installer_starts(
     line: str,
@@ -392,8 +405,8 @@ def test_fails_before_the_installer_starts(
     ):
         for words in says:
             vm.expect(words, within=120)
-        verdict = judge(vm.screen(), "console")
+        verdict = classify(vm.screen(), Source.CONSOLE)
         assert verdict is not None
-        told.judged(verdict.cause.name, happened=(vm.folder / "serial0.log").stat().st_mtime)
-        assert verdict.cause.name == cause
+        told.judged(verdict.cause, happened=(vm.folder / "serial0.log").stat().st_mtime)
+        assert verdict.cause == cause
         assert vm.process.poll() is None

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.process import run
-from builder.adapters.waiting import until
+from builder.system.process import run
+from builder.system.retry import until
 from tests.rehearsal.machine import Machine, empty_disk, kickstart_cd, machine
 
 pytestmark = [pytest.mark.vm, pytest.mark.slow]

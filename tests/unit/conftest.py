@@ -1,7 +1,8 @@
-"""Fixtures of the unit tests: a folder with pipelines, and builder as a program."""
+"""Fixtures of the unit tests: a folder with pipelines, and builder's command line in this process or as a program."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from builder.cli import main
 
 RECIPE = """\
 name: small
@@ -57,28 +60,53 @@ class Ran(subprocess.CompletedProcess[str]):
         return json.loads(self.stdout)
 
 
+def environment(tmp_path: Path, more: dict[str, str]) -> dict[str, str]:
+    """The environment of a builder in `tmp_path`, 80 columns wide, with nothing of the caller's settings."""
+    home = tmp_path / "home"
+    home.mkdir(exist_ok=True)
+    return {
+        **{name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ},
+        "COLUMNS": "80",
+        "HOME": str(home),
+        "XDG_CONFIG_DIRS": str(home),
+        # Below pytest's directory, which is closed to others, root would be sent elsewhere.
+        "BUILDER_ARTIFACTS": "artifacts",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        **more,
+    }
+
+
 @pytest.fixture
 def builder(tmp_path: Path) -> Callable[..., Ran]:
-    """Run `python -m builder` in `tmp_path`, 80 columns wide, with nothing of the caller's settings."""
+    """Run builder's `main` in this process, in `tmp_path`."""
 
-    def run(*words: str, **environment: str) -> Ran:
-        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
-        source = Path(__file__).parents[2]
-        home = tmp_path / "home"
-        home.mkdir(exist_ok=True)
+    def run(*words: str, **more: str) -> Ran:
+        out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+        with pytest.MonkeyPatch.context() as patch:
+            chosen = environment(tmp_path, more)
+            for name in os.environ.keys() - chosen.keys():
+                patch.delenv(name)
+            for name, value in chosen.items():
+                patch.setenv(name, value)
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["builder", *words])
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            code = main.main()
+        return Ran(words, code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
+
+    return run
+
+
+@pytest.fixture
+def builder_process(tmp_path: Path) -> Callable[..., Ran]:
+    """Run `python -m builder` in `tmp_path`."""
+
+    def run(*words: str, **more: str) -> Ran:
         done = subprocess.run(
             [sys.executable, "-m", "builder", *words],
             cwd=tmp_path,
-            env={
-                **kept,
-                "COLUMNS": "80",
-                "HOME": str(home),
-                "XDG_CONFIG_DIRS": str(home),
-                # Below pytest's directory, which is closed to others, root would be sent elsewhere.
-                "BUILDER_ARTIFACTS": "artifacts",
-                "PYTHONPATH": str(source),
-                **environment,
-            },
+            env=environment(tmp_path, more),
             capture_output=True,
             text=True,
             timeout=60,

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from builder.errors import VerifyError
-from builder.secrets import Secrets
-from builder.settings import Settings
+from builder.settings import BuildOptions, HostOptions, Paths
 from builder.stage import Job, Ledger
 from builder.stages import budget, publish, seal, verify
 from builder.stages.budget import BudgetInputs
-from builder.store import Store
+from builder.store.secrets import Secrets
+from builder.store.store import Store
 from tests.conftest import Silent
 
 MIB = 1 << 20
@@ -74,7 +74,7 @@ def test_what_costs_too_much_is_not_published(tmp_path: Path) -> None:
     (needs["seal"] / seal.FILE).write_bytes(b"disk")
     (needs["seal"] / seal.FACTS).write_text(json.dumps({"sha256": "0" * 64, "size": 4}))
     (needs["verify"] / verify.FILE).write_text(json.dumps(shown()))
-    settings = Settings(tmp_path / "artifacts", (), ())
+    paths = Paths(tmp_path / "artifacts", (), ())
     given = {"name": "toy", "recipe": "toy", "rehearsal": False, "keep": 7, "secrets_of": "toy"}
     job = Job(
         run_id="test",
@@ -85,7 +85,9 @@ def test_what_costs_too_much_is_not_published(tmp_path: Path) -> None:
         out=tmp_path,
         scratch=tmp_path,
         evidence=tmp_path,
-        settings=settings,
+        paths=paths,
+        host=HostOptions(),
+        build=BuildOptions(),
         secrets=Secrets(Store(tmp_path / ".store"), "toy"),
         progress=Silent(),
         ledger=Ledger(),
@@ -93,4 +95,4 @@ def test_what_costs_too_much_is_not_published(tmp_path: Path) -> None:
     with pytest.raises(VerifyError) as caught:
         publish.run(job)
     assert caught.value.exit_code == 6
-    assert not settings.images.exists()
+    assert not paths.images.exists()

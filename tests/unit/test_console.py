@@ -11,16 +11,18 @@ import termios
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyte
 import pytest
 
 from builder import console
+from builder.console.terminal import Terminal
 from builder.console.watch import Watcher
 from builder.errors import InstallError, Interrupted
-from builder.stage import Action, Inputs, Job, Ledger, Plan, Stage, Step
+from builder.stage import Action, Inputs, Job, Ledger, Plan, ReasonKind, Stage, Step
 
-ACTIONS: dict[str, Action] = {"fetch": "reuse", "answers": "run", "install": "run", "provision": "not needed"}
+ACTIONS: dict[str, Action] = {"fetch": "reuse", "kickstart": "run", "install": "run", "provision": "not needed"}
 
 
 def step(name: str, action: Action) -> Step:
@@ -29,12 +31,12 @@ def step(name: str, action: Action) -> Step:
     def inputs(_: object) -> Inputs:
         return Inputs()
 
-    def run(_: Job) -> None:
+    def run(_: Job[Any]) -> None:
         return
 
     stage = Stage(name, 1, (), inputs, run, f"{name} at work")
     reason = "first run, and a reason that is much too long for the eighty columns that a terminal has"
-    return Step(stage, Inputs(), "ab" * 32, action, reason)
+    return Step(stage, Inputs(), "ab" * 32, action, reason, ReasonKind.FIRST_RUN)
 
 
 STEPS = {name: step(name, action) for name, action in ACTIONS.items()}
@@ -50,8 +52,8 @@ def tell(watcher: Watcher, *, fails: bool = False) -> None:
     """A run, as the pipeline tells it."""
     with watcher:
         watcher.planned(PLAN, "20260102-030405-abcd")
-        watcher.started(STEPS["answers"])
-        watcher.ended(STEPS["answers"], 0.25, Ledger())
+        watcher.started(STEPS["kickstart"])
+        watcher.ended(STEPS["kickstart"], 0.25, Ledger())
         watcher.started(STEPS["install"])
         watcher.beat("Installing kernel\x1b[2J (12/300) " + "x" * 100)
         watcher.note("a note\x07 worth keeping")
@@ -124,7 +126,7 @@ def test_a_terminal_shows_a_line_a_stage_and_keeps_a_clean_transcript(
     monkeypatch.delenv("COLUMNS", raising=False)
     lines = terminal(lambda stream: tell(console.watcher(as_json=False, stream=stream)))
     assert lines[:2] == ["small: run 20260102-030405-abcd", "a note  worth keeping"]
-    assert [line.split()[:2] for line in lines[2:]] == [["✓", name] for name in ("fetch", "answers", "install")] + [
+    assert [line.split()[:2] for line in lines[2:]] == [["✓", name] for name in ("fetch", "kickstart", "install")] + [
         ["-", "provision"]
     ]
     assert lines[2].startswith(" ✓ fetch                 reuse: first run, and a reason")
@@ -139,11 +141,11 @@ def test_a_step_that_was_not_needed_after_all_does_not_seem_to_wait(
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def write(stream: io.TextIOWrapper) -> None:
-        with console.Terminal(stream) as watched:
+        with Terminal(stream) as watched:
             watched.planned(PLAN, "id")
 
     lines = terminal(write)
-    assert lines[2] == " ✓ answers               reuse: the same after all"
+    assert lines[2] == " ✓ kickstart             reuse: the same after all"
 
 
 def test_the_active_stage_shows_its_last_beat_on_one_line(
@@ -153,7 +155,7 @@ def test_the_active_stage_shows_its_last_beat_on_one_line(
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def write(stream: io.TextIOWrapper) -> None:
-        watched = console.Terminal(stream)
+        watched = Terminal(stream)
         watched.planned(PLAN, "id")
         watched.started(STEPS["install"])
         watched.beat("Installing kernel\x1b[2J (12/300) " + "x" * 100)
@@ -177,7 +179,7 @@ def test_work_without_stages_shows_its_beats_until_it_ends(
     monkeypatch.setenv("TERM", "xterm")
 
     def write(stream: io.TextIOWrapper) -> None:
-        watched = console.Terminal(stream)
+        watched = Terminal(stream)
         watched.beat("writing: 5 %")
         if ended:
             watched.__exit__(None)
@@ -195,8 +197,8 @@ def test_a_pipe_gets_plain_lines_and_few_beats() -> None:
     assert "\x07" not in text
     assert "Installing" not in text
     assert [line.split(maxsplit=1)[1] for line in text.splitlines() if line.startswith("00:")] == [
-        "answers: answers at work",
-        "answers: done in 0.2 s",
+        "kickstart: kickstart at work",
+        "kickstart: done in 0.2 s",
         "install: install at work",
         "a note  worth keeping",
         "install: done in 1 m 32 s",
@@ -227,7 +229,7 @@ def test_programs_get_one_json_object_a_line() -> None:
         (console.Lines, os.pipe),
         (console.JsonLines, os.pipe),
         (console.Lines, os.openpty),
-        (console.Terminal, os.openpty),
+        (Terminal, os.openpty),
     ],
 )
 def test_a_reader_that_went_away_fails_no_run(kind: type[Watcher], make: Callable[[], tuple[int, int]]) -> None:
@@ -244,13 +246,13 @@ def test_the_summary_accounts_for_every_second() -> None:
     took = console.times(watched, total=95.0)
     assert took["rest"] == 4.0
     assert took["kinds"] == {"guest": 90.0, "copy": 1.0}
-    assert took["stages"]["answers"]["seconds"] == 0.25
+    assert took["stages"]["kickstart"]["seconds"] == 0.25
     assert console.times_lines(took) == [
         "took     1 m 35 s",
         "          1 m 30 s in the guest",
         "             1.0 s copying, 3.0 GiB",
         "             4.0 s all else",
-        "stages   answers 0.2 s, install 1 m 32 s",
+        "stages   kickstart 0.2 s, install 1 m 32 s",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What is learned of how long a phase takes: the time left, and when a machine has stalled."""
+"""How long stages took before, and the time left that follows from it."""
 
 from __future__ import annotations
 
@@ -7,24 +7,22 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from math import inf
 from pathlib import Path
 
 import pytest
 
 from builder import console
 from builder.console import left_text
-from builder.durations import NEEDED, REMEMBERED, Durations
-from builder.settings import Patience, Settings
+from builder.console.terminal import Terminal
 from builder.stage import Ledger, Plan
-from builder.stages.machines import tightened
+from builder.store.durations import REMEMBERED, Durations
 from tests.unit.test_console import step, terminal
 
 __all__ = ["terminal"]
 
 
-def ledger(accel: str, **longest: float) -> Ledger:
-    return Ledger(accel=accel, longest=longest)
+def ledger(accel: str) -> Ledger:
+    return Ledger(accel=accel)
 
 
 @pytest.fixture
@@ -43,41 +41,16 @@ def test_what_a_stage_took_is_told_by_name_and_accelerator(history: Durations, t
 
 
 def test_old_figures_are_forgotten(history: Durations) -> None:
-    history.succeeded("install", 900.0, ledger("tcg", quiet=90))
+    history.succeeded("install", 900.0, ledger("tcg"))
     for _ in range(REMEMBERED):
-        history.succeeded("install", 10.0, ledger("tcg", quiet=1))
-    assert history.limits()["tcg"] == Patience(install=30.0, quiet=3.0, boot=inf)
-
-
-def test_a_limit_is_learned_from_enough_successes_and_forgotten_by_a_failure(history: Durations) -> None:
-    for _ in range(NEEDED - 1):
-        history.succeeded("install", 100.0, ledger("kvm", quiet=7))
-    assert history.limits()["kvm"] == Patience(inf, inf, inf)
-    history.succeeded("install", 120.0, ledger("kvm", quiet=5))
-    assert history.limits()["kvm"] == Patience(360.0, 21.0, inf)
-    # Perhaps it was the limit that was wrong: then the next try must not fail by it again.
-    history.failed("install", ledger("kvm"))
-    assert history.limits()["kvm"] == Patience(inf, inf, inf)
-    history.succeeded("install", 600.0, ledger("kvm", quiet=50))
-    assert history.limits()["kvm"] == Patience(1800.0, 150.0, inf)
-
-
-def test_learned_limits_tighten_those_of_the_recipe_and_never_loosen_them(tmp_path: Path) -> None:
-    given = Settings(tmp_path, (), (), patience=Patience(install=3600, quiet=600, boot=300))
-    assert tightened(given, "kvm") == Patience(3600, 600, 300)
-    learned = {"tcg": Patience(install=8000, quiet=1.0, boot=inf)}
-    given = Settings(tmp_path, (), (), patience=given.patience, learned=learned)
-    # Four times the recipe's under TCG, and a quarter of that at the least.
-    assert tightened(given, "tcg") == Patience(install=8000, quiet=600, boot=1200)
-    assert tightened(given, "kvm") == Patience(3600, 600, 300)
-    slow = Settings(tmp_path, (), (), patience=Patience(), learned={"kvm": Patience(1e6, 1e6, 0.1)})
-    assert tightened(slow, "kvm") == Patience()
+        history.succeeded("install", 10.0, ledger("tcg"))
+    assert history.expected("tcg") == {"install": 10.0}
 
 
 def test_a_history_that_is_torn_or_cannot_be_written_harms_no_run(history: Durations, tmp_path: Path) -> None:
     (tmp_path / "durations").mkdir()
     (tmp_path / "durations" / "web.json").write_text("{")
-    assert history.limits() == {}
+    assert history.expected("") == {}
     history.succeeded("seal", 2.0, Ledger())
     assert history.expected("") == {"seal": 2.0}
     nowhere = Durations(tmp_path / "absent", "web")
@@ -124,7 +97,7 @@ def test_the_time_left_is_that_of_the_stages_still_to_be_run() -> None:
 
 def test_a_terminal_shows_the_time_left(terminal: Callable[[Callable[[io.TextIOWrapper], None]], list[str]]) -> None:
     def write(stream: io.TextIOWrapper) -> None:
-        watched = console.Terminal(stream)
+        watched = Terminal(stream)
         watched.expected = {"install": 65.0, "verify": 100.0}
         watched.planned(Plan("web", tuple(STEPS)), "run")
         watched.started(STEPS[1])

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from builder import images
-from builder.adapters import disk
 from builder.errors import PublishError
 from builder.images.export import KINDS, Kind, export
+from builder.vm import qemu_img
 from tests.pipeline.processes import killed_before_each_change
 
 Run = Callable[..., Any]
@@ -28,7 +28,7 @@ def image(tmp_path: Path) -> images.Image:
     raw.write_bytes(os.urandom(1 << 20))
     os.truncate(raw, SIZE)
     sealed = tmp_path / "disk.qcow2"
-    disk.convert(raw, "raw", sealed, "qcow2", compression="zstd")
+    qemu_img.convert(raw, "raw", sealed, "qcow2", compression="zstd")
     sealed.chmod(0o444)
     manifest = {"stages": {"verify": {"inputs": {"machine": "pc", "devices": "emulated", "memory": 1 << 30}}}}
     return images.publish(tmp_path / "artifacts" / "images", "toy", {"toy.qcow2": sealed}, manifest)
@@ -58,9 +58,9 @@ def test_each_format_holds_the_bytes_of_the_image(image: images.Image, tmp_path:
 
 
 def test_a_qcow2_opens_with_old_programs_unless_asked_otherwise(image: images.Image, tmp_path: Path) -> None:
-    assert disk.info(image.disk).compression == "zstd"
-    assert disk.info(export(image, "qcow2", tmp_path / "old")).compression == "zlib"
-    assert disk.info(export(image, "qcow2", tmp_path / "new", compression="zstd")).compression == "zstd"
+    assert qemu_img.info(image.disk).compression == "zstd"
+    assert qemu_img.info(export(image, "qcow2", tmp_path / "old")).compression == "zlib"
+    assert qemu_img.info(export(image, "qcow2", tmp_path / "new", compression="zstd")).compression == "zstd"
 
 
 def test_a_box_is_what_vagrant_reads(image: images.Image, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from builder import images
 from builder.errors import PublishError
-from builder.hashing import sha256_file
+from builder.system.digests import sha256_file
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_latest_moves_on_and_back(tmp_path: Path, disk: Path) -> None:
     old = publish(tmp_path, disk)
     new = publish(tmp_path, other_disk(tmp_path, b"new"))
     assert images.load_image(tmp_path / "images", "toy").version == new.version
-    assert images.roll_back(tmp_path / "images", old).latest
+    assert images.roll_back(tmp_path / "images", old)[0].latest
     assert images.load_image(tmp_path / "images", "toy").version == old.version
     assert {image.version for image in images.list_images(tmp_path / "images")} == {old.version, new.version}
     # What was rolled back from does not come back by being published again.

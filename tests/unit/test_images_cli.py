@@ -130,7 +130,7 @@ def test_a_finished_publication_stands_while_it_is_the_latest_or_held(
     def stands(image: images.Image) -> str | None:
         record = {"name": image.name, "version": image.version}
         (tmp_path / stage.FILE).write_text(json.dumps(record))
-        return stage.stands(tmp_path, settings)
+        return stage.why_stale(tmp_path, settings)
 
     assert stands(new) is None
     assert stands(old) == f"toy@{old.version} is not the latest any more"

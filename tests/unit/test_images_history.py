@@ -13,9 +13,9 @@ import pytest
 
 from builder import images
 from builder.errors import PublishError
-from builder.hashing import sha256_file
-from builder.images import holds, users
+from builder.images import holds, references
 from builder.images.catalogue import latest_of
+from builder.system.digests import sha256_file
 from tests.pipeline import processes
 
 
@@ -80,7 +80,7 @@ def test_releasing_undoes_the_rollback(tmp_path: Path, three: list[images.Image]
 def test_going_back_to_a_held_version_lifts_its_hold(tmp_path: Path, three: list[images.Image]) -> None:
     catalogue = tmp_path / "images"
     images.roll_back(catalogue, three[0])
-    assert images.roll_back(catalogue, three[2]).latest
+    assert images.roll_back(catalogue, three[2])[0].latest
     assert [image.held for image in images.list_images(catalogue)] == [False, False, True]
     images.roll_back(catalogue, three[0])
     with pytest.raises(PublishError, match="no older version to go back to"):
@@ -106,7 +106,7 @@ def test_pruning_keeps_the_newest_the_latest_the_held_and_the_used(tmp_path: Pat
     assert left[1:] == [three[2].version, three[1].version]
     shutil.rmtree(disk.parent)
     assert [image.version for image in images.prune(catalogue, ["toy"], 1).removed] == [three[1].version]
-    assert not list((catalogue / "toy" / users.FOLDER).glob("*/*"))
+    assert not list((catalogue / "toy" / references.FOLDER).glob("*/*"))
     assert not list((catalogue / "toy").glob(".gone-*"))
 
 
@@ -116,7 +116,7 @@ def test_an_entry_that_cannot_be_checked_stops_the_pruning(tmp_path: Path, three
     with pytest.raises(PublishError, match=r"toy stays whole: whether web still uses .* cannot be told"):
         images.prune(tmp_path / "images", ["toy"], 1)
     (tmp_path / "unmounted").rename(tmp_path / "vms")
-    (entry,) = (tmp_path / "images" / "toy" / users.FOLDER / three[0].version).iterdir()
+    (entry,) = (tmp_path / "images" / "toy" / references.FOLDER / three[0].version).iterdir()
     entry.write_text("{torn")
     with pytest.raises(PublishError) as caught:
         images.prune(tmp_path / "images", ["toy"], 1)
@@ -136,22 +136,22 @@ def test_a_proof_finds_each_fault_and_is_kept(tmp_path: Path) -> None:
     (tmp_path / "proof").write_text("{}")
     sources = {"toy.qcow2": tmp_path / "disk", "notes": tmp_path / "proof"}
     image = images.publish(tmp_path / "images", "toy", sources, {})
-    assert images.prove(image.path).good
+    assert images.verify_version(image.path).good
     for name, text in {"toy.qcow2": "d1sk", "notes": "longer", "added": ""}.items():
         (image.path / name).unlink(missing_ok=True)
         (image.path / name).write_text(text)
     sums = image.path / images.SUMS
     sums.chmod(0o644)
     sums.write_text(sums.read_text().replace("notes", "other"))
-    faults = images.prove(image.path).faults
+    faults = images.verify_version(image.path).faults
     assert [line.partition(":")[0] for line in faults] == ["notes", "toy.qcow2", "added", "SHA256SUMS"]
-    assert [proof.good for proof in images.proofs(image.path)] == [True, False]
+    assert [proof.good for proof in images.verifications(image.path)] == [True, False]
     journal = tmp_path / "images" / "toy" / ".verified" / f"{image.version}.jsonl"
     journal.write_text(journal.read_text() + '{"torn')
-    images.prove(image.path)
-    assert len(images.proofs(image.path)) == 3
+    images.verify_version(image.path)
+    assert len(images.verifications(image.path)) == 3
     (image.path / images.MANIFEST).unlink()
-    assert images.prove(image.path).faults == ("manifest.json: No such file or directory",)
+    assert images.verify_version(image.path).faults == ("manifest.json: No such file or directory",)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def test_an_edited_manifest_is_found(tmp_path: Path, old: str, new: str, fault: 
     proof.write_text(json.dumps(verified))
     sources = {"toy.qcow2": disk, "verify.json": proof}
     image = images.publish(tmp_path / "images", "toy", sources, {"run": "one", "verified": verified})
-    assert images.prove(image.path).good
+    assert images.verify_version(image.path).good
     manifest = image.path / images.MANIFEST
     manifest.chmod(0o644)
     text = manifest.read_text()
     assert old in text
     manifest.write_text(text.replace(old, new, 1))
     (path,) = images.versions(tmp_path / "images", [f"toy@{image.version}"])
-    assert any(line.startswith(fault) for line in images.prove(path).faults)
+    assert any(line.startswith(fault) for line in images.verify_version(path).faults)
 
 
 def facts(**changes: Any) -> dict[str, Any]:

@@ -13,14 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from builder.adapters import boot_config, kickstart
-from builder.adapters.domain_xml import DirectKernel, Disk, MachineSpec, render
-from builder.clone.request import NAME as CLONE
+from builder.clones.request import NAME as CLONE
 from builder.errors import BuilderError, MediumError
 from builder.images import load_image
+from builder.iso import boot_menu
+from builder.kickstart import render as kickstart
 from builder.recipe import models
 from builder.recipe.variables import check_variable
-from builder.stages import answers
+from builder.stages import kickstart as answers
+from builder.vm.domain_xml import DirectKernel, Disk, MachineSpec, render
 
 ROOT = Path(__file__).parents[2]
 # Near misses are common: pieces that a reader of some language takes for more than letters, between plain ones.
@@ -119,7 +120,7 @@ def rendered(**given: object) -> list[str]:
     """Lines of our own kickstart with these values."""
     values = {"hostname": "h", "keyboard": "us", "lang": "C", "packages": [], "timezone": "UTC"} | given
     texts = kickstart.collect("centos7-minimal.ks.j2", [ROOT / "kickstarts"])
-    inputs = answers.AnswersInputs(
+    inputs = answers.KickstartInputs(
         template="centos7-minimal.ks.j2", templates=texts, vars=values, disk_serial="S", password_mac=""
     )
     return answers.render(inputs, root_crypt="$6$x$y", token="0" * 64).splitlines()
@@ -159,8 +160,8 @@ menuentry 'Install CentOS 7' {
 }
 """
 ISOLINUX = "default vesamenu.c32\nlabel linux\n  kernel vmlinuz\n  append initrd=initrd.img quiet\n"
-NORMAL_GRUB = boot_config.edit_grub(GRUB, ("inst.ks=hd:LABEL=plain:/ks.cfg",), "unattended")
-NORMAL_ISOLINUX = boot_config.edit_isolinux(ISOLINUX, ("inst.ks=hd:LABEL=plain:/ks.cfg",), "unattended")
+NORMAL_GRUB = boot_menu.edit_grub(GRUB, ("inst.ks=hd:LABEL=plain:/ks.cfg",), "unattended")
+NORMAL_ISOLINUX = boot_menu.edit_isolinux(ISOLINUX, ("inst.ks=hd:LABEL=plain:/ks.cfg",), "unattended")
 # GRUB manual, "Shell-like scripting": what ends a word or is read as something else; `#` in front of a word.
 SPECIAL = set("{}|&$;<>'\"") | set(" \t\n\r\v\f\0")
 
@@ -169,8 +170,8 @@ SPECIAL = set("{}|&$;<>'\"") | set(" \t\n\r\v\f\0")
 def test_no_label_of_a_medium_is_read_by_a_boot_loader(text: str) -> None:
     argument = f"inst.ks=hd:LABEL={text}:/ks.cfg"
     try:
-        grub = boot_config.edit_grub(GRUB, (argument,), "unattended")
-        isolinux = boot_config.edit_isolinux(ISOLINUX, (argument,), "unattended")
+        grub = boot_menu.edit_grub(GRUB, (argument,), "unattended")
+        isolinux = boot_menu.edit_isolinux(ISOLINUX, (argument,), "unattended")
     except MediumError:
         return
     assert not SPECIAL & set(argument)
@@ -182,4 +183,4 @@ def test_no_label_of_a_medium_is_read_by_a_boot_loader(text: str) -> None:
 @given(text=TEXT)
 def test_a_kernel_argument_that_begins_a_comment_is_refused(text: str) -> None:
     with pytest.raises(MediumError):
-        boot_config.check_arguments([f"#{text}"])
+        boot_menu.check_arguments([f"#{text}"])

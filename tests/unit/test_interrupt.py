@@ -9,7 +9,7 @@ import textwrap
 HEAD = """
 import os, signal, sys
 from builder.errors import Interrupted
-from builder.interrupt import one_interrupt
+from builder.system.signals import one_interrupt
 def send(name):
     os.kill(os.getpid(), getattr(signal, name))
 """

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import kickstart
 from builder.errors import RecipeError
+from builder.kickstart import render
 
 TEMPLATES = Path(__file__).parents[2] / "kickstarts"
 TEMPLATE = "centos7-minimal.ks.j2"
@@ -28,8 +28,8 @@ OWN = {"root_crypt": "$6$salt$hash", "disk_serial": "BUILDER-SYSTEM", "token": "
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    texts = kickstart.collect(TEMPLATE, [TEMPLATES])
-    return kickstart.render(texts, TEMPLATE, {**VARS, **OWN})
+    texts = render.collect(TEMPLATE, [TEMPLATES])
+    return render.render(texts, TEMPLATE, {**VARS, **OWN})
 
 
 def section(text: str, head: str) -> str:
@@ -161,7 +161,7 @@ def test_identity_is_sealed(text: str) -> None:
 
 
 def test_passes_the_checker(text: str) -> None:
-    assert [finding for finding in kickstart.lint(text) if finding.severity == "error"] == []
+    assert [finding for finding in render.lint(text) if finding.severity == "error"] == []
 
 
 def test_scripts_are_posix_shell(text: str) -> None:
@@ -171,7 +171,7 @@ def test_scripts_are_posix_shell(text: str) -> None:
 
 def test_checker_tells_errors_from_deprecations(text: str) -> None:
     wrong = text.replace("zerombr", "zerombx").replace("%packages", "%packages --nobase")
-    findings = kickstart.lint(wrong)
+    findings = render.lint(wrong)
     line = 1 + wrong.splitlines().index("zerombx")
     assert [(found.line, found.message) for found in findings if found.severity == "error"] == [
         (line, "Unknown command: zerombx")
@@ -180,27 +180,27 @@ def test_checker_tells_errors_from_deprecations(text: str) -> None:
 
 
 def test_checker_sees_a_missing_end(text: str) -> None:
-    errors = [found for found in kickstart.lint(text.removesuffix("%end\n")) if found.severity == "error"]
+    errors = [found for found in render.lint(text.removesuffix("%end\n")) if found.severity == "error"]
     assert any("does not end with %end" in found.message for found in errors)
 
 
 def test_checker_accepts_sshkey_which_the_installer_of_7_9_knows(text: str) -> None:
     with_key = text.replace("skipx\n", 'skipx\nsshkey --username=root "ssh-ed25519 AAAA x"\n')
-    assert [found for found in kickstart.lint(with_key) if found.severity == "error"] == []
+    assert [found for found in render.lint(with_key) if found.severity == "error"] == []
 
 
 def test_unknown_variable_gets_the_near_name() -> None:
-    texts = kickstart.collect(TEMPLATE, [TEMPLATES])
+    texts = render.collect(TEMPLATE, [TEMPLATES])
     with pytest.raises(RecipeError) as caught:
-        kickstart.check_variables(texts, {**VARS, "hostnam": "x"})
+        render.check_variables(texts, {**VARS, "hostnam": "x"})
     assert "kickstart.vars.hostnam is not used by the template; did you mean hostname?" in caught.value.details
 
 
 def test_missing_variable_is_named() -> None:
-    texts = kickstart.collect(TEMPLATE, [TEMPLATES])
+    texts = render.collect(TEMPLATE, [TEMPLATES])
     given = {name: value for name, value in VARS.items() if name != "lang"}
     with pytest.raises(RecipeError) as caught:
-        kickstart.check_variables(texts, given)
+        render.check_variables(texts, given)
     assert "kickstart.vars.lang is needed" in caught.value.details
 
 
@@ -208,30 +208,30 @@ def test_template_outside_its_folder_is_not_found(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "secret.ks.j2").write_text("text\n")
     with pytest.raises(RecipeError, match="no kickstart template"):
-        kickstart.collect("../secret.ks.j2", [tmp_path / "in"])
+        render.collect("../secret.ks.j2", [tmp_path / "in"])
 
 
 def test_template_fault_names_file_and_line(tmp_path: Path) -> None:
     (tmp_path / "x.ks.j2").write_text("text\n{% if %}\n")
     with pytest.raises(RecipeError, match=r"x\.ks\.j2:2"):
-        kickstart.collect("x.ks.j2", [tmp_path])
+        render.collect("x.ks.j2", [tmp_path])
 
 
 def test_template_in_another_encoding_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "x.ks.j2").write_bytes(b"text\n# caf\xe9\n")
     with pytest.raises(RecipeError, match=r"x\.ks\.j2:2: not UTF-8"):
-        kickstart.collect("x.ks.j2", [tmp_path])
+        render.collect("x.ks.j2", [tmp_path])
 
 
 def test_windows_line_ends_do_not_reach_the_installer(tmp_path: Path) -> None:
     (tmp_path / "x.ks.j2").write_bytes(b"text\r\ncdrom\r\n")
-    texts = kickstart.collect("x.ks.j2", [tmp_path])
-    assert "\r" not in kickstart.render(texts, "x.ks.j2", {})
+    texts = render.collect("x.ks.j2", [tmp_path])
+    assert "\r" not in render.render(texts, "x.ks.j2", {})
 
 
 def test_lint_leaves_no_copy_of_the_secret_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ksvalidator makes a copy of its own and forgets it."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    kickstart.lint("rootpw --iscrypted $6$secret\n")
+    render.lint("rootpw --iscrypted $6$secret\n")
     assert list(tmp_path.iterdir()) == []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import iso_inspect
+from builder.iso import inspect
 from tests.adapters.media import readers, vendor
 from tests.unit.conftest import Ran
 
@@ -177,9 +177,9 @@ def test_inject_is_safe_by_default(builder: Run, medium: Path, ks: Path, tmp_pat
     new = tmp_path / "new.iso"
     assert readers.sound_md5(new)
     assert readers.complaints(new) == []
-    assert iso_inspect.read_file(new, "/ks.cfg").decode() == KICKSTART
+    assert inspect.read_file(new, "/ks.cfg").decode() == KICKSTART
     for menu in ("/isolinux/isolinux.cfg", "/EFI/BOOT/grub.cfg"):
-        assert b"ERASES DISKS" in iso_inspect.read_file(new, menu)
+        assert b"ERASES DISKS" in inspect.read_file(new, menu)
     assert sha256(medium) == before
 
 
@@ -219,12 +219,12 @@ def test_inject_looks_for_the_packages_on_the_medium(builder: Run, listing: Path
     ("text", "output", "said"),
     [
         ("cdrom\nnonsense\n", "new.iso", "ks.cfg: line 2: Unknown command: nonsense"),
-        ("cdrom\r\npoweroff\r\n", "new.iso", "line ends of DOS"),
+        ("cdrom\r\npoweroff\r\n", "new.iso", "DOS line endings"),
         ("cdrom\n", "medium.iso", "is the file that is read"),
         ("cdrom\n", "none/new.iso", "there is no folder none"),
         # A device's node must not be replaced by a file.
-        ("cdrom\n", "/dev/null", "--output /dev/null is no file"),
-        ("cdrom\n", ".", "--output . is no file"),
+        ("cdrom\n", "/dev/null", "--output /dev/null is not a file"),
+        ("cdrom\n", ".", "--output . is not a file"),
     ],
 )
 def test_inject_refuses(builder: Run, medium: Path, ks: Path, text: str, output: str, said: str) -> None:
@@ -232,3 +232,14 @@ def test_inject_refuses(builder: Run, medium: Path, ks: Path, text: str, output:
     done = builder("media", "inject", "medium.iso", "--kickstart", "ks.cfg", "--output", output)
     assert done.returncode == 2
     assert said in done.stderr
+
+
+def test_a_rehearsal_medium_replaces_no_file(builder: Run, medium: Path, tmp_path: Path) -> None:
+    for words, said in (
+        (["--output", "medium.iso"], "--output medium.iso exists already"),
+        (["--output", ".", "--force"], "--output . exists already"),
+        (["--output", "missing/new.iso"], "there is no folder missing"),
+    ):
+        done = builder("media", "rehearsal", *words)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert not (tmp_path / "artifacts").exists()

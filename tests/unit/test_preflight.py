@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from builder.adapters import kickstart_lines
-from builder.adapters.iso_inspect import Contents
-from builder.errors import HostError, RecipeError
-from builder.pipeline import PROVISIONED, STAGES
+from builder.errors import HostError
+from builder.iso.inspect import Contents
+from builder.kickstart import parse, preflight
+from builder.kickstart.preflight import Room
+from builder.pipeline.pipelines import PROVISIONED, STAGES
 from builder.settings import Settings
 from builder.stage import Stage
-from builder.stages import install, preflight, verdict
-from builder.stages.preflight import Room
+from builder.stages import install, verify
 
 ROOM = Room(memory=2 << 30, disk=8 << 30, firmware="bios")
 UEFI = Room(memory=2 << 30, disk=8 << 30, firmware="uefi")
@@ -44,7 +45,7 @@ part /nowhere --size=99999
 
 
 def faults(text: str, room: Room = ROOM, medium: Contents | None = MEDIUM) -> list[str]:
-    return preflight.check(kickstart_lines.read(text), medium, room)
+    return [found.text for found in preflight.check(parse.read(text), medium, room)]
 
 
 def test_a_kickstart_that_fits_has_no_fault() -> None:
@@ -149,7 +150,7 @@ def test_what_would_need_a_network(line: str, count: int) -> None:
     ],
 )
 def test_which_disks_a_kickstart_clears(lines: str, said: str) -> None:
-    assert kickstart_lines.read(lines).erases == said
+    assert parse.read(lines).erases == said
 
 
 def test_what_an_included_file_may_say_is_not_missed() -> None:
@@ -160,12 +161,12 @@ def test_what_an_included_file_may_say_is_not_missed() -> None:
 
 @pytest.mark.parametrize("more", ["", "clearpart --all\n"])
 def test_what_an_included_file_may_clear_is_not_hidden(more: str) -> None:
-    said = kickstart_lines.read(f"{more}%include /tmp/part.cfg\n").erases
+    said = parse.read(f"{more}%include /tmp/part.cfg\n").erases
     assert said.endswith("; and what /tmp/part.cfg says, which only the installer sees")
 
 
 def test_comments_quotes_and_spaces() -> None:
-    read = kickstart_lines.read("# part / --size=1\npartition '/' --size 7 # --size=8\nlang 'unclosed\n%packages\n#x\n")
+    read = parse.read("# part / --size=1\npartition '/' --size 7 # --size=8\nlang 'unclosed\n%packages\n#x\n")
     (part,) = read.all("part")
     assert (part.line, part.words, part.option("size")) == (2, ("/", "--size", "7"), "7")
     assert read.wanted == ()
@@ -173,7 +174,7 @@ def test_comments_quotes_and_spaces() -> None:
 
 def test_the_shipped_kickstart_fits_the_shipped_recipe() -> None:
     template = Path(__file__).parents[2] / "kickstarts" / "centos7-minimal.ks.j2"
-    read = kickstart_lines.read(template.read_text())
+    read = parse.read(template.read_text())
     # The template's own lines, outside its snippets, are commands already.
     assert {command.name for command in read.commands} >= {"cdrom", "clearpart", "reqpart", "part", "poweroff"}
 
@@ -188,8 +189,8 @@ def test_the_shipped_kickstart_fits_the_shipped_recipe() -> None:
     ],
 )
 def test_what_is_found_has_the_same_name_as_in_the_installer(text: str, room: Room, cause: str) -> None:
-    (said,) = faults(text, room)
-    assert verdict.name(RecipeError(said)).proof.cause == cause
+    (found,) = preflight.check(parse.read(text), MEDIUM, room)
+    assert found.cause == cause
 
 
 def test_no_room_and_no_qemu_img_are_found_before_the_first_stage(
@@ -200,17 +201,37 @@ def test_no_room_and_no_qemu_img_are_found_before_the_first_stage(
     given = install.InstallInputs(
         vcpus=1, memory=1 << 30, firmware="bios", devices="virtio", machine="q35", disk_size=1 << 20
     )
-    assert install.STAGE.ahead is not None
-    install.STAGE.ahead(given, settings)
+    assert install.STAGE.preflight is not None
+    install.STAGE.preflight(given, settings)
     with pytest.raises(HostError, match="GiB free, and the disk to install to needs"):
-        install.STAGE.ahead(given.model_copy(update={"disk_size": 1 << 60}), settings)
+        install.STAGE.preflight(given.model_copy(update={"disk_size": 1 << 60}), settings)
     monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "apt-get").touch(mode=0o755)
     with pytest.raises(HostError, match="qemu-img is not installed") as caught:
-        install.STAGE.ahead(given, settings)
+        install.STAGE.preflight(given, settings)
     assert caught.value.hint == "apt-get install qemu-utils"
 
 
 @pytest.mark.parametrize("stages", [STAGES, PROVISIONED])
-def test_a_fault_in_the_answers_is_found_before_a_medium_is_fetched(stages: tuple[Stage, ...]) -> None:
+def test_a_fault_in_the_answers_is_found_before_a_medium_is_fetched(stages: tuple[Stage[Any], ...]) -> None:
     names = [stage.name for stage in stages]
-    assert names.index("answers") < names.index("fetch")
+    assert names.index("kickstart") < names.index("fetch")
+
+
+@pytest.mark.parametrize(
+    ("mode", "uri", "brief"),
+    [
+        ("bridge", "qemu:///session", r"network\.mode: bridge needs qemu:///system"),
+        ("bridge", "qemu:///system", "this host has no bridge br-absent"),
+    ],
+)
+def test_a_network_that_this_host_lacks_is_found_before_the_first_stage(
+    tmp_path: Path, mode: str, uri: str, brief: str
+) -> None:
+    given = verify.VerifyInputs(
+        vcpus=1, memory=1 << 30, firmware="bios", devices="virtio", machine="q35", checks=(), network_name="br-absent"
+    )
+    assert verify.STAGE.preflight is not None
+    verify.STAGE.preflight(given, Settings(tmp_path, (), (), connect=uri))
+    with pytest.raises(HostError, match=brief):
+        verify.STAGE.preflight(given.model_copy(update={"network": mode}), Settings(tmp_path, (), (), connect=uri))

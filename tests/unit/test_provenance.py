@@ -15,7 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from builder import images
-from builder.adapters import dsse, sbom
+from builder.provenance import dsse, sbom, sbom_check
 from tests.unit.conftest import Ran
 
 Builder = Callable[..., Ran]
@@ -62,7 +62,7 @@ def test_a_signed_image_is_proved(builder: Builder, published: Callable[..., Pat
     assert builder("keys", "create").returncode == 0
     published()
     proof = verified(builder)
-    assert (proof["good"], proof["unproven"], proof["signers"]) == (True, [], ["default"])
+    assert (proof["good"], proof["skipped"], proof["signers"]) == (True, [], ["default"])
     told = builder("images", "verify", "toy", "--signed").stdout.splitlines()
     assert told[0].endswith(": good, signed by default")
     assert told[1:] == [
@@ -82,7 +82,7 @@ def test_what_cannot_be_proved_is_said(builder: Builder, published: Callable[...
     published()
     proof = verified(builder)
     assert proof["good"]
-    assert [line.split(" (")[0] for line in proof["unproven"]] == [f"{images.PROVENANCE}: nobody signed it"]
+    assert [line.split(" (")[0] for line in proof["skipped"]] == [f"{images.PROVENANCE}: nobody signed it"]
     refused = builder("images", "verify", "toy", "--signed")
     assert (refused.returncode, "no key that you trust vouches for it" in refused.stderr) == (6, True)
 
@@ -92,7 +92,7 @@ def test_what_cannot_be_proved_is_said(builder: Builder, published: Callable[...
     published(b"another disk")
     (signing / "default.pub").rename(tmp_path / "friend.pub")
     (signing / "default.key").unlink()
-    (line,) = verified(builder)["unproven"]
+    (line,) = verified(builder)["skipped"]
     assert "whom you do not trust" in line
     assert builder("keys", "trust", "friend.pub").returncode == 0
     assert verified(builder)["signers"] == ["friend"]
@@ -155,9 +155,9 @@ def test_the_bill_is_what_its_schema_wants_and_the_same_each_time() -> None:
     text = sbom.render("toy", "0" * 12, "0" * 64, SEALED, packages)
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode()) is None
     assert text == sbom.render("toy", "0" * 12, "0" * 64, SEALED, packages[::-1])
-    assert sbom.fault(text, "0" * 64) is None
-    assert sbom.fault(text, "1" * 64) == "it is not of this disk"
-    assert sbom.fault(b"{}", "0" * 64) == "it is no CycloneDX 1.6"
+    assert sbom_check.fault(text, "0" * 64) is None
+    assert sbom_check.fault(text, "1" * 64) == "it is not of this disk"
+    assert sbom_check.fault(b"{}", "0" * 64) == "it is not CycloneDX 1.6"
 
 
 def test_keys(builder: Builder, tmp_path: Path) -> None:

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 from builder import images
-from builder.adapters import ansible, provisions
 from builder.errors import InstallError, PublishError, RecipeError
-from builder.pipeline import ON_BASE, PROVISIONED, STAGES, plan, stages_of
-from builder.recipe import Recipe, load
-from builder.resolve import resolve
+from builder.guest import ansible
+from builder.pipeline.pipelines import ON_BASE, PROVISIONED, STAGES, stages_of
+from builder.pipeline.plan import plan
+from builder.pipeline.resolve import resolve
+from builder.recipe import Recipe, load, provision_files
 from builder.settings import Settings
 from builder.stages import provision
-from builder.store import Store
+from builder.store.store import Store
 
 WEB = """\
 name: web
@@ -58,8 +59,8 @@ def digests(settings: Settings, media: str | None = None) -> dict[str, str]:
     """Of each stage as it would be run now."""
     recipe = load("web", {}, settings.recipes)
     store = Store(settings.store)
-    order, settings, _ = resolve(recipe, media, store, settings)
-    return {step.stage.name: step.digest for step in plan(stages_of(recipe), order, store, settings).steps}
+    spec = resolve(recipe, media, store, settings).spec
+    return {step.stage.name: step.digest for step in plan(stages_of(recipe), spec, store, settings).steps}
 
 
 def test_a_recipe_installs_or_builds_on_an_image(tmp_path: Path, recipe_text: str) -> None:
@@ -131,18 +132,18 @@ def test_a_rehearsal_is_built_on_a_rehearsal(settings: Settings) -> None:
         digests(settings, "rehearsal")
     publish(settings, "base-rehearsal", b"three", rehearsal=True)
     recipe = load("web", {}, settings.recipes)
-    order, _, _ = resolve(recipe, "rehearsal", Store(settings.store), settings)
-    assert order.name == "web-rehearsal"
-    assert order.base is not None
-    assert order.base.spec.startswith("base-rehearsal@")
+    spec = resolve(recipe, "rehearsal", Store(settings.store), settings).spec
+    assert spec.name == "web-rehearsal"
+    assert spec.base is not None
+    assert spec.base.spec.startswith("base-rehearsal@")
     with pytest.raises(RecipeError, match=r"has no use for --media some\.iso"):
         resolve(recipe, "some.iso", Store(settings.store), settings)
 
 
 def test_the_password_is_the_one_of_the_image_at_the_bottom(settings: Settings) -> None:
     publish(settings, "base", b"four", secrets_of="deeper")
-    order, _, _ = resolve(load("web", {}, settings.recipes), None, Store(settings.store), settings)
-    assert order.secrets_of == "deeper"
+    spec = resolve(load("web", {}, settings.recipes), None, Store(settings.store), settings).spec
+    assert spec.secrets_of == "deeper"
 
 
 def test_what_is_missing_or_no_plain_file_is_told(settings: Settings) -> None:
@@ -157,13 +158,13 @@ def test_what_is_missing_or_no_plain_file_is_told(settings: Settings) -> None:
 
 
 def test_what_is_used_is_what_was_hashed(settings: Settings, tmp_path: Path) -> None:
-    hashed = provisions.collect(["motd", "site"], settings.provisions)
+    hashed = provision_files.collect(["motd", "site"], settings.provisions)
     for name in hashed:
-        provisions.take(name, hashed[name], settings.provisions, tmp_path / "good" / name)
+        provision_files.take(name, hashed[name], settings.provisions, tmp_path / "good" / name)
     assert (tmp_path / "good" / "motd").read_text() == "welcome\n"
     (settings.provisions[0] / "site" / "playbook.yml").write_text("- other\n")
     with pytest.raises(RecipeError, match="was changed while the run was under way"):
-        provisions.take("site", hashed["site"], settings.provisions, tmp_path / "bad")
+        provision_files.take("site", hashed["site"], settings.provisions, tmp_path / "bad")
 
 
 def test_the_playbook_gets_host_key_and_host_key_of_the_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,8 +189,8 @@ def test_the_playbook_gets_host_key_and_host_key_of_the_guest(tmp_path: Path, mo
 
 def test_the_generalise_script_is_posix_and_enters_the_digest(settings: Settings) -> None:
     subprocess.run(["sh", "-n", provision.SCRIPT], check=True)
-    order, _, _ = resolve(load("web", {}, settings.recipes), None, Store(settings.store), settings)
-    given = provision.inputs(order)
+    spec = resolve(load("web", {}, settings.recipes), None, Store(settings.store), settings).spec
+    given = provision.inputs(spec)
     assert provision.DONE in provision.SCRIPT.read_text()
     assert len(given.generalise) == 64
     # Nothing of the host's is in what is hashed.

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from builder.cli.state import search_path
+from builder.pipeline.resolve import resolve
 from builder.recipe import Media, Recipe, Source, load
-from builder.resolve import resolve
 from builder.settings import Settings
-from builder.store import Store
+from builder.store.store import Store
 
 
 def test_the_hosts_own_copy_is_taken_by_its_name_and_content(tmp_path: Path) -> None:
@@ -23,8 +23,8 @@ def test_the_hosts_own_copy_is_taken_by_its_name_and_content(tmp_path: Path) -> 
     settings = Settings(tmp_path / "artifacts", search_path("pipelines"), search_path("kickstarts"))
 
     def chosen(recipe: Recipe, settings: Settings) -> tuple[str | None, Path | None]:
-        order, found, _ = resolve(recipe, None, Store(settings.store), settings, peek=True)
-        return order.medium.sha256, found.medium_file
+        resolved = resolve(recipe, None, Store(settings.store), settings, peek=True)
+        return resolved.spec.medium.sha256, resolved.build.medium.file
 
     recipe = known.model_copy(update={"media": Media(sources=(other, own))})
     assert chosen(recipe, settings) == (other.sha256, None)

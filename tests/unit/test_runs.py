@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from builder import runs
-from builder.errors import InstallError, Proof, PublishError
-from builder.store import Store
+from builder.errors import Cause, Diagnosis, InstallError, PublishError, Source
+from builder.store import runs
+from builder.store.store import Store
 
 
 def record(folder: Path, run_id: str, outcome: runs.Outcome, size: int = 0) -> None:
@@ -101,31 +101,34 @@ def test_a_recorded_failure_is_read_back(tmp_path: Path) -> None:
         "cause": "",
         "line": "",
         "source": "",
+        "role": "",
         "transient": False,
         "stage": "install",
     }
 
 
 @pytest.mark.parametrize(
-    ("brief", "source", "first"),
+    ("role", "source", "first"),
     [
-        ("twin-b: the guest's kernel panicked", "console", "twin-b.console.txt"),
-        ("twin-b: failed unit: a.service", "verify", "twin-b.console.txt"),
-        ("install: the guest shows no sign of life", "all signals", "screenshot.png"),
-        ("twin-b: the guest shows no sign of life", "all signals", "twin-b.console.txt"),
-        ("install: QEMU was killed", "qemu.log", "verdict.json"),
-        ("line 3: package x is not on the medium", "recipe", "kickstart.cfg"),
+        ("twin-b", Source.CONSOLE, "twin-b.console.txt"),
+        ("twin-b", Source.BUILDER, "twin-b.console.txt"),
+        ("install", Source.WATCHDOG, "screenshot.png"),
+        ("twin-b", Source.WATCHDOG, "twin-b.console.txt"),
+        ("install", Source.QEMU_LOG, "verdict.json"),
+        ("", Source.KICKSTART, "kickstart.cfg"),
+        ("", Source.PROGRAM, "verdict.json"),
+        ("", Source.BUILDER, "verdict.json"),
     ],
 )
-def test_the_readme_says_what_to_look_at_first(brief: str, source: str, first: str, tmp_path: Path) -> None:
+def test_the_readme_says_what_to_look_at_first(role: str, source: Source, first: str, tmp_path: Path) -> None:
     def fail() -> None:
         with runs.recording(Store(tmp_path / "store"), tmp_path, "run-1", "toy"):
             for name in ("twin-b.console.txt", "screenshot.png", "kickstart.cfg"):
                 (tmp_path / "run-1" / name).write_text("something")
             # A guest that said nothing: what it shows is on the screen.
             (tmp_path / "run-1" / "console.txt").write_text("\n")
-            fault = InstallError(brief)
-            fault.proof = Proof("x", "x", source)
+            fault = InstallError("it failed")
+            fault.diagnosis = Diagnosis(Cause.STALLED, "x", source, role)
             raise fault
 
     with pytest.raises(InstallError):

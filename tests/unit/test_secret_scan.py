@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.secret_scan import CHUNK, OVERLAP, Fingerprint, scan
+from builder.stages.secret_scan import CHUNK, OVERLAP, Fingerprint, scan
 
 PASSWORD = "correct-horse-7"
 CRYPT = "$6$saltsalt$" + "h" * 86

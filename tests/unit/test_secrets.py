@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from builder.errors import RecipeError
-from builder.secrets import ALPHABET, LENGTH, Secrets, read_password
-from builder.store import Store
+from builder.store.secrets import ALPHABET, LENGTH, Secrets, read_password
+from builder.store.store import Store
 
 
 def test_a_password_is_made_once_for_each_name(tmp_path: Path) -> None:

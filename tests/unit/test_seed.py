@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from builder.errors import RecipeError
-from builder.seed import Identity, files
+from builder.guest.seed import Identity, files
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHk= me@host"
 
@@ -53,8 +53,8 @@ def test_without_address_the_machine_asks_dhcp() -> None:
         (Identity("i", "h", (), "192.168.10.19"), "prefix length"),
         (Identity("i", "h", (), "192.168.10.19/24", "192.168.19.2"), "lies outside 192.168.10.0/24"),
         (Identity("i", "h", (), "192.168.10.300/24"), "bad address"),
-        (Identity("i", "h", (), "192.168.10.0/24"), "is no machine's"),
-        (Identity("i", "h", (), "192.168.10.255/24"), "is no machine's"),
+        (Identity("i", "h", (), "192.168.10.0/24"), "cannot be assigned to a VM"),
+        (Identity("i", "h", (), "192.168.10.255/24"), "cannot be assigned to a VM"),
         (Identity("i", "h", (), "192.168.10.2/24", "192.168.10.2"), "is the gateway's"),
         (Identity("i", "h", (), None, None, ("1.1.1",)), "bad address"),
         (Identity("i", "h", (), "192.168.10.19/24", None, ("1.1.1",)), "bad address"),

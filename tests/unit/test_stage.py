@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from builder.reasons import MOST, changes
+from builder.pipeline.changes import MOST, changes
 from builder.stage import Inputs, Job, Ledger, Stage, canonical, digest
 
 
@@ -25,7 +25,7 @@ class Everything(Inputs):
     maybe: str | None = None
 
 
-def run(_job: Job) -> None:
+def run(_job: Job[Any]) -> None:
     raise AssertionError("a digest runs nothing")
 
 

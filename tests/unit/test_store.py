@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from builder import locks
 from builder.errors import HostError
-from builder.hashing import STEP_NS, DigestCache, sha256_file
-from builder.store import Store
+from builder.store.store import Store
+from builder.system import locks
+from builder.system.digests import STEP_NS, DigestCache, sha256_file
 
 
 def old_file(path: Path, text: bytes) -> Path:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -12,12 +15,32 @@ from typing import Any
 
 import pytest
 
-from builder.adapters.domain_xml import Disk, MachineSpec
-from builder.adapters.hypervisor import Hypervisor, connect
 from builder.settings import Settings
+from builder.vm.connection import Hypervisor, connect
+from builder.vm.domain_xml import Disk, MachineSpec
 from tests.fakes.boot_sector import boot_sector, disk_image
 
 MakeSpec = Callable[..., MachineSpec]
+ROOT = Path(__file__).parents[2]
+UNSHARE = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
+
+
+def in_own_namespaces(*words: str, first: str = "") -> subprocess.CompletedProcess[str]:
+    """Run Python where no libvirt runs yet: whatever it starts or kills is nobody else's, and ends with it.
+
+    Args:
+        first: shell commands that run before it.
+    """
+    mounts = "".join(f"mount -t tmpfs tmpfs {path}; " for path in ("/run", "/var/lib/libvirt", "/var/cache/libvirt"))
+    return subprocess.run(
+        [*UNSHARE, "sh", "-c", f'{mounts} ip link set lo up; {first} "$@"', "sh", sys.executable, *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import waiting
-from builder.adapters.domain_xml import MachineSpec
-from builder.adapters.follow import LogFollower
-from builder.adapters.hypervisor import Hypervisor
+from builder.system import retry
+from builder.vm.connection import Hypervisor
+from builder.vm.domain_xml import MachineSpec
+from builder.vm.log_follower import LogFollower
 from tests.fakes.boot_sector import TTYS0, TTYS1, boot_sector, disk_image, flood_lines
 from tests.fault_table import FaultRow
+from tests.vm.conftest import in_own_namespaces, needs_root
 
 pytestmark = pytest.mark.vm
 MakeSpec = Callable[..., MachineSpec]
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 CHILD = """
 import pickle, sys
 from pathlib import Path
-from builder.adapters.hypervisor import connect
+from builder.vm.connection import connect
 spec = pickle.loads(bytes.fromhex(sys.argv[2]))
 with connect(sys.argv[1]) as hypervisor, hypervisor.boot(spec, Path(sys.argv[3])) as machine:
     print("up", flush=True)
@@ -61,7 +62,7 @@ def test_killed_builder_leaves_no_machine(
         row.now()
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-        gone = waiting.until(lambda: spec.name not in hypervisor.machines() or None, within=5)
+        gone = retry.until(lambda: spec.name not in hypervisor.machines() or None, within=5)
         row.judged("machine ended by libvirt")
         assert gone
 
@@ -100,13 +101,13 @@ def test_no_byte_of_a_flood_is_lost(
     assert not follower.torn
 
 
-UNSHARE = ["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child"]
 # The daemons' patience is shortened, so that the guest's last line comes long after it is over.
 OUTLAST = """
 import dataclasses, pickle, sys
 from pathlib import Path
-from builder.adapters import daemon, domains, waiting
-from builder.adapters.hypervisor import connect
+from builder.system import retry
+from builder.vm import daemon, domains
+from builder.vm.connection import connect
 daemon.IDLE = 2
 spec = pickle.loads(bytes.fromhex(sys.argv[1]))
 def left():
@@ -115,35 +116,18 @@ def left():
     return None if found else True
 with connect("qemu:///system") as hypervisor:
     with hypervisor.boot(spec, Path(sys.argv[2])):
-        print("left" if waiting.until(left, within=6) else "stayed")
-print("left" if waiting.until(left, within=20) else "stayed")
+        print("left" if retry.until(left, within=6) else "stayed")
+print("left" if retry.until(left, within=20) else "stayed")
 # A machine that stays has no builder that waits for it.
 kept = dataclasses.replace(spec, name=f"{spec.name}-kept", keepsake={"folder": "/"})
 with domains.connect("qemu:///system") as host:
     host.define(kept)
     host.start(kept.name)
-print("left" if waiting.until(left, within=6) else "stayed")
+print("left" if retry.until(left, within=6) else "stayed")
 with domains.connect("qemu:///system") as host:
     host.undefine(kept.name, str(kept.uuid))
-print("left" if waiting.until(left, within=20) else "stayed")
+print("left" if retry.until(left, within=20) else "stayed")
 """
-
-
-def in_own_namespaces(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run Python where no libvirt runs yet: whatever it starts or kills is nobody else's, and ends with it."""
-    mounts = "".join(f"mount -t tmpfs tmpfs {path}; " for path in ("/run", "/var/lib/libvirt", "/var/cache/libvirt"))
-    script = f'{mounts} ip link set lo up; "$@"'
-    return subprocess.run(
-        [*UNSHARE, "sh", "-c", script, "sh", sys.executable, *words],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
 
 
 @needs_root

@@ -12,11 +12,11 @@ from typing import Any
 import libvirt
 import pytest
 
-from builder.adapters import waiting
-from builder.adapters.domain_xml import Disk, Layer, MachineSpec
-from builder.adapters.hypervisor import Hypervisor, connect, told
-from builder.adapters.process import run
 from builder.errors import HostError
+from builder.system import retry
+from builder.system.process import run
+from builder.vm.connection import Hypervisor, connect, told
+from builder.vm.domain_xml import Disk, Layer, MachineSpec
 from tests.fakes.boot_sector import boot_sector, cd_image, disk_image
 
 pytestmark = pytest.mark.vm
@@ -29,7 +29,7 @@ def quiet(_text: str) -> None:
 
 def content(path: Path, expected: bytes) -> bytes:
     """A log of libvirt's daemon, once it holds what is expected (or after 5 s, whatever it holds)."""
-    waiting.until(lambda: (path.is_file() and path.read_bytes() == expected) or None, within=5)
+    retry.until(lambda: (path.is_file() and path.read_bytes() == expected) or None, within=5)
     return path.read_bytes()
 
 
@@ -53,7 +53,7 @@ def test_ending_by_the_guest(hypervisor: Hypervisor, make_spec: MakeSpec, place:
 def test_reset_goes_on_where_it_is_allowed(hypervisor: Hypervisor, make_spec: MakeSpec, place: Path) -> None:
     spec = make_spec({"ttys0": b"again\r\n", "end": "reset"}, on_reboot="restart")
     with hypervisor.boot(spec, place / "console.log") as machine:
-        waiting.until(lambda: machine.console.tail.count(b"again") > 2 or None, within=30)
+        retry.until(lambda: machine.console.tail.count(b"again") > 2 or None, within=30)
         assert machine.console.tail.count(b"again") > 2
 
 

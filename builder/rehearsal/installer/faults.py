@@ -3,9 +3,9 @@
 """The one rule: `rehearsal.fault=NAME`, for tests only, fails in one named way where Anaconda 7 would, in its words.
 
 What a bad kickstart can cause is caused by one: the kickstart is changed before it is read, and all that follows is
-what any such kickstart meets. The rest is done at the place where Anaconda would meet it. `no-medium` and
-`medium-check` are the initramfs's (boot/init). `rehearsal.fault=cdrom` takes the name from the file `/fault` beside the
-kickstart, for a machine whose command line was written before the name was known.
+what any such kickstart meets. The rest is done at the place where Anaconda would meet it. `module-refused`, `no-medium`
+and `medium-check` are the initramfs's (boot/init). `rehearsal.fault=cdrom` takes the name from the file `/fault` beside
+the kickstart, for a machine whose command line was written before the name was known.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ EDITS: dict[str, Callable[[str], str]] = {
 }
 # What no kickstart causes, in the order in which the places come.
 PLACES = (
-    *("no-medium", "medium-check", "kickstart-not-found", "low-memory"),
+    *("module-refused", "no-medium", "medium-check", "kickstart-not-found", "low-memory"),
     *("traceback", "packages", "kernel-panic", "guest-out-of-memory", "power-off", "hang", "flood"),
 )
 NAMES = (*EDITS, *PLACES)

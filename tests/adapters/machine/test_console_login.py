@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import console_login
-from builder.adapters.console_login import log_in
-from builder.errors import VerifyError
-from builder.stages import verdict
+from builder.errors import Cause, VerifyError
+from builder.guest import console as console_login
+from builder.guest.console import log_in
 from tests.fakes import getty, systemd
 
 PASSWORD = "hunter2 $'\"%s"
@@ -134,7 +133,7 @@ def test_prompt_that_only_starts_again_is_told_early() -> None:
         pass
     assert terminal.typed == [b"root\r", b"root\r"]
     assert "/bin/login" in caught.value.hint
-    assert verdict.name(caught.value).proof.cause == "no login program"
+    assert caught.value.diagnosis.cause is Cause.NO_LOGIN_PROGRAM
 
 
 def test_prompt_that_comes_twice_is_no_restart() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import daemon, reaper, waiting
+from builder.system import retry
+from builder.vm import daemon, reaper
 
 # Detaches a process that ends at once, tells its number, and stays until its input ends.
 DETACHER = "(sh -c 'echo $$' &); read line"
@@ -22,7 +23,7 @@ def test_orphans_are_collected_at_once() -> None:
         assert child.stdin
         assert child.stdout
         orphan = int(child.stdout.readline())
-        assert waiting.until(lambda: not Path(f"/proc/{orphan}").exists() or None, within=1)
+        assert retry.until(lambda: not Path(f"/proc/{orphan}").exists() or None, within=1)
         child.stdin.close()
         assert child.wait(10) == 0
 

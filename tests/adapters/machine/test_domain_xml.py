@@ -14,17 +14,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from builder.adapters.domain_xml import (
-    BridgeNet,
-    DirectKernel,
-    Disk,
-    Layer,
-    LibvirtNet,
-    MachineSpec,
-    UserNet,
-    files,
-    render,
-)
+from builder.vm.domain_xml import BridgeNet, DirectKernel, Disk, Layer, LibvirtNet, MachineSpec, UserNet, files, render
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "domain_xml"
 WORK = Path("/var/lib/builder/work")

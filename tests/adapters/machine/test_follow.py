@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import waiting
-from builder.adapters.follow import LogFollower
+from builder.system import retry
+from builder.vm.log_follower import LogFollower
 
 ROLL = 2 << 20
 
@@ -53,7 +53,7 @@ def test_ten_mebibytes_arrive_whole(roller: Roller, tmp_path: Path) -> None:
             roller.write(piece)
             written += len(piece)
             # A guest is never faster than this: half of what the log daemon keeps stays unread at most.
-            waiting.until(lambda: written - follower.copied < 2 * ROLL or None, within=10, every=0.005)  # noqa: B023
+            retry.until(lambda: written - follower.copied < 2 * ROLL or None, within=10, every=0.005)  # noqa: B023
     assert (tmp_path / "copy").read_bytes() == numbered(0, 1 << 20)
     assert not follower.torn
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +12,15 @@ from pathlib import Path
 import pytest
 
 from builder import settings
-from builder.adapters import host_facts
-from builder.adapters.host_facts import choose_accel
 from builder.errors import HostError, KvmError
+from builder.system import host_facts
+from builder.system.host_facts import choose_accel
 
 PLAIN = "processor\t: 0\nflags\t\t: fpu sse2 hypervisor\naddress sizes\t: 48 bits physical, 48 bits virtual\n"
+
+NOBODY = (pwd.getpwnam("nobody").pw_uid, pwd.getpwnam("nobody").pw_gid)
+FOREIGN = 12345
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs devices, and to become another user")
 
 
 @pytest.fixture
@@ -22,6 +28,18 @@ def cpuinfo(tmp_path: Path) -> Path:
     path = tmp_path / "cpuinfo"
     path.write_text(PLAIN.replace("hypervisor", "svm"))
     return path
+
+
+@pytest.fixture
+def foreign() -> Iterator[Path]:
+    """A device that opens for root and one group; not below tmp_path, which others may not pass."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as top:
+        Path(top).chmod(0o711)
+        device = Path(top, "device")
+        os.mknod(device, stat.S_IFCHR, os.makedev(1, 3))
+        os.chown(device, 0, FOREIGN)
+        device.chmod(0o660)
+        yield device
 
 
 def without(cpuinfo: Path) -> Path:
@@ -51,6 +69,47 @@ def test_libvirt_without_kvm(cpuinfo: Path) -> None:
     assert choose_accel("auto", False, ["qemu"], cpuinfo=cpuinfo, device=NULL).why == "libvirt does not offer it"
 
 
+@needs_root
+def test_kvm_that_qemus_user_cannot_open(cpuinfo: Path, foreign: Path) -> None:
+    accel = choose_accel("auto", False, ["qemu", "kvm"], NOBODY, cpuinfo=cpuinfo, device=foreign)
+    assert accel == host_facts.Accel("tcg", f"QEMU's user nobody cannot open {foreign}")
+
+
+@needs_root
+def test_access_is_what_the_kernel_grants(foreign: Path) -> None:
+    assert host_facts.kvm_access(0, 0, foreign) == "opens"
+    assert host_facts.kvm_access(*NOBODY, foreign) == "denied"
+    assert host_facts.kvm_access(NOBODY[0], FOREIGN, foreign) == "opens"
+    assert host_facts.kvm_access(*NOBODY, foreign.with_name("none")) is None
+    foreign.unlink()
+    # A number that no driver has.
+    os.mknod(foreign, stat.S_IFCHR, os.makedev(240, 77))
+    foreign.chmod(0o666)
+    assert host_facts.kvm_access(*NOBODY, foreign) == "broken"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ('user = "nobody"\n', NOBODY),
+        ('#user = "root"\n  user="+65534"  # nobody\ngroup = "+12"\n', (65534, 12)),
+        ('user = "nobody"\ngroup = "daemon"\n', (65534, 1)),
+        ('user = "no-such-user"\n', None),
+    ],
+)
+def test_qemus_user_is_that_of_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: tuple[int, int] | None
+) -> None:
+    monkeypatch.setattr(host_facts, "QEMU_USERS", ("no-such-user",))
+    conf = tmp_path / "qemu.conf"
+    assert host_facts.qemu_user(conf) is None
+    conf.write_text(text)
+    assert host_facts.qemu_user(conf) == expected
+    monkeypatch.setattr(host_facts, "QEMU_USERS", ("no-such-user", "nobody"))
+    assert host_facts.qemu_user(tmp_path / "none") == NOBODY
+
+
 @pytest.mark.parametrize(("wanted", "required"), [("auto", True), ("kvm", False), ("tcg", True)])
 def test_required_kvm_that_is_missing_is_its_own_fault(cpuinfo: Path, wanted: settings.Accel, required: bool) -> None:
     with pytest.raises(KvmError) as caught:
@@ -72,17 +131,13 @@ def test_physical_address_bits(cpuinfo: Path) -> None:
     assert host_facts.phys_bits(cpuinfo) == 0
 
 
-def test_missing_programs_name_their_package() -> None:
-    assert host_facts.missing_programs(["sh", "no-such-program"]) == {"no-such-program": "no-such-program"}
-
-
 def test_space_that_is_missing_is_told(tmp_path: Path) -> None:
     host_facts.require_space(tmp_path, 1, "nothing")
     with pytest.raises(HostError, match=r"the disk needs 1048576\.0 GiB"):
         host_facts.require_space(tmp_path, 1 << 50, "the disk")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become another user")
+@needs_root
 class TestReach:
     @pytest.fixture
     def tree(self) -> Iterator[Path]:

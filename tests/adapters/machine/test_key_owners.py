@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.guest import Reply
-from builder.adapters.secret_scan import Fingerprint, FoundKey, scan
 from builder.errors import VerifyError
+from builder.guest.ssh import Reply
 from builder.stages import key_owners
 from builder.stages.key_owners import KeyOwner, Layout
+from builder.stages.secret_scan import Fingerprint, FoundKey, scan
 
 KEY = b"-----BEGIN RSA PRIVATE KEY-----\n" + b"MIIEogIBAAKCAQEA6yCv+BLrRP/dMPBXJWK21c0aqxIX6JkODL4K+zlyEURt8/Wp\n" * 20
 MIB = 1 << 20

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import process, waiting
 from builder.errors import HostError
+from builder.system import process, retry
 
 KILLS_ITS_CALLER = 'read what; kill -9 "$PPID"; sleep 0.2; echo "$what" > "$1"'
 
 
 def test_it_outlives_its_caller(tmp_path: Path) -> None:
     words = ["sh", "-c", KILLS_ITS_CALLER, "sh", str(tmp_path / "done")]
-    code = f"from builder.adapters import process; process.run_through({words!r}, 'all of it\\n')"
+    code = f"from builder.system import process; process.run_through({words!r}, 'all of it\\n')"
     caller = subprocess.run([sys.executable, "-c", code], check=False)
     assert caller.returncode == -signal.SIGKILL
-    assert waiting.until(lambda: (tmp_path / "done").exists() or None, within=10)
+    assert retry.until(lambda: (tmp_path / "done").exists() or None, within=10)
     assert (tmp_path / "done").read_text() == "all of it\n"
 
 
@@ -28,9 +28,8 @@ def test_an_interrupt_waits_for_its_end(tmp_path: Path) -> None:
     script = 'kill -INT "$PPID"; sleep 0.3; touch "$1"'
     words = ["sh", "-c", script, "sh", str(tmp_path / "done")]
     code = f"""
-from builder import interrupt
-from builder.adapters import process
-with interrupt.one_interrupt():
+from builder.system import process, signals
+with signals.one_interrupt():
     process.run_through({words!r}, "")
 """
     caller = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

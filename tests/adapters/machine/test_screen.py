@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from builder.adapters.screen import cleaned, last_line
+from builder.system.screen import cleaned, last_line
 from tests.fakes import systemd
 
 STATUS = b"\x1b[24;1H\x1b[30m\x1b[42m[anaconda] 1:main* 2:shell  3:log  4:storage-lo> Switch tab: Alt+Tab\x1b[0m"

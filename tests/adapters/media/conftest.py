@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import iso
-from builder.adapters.boot_config import Menu
-from builder.adapters.iso import RemasterReport
+from builder.iso import remaster as iso
+from builder.iso.boot_menu import Menu
+from builder.iso.remaster import RemasterReport
 from tests.adapters.media import vendor
 
 ARGUMENTS = (

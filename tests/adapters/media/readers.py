@@ -6,8 +6,8 @@ import re
 import shutil
 from pathlib import Path
 
-from builder.adapters.process import run
-from builder.hashing import sha256_file
+from builder.system.digests import sha256_file
+from builder.system.process import run
 
 
 def unpacked(iso: Path, folder: Path) -> dict[str, bytes]:

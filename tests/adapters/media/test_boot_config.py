@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from builder.adapters.boot_config import Menu, edit_grub, edit_isolinux, label_argument, require_label
 from builder.errors import MediumError
+from builder.iso.boot_menu import Menu, edit_grub, edit_isolinux, label_argument, require_label
 from tests.adapters.media.vendor import ESCAPED, GRUB_CFG, ISOLINUX_CFG
 
 ARGUMENTS = [rf"inst.ks=hd:LABEL={ESCAPED}:/ks.cfg", "console=ttyS0,115200"]

@@ -17,8 +17,8 @@ from typing import Literal
 
 import pytest
 
-from builder.adapters import waiting
-from builder.adapters.process import run
+from builder.system import retry
+from builder.system.process import run
 from tests.adapters.media import readers, vendor
 from tests.fakes.boot_sector import boot_sector
 
@@ -157,7 +157,7 @@ def test_what_boots(tmp_path: Path, media: Media, menu: str, firmware: str, atta
                 text = "".join(log.read_text(errors="replace") for log in (said, firmware_log) if log.exists())
                 return text if any(word in text for word in wanted) or machine.poll() is not None else None
 
-            text = waiting.until(told, within=600, every=0.2) or said.read_text(errors="replace")
+            text = retry.until(told, within=600, every=0.2) or said.read_text(errors="replace")
         finally:
             machine.kill()
             _, complaint = machine.communicate()

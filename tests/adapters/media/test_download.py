@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.download import fetch, small
-from builder.errors import HostError, MediumError
+from builder.errors import Cause, HostError, MediumError
+from builder.media.download import fetch, small
 from tests.adapters.media.server import Site, answer, in_turn, refusing, serving, whole
 
 DATA = random.Random(7).randbytes(300_000)
@@ -178,6 +178,7 @@ def test_a_wrong_digest_is_never_published(tmp_path: Path) -> None:
     assert f"sha256 is {other}, expected {SHA}" in caught.value.details
     # Where all mirrors have the same fault, the one line names it.
     assert caught.value.brief == "no mirror gave the install medium medium.iso: its sha256 is wrong"
+    assert caught.value.diagnosis.cause is Cause.WRONG_MEDIUM
     assert list(tmp_path.iterdir()) == []
     assert len(site.asked) == 1
 
@@ -192,6 +193,7 @@ def test_one_line_for_each_mirror(tmp_path: Path) -> None:
         with pytest.raises(MediumError) as caught:
             get(tmp_path / "m", NOBODY, *urls, "file:///etc/passwd", "http://user:secret@127.0.0.1:9/m")
     assert caught.value.brief == "no mirror gave the install medium medium.iso"
+    assert caught.value.diagnosis.cause is Cause.NO_MIRROR
     lines = caught.value.details.splitlines()
     assert len(lines) == 7  # six mirrors, and what was wanted of them
     assert lines[0].startswith(f"{NOBODY}: ")

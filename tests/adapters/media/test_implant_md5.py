@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.adapters import implant_md5
-from builder.adapters.implant_md5 import APPLICATION_USE, APPLICATION_USE_SIZE, Implant
-from builder.adapters.process import run
+from builder.iso import media_checksum
+from builder.iso.media_checksum import APPLICATION_USE, APPLICATION_USE_SIZE, Implant
+from builder.system.process import run
 from tests.adapters.media import readers, vendor
 from tests.adapters.media.conftest import Press
 
@@ -51,12 +51,12 @@ def test_small_volumes_pass(tmp_path: Path, sectors: int) -> None:
     run(["genisoimage", "-quiet", "-R", "-o", iso, tmp_path / "tree"])
     assert implanted(iso).fragments < 20 or sectors > 200
     assert readers.sound_md5(iso)
-    assert implant_md5.verdict(iso) == "good"
+    assert media_checksum.verdict(iso) == "good"
     data = bytearray(iso.read_bytes())
     data[40 * 2048] ^= 1
     iso.write_bytes(data)
     assert not readers.sound_md5(iso)
-    assert implant_md5.verdict(iso) == "bad"
+    assert media_checksum.verdict(iso) == "bad"
 
 
 def fragments_old(total: int, count: int) -> list[tuple[int, int]]:
@@ -89,10 +89,10 @@ def fragments_new(total: int, count: int) -> list[tuple[int, int]]:
 def test_all_checkers_compare_where_a_sum_was_taken(sectors: int) -> None:
     implant = Implant(sectors * 2048)
     if implant.fragments:
-        wanted = list(enumerate(implant_md5._fragments(implant.total)[1], start=1))
+        wanted = list(enumerate(media_checksum._fragments(implant.total)[1], start=1))
         assert fragments_old(implant.total, implant.fragments) == wanted
         assert fragments_new(implant.total, implant.fragments) == wanted
 
 
 def test_no_sum_is_said_so(press: Press) -> None:
-    assert implant_md5.verdict(press(vendor.Shape(implanted=False))) == "none"
+    assert media_checksum.verdict(press(vendor.Shape(implanted=False))) == "none"

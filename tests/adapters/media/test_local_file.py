@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.local_file import take
 from builder.errors import MediumError
+from builder.system.reflink import take
 
 DATA = random.Random(7).randbytes(300_000)
 SHA = hashlib.sha256(DATA).hexdigest()

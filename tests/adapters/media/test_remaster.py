@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters import iso
-from builder.adapters.process import run
 from builder.errors import HostError, MediumError
+from builder.iso import remaster as iso
+from builder.system.process import run
 from tests.adapters.media import readers, vendor
 from tests.adapters.media.conftest import ARGUMENTS, KICKSTART, Press, Remaster
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.process import run
-from builder.adapters.seed_iso import IDENTITY_LABEL, KICKSTART_LABEL, write_iso
+from builder.iso.seed_cd import IDENTITY_LABEL, KICKSTART_LABEL, write_iso
+from builder.system.process import run
 from tests.adapters.media import readers
 
 FILES = {

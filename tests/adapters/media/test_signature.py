@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.process import run
-from builder.adapters.signature import fingerprints, verify_signature
 from builder.errors import MediumError
+from builder.media.gpg import fingerprints, verify_signature
+from builder.system.process import run
 
 SUMS = f"{'a' * 64}  One.iso\n{'B' * 64} *Two.iso\nSHA256 (Three.iso) = {'c' * 64}\n- -dash\n"
 

@@ -10,27 +10,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from builder import media
-from builder.adapters import iso_inspect
 from builder.errors import MediumError, RecipeError
-from builder.hashing import sha256_file
-from builder.secrets import Secrets
-from builder.settings import Settings
+from builder.iso import inspect
+from builder.pipeline import media_library
+from builder.settings import BuildOptions, HostOptions, MediumSource, Paths
 from builder.stage import Inputs, Job, Ledger
-from builder.stages import answers, fetch, kernel, medium
-from builder.store import Store
+from builder.stages import fetch, kernel, kickstart, remaster
+from builder.store.secrets import Secrets
+from builder.store.store import Store
+from builder.system.digests import sha256_file
 from tests.adapters.media import readers, vendor
 from tests.adapters.media.conftest import Press
 from tests.adapters.media.server import answer, serving
 from tests.conftest import Silent
 
 KICKSTART = "cdrom\nclearpart --all\nreqpart\npart / --size=2048 --grow\npoweroff\n"
-SEED = medium.MediumInputs(delivery="seed", memory=2 << 30, disk_size=8 << 30, firmware="bios")
+SEED = remaster.RemasterInputs(delivery="seed", memory=2 << 30, disk_size=8 << 30, firmware="bios")
 
-MakeJob = Callable[..., Job]
+MakeJob = Callable[..., Job[Any]]
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def make_job(tmp_path: Path, store: Store) -> MakeJob:
     """A job with empty directories; `needs` are finished ones, by name."""
     count = 0
 
-    def make(inputs: Inputs, needs: dict[str, Path], **settings: object) -> Job:
+    def make(inputs: Inputs, needs: dict[str, Path], source: MediumSource | None = None) -> Job[Any]:
         nonlocal count
         count += 1
         folders = [store.tmp / f"job{count}-{kind}" for kind in ("out", "scratch")]
@@ -67,7 +68,9 @@ def make_job(tmp_path: Path, store: Store) -> MakeJob:
             out=folders[0],
             scratch=folders[1],
             evidence=tmp_path,
-            settings=replace(Settings(tmp_path, (), ()), **settings),  # type: ignore[arg-type]
+            paths=Paths(tmp_path, (), ()),
+            host=HostOptions(),
+            build=BuildOptions(source or MediumSource()),
             secrets=Secrets(store, "test"),
             progress=Silent(),
             ledger=Ledger(),
@@ -79,11 +82,11 @@ def make_job(tmp_path: Path, store: Store) -> MakeJob:
 @pytest.fixture
 def needs(tmp_path: Path, store: Store, vendors: Path) -> dict[str, Path]:
     """A medium that was taken in, and a rendered kickstart."""
-    known, _ = media.add(vendors, store)
-    folder = tmp_path / "answers"
+    known, _ = media_library.add(vendors, store)
+    folder = tmp_path / "kickstart"
     folder.mkdir()
-    (folder / answers.FILE).write_text(KICKSTART)
-    return {"fetch": known.path.parent, "answers": folder}
+    (folder / kickstart.FILE).write_text(KICKSTART)
+    return {"fetch": known.path.parent, "kickstart": folder}
 
 
 def kernels(store: Store) -> list[Path]:
@@ -94,8 +97,8 @@ def test_seed_leaves_the_medium_untouched_and_writes_one_small_cd(
     make_job: MakeJob, needs: dict[str, Path], store: Store
 ) -> None:
     job = make_job(SEED, needs)
-    medium.run(job)
-    start = medium.boot(job.out)
+    remaster.run(job)
+    start = remaster.boot(job.out)
     assert start.kernel is not None
     assert start.cdroms[0].samefile(needs["fetch"] / fetch.FILE)
     anew = [path for path in job.out.iterdir() if path.stat().st_nlink == 1]
@@ -105,30 +108,30 @@ def test_seed_leaves_the_medium_untouched_and_writes_one_small_cd(
     assert start.cdroms[1].stat().st_mode & 0o777 == 0o444
     words = start.kernel.cmdline.split()
     assert words[:2] == [r"inst.stage2=hd:LABEL=CentOS\x207\x20x86_64", "inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg"]
-    assert tuple(words[2:]) == medium.KERNEL_ARGS
+    assert tuple(words[2:]) == remaster.KERNEL_ARGS
     assert start.kernel.kernel.read_bytes() == bytes([1]) * 66_000
     assert start.kernel.initrd.read_bytes() == bytes([2]) * 130_001
 
 
 def test_the_kernel_is_taken_out_once(make_job: MakeJob, needs: dict[str, Path], store: Store) -> None:
     first, second = make_job(SEED, needs), make_job(SEED, needs)
-    medium.run(first)
-    medium.run(second)
+    remaster.run(first)
+    remaster.run(second)
     assert (first.out / kernel.KERNEL).samefile(second.out / kernel.KERNEL)
     (standing,) = kernels(store)
     # A damaged one is made anew.
     (standing / kernel.KERNEL).chmod(0o644)
     (standing / kernel.KERNEL).write_bytes(b"broken")
     third = make_job(SEED, needs)
-    medium.run(third)
+    remaster.run(third)
     assert (third.out / kernel.KERNEL).read_bytes() == bytes([1]) * 66_000
 
 
 def test_remaster_makes_one_cd_that_boots_by_itself(make_job: MakeJob, needs: dict[str, Path], store: Store) -> None:
     job = make_job(SEED.model_copy(update={"delivery": "remaster"}), needs)
-    medium.run(job)
-    assert medium.boot(job.out) == medium.Boot((job.out / medium.FILE,), None)
-    assert readers.sound_md5(job.out / medium.FILE)
+    remaster.run(job)
+    assert remaster.boot(job.out) == remaster.Boot((job.out / remaster.FILE,), None)
+    assert readers.sound_md5(job.out / remaster.FILE)
     assert kernels(store) == []
 
 
@@ -138,7 +141,7 @@ def test_what_cannot_be_installed_is_told_before_anything_is_written(
 ) -> None:
     job = make_job(SEED.model_copy(update={"delivery": delivery, "memory": 256 << 20, "disk_size": 1 << 30}), needs)
     with pytest.raises(RecipeError, match="does not fit") as caught:
-        medium.run(job)
+        remaster.run(job)
     assert "machine.memory is 256 MiB" in caught.value.details
     assert "disk.size is 1024 MiB" in caught.value.details
     assert list(job.out.iterdir()) == []
@@ -151,16 +154,16 @@ def test_a_medium_without_a_kernel_names_the_other_delivery(
     (tree / "a").mkdir(parents=True)
     (tree / "a" / "file").write_text("x")
     bare = vendor.press(tree, tmp_path / "bare.iso", vendor.Shape(bios=False, uefi=False, hybrid="", implanted=False))
-    known, _ = media.add(bare, store)
+    known, _ = media_library.add(bare, store)
     with pytest.raises(MediumError, match="no kernel that could be started directly") as caught:
-        medium.run(make_job(SEED, {**needs, "fetch": known.path.parent}))
+        remaster.run(make_job(SEED, {**needs, "fetch": known.path.parent}))
     assert "remaster" in caught.value.hint
 
 
 def test_a_signature_asked_for_later_does_not_fetch_the_medium_again(
     make_job: MakeJob, needs: dict[str, Path], vendors: Path
 ) -> None:
-    sha256 = next(known.sha256 for known in media.in_store(Store(vendors.parent / ".store")))
+    sha256 = next(known.sha256 for known in media_library.in_store(Store(vendors.parent / ".store")))
     job = make_job(fetch.FetchInputs(sha256=sha256, rehearsal=None, signed_by="A" * 40), {})
     # No mirror is asked for the medium; that there is no list is what stops it.
     with pytest.raises(MediumError, match="wants a signed medium"):
@@ -187,7 +190,7 @@ def test_a_medium_that_two_want_at_once_is_fetched_once(make_job: MakeJob, vendo
         return signer
 
     with serving(give) as site, ThreadPoolExecutor(2) as pool:
-        jobs = {name: make_job(SEED, {}, medium_urls=(site.url,)) for name in "AB"}
+        jobs = {name: make_job(SEED, {}, MediumSource(None, (site.url,))) for name in "AB"}
         assert sorted(pool.map(one, "AB")) == ["A", "B"]
     assert asked.count("/medium.iso") == 1
     first, second = (jobs[name].out / fetch.FILE for name in "AB")
@@ -195,10 +198,10 @@ def test_a_medium_that_two_want_at_once_is_fetched_once(make_job: MakeJob, vendo
 
 
 def test_a_file_is_taken_in_as_it_is(make_job: MakeJob, store: Store, vendors: Path) -> None:
-    known, how = media.add(vendors, store)
+    known, how = media_library.add(vendors, store)
     assert how in ("reflink", "hard link")
-    assert media.add(vendors, store) == (known, "there already")
-    job = make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=None), {}, medium_file=vendors)
+    assert media_library.add(vendors, store) == (known, "there already")
+    job = make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=None), {}, MediumSource(vendors))
     fetch.run(job)
     assert not (job.out / fetch.FILE).samefile(vendors)
     assert (job.out / fetch.FACTS).read_bytes() == known.path.with_name(fetch.FACTS).read_bytes()
@@ -207,17 +210,17 @@ def test_a_file_is_taken_in_as_it_is(make_job: MakeJob, store: Store, vendors: P
 def test_a_damaged_rehearsal_medium_is_refused(make_job: MakeJob, store: Store, tmp_path: Path, press: Press) -> None:
     """No recipe names its digest; what is implanted in it vouches for it."""
     path = tmp_path / "rehearsal.iso"
-    shutil.copyfile(press(vendor.Shape(application=f"{iso_inspect.REHEARSAL_MARK} 1")), path)
-    known, _ = media.add(path, store)
-    fetch.run(make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=known.sha256), {}, medium_file=path))
+    shutil.copyfile(press(vendor.Shape(application=f"{inspect.REHEARSAL_MARK} 1")), path)
+    known, _ = media_library.add(path, store)
+    fetch.run(make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=known.sha256), {}, MediumSource(path)))
     damaged = tmp_path / "damaged.iso"
     shutil.copyfile(path, damaged)
     with damaged.open("r+b") as file:
         file.seek(damaged.stat().st_size // 2)
         file.write(b"rot")
     with pytest.raises(MediumError, match=r"damaged\.iso is damaged"):
-        media.add(damaged, store)
+        media_library.add(damaged, store)
     found = sha256_file(damaged)
-    job = make_job(fetch.FetchInputs(sha256=found, rehearsal=found), {}, medium_file=damaged)
+    job = make_job(fetch.FetchInputs(sha256=found, rehearsal=found), {}, MediumSource(damaged))
     with pytest.raises(MediumError, match=r"damaged\.iso is damaged"):
         fetch.run(job)

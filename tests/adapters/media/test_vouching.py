@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from builder.adapters.process import run
 from builder.errors import MediumError
-from builder.hashing import sha256_file
-from builder.settings import Settings
-from builder.stages import vouching
+from builder.media import vendor_signature
+from builder.settings import MediumSource
+from builder.system.digests import sha256_file
+from builder.system.process import run
 from tests.adapters.media import vendor
 from tests.adapters.media.server import answer, serving
 from tests.adapters.media.test_signature import Signer, make_signer
@@ -21,18 +21,19 @@ from tests.adapters.media.test_signature import Signer, make_signer
 
 @dataclass(frozen=True)
 class Case:
-    """A medium with the signer's key on it, and settings for it."""
+    """A medium with the signer's key on it, and where it came from."""
 
     signer: Signer
     medium: Path
-    settings: Settings
+    source: MediumSource
 
-    def require(self, settings: Settings | None = None, fingerprint: str | None = None) -> str:
+    def require(self, source: MediumSource | None = None, fingerprint: str | None = None) -> str:
         wanted = fingerprint or self.signer.fingerprint
-        return vouching.require(self.medium, sha256_file(self.medium), wanted, settings or self.settings)
+        keys = (self.medium.parent / "keys",)
+        return vendor_signature.require(self.medium, sha256_file(self.medium), wanted, source or self.source, keys)
 
     def sign(self, text: str) -> Path:
-        path = self.medium.with_name(vouching.LIST)
+        path = self.medium.with_name(vendor_signature.LIST)
         path.write_bytes(self.signer.sign(text))
         return path
 
@@ -63,7 +64,7 @@ def with_key(tmp_path_factory: pytest.TempPathFactory, signer: Signer) -> Path:
 def case(tmp_path: Path, signer: Signer, with_key: Path) -> Case:
     medium = tmp_path / "medium.iso"
     medium.hardlink_to(with_key)
-    return Case(signer, medium, Settings(tmp_path, (), (), keys=(tmp_path / "keys",), medium_file=medium))
+    return Case(signer, medium, MediumSource(medium))
 
 
 def test_a_list_beside_the_file_and_the_key_on_the_medium(case: Case) -> None:
@@ -93,8 +94,8 @@ def test_a_list_beside_the_mirrors_file(case: Case, tmp_path: Path) -> None:
         answer(handler, 200, signed)
 
     with serving(give) as site:
-        case.require(Settings(tmp_path, (), (), medium_urls=("http://127.0.0.1:1/medium.iso", site.url)))
-    assert asked == [f"/{vouching.LIST}"]
+        case.require(MediumSource(None, ("http://127.0.0.1:1/medium.iso", site.url)))
+    assert asked == [f"/{vendor_signature.LIST}"]
 
 
 def test_no_list_anywhere_names_the_file_to_get(case: Case, tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_no_list_anywhere_names_the_file_to_get(case: Case, tmp_path: Path) -> N
         answer(handler, 404)
 
     with serving(give) as site, pytest.raises(MediumError, match=r"no sha256sum\.txt\.asc") as caught:
-        case.require(Settings(tmp_path, (), (), medium_urls=(site.url,)))
+        case.require(MediumSource(None, (site.url,)))
     assert "HTTP 404" in caught.value.details
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from builder.adapters.process import run
+from builder.system.process import run
 
 LABEL = "CentOS 7 x86_64"
 ESCAPED = r"CentOS\x207\x20x86_64"

@@ -1,0 +1,222 @@
+"""The table of all commands, and the group that imports a command's module when that command runs.
+
+Invariant: `--help` of `builder` and of its groups comes from the table alone; no module of a command is imported
+for it (as pip does it with its `commands_dict`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from builder.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Args:
+        target: `module:function` in `builder.cli`.
+        summary: first line of the function's docstring.
+        renamed: options that have a new name: the old one is refused with a hint that names the new one.
+    """
+
+    target: str
+    summary: str
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def function(self) -> Callable[..., None]:
+        """The function of this command; its module is imported here."""
+        module, _, name = self.target.partition(":")
+        function: Callable[..., None] = getattr(importlib.import_module(f"builder.cli.{module}"), name)
+        return function
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of commands, such as `builder images`.
+
+    Args:
+        help: what `--help` says above the commands.
+        default: name of the command that is meant if none is named.
+    """
+
+    help: str
+    commands: Mapping[str, Command]
+    default: str | None = None
+
+
+REBUILD = {"--fresh": "--rebuild"}
+
+COMMANDS: Mapping[str, Command | Group] = {
+    "run": Command("run:run", "Build the golden image of a pipeline, verify it and publish it.", REBUILD),
+    "plan": Command("run:plan", "Show what a run would do, and why; change nothing.", REBUILD),
+    "nightly": Group(
+        "Build what needs it, prove the rest again, write a report.\n\n"
+        "`nightly PIPELINE --jobs 2` is short for `nightly run PIPELINE --jobs 2`.",
+        {
+            "run": Command("nightly:nightly", "Build what needs it, prove the rest again, write a report."),
+            "install-timer": Command(
+                "nightly:install_timer", "Write a systemd timer that starts `builder nightly` here."
+            ),
+        },
+        default="run",
+    ),
+    "pipelines": Command("recipes:pipelines", "List the pipelines that can be built."),
+    "schema": Command("recipes:schema", "Print the JSON schema of a recipe, for editors."),
+    "kickstart": Group(
+        "Render and check kickstarts.",
+        {
+            "render": Command("recipes:render", "Print a pipeline's kickstart, without its secrets."),
+            "lint": Command("recipes:lint", "Check the syntax of a kickstart; errors exit 2."),
+        },
+    ),
+    "images": Group(
+        "Manage golden images that were published.",
+        {
+            "list": Command("images:list_", "List all versions of all images, the newest first."),
+            "show": Command("images:show", "Show one image, its files, its users and its proofs."),
+            "diff": Command("images:diff", "Show how image B differs from image A."),
+            "verify": Command("images:verify", "Read images again and compare with what was published."),
+            "rollback": Command("images:rollback", "Make an older version the latest, and hold the one that was."),
+            "release": Command("images:release", "Let a version that is held become the latest again."),
+            "prune": Command("images:prune", "Remove old versions; not the latest, nor what is held or used."),
+            "export": Command("images:export", "Write an image in another format, and read it back."),
+            "push": Command("registry:push", "Push an image to a registry."),
+            "pull": Command("registry:pull", "Pull an image from a registry, and verify it."),
+        },
+    ),
+    "clone": Command("clone:clone", "Make new VMs from a golden image, in a second."),
+    "vm": Group(
+        "Manage virtual machines cloned from golden images.",
+        {
+            "list": Command("vm:list_", "List the VMs: state, image, address, newer images."),
+            "set": Command("vm:set_", "Change memory, processors or network of a VM."),
+            "start": Command("vm:start", "Switch VMs on."),
+            "stop": Command("vm:stop", "Switch VMs off: press the power button and wait."),
+            "console": Command("vm:console", "The serial console on this terminal; Ctrl-] leaves."),
+            "ssh": Command("vm:ssh", "Log in as root over SSH, the host key pinned."),
+            "screenshot": Command("vm:screenshot", "Write what the VM's screen shows."),
+            "snapshot": Command("vm:snapshot", "Take a snapshot, go back to one, or list them."),
+            "rebase": Command("vm:rebase", "Rest a VM on another image; the guest sees no change."),
+            "flatten": Command("vm:flatten", "Give a VM a disk of its own, which rests on no image."),
+            "delete": Command("vm:delete", "Delete VMs with their disks, running or not."),
+        },
+    ),
+    "media": Group(
+        "Manage install media.",
+        {
+            "list": Command("media:list_", "List the media in the store, and the pipelines that name them."),
+            "add": Command("media:add", "Add an ISO to the store, so that a run finds it."),
+            "inspect": Command("media:inspect", "Show what an ISO is: volume, boot records, checksum, packages."),
+            "verify": Command("media:verify", "Read all of an ISO; exit 4 if nothing confirms it."),
+            "inject": Command("media:inject", "Copy an ISO with a kickstart in it, for CDs and sticks."),
+            "rehearsal": Command("media:rehearsal", "Write a rehearsal medium, for hosts that cannot build one."),
+        },
+    ),
+    "keys": Group(
+        "Manage the keys that sign the provenance of images.",
+        {
+            "list": Command("keys:list_", "List the keys that are trusted, and say which of them can sign."),
+            "create": Command("keys:create", "Create a key; what is published from now on is signed."),
+            "export": Command("keys:export", "Print the public half of a key, for those who verify."),
+            "trust": Command("keys:trust", "Trust what the owner of this public key has signed."),
+        },
+    ),
+    "runs": Group(
+        "Show runs, their records and evidence.",
+        {
+            "list": Command("housekeeping:list_", "List the runs on record, the newest first."),
+            "show": Command("housekeeping:show", "Show one run: stages, verdict, evidence."),
+        },
+    ),
+    "gc": Command("housekeeping:gc", "Remove old intermediate results and pulls; never an image."),
+    "host": Group(
+        "Check this host, prepare it, and undo that.",
+        {
+            "check": Command("host:check", "Check whether a build can run here; exit 3 if not."),
+            "prepare": Command("host:prepare", "Give this host what a build needs, or a network."),
+            "confirm": Command("host:confirm", "Keep the changed network."),
+            "restore": Command("host:restore", "Undo what `prepare` did, the last change first."),
+        },
+    ),
+}
+
+
+class _Deferred(TyperCommand):
+    """A command as help and completion need it; the real one is made from its module when it runs."""
+
+    def __init__(self, name: str, entry: Command) -> None:
+        super().__init__(name, help=entry.summary, rich_markup_mode=None)
+        self.entry = entry
+
+    def load(self) -> Any:
+        """Import the module and make the command."""
+        command = _made(self.name, self.entry.function)
+        for old, new in self.entry.renamed.items():
+            command.params += _made(None, _refusing(old, new)).params
+        return command
+
+
+class CommandGroup(TyperGroup):
+    """A group whose commands come from the table."""
+
+    def __init__(
+        self, *, table: Mapping[str, Command | Group] = COMMANDS, default: str | None = None, **attributes: Any
+    ) -> None:
+        super().__init__(**attributes)
+        self.default = default
+        for name, entry in table.items():
+            self.add_command(_deferred(name, entry))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the default command before words that name none."""
+        named = args[:1] in ([name] for name in (*self.commands, *ctx.help_option_names))
+        return super().parse_args(ctx, args if named or self.default is None else [self.default, *args])
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Find the command that the words name, and import it."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command.load() if isinstance(command, _Deferred) else command, rest
+
+
+def _deferred(name: str, entry: Command | Group) -> Any:
+    if isinstance(entry, Command):
+        return _Deferred(name, entry)
+    return CommandGroup(
+        name=name,
+        help=entry.help,
+        table=entry.commands,
+        default=entry.default,
+        no_args_is_help=entry.default is None,
+        rich_markup_mode=None,
+    )
+
+
+def _made(name: str | None, function: Callable[..., None]) -> Any:
+    """A function as typer's command."""
+    app = typer.Typer(rich_markup_mode=None, add_completion=False)
+    app.command(name)(function)
+    return typer.main.get_command(app)
+
+
+def _refusing(old: str, new: str) -> Callable[..., None]:
+    """A function whose one hidden option is refused."""
+
+    def refuse(value: str | None) -> None:
+        if value is not None:
+            raise RecipeError(f"{old} is now called {new}", hint=f"write {new} {value}")
+
+    hidden = typer.Option(None, old, hidden=True, expose_value=False, callback=refuse)
+
+    def refused(value: str | None = hidden) -> None:
+        """Take the option."""
+
+    return refused

@@ -1,0 +1,1 @@
+"""Causes of failures: patterns of output, classification, watchdog, evidence, and limits."""

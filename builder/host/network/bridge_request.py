@@ -1,0 +1,22 @@
+"""What an administrator asks for when a bridge shall take over an uplink."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Name = Literal["networkmanager", "ifcfg", "runtime"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for; of a family without addresses the uplink's own move, static or leased as they are."""
+
+    bridge: str
+    uplink: str
+    addresses: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    backend: Name | Literal["auto"] = "auto"
+    confirm: bool = False
+    within: float = 60.0

@@ -1,0 +1,215 @@
+"""The one rule: whatever happens to builder, the network ends as confirmed or as it was before.
+
+A process of its own: started before the change, in a session of its own, it needs neither builder nor a terminal.
+It speaks one JSON line a message on a socket that only root can open:
+
+    hold       the changer; while it has not said `applied`, its end undoes the change
+    applied    the change is made: the gateway is asked; then it is kept, or a confirmation waited for
+    revert     undo it now
+    confirm    from `builder host confirm`: kept, if the session is newer than the change and the gateway answers
+
+Kept means: only now the files that make it last are written, and the journal gets its undo.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from builder.errors import BuilderError, HostError
+from builder.host import undo
+from builder.host.journal import FOLDER, Journal
+from builder.host.network import session
+from builder.host.network.backends import BACKENDS
+from builder.host.network.change import Change
+from builder.system import netlink, process
+
+RUN = Path("/run/builder/host")
+SOCKET = RUN / "guardian.sock"
+PENDING = RUN / "pending.json"
+OUTCOME = RUN / "outcome.json"
+START = 15.0  # seconds from `hold` to `applied`
+GATEWAY = 5.0  # seconds for the gateway to answer
+IDLE = 30.0  # seconds for somebody to say `hold`
+
+
+class Guardian:
+    """Watches one change."""
+
+    def __init__(self, change: Change, server: socket.socket) -> None:
+        self.change = change
+        self.server = server
+        self.holder: socket.socket | None = None
+        self.applied_at: float | None = None
+        self.deadline = session.now() + IDLE
+        self.told: list[socket.socket] = []
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(server, selectors.EVENT_READ)
+        self.wake = socket.socketpair()
+        self.selector.register(self.wake[0], selectors.EVENT_READ)
+        for name in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(name, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: self.wake[1].send(b"x"))
+
+    def watch(self) -> None:
+        """Until the change is kept or undone."""
+        while True:
+            left = self.deadline - session.now()
+            if left <= 0:
+                return self.put_back(self._why_late())
+            for key, _ in self.selector.select(left):
+                if key.fileobj is self.wake[0]:
+                    return self.put_back("the host shuts down")
+                if key.fileobj is self.server:
+                    peer, _address = self.server.accept()
+                    self.selector.register(peer, selectors.EVENT_READ)
+                elif isinstance(key.fileobj, socket.socket) and self._hear(key.fileobj):
+                    return None
+
+    def put_back(self, why: str) -> None:
+        """Undo the change; tried again and again, since a host without network is the worst outcome."""
+        fault = ""
+        for _attempt in range(5):
+            try:
+                if self.holder is not None:
+                    netlink.put_back(self.change.before, self.change.bridge)
+                self._end({"outcome": "put back", "why": why})
+                return
+            except (BuilderError, OSError) as error:
+                fault = str(error)
+                self.selector.select(0.2)
+        self._end({"outcome": "broken", "why": f"{why}; putting it back failed: {fault}"})
+
+    def _why_late(self) -> str:
+        if self.applied_at is not None:
+            return f"nobody confirmed it within {self.change.within:g} s"
+        return "the change was not finished in time"
+
+    def _hear(self, peer: socket.socket) -> bool:
+        """One message; True when all is over."""
+        try:
+            data = peer.recv(4096)
+        except OSError:
+            data = b""
+        if not data:
+            self.selector.unregister(peer)
+            peer.close()
+            if peer is self.holder and self.applied_at is None:
+                self.put_back("builder died half-way")
+                return True
+            return False
+        word = data.decode(errors="replace").strip()
+        if word == "hold" and self.holder is None:
+            self.holder, self.deadline = peer, session.now() + START
+            self._say(peer, {"say": "ready"})
+        elif word == "applied" and peer is self.holder and self.applied_at is None:
+            return self._applied()
+        elif word == "revert" and peer is self.holder:
+            self.told.append(peer)
+            self.put_back("builder was stopped")
+            return True
+        elif word == "confirm":
+            return self._confirm(peer)
+        return False
+
+    def _applied(self) -> bool:
+        assert self.holder is not None
+        self.told.append(self.holder)
+        self.applied_at = session.now()
+        self.deadline = self.applied_at + self.change.within
+        silent = self._silent()
+        if silent:
+            self.put_back(f"the gateway {silent} does not answer over {self.change.bridge}")
+            return True
+        if not self.change.confirm:
+            self.keep("the gateway answers")
+            return True
+        self._say(self.holder, {"say": "waiting", "within": self.change.within})
+        return False
+
+    def _confirm(self, peer: socket.socket) -> bool:
+        if self.applied_at is None:
+            self._say(peer, {"say": "refused", "why": "the change is not finished yet"})
+            return False
+        pid, _uid, _gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        where = session.of(pid)
+        if where.remote and (where.since is None or where.since < self.applied_at):
+            why = "this session is older than the change: open a new one to the host, and confirm there"
+            self._say(peer, {"say": "refused", "why": why})
+            return False
+        silent = self._silent()
+        if silent:
+            self._say(peer, {"say": "refused", "why": f"the gateway {silent} does not answer"})
+            return False
+        self.told.append(peer)
+        self.keep("it was confirmed")
+        return True
+
+    def _silent(self) -> str | None:
+        """The first gateway that does not answer."""
+        for gateway in self.change.gateways:
+            if not netlink.answers(gateway, self.change.bridge, GATEWAY):
+                return gateway
+        return None
+
+    def keep(self, why: str) -> None:
+        """Make the change last; a back end that spoils it has its files taken away again."""
+        journal, change = Journal(FOLDER), self.change
+        count = len(journal.entries())
+        try:
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+            snapshot = change.before.as_dict()
+            journal.record("link", boot=boot, snapshot=snapshot, uplink=change.before.uplink, bridge=change.bridge)
+            backend = BACKENDS[change.backend]
+            for path, text in change.files.items():
+                journal.replace_file(Path(path), text, backend.mode, list(backend.reload) or None)
+            for words in backend.take_over(change.files):
+                process.run(words, timeout=GATEWAY * 4)
+            silent = self._silent() if change.files else None
+            if silent:
+                raise HostError(f"the gateway {silent} fell silent when {change.backend} took over")
+        except (BuilderError, OSError) as fault:
+            with suppress(BuilderError, OSError):
+                undo.rewind(journal, count)
+            self.put_back(f"it could not be kept: {fault}")
+            return
+        self._end({"outcome": "kept", "why": why, "files": list(change.files)})
+
+    def _end(self, outcome: dict[str, Any]) -> None:
+        with suppress(OSError):
+            OUTCOME.write_text(json.dumps(outcome))
+        for path in (PENDING, SOCKET):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        for peer in self.told:
+            self._say(peer, {"say": "over", **outcome})
+
+    @staticmethod
+    def _say(peer: socket.socket, message: dict[str, Any]) -> None:
+        with suppress(OSError):
+            peer.sendall(json.dumps(message).encode() + b"\n")
+
+
+def main() -> int:
+    """Read the pending change, open the socket, watch."""
+    os.umask(0o077)
+    change = Change.from_dict(json.loads(PENDING.read_text()))
+    with suppress(FileNotFoundError):
+        SOCKET.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        server.bind(str(SOCKET))
+        server.listen()
+        Guardian(change, server).watch()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""The one rule: a host gets its network back to the end, whatever happens to the command that asked for it.
+
+A process of its own that reads what to put back from its standard input, in one piece.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+
+from builder.errors import BuilderError
+from builder.system import netlink, process
+from builder.system.netlink import Snapshot
+
+
+def put_back(before: Snapshot, bridge: str) -> None:
+    """Give an uplink back what it had, and remove the bridge; a caller that is killed does not stop it.
+
+    Raises:
+        HostError: the uplink is gone, or the kernel refuses a part.
+    """
+    told = json.dumps({"before": before.as_dict(), "bridge": bridge})
+    process.run_through([sys.executable, "-m", "builder.host.network.rollback"], told)
+
+
+def main() -> int:
+    """Do it; what goes wrong is told in a line."""
+    for name in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    told = json.load(sys.stdin)
+    try:
+        netlink.put_back(Snapshot.from_dict(told["before"]), told["bridge"])
+    except BuilderError as fault:
+        sys.stdout.write(f"{fault.brief}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The one rule: `latest` goes back only by hand, and what was gone back from stays behind until it is released."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from builder.errors import PublishError
+from builder.images import holds
+from builder.images.catalogue import Image, changing, latest_of, list_images, load_image, point
+
+
+def roll_back(catalogue: Path, image: Image) -> tuple[Image, str | None]:
+    """Make this version the latest of its name, and hold the one that was.
+
+    Returns:
+        The image as it is now, and the version that is held for it; None if it was the latest already.
+
+    Raises:
+        PublishError: the version is gone, or the catalogue cannot be written to.
+    """
+    folder = catalogue / image.name
+    with _written(folder), changing(folder):
+        _require(image)
+        left = latest_of(folder)
+        held = holds.read(folder)
+        if left == image.version or (left is not None and not (folder / left).is_dir()):
+            left = None
+        if left is not None:
+            held[left] = holds.Hold(datetime.now(UTC).isoformat(timespec="seconds"), image.version)
+            holds.write(folder, held)
+        # Between the two a hold on the latest version means nothing: see `holds.mend`.
+        point(folder, image.version)
+        if held.pop(image.version, None):
+            holds.write(folder, held)
+    return load_image(catalogue, f"{image.name}@{image.version}"), left
+
+
+def previous(catalogue: Path, name: str) -> Image:
+    """The newest version that is older than the latest one and not held.
+
+    Raises:
+        PublishError: there is none.
+    """
+    load_image(catalogue, name)
+    images = list_images(catalogue, name)
+    at = next(number for number, image in enumerate(images) if image.latest)
+    older = [image for image in images[at + 1 :] if not image.held]
+    if not older:
+        known = ", ".join(image.version for image in images)
+        raise PublishError(f"image {name} has no older version to go back to", f"versions: {known}")
+    return older[0]
+
+
+def release(catalogue: Path, image: Image) -> Image:
+    """Lift the hold of a version; it is the latest again where the one it gave way to still is.
+
+    Raises:
+        PublishError: it is not held, or the catalogue cannot be written to.
+    """
+    folder = catalogue / image.name
+    with _written(folder), changing(folder):
+        _require(image)
+        held = holds.read(folder)
+        hold = held.pop(image.version, None)
+        if hold is None:
+            raise PublishError(
+                f"{image.name}@{image.version} is not held",
+                f"held: {', '.join(sorted(held)) or 'none'}",
+                "builder images list",
+            )
+        if latest_of(folder) == hold.gave_way_to:
+            point(folder, image.version)
+        holds.write(folder, held)
+    return load_image(catalogue, f"{image.name}@{image.version}")
+
+
+def held_version(catalogue: Path, name: str) -> Image:
+    """The one version of this name that is held.
+
+    Raises:
+        PublishError: there is none, or there are several.
+    """
+    load_image(catalogue, name)
+    held = [image for image in list_images(catalogue, name) if image.held]
+    if len(held) != 1:
+        versions = ", ".join(image.version for image in held)
+        raise PublishError(
+            f"image {name} has {'several versions that are held' if held else 'no version that is held'}",
+            f"held: {versions}" if held else "",
+            f"builder images release {name}@VERSION" if held else "",
+        )
+    return held[0]
+
+
+def _require(image: Image) -> None:
+    if not image.path.is_dir():
+        raise PublishError(f"{image.name}@{image.version} is gone", hint=f"builder images list {image.name}")
+
+
+@contextmanager
+def _written(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        raise PublishError(f"{folder} cannot be written to: {fault.strerror or fault}", str(fault)) from fault

@@ -1,0 +1,1 @@
+"""Kickstart files: rendering, parsing, and comparing them with the medium and the machine."""

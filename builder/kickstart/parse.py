@@ -1,0 +1,146 @@
+"""The one rule: a rendered kickstart is read here for what it asks of medium and machine; nothing is judged.
+
+This is a reader of lines, not a checker: what it does not know it passes on. `builder.kickstart.render.lint` has a
+real parser look at the text.
+
+Source of the facts: the kickstart documentation of pykickstart, chapters "clearpart", "ignoredisk" and "%packages".
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Sections whose lines are commands of somebody else; each ends with %end.
+_SECTIONS = ("%packages", "%pre", "%pre-install", "%post", "%onerror", "%traceback", "%addon", "%anaconda")
+_ALIASES = {"partition": "part", "authconfig": "auth", "shutdown": "poweroff"}
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command outside all sections; `name` in its usual spelling, `words` behind it without their quotes."""
+
+    line: int
+    name: str
+    words: tuple[str, ...]
+
+    def option(self, name: str) -> str | None:
+        """The value of `--name=value` or `--name value`; the last one counts."""
+        found = None
+        for index, word in enumerate(self.words):
+            if word.startswith(f"--{name}="):
+                found = word.partition("=")[2]
+            elif word == f"--{name}" and index + 1 < len(self.words):
+                found = self.words[index + 1]
+        return found
+
+    def has(self, name: str) -> bool:
+        """Whether the option is there, with or without a value."""
+        return any(word.partition("=")[0] == f"--{name}" for word in self.words)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A line of %packages: `kind` tells a package from a group (`@core`) and an environment (`@^minimal`)."""
+
+    line: int
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class Kickstart:
+    """What a kickstart says, in its order.
+
+    Args:
+        wanted: what %packages selects; what it excludes is left out.
+        ignore_missing: a package that is not there is no reason to stop.
+    """
+
+    commands: tuple[Command, ...]
+    wanted: tuple[Wanted, ...]
+    ignore_missing: bool
+
+    def all(self, *names: str) -> list[Command]:
+        """The commands of these names."""
+        return [command for command in self.commands if command.name in names]
+
+    def last(self, name: str) -> Command | None:
+        """The command of this name that counts."""
+        found = self.all(name)
+        return found[-1] if found else None
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is included that only the installer will see."""
+        return not self.all("%include", "%ksappend")
+
+    @property
+    def erases(self) -> str:
+        """Which disks are cleared or written to without a question, for people."""
+        clearing, ignoring = self.last("clearpart"), self.last("ignoredisk")
+        included = ", ".join(" ".join(command.words[:1]) for command in self.all("%include", "%ksappend"))
+        only = ignoring.option("only-use") if ignoring else None
+        spared = ignoring.option("drives") if ignoring else None
+        where = f"the disks {only}" if only else "every disk of the machine"
+        if clearing and (named := clearing.option("drives")):
+            where = f"the disks {named}"
+        elif spared and not only:
+            where += f" except {spared}"
+        if clearing and (partitions := clearing.option("list")):
+            said = f"the partitions {partitions}"
+        elif clearing and clearing.has("linux"):
+            said = f"Linux partitions of {where}"
+        elif clearing and clearing.has("all"):
+            said = f"everything on {where}"
+        else:
+            # Also what `clearpart --initlabel` alone means: labels for disks that have none.
+            said = f"no partition; free space of {where} is used"
+        return f"{said}; and what {included} says, which only the installer sees" if included else said
+
+
+def read(text: str) -> Kickstart:
+    """The commands and the package selection of a rendered kickstart."""
+    commands: list[Command] = []
+    wanted: list[Wanted] = []
+    ignore_missing = False
+    for line, section, words in _lines(text):
+        if section == "%packages" and words[0] == "%packages":
+            ignore_missing = ignore_missing or "--ignoremissing" in words
+        elif section == "%packages":
+            wanted += _wanted(line, " ".join(words))
+        elif not section:
+            commands.append(Command(line, _ALIASES.get(words[0], words[0]), tuple(words[1:])))
+    return Kickstart(tuple(commands), tuple(wanted), ignore_missing)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str, list[str]]]:
+    """Every line that says something: its number, the section it stands in (empty outside all), its words."""
+    section = ""
+    for number, line in enumerate(text.splitlines(), start=1):
+        first = line.split()[0] if line.strip() else ""
+        if first == "%end":
+            section = ""
+            continue
+        if not section and first in _SECTIONS:
+            section = first
+        if words := _split(line):
+            yield number, section, words
+
+
+def _split(line: str) -> list[str]:
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError:
+        return line.split()
+
+
+def _wanted(line: int, entry: str) -> list[Wanted]:
+    if entry.startswith("-"):
+        return []
+    if entry.startswith("@^"):
+        return [Wanted(line, entry[2:].strip(), "environment")]
+    if entry.startswith("@"):
+        return [Wanted(line, entry[1:].partition(" --")[0].strip(), "group")]
+    return [Wanted(line, entry, "package")]

@@ -1,0 +1,161 @@
+"""The one rule: what medium, kickstart and machine ask of each other is compared before a machine starts.
+
+Everything here would make the installer stop at a question or in its emergency shell, minutes later.
+
+Sources of the facts: Anaconda 21.48.22.159 (pyanaconda/isys: MIN_RAM 320 MiB; storage/checking: 200 MiB more without
+swap; packaging/yumpayload.py: how package and group names are looked up) and blivet (an EFI system partition made by
+`reqpart` or `autopart` takes 200 MiB).
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from builder.errors import Cause, RecipeError, Source
+from builder.iso import inspect
+from builder.iso.inspect import Contents
+from builder.kickstart import parse
+from builder.kickstart.parse import Command, Kickstart, Wanted
+
+MIB = 1 << 20
+LEAST_MEMORY = 320
+LEAST_MEMORY_WITHOUT_SWAP = 520
+EFI_PARTITION = 200
+# The first partition starts at 1 MiB; a GPT takes the last 33 blocks.
+LABEL_ROOM = 2
+_SOURCES = ("cdrom", "url", "nfs", "harddrive", "liveimg", "ostreesetup")
+
+
+@dataclass(frozen=True)
+class Room:
+    """The machine that is installed to; sizes in bytes."""
+
+    memory: int
+    disk: int
+    firmware: str
+
+
+class Mismatch(NamedTuple):
+    """One thing that kickstart, medium and machine ask of each other in vain, as a line for people."""
+
+    text: str
+    cause: Cause | None = None
+
+
+def require(kickstart: str, vendor: Path, room: Room) -> None:
+    """Compare all that can be compared without starting anything.
+
+    Args:
+        kickstart: rendered.
+        vendor: the install medium; its repodata is read, its contents are not.
+
+    Raises:
+        RecipeError: naming every fault that the recipe or its template can mend, with the kickstart's lines.
+        MediumError: the medium's repodata is damaged.
+    """
+    faults = check(parse.read(kickstart), inspect.contents(vendor), room)
+    if faults:
+        raise RecipeError(
+            "the kickstart does not fit medium and machine" if len(faults) > 1 else faults[0].text,
+            "\n".join(fault.text for fault in faults) if len(faults) > 1 else "",
+            "lines are those of the rendered kickstart: `builder kickstart render` shows it",
+            cause=next((fault.cause for fault in faults if fault.cause), None),
+            source=Source.KICKSTART,
+        )
+
+
+def check(given: Kickstart, medium: Contents | None, room: Room) -> list[Mismatch]:
+    """List everything that does not fit.
+
+    Args:
+        medium: what its repodata lists; None where it has none.
+    """
+    return [*_sources(given), *packages(given, medium), *_memory(given, room), *_disk(given, room)]
+
+
+def _sources(given: Kickstart) -> Iterator[Mismatch]:
+    chosen = given.all(*_SOURCES)
+    if given.complete and not any(command.name == "cdrom" for command in chosen):
+        others = ", ".join(f"`{command.name}` in line {command.line}" for command in chosen)
+        instead = f" instead of {others}" if others else ": without it the installer looks for a mirror"
+        yield Mismatch(f"the packages come from the medium: the kickstart has to say `cdrom`{instead}")
+    for command in given.commands:
+        remote = next((word for word in command.words if re.search(r"(^|=)(https?|ftp|nfs)://", word)), None)
+        if command.name == "nfs" or (remote and command.name in (*_SOURCES, "repo", "updates", "%include")):
+            yield Mismatch(f"line {command.line}: `{command.name}` needs a network, and there is none while installing")
+
+
+def packages(given: Kickstart, medium: Contents | None) -> Iterator[Mismatch]:
+    """Yield the packages and groups that are asked for and not on the medium; none where it lists nothing."""
+    if medium is None or given.ignore_missing:
+        return
+    for wanted in given.wanted:
+        known = medium.packages if wanted.kind == "package" else medium.groups
+        if _there(wanted, medium):
+            continue
+        near = difflib.get_close_matches(wanted.name, known, n=1)
+        text = f"line {wanted.line}: {wanted.kind} {wanted.name} is not on the medium"
+        cause = Cause.MISSING_PACKAGE if wanted.kind == "package" else Cause.MISSING_GROUP
+        yield Mismatch(f"{text}; did you mean {near[0]}?" if near else text, cause)
+
+
+def _there(wanted: Wanted, medium: Contents) -> bool:
+    names: Collection[str] = medium.answers_to if wanted.kind == "package" else medium.group_names
+    return wanted.name in names or bool(re.search(r"[*?\[]", wanted.name) and fnmatch.filter(names, wanted.name))
+
+
+def _memory(given: Kickstart, room: Room) -> Iterator[Mismatch]:
+    swap = bool(given.all("autopart")) or any("swap" in part.words[:1] for part in given.all("part", "logvol"))
+    least = LEAST_MEMORY if swap or not given.complete else LEAST_MEMORY_WITHOUT_SWAP
+    if room.memory < least * MIB:
+        why = "" if least == LEAST_MEMORY else " where there is no swap"
+        text = f"machine.memory is {room.memory // MIB} MiB: the installer wants {least} MiB at least{why}"
+        yield Mismatch(text, Cause.LOW_MEMORY)
+
+
+def _disk(given: Kickstart, room: Room) -> Iterator[Mismatch]:
+    parts = given.all("part")
+    automatic = given.all("autopart", "reqpart")
+    esp = any(part.words[:1] == ("/boot/efi",) for part in parts)
+    if room.firmware == "uefi" and given.complete and not automatic and not esp:
+        yield Mismatch("machine.firmware is uefi: the kickstart has to make /boot/efi (`reqpart` does it)")
+    # Partitions on other disks (--ondisk) do not exist here: the machine has this one disk.
+    sizes = [(part, _grown(part, given)) for part in parts]
+    extra = EFI_PARTITION if room.firmware == "uefi" and automatic and not esp else 0
+    total = sum(size for _, size in sizes) + extra + LABEL_ROOM
+    if total > room.disk // MIB:
+        named = [f"{part.words[0]} {size} MiB (line {part.line})" for part, size in sizes if part.words]
+        named += [f"/boot/efi {extra} MiB"] if extra else []
+        text = f"disk.size is {room.disk // MIB} MiB: the partitions take {total} MiB: {', '.join(named)}"
+        yield Mismatch(text, Cause.DISK_TOO_SMALL)
+    for group in given.all("volgroup"):
+        held = [size for part, size in sizes if part.words[:1] and part.words[0] in group.words[1:]]
+        volumes = _volumes(group, given)
+        if held and volumes > sum(held):
+            text = f"line {group.line}: the volumes of {group.words[0]} take {volumes} MiB, it has {sum(held)} MiB"
+            yield Mismatch(text)
+
+
+def _grown(part: Command, given: Kickstart) -> int:
+    """MiB that the partition takes at the least: one that may grow has to hold its volumes."""
+    size = _number(part)
+    if part.has("grow"):
+        groups = [group for group in given.all("volgroup") if part.words[:1] and part.words[0] in group.words[1:2]]
+        size = max([size, *(_volumes(group, given) for group in groups)])
+    return size
+
+
+def _volumes(group: Command, given: Kickstart) -> int:
+    name = group.words[0] if group.words else ""
+    return sum(_number(volume) for volume in given.all("logvol") if volume.option("vgname") == name)
+
+
+def _number(part: Command) -> int:
+    text = part.option("size") or "0"
+    return int(text) if text.isdigit() else 0

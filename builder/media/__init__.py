@@ -1,0 +1,1 @@
+"""Install media: download, and the vendor's signature over their checksums."""

@@ -1,0 +1,106 @@
+"""The one rule: a checksum counts only if it stands inside what the expected key signed.
+
+gpg works in a throw-away home that holds the given key and no other; the user's own keyring is neither read nor
+changed. What is parsed is what gpg hands out as signed, never the text around it.
+
+Source of the facts: GnuPG, doc/DETAILS ("Format of the --status-fd output").
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from builder.errors import MediumError
+from builder.system import process
+
+_GNU = re.compile(r"(?P<sha256>[0-9a-fA-F]{64})[ \t]+\*?(?P<name>\S+)")
+_BSD = re.compile(r"SHA256 \((?P<name>[^()]+)\) = (?P<sha256>[0-9a-fA-F]{64})")
+
+
+def verify_signature(checksums_asc: bytes, fingerprint: str, key: Path) -> dict[str, str]:
+    """The checksums of a clear-signed list such as `sha256sum.txt.asc`.
+
+    Args:
+        checksums_asc: the signed file.
+        fingerprint: of the signing key or of its primary key, 40 hex digits; spaces are ignored.
+        key: file with the public key.
+
+    Returns:
+        sha256 (64 small hex digits) by file name.
+
+    Raises:
+        MediumError: not signed, signed by another key, changed after signing, or no checksum in it.
+        HostError: gpg is not installed.
+    """
+    wanted = re.sub(r"\s", "", fingerprint).upper()
+    if not re.fullmatch(r"[0-9A-F]{40}", wanted):
+        raise MediumError(f"{fingerprint!r} is not a key fingerprint of 40 hex digits")
+    with tempfile.TemporaryDirectory(prefix="builder-gpg-") as home:
+        gpg = _gpg(home)
+        process.run([*gpg, "--quiet", "--import", key], error=MediumError)
+        signed, status = Path(home) / "signed", Path(home) / "status"
+        argv = [*gpg, "--status-file", status, "--output", signed, "--decrypt"]
+        done = process.run(argv, stdin=checksums_asc, check=False)
+        said = status.read_text(errors="replace") if status.exists() else ""
+        fault = _fault(said, wanted)
+        if fault or done.status != 0 or not signed.exists():
+            raise MediumError(
+                f"the signature on the checksums does not hold: {fault or 'gpg refused it'}",
+                details=f"expected key {wanted}\n{done.said}",
+                output=done.said,
+                hint="get the checksum file and the key from the vendor again; do not use the medium until they fit",
+            )
+        text = signed.read_text(errors="replace")
+    found = {hit["name"]: hit["sha256"].lower() for line in text.splitlines() if (hit := _line(line))}
+    if not found:
+        raise MediumError("the signed file holds no sha256 checksums")
+    return found
+
+
+def fingerprints(key: Path) -> frozenset[str]:
+    """Fingerprints of the primary keys in a file, 40 hex digits each; empty where it holds no public key.
+
+    Raises:
+        HostError: gpg is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="builder-gpg-") as home:
+        done = process.run([*_gpg(home), "--with-colons", "--show-keys", key], check=False)
+    found = set()
+    primary = False
+    for fields in (line.split(":") for line in done.stdout.splitlines()):
+        if fields[0] == "fpr" and primary and len(fields) > 9:
+            found.add(fields[9].upper())
+        primary = fields[0] == "pub"
+    return frozenset(found)
+
+
+def _gpg(home: str) -> list[str | Path]:
+    return ["gpg", "--homedir", home, "--batch", "--no-tty", "--no-autostart", "--trust-model", "always"]
+
+
+def _line(line: str) -> re.Match[str] | None:
+    return _GNU.fullmatch(line.strip()) or _BSD.fullmatch(line.strip())
+
+
+def _fault(status: str, wanted: str) -> str:
+    """What is wrong, by gpg's status lines; empty when exactly one good signature of the wanted key is there."""
+    lines = [line.split()[1:] for line in status.splitlines() if line.startswith("[GNUPG:] ")]
+    words = [line[0] for line in lines if line]
+    for word, meaning in (
+        ("BADSIG", "the text was changed after signing"),
+        ("ERRSIG", "signed by a key that was not given"),
+        ("EXPSIG", "the signature has expired"),
+        ("EXPKEYSIG", "the key has expired"),
+        ("REVKEYSIG", "the key was revoked"),
+    ):
+        if word in words:
+            return meaning
+    valid = [line for line in lines if line[:1] == ["VALIDSIG"]]
+    if words.count("GOODSIG") != 1 or len(valid) != 1:
+        return "it is not signed"
+    # The first word is the fingerprint of the key that signed, the last that of the primary key it belongs to.
+    if wanted not in (valid[0][1], valid[0][-1]):
+        return f"signed by another key, {valid[0][-1]}"
+    return ""

@@ -1,0 +1,1 @@
+"""Builds of a night on other hosts, through Dask."""

@@ -1,0 +1,1 @@
+"""Pipelines: their stages, the plan of a run, and its execution."""

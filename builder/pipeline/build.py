@@ -1,0 +1,92 @@
+"""Prepare a build from what was asked for, and carry it out, trying again where that may help."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder import recipe
+from builder.diagnosis.classify import diagnose
+from builder.errors import BuilderError
+from builder.images import Image, load_image
+from builder.pipeline.execute import Context, Outcome
+from builder.pipeline.pipelines import stages_of
+from builder.pipeline.plan import plan
+from builder.pipeline.resolve import resolve
+from builder.settings import Settings
+from builder.stage import Plan, Progress
+from builder.stages import publish
+from builder.store.store import Store
+from builder.system import retry
+from builder.vm import connection
+
+# Three tries with 5 and 10 seconds between them: a daemon that restarts, a mirror that hiccups.
+TRIES, FIRST_PAUSE = 3, 5.0
+
+
+@dataclass(frozen=True)
+class Build:
+    """A build that was planned, what it is run with, and the file of the root password."""
+
+    plan: Plan
+    context: Context
+    password_file: Path
+
+
+def prepare(
+    pipeline: str,
+    changes: Mapping[str, str],
+    media: str | None,
+    rebuild: Collection[str],
+    settings: Settings,
+    *,
+    peek: bool = False,
+) -> Build:
+    """Load the recipe, resolve it and plan its build; nothing is started.
+
+    Args:
+        pipeline: name of a pipeline, or path of its recipe.
+        changes: values of the recipe that `--set` replaces, by key.
+        media: path of an ISO, `rehearsal`, or None for a medium that the recipe names.
+        rebuild: stages to run again.
+        peek: write nothing at all.
+
+    Raises:
+        BuilderError: the recipe, a template or the medium cannot be used.
+    """
+    chosen = recipe.load(pipeline, changes, settings.recipes)
+    store = Store(settings.store)
+    resolved = resolve(chosen, media, store, settings, peek=peek)
+    planned = plan(stages_of(chosen), resolved.spec, store, settings, fresh=frozenset(rebuild))
+    return Build(planned, Context(store, settings, resolved.build, resolved.secrets), resolved.secrets.path)
+
+
+def retry_transient(attempt: Callable[[], Outcome], progress: Progress, tries: int = TRIES) -> Outcome:
+    """Make attempts until one succeeds, as long as what fails is transient; each is a run with a record of its own."""
+
+    def heals(fault: BaseException) -> bool:
+        return isinstance(fault, BuilderError) and diagnose(fault).diagnosis.transient
+
+    def report(fault: BaseException, seconds: float) -> None:
+        cause = fault.diagnosis.cause if isinstance(fault, BuilderError) else ""
+        progress.note(f"{cause}: {fault}; trying again in {seconds:.0f} s")
+
+    return retry.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=report)
+
+
+def remove_machines(settings: Settings) -> Callable[[str], None]:
+    """Return a function that removes the machines of a dead run, given its id."""
+
+    def remove(run_id: str) -> None:
+        with connection.connect(settings.uri) as host:
+            host.sweep(run_id)
+
+    return remove
+
+
+def image_of(outcome: Outcome, settings: Settings) -> Image:
+    """Load the very version that a run ended with: `latest` may be another one meanwhile."""
+    record = json.loads((outcome.object / publish.FILE).read_text(encoding="utf-8"))
+    return load_image(settings.images, f"{record['name']}@{record['version']}")

@@ -1,0 +1,100 @@
+"""Copy an install medium with a kickstart in it.
+
+Invariant: neither the medium nor the kickstart that was given is written to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import RecipeError
+from builder.iso import boot_menu, inspect, remaster
+from builder.iso.inspect import MediumFacts
+from builder.iso.remaster import RemasterReport
+from builder.kickstart import parse, preflight, render
+from builder.kickstart.parse import Kickstart
+from builder.pipeline import media_library
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A new medium.
+
+    Args:
+        facts: of the new medium.
+        erases: the disks that the kickstart clears, in words.
+    """
+
+    report: RemasterReport
+    facts: MediumFacts
+    erases: str
+
+
+def inject(medium: Path, kickstart: Path, output: Path, *, unattended: bool) -> Injected:
+    """Copy a medium to `output`, with the kickstart as /ks.cfg and in its boot menu.
+
+    Args:
+        unattended: the menu starts the kickstart by itself; else it boots from the local disk.
+
+    Raises:
+        RecipeError: the kickstart has an error or does not fit the medium, or a path cannot be used.
+        MediumError: the medium is damaged.
+    """
+    text = render.load(kickstart)
+    _require_no_errors(kickstart, text)
+    _require_apart(medium, kickstart, output)
+    reading = parse.read(text)
+    facts = inspect.inspect(medium)
+    label = boot_menu.label_argument(facts.volume_id)
+    _require_packages(reading, medium)
+    # The copy gets a checksum of its own, which must not cover up existing damage.
+    media_library.require_sound(medium, facts)
+    report = remaster.remaster(
+        medium,
+        output,
+        kickstart=text.encode(),
+        kernel_args=(rf"inst.ks=hd:LABEL={label}:/ks.cfg", "inst.nosave=all"),
+        menu="unattended" if unattended else "safe",
+    )
+    return Injected(report, inspect.inspect(output), reading.erases)
+
+
+def _require_no_errors(path: Path, text: str) -> None:
+    if "\r" in text:
+        raise RecipeError(
+            f"{path} has DOS line endings: the installer's scripts would fail", hint=f"sed -i 's/\\r$//' {path}"
+        )
+    errors = [finding for finding in render.lint(text) if finding.severity == "error"]
+    if errors:
+        raise RecipeError(f"{path}: {errors[0]}", "\n".join(map(str, errors)), f"builder kickstart lint {path}")
+
+
+def _require_apart(medium: Path, kickstart: Path, output: Path) -> None:
+    for given in (medium, kickstart):
+        if output.exists() and output.samefile(given):
+            raise RecipeError(f"--output {output} is the file that is read", hint="give the new medium another name")
+    if output.exists() and not output.is_file():
+        raise RecipeError(
+            f"--output {output} is not a file",
+            hint="write a file first; `cp FILE /dev/DISK` then puts it onto a stick",
+        )
+    if not output.parent.is_dir():
+        raise RecipeError(f"--output {output}: there is no folder {output.parent}")
+
+
+def _require_packages(kickstart: Kickstart, medium: Path) -> None:
+    """Check that the medium has the packages that the kickstart takes from it.
+
+    Raises:
+        RecipeError: the installer would stop at a question.
+    """
+    if kickstart.all("url", "nfs", "harddrive", "liveimg", "ostreesetup", "repo") or not kickstart.complete:
+        return
+    missing = [finding.text for finding in preflight.packages(kickstart, inspect.contents(medium))]
+    if missing:
+        raise RecipeError(
+            "the kickstart does not fit the medium" if len(missing) > 1 else missing[0],
+            "\n".join(missing) if len(missing) > 1 else "",
+            "builder media inspect --packages shows what is on it",
+        )

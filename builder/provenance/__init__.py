@@ -1,0 +1,1 @@
+"""Statements about an image: DSSE envelopes, the SBOM, and signing keys."""

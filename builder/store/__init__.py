@@ -1,0 +1,1 @@
+"""The content store: objects by digest, runs, durations, secrets, and garbage collection."""

@@ -1,0 +1,1 @@
+"""Programs, files, locks, signals, devices and network links of the host's operating system."""

@@ -1,0 +1,84 @@
+"""The one rule: a local file gets a second name by the cheapest means that keeps both whole.
+
+Blocks are shared where the file system can (Btrfs, XFS); else, where it is allowed, a hard link is made; else a copy.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from builder.errors import HostError, MediumError
+from builder.system.atomic_file import replacing
+
+_CHUNK = 1 << 20
+# ioctl(2) request FICLONE: share all blocks of another file.
+_FICLONE = 0x40049409
+
+How = Literal["reflink", "hard link", "copy"]
+
+
+class _UnsharedError(Exception):
+    """The file system does not share blocks between these two."""
+
+
+def take(file: Path, out: Path, *, link: bool = False) -> tuple[str, How]:
+    """Give a local file a second name: blocks shared where the file system can, else copied.
+
+    Args:
+        link: rather than copy, make a hard link. It is the same file: whoever writes to one writes to both.
+
+    Returns:
+        sha256 of the bytes, 64 hex digits; and how it was done.
+
+    Raises:
+        MediumError: the file cannot be read.
+        HostError: `out` cannot be written.
+    """
+    try:
+        source = file.open("rb", buffering=0)
+    except OSError as fault:
+        raise MediumError(f"cannot read {file}: {fault.strerror}") from fault
+    with source:
+        how: How = "copy"
+        with suppress(_UnsharedError), replacing(out) as copy:
+            if not _reflinked(source, copy):
+                raise _UnsharedError
+            how = "reflink"
+        if how == "copy" and link and _linked(file, out):
+            how = "hard link"
+        if how != "copy":
+            return hashlib.file_digest(source, "sha256").hexdigest(), how
+        sha256 = hashlib.sha256()
+        with replacing(out) as copy:
+            while data := source.read(_CHUNK):
+                sha256.update(data)
+                copy.write(data)
+        return sha256.hexdigest(), how
+
+
+def _linked(file: Path, out: Path) -> bool:
+    """Fails on another file system, and on files of somebody else: those could be written to by their owner."""
+    facts = file.stat()
+    if facts.st_uid != os.geteuid() or not facts.st_mode & 0o004:
+        return False
+    try:
+        out.hardlink_to(file.resolve())
+    except OSError as fault:
+        if fault.errno in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            return False
+        raise HostError(f"cannot write {out}: {fault.strerror}") from fault
+    return True
+
+
+def _reflinked(source: BinaryIO, copy: BinaryIO) -> bool:
+    try:
+        fcntl.ioctl(copy, _FICLONE, source.fileno())
+    except OSError:
+        return False
+    return True

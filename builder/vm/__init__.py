@@ -1,0 +1,1 @@
+"""Virtual machines: libvirt connections, domains, disks, consoles, networks, and daemons started for them."""

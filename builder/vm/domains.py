@@ -1,0 +1,338 @@
+"""The one rule: a machine that stays is touched only when its metadata says that builder made it, or when forced.
+
+Persistent domains of libvirt, as clones are; machines that go with their block are `builder.vm.connection`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree as ET
+
+import libvirt
+
+from builder.errors import HostError, PublishError
+from builder.system import host_facts, retry
+from builder.vm import connection, daemon, domain_xml
+from builder.vm.connection import Hypervisor, told
+from builder.vm.domain_xml import MachineSpec
+
+State = Literal["running", "paused", "off", "crashed"]
+
+STATES: dict[int, State] = {
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "running",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "running",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "paused",
+    libvirt.VIR_DOMAIN_SHUTOFF: "off",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+}
+READABLE = libvirt.VIR_STREAM_EVENT_READABLE | libvirt.VIR_STREAM_EVENT_HANGUP | libvirt.VIR_STREAM_EVENT_ERROR
+CHUNK = 64 * 1024
+# What belongs to a definition and goes with it: variables of the firmware, snapshots' descriptions.
+UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+# Bytes of a machine's log that hold the last start.
+LOG_END = 16 << 10
+GONE = (libvirt.VIR_ERR_NO_DOMAIN,)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A domain of libvirt's.
+
+    Args:
+        keepsake: what its metadata says; None for one that builder did not make.
+    """
+
+    name: str
+    uuid: str
+    state: State
+    keepsake: dict[str, str] | None
+
+
+@contextmanager
+def connect(uri: str) -> Iterator[Domains]:
+    """Open libvirt on this host, see `connection.connect`."""
+    with connection.connect(uri) as host:
+        yield Domains(host)
+
+
+class Domains:
+    """Persistent domains, by name or UUID."""
+
+    def __init__(self, host: Hypervisor) -> None:
+        self.host = host
+        self._connection = host.connection
+
+    def all(self) -> dict[str, Found]:
+        """Every domain by name, foreign ones too."""
+        with told("libvirt could not list its machines"):
+            found = [_found(domain) for domain in self._connection.listAllDomains(0)]
+        return {one.name: one for one in found}
+
+    def look(self, name: str) -> Found | None:
+        """The domain of this name."""
+        with told("libvirt could not be asked"):
+            try:
+                return _found(self._connection.lookupByName(name))
+            except libvirt.libvirtError as error:
+                if error.get_error_code() in GONE:
+                    return None
+                raise
+
+    def last_words(self, name: str) -> str:
+        """What QEMU and libvirt noted last of this machine, without its command line; empty if there is nothing."""
+        try:
+            with daemon.machine_log(self.host.uri, name).open("rb") as log:
+                log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_END))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        # Those of a command line end with a backslash, the last one begins with a dash.
+        said = [line for line in lines if line.strip() and not line.startswith("-") and not line.endswith("\\")]
+        return "\n".join(said[-4:])
+
+    def require_reach(self, read: list[Path], own: list[Path]) -> None:
+        """Make sure that QEMU's user gets at these files, see `host_facts.require_reach`."""
+        if self.host.qemu_user:
+            host_facts.require_reach(*self.host.qemu_user, read, own)
+
+    def define(self, spec: MachineSpec) -> None:
+        """Make a machine known, or change one that is; a running one changes at its next start.
+
+        Raises:
+            HostError: libvirt refuses.
+        """
+        with told(f"libvirt could not define {spec.name}"):
+            self._connection.defineXMLFlags(domain_xml.render(spec, dac=self.host.qemu_user is not None), 0)
+
+    def undefine(self, name: str, uuid: str) -> None:
+        """End the machine and make it unknown, if it is known and of this UUID."""
+        with told(f"libvirt could not undefine {name}"):
+            domain = self._ours(name, uuid)
+            if domain is not None:
+                with suppress(libvirt.libvirtError):
+                    domain.destroy()
+                domain.undefineFlags(UNDEFINE)
+
+    def start(self, name: str) -> None:
+        """Switch a machine on.
+
+        Raises:
+            HostError: libvirt refuses.
+        """
+        with told(f"libvirt could not start {name}"):
+            self._connection.lookupByName(name).create()
+
+    def press_power(self, name: str) -> None:
+        """Press the ACPI power button."""
+        with told(f"the power button of {name} could not be pressed"):
+            self._connection.lookupByName(name).shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
+
+    def cut_power(self, name: str) -> None:
+        """Take the power away, as pulling the plug does."""
+        with told(f"the power of {name} could not be cut"):
+            self._connection.lookupByName(name).destroy()
+
+    def wait_off(self, name: str, within: float) -> bool:
+        """Whether the machine is off, waiting so many seconds for it."""
+
+        def off() -> bool | None:
+            found = self.look(name)
+            return True if found is None or found.state in ("off", "crashed") else None
+
+        return bool(retry.until(off, within=within, every=0.1))
+
+    def screenshot(self, name: str, path: Path) -> Path:
+        """Write what the screen shows and return the file: a PNG, a PPM of that name with an old QEMU."""
+        with told(f"no screenshot of {name} could be taken"):
+            stream = self._connection.newStream(0)
+            kind = self._connection.lookupByName(name).screenshot(stream, 0, 0)
+            picture = bytearray()
+            while data := stream.recv(CHUNK):
+                picture += data
+            stream.finish()
+        target = path if kind == "image/png" else path.with_suffix(".ppm")
+        try:
+            target.write_bytes(picture)
+        except OSError as fault:
+            raise HostError(f"cannot write {target}: {fault.strerror}") from fault
+        return target
+
+    def address(self, name: str) -> str | None:
+        """The IPv4 address that a network of libvirt's has handed to the machine, or that its guest agent tells."""
+        with told(f"libvirt could not be asked for the address of {name}"):
+            return connection.address_of(self._connection.lookupByName(name))
+
+    def network_address(self, name: str) -> str | None:
+        """Address and mask that a network of libvirt's has on this host (`192.168.122.1/255.255.255.0`).
+
+        Raises:
+            HostError: there is no such network, or it does not run.
+        """
+        with told(f"libvirt has no network {name}"):
+            network = self._connection.networkLookupByName(name)
+            if not network.isActive():
+                raise HostError(f"libvirt's network {name} does not run", hint=f"virsh net-start {name}")
+            found = ET.fromstring(network.XMLDesc(0)).find("ip")
+        if found is None:
+            return None
+        return f"{found.get('address')}/{found.get('netmask') or found.get('prefix')}"
+
+    # -- snapshots
+
+    def snapshots(self, name: str) -> list[tuple[str, str]]:
+        """Names of a machine's snapshots, each with the state that the machine was in, the oldest first."""
+        with told(f"the snapshots of {name} could not be listed"):
+            found = [
+                ET.fromstring(one.getXMLDesc(0)) for one in self._connection.lookupByName(name).listAllSnapshots(0)
+            ]
+        found.sort(key=lambda one: (int(one.findtext("creationTime") or 0), one.findtext("name") or ""))
+        return [(one.findtext("name") or "", one.findtext("state") or "") for one in found]
+
+    def take_snapshot(self, name: str, snapshot: str) -> None:
+        """Keep disk and, of a running machine, memory as they are now, inside the machine's own disk."""
+        wanted = ET.Element("domainsnapshot")
+        ET.SubElement(wanted, "name").text = snapshot
+        try:
+            with told(f"no snapshot of {name} could be taken"):
+                self._connection.lookupByName(name).snapshotCreateXML(ET.tostring(wanted, encoding="unicode"), 0)
+        except HostError as fault:
+            # A running machine with UEFI cannot be kept inside its disk: its variables are in a file of their own.
+            if "pflash" not in fault.output:
+                raise
+            raise HostError(fault.brief, fault.details, f"switch it off first: builder vm stop {name}") from fault
+
+    def go_back(self, name: str, snapshot: str) -> None:
+        """Make the machine what it was."""
+        with told(f"{name} could not go back to {snapshot}"):
+            domain = self._connection.lookupByName(name)
+            domain.revertToSnapshot(domain.snapshotLookupByName(snapshot, 0), 0)
+
+    def drop_snapshot(self, name: str, snapshot: str) -> None:
+        """Forget a snapshot."""
+        with told(f"snapshot {snapshot} of {name} could not be deleted"):
+            self._connection.lookupByName(name).snapshotLookupByName(snapshot, 0).delete(0)
+
+    # -- console
+
+    @contextmanager
+    def console(self, name: str, *, force: bool = False) -> Iterator[Line]:
+        """The serial console as a line to read from and write to.
+
+        Args:
+            force: take it over from whoever has it open.
+
+        Raises:
+            PublishError: somebody has it open, or the machine is off.
+        """
+        with told(f"the console of {name} could not be opened"):
+            domain = self._connection.lookupByName(name)
+            stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
+            try:
+                domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else 0)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() != libvirt.VIR_ERR_OPERATION_FAILED:
+                    raise
+                hint = f"close it there, or take it over: builder vm console {name} --force"
+                raise PublishError(f"the console of {name} is open elsewhere", str(error), hint) from error
+        line = Line(stream)
+        try:
+            stream.eventAddCallback(READABLE, line.receive, None)
+            yield line
+        finally:
+            line.close()
+
+    def _ours(self, name: str, uuid: str) -> Any | None:
+        try:
+            domain = self._connection.lookupByUUIDString(uuid)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in GONE:
+                return None
+            raise
+        if domain.name() != name or _keepsake(domain) is None:
+            raise PublishError(f"{domain.name()} is not a machine of builder's, and stays as it is")
+        return domain
+
+
+class Line:
+    """A console stream; `wake` becomes readable when something has come."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._data = bytearray()
+        self._ended = False
+        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def receive(self, stream: Any, _events: int, _opaque: Any) -> None:
+        """Called from libvirt's event thread."""
+        ended = False
+        try:
+            while (data := stream.recv(CHUNK)) != connection.NOTHING_YET:
+                if not data:
+                    ended = True
+                    break
+                with self._lock:
+                    self._data += data
+        except libvirt.libvirtError:
+            ended = True
+        if ended:
+            with suppress(libvirt.libvirtError):
+                stream.eventRemoveCallback()
+        with self._lock:
+            self._ended = self._ended or ended
+            if self.wake >= 0:
+                os.eventfd_write(self.wake, 1)
+
+    def read(self) -> bytes | None:
+        """What has come; b"" when nothing has, None when nothing can come any more."""
+        with self._lock:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self.wake)
+            data = bytes(self._data)
+            self._data.clear()
+            return data or (None if self._ended else b"")
+
+    def write(self, data: bytes) -> None:
+        """Type something; what the machine does not take within 10 s is dropped."""
+        while data:
+            rest = data
+            with told("the console is gone"):
+                taken = retry.until(lambda: max(0, int(self._stream.send(rest))) or None, within=10)  # noqa: B023
+            if taken is None:
+                return
+            data = data[taken:]
+
+    def close(self) -> None:
+        """Give the console back."""
+        with suppress(libvirt.libvirtError):
+            self._stream.eventRemoveCallback()
+        with suppress(libvirt.libvirtError):
+            self._stream.abort()
+        with self._lock:
+            os.close(self.wake)
+            self.wake = -1
+
+
+def _found(domain: Any) -> Found:
+    return Found(domain.name(), domain.UUIDString(), STATES.get(domain.state(0)[0], "off"), _keepsake(domain))
+
+
+def _keepsake(domain: Any) -> dict[str, str] | None:
+    try:
+        text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, domain_xml.METADATA_NS)
+    except libvirt.libvirtError:
+        return None
+    element = ET.fromstring(text)
+    return dict(element.attrib) if element.tag.rpartition("}")[2] == "vm" else None
