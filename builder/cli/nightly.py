@@ -66,9 +66,6 @@ Metrics = Annotated[
     Path | None, typer.Option("--metrics", metavar="FILE", help="Write metrics for Prometheus' node exporter.")
 ]
 Keep = Annotated[int, typer.Option("--keep", min=1, metavar="N", help="Keep the newest N reports.")]
-TlsFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Use it for the scheduler (default: Dask's configuration).")
-]
 
 
 def run(
@@ -79,9 +76,16 @@ def run(
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Build on the workers of this Dask scheduler (tls://…).")
     ] = None,
-    tls_ca: TlsFile = None,
-    tls_cert: TlsFile = None,
-    tls_key: TlsFile = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Trust this authority for the scheduler (default: Dask's configuration)."),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Identify builder to the scheduler by this certificate.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Use this private key of the certificate.")
+    ] = None,
     push: Push = None,
     allow_rehearsal: AllowRehearsal = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Start nothing more after a failure.")] = False,
