@@ -1,7 +1,9 @@
-"""The one rule: a seed is checked when it is written; the guest that reads it trusts nothing and checks again.
+"""The files of a seed CD, which gives a machine its identity.
 
-The same facts twice: NoCloud's three files for images with cloud-init, and a flat builder.conf for the first-boot
-unit of images without it. (NoCloud: https://docs.cloud-init.io, "NoCloud"; JSON is valid YAML.)
+Invariant: an `Identity` that exists is valid; the guest that reads the seed trusts nothing and checks again.
+
+The files hold the same facts twice: NoCloud's three for images with cloud-init, and a flat builder.conf for the
+first-boot unit of images without it. (NoCloud: https://docs.cloud-init.io, "NoCloud"; JSON is valid YAML.)
 """
 
 from __future__ import annotations
@@ -28,6 +30,9 @@ class Identity:
         address: static IPv4 address with prefix length (`192.168.10.19/24`); None leaves DHCP.
         gateway: must lie in the address's network.
         dns: name servers, for a machine with a static address.
+
+    Raises:
+        RecipeError: a value is malformed, or the gateway lies outside the address's network.
     """
 
     instance_id: str
@@ -37,14 +42,12 @@ class Identity:
     gateway: str | None = None
     dns: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check(self)
+
 
 def files(identity: Identity) -> dict[str, bytes]:
-    """The files of the seed CD, by name.
-
-    Raises:
-        RecipeError: a value is malformed, or the gateway lies outside the address's network.
-    """
-    _check(identity)
+    """Return the files of the seed CD, by name."""
     return {
         "builder.conf": _builder_conf(identity).encode(),
         "meta-data": _json({"instance-id": identity.instance_id, "local-hostname": identity.hostname}),
@@ -75,9 +78,11 @@ def _check(identity: Identity) -> None:
         raise RecipeError(f"address {identity.address} has no prefix length", hint=f"write {identity.address}/24")
     whole = interface.network
     if whole.prefixlen < 31 and interface.ip in (whole.network_address, whole.broadcast_address):
-        raise RecipeError(f"address {interface.ip} is no machine's: it stands for {whole} or all machines in it")
+        raise RecipeError(
+            f"address {interface.ip} cannot be assigned to a VM: it is the network or broadcast address of {whole}"
+        )
     if gateway == interface.ip:
-        raise RecipeError(f"address {interface.ip} is the gateway's", hint="a machine is not its own router")
+        raise RecipeError(f"address {interface.ip} is the address of the gateway", hint="a VM cannot be its own router")
     if gateway is not None and gateway not in interface.network:
         raise RecipeError(
             f"gateway {gateway} lies outside {interface.network}",
