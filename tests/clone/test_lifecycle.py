@@ -23,7 +23,7 @@ from builder.clones.change import Changes
 from builder.clones.lifecycle import Started
 from builder.clones.request import MIB
 from builder.clones.store import CloneStore
-from builder.errors import BuilderError, PublishError, RecipeError, UnreachableError
+from builder.errors import BuilderError, HostError, PublishError, RecipeError, UnreachableError
 from builder.system import packages, retry
 from builder.vm import hotplug, qemu_img
 from builder.vm.domains import Domains
@@ -246,7 +246,7 @@ def test_the_console_ends_with_its_machine(house: CloneEnv, host: Domains, store
 
 
 def test_force_takes_the_console_over_and_reaches_machines_of_others(
-    house: CloneEnv, host: Domains, store: CloneStore
+    house: CloneEnv, host: Domains, store: CloneStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (vm,) = house.make(host, "web")
     store.start(vm.name)
@@ -257,6 +257,10 @@ def test_force_takes_the_console_over_and_reaches_machines_of_others(
     with pytest.raises(PublishError, match="was not made by builder"):
         store.console_command(vm.name)
     assert store.console_command(vm.name, force=True) == [*virsh, "--force"]
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(HostError, match="virsh is not installed") as missing:
+        store.console_command(vm.name, force=True)
+    assert "install" in missing.value.hint
 
 
 def test_another_base_or_none_shows_the_guest_the_same(house: CloneEnv, host: Domains, store: CloneStore) -> None:
