@@ -22,7 +22,7 @@ _KEY = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+={0,3}( [ -~]*)
 
 @dataclass(frozen=True)
 class Identity:
-    """Who one machine is.
+    """Identity of one machine.
 
     Args:
         instance_id: the guest acts when it differs from the one it recorded.
@@ -79,7 +79,7 @@ def _check(identity: Identity) -> None:
     whole = interface.network
     if whole.prefixlen < 31 and interface.ip in (whole.network_address, whole.broadcast_address):
         raise RecipeError(
-            f"address {interface.ip} cannot be assigned to a VM: it is the network or broadcast address of {whole}"
+            f"{interface.ip} cannot be assigned to a VM: it is the network or broadcast address of {whole}"
         )
     if gateway == interface.ip:
         raise RecipeError(f"address {interface.ip} is the address of the gateway", hint="a VM cannot be its own router")
