@@ -16,7 +16,7 @@ from builder.cli.output import display_path, emit, note, print_lines
 from builder.cli.state import State
 from builder.cli.vm_options import AnsibleInventory, Memory, SshConfig, Vcpus, parse_size
 from builder.clones import formats
-from builder.clones.change import Changes
+from builder.clones.change import VmChanges
 from builder.clones.lifecycle import VmStatus
 from builder.clones.store import CloneStore
 from builder.errors import RecipeError
@@ -136,7 +136,7 @@ def set_(
 
     Changes take effect at once if the guest follows, otherwise at the next start.
     """
-    changes = Changes(parse_size("--memory", memory), vcpus, network)
+    changes = VmChanges(parse_size("--memory", memory), vcpus, network)
     with _open(ctx) as store:
         changed = store.change(name, changes)
     values = {"memory": f"{changed.vm.memory} MiB", "vcpus": changed.vm.vcpus, "network": changed.vm.network}

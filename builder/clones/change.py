@@ -20,7 +20,7 @@ from builder.vm.domains import Domains
 
 
 @dataclass(frozen=True)
-class Changes:
+class VmChanges:
     """Changes of a clone; None leaves a value as it is.
 
     Args:
@@ -49,7 +49,7 @@ class Changes:
 
 
 @dataclass(frozen=True)
-class Changed:
+class ChangedVm:
     """A clone after a change.
 
     Args:
@@ -62,7 +62,7 @@ class Changed:
     running: bool
 
 
-def change(workspace: Workspace, name: str, changes: Changes) -> Changed:
+def change(workspace: Workspace, name: str, changes: VmChanges) -> ChangedVm:
     """Change a clone, at once where it runs and its guest follows.
 
     Raises:
@@ -85,10 +85,10 @@ def change(workspace: Workspace, name: str, changes: Changes) -> Changed:
             waits.append("memory")
         if running and changes.vcpus is not None and not hotplug.vcpus(domains, name, new.vcpus):
             waits.append("vcpus")
-        return Changed(new, tuple(waits), running)
+        return ChangedVm(new, tuple(waits), running)
 
 
-def _changed(vm: Vm, changes: Changes, taken_ports: Collection[int]) -> Vm:
+def _changed(vm: Vm, changes: VmChanges, taken_ports: Collection[int]) -> Vm:
     """Return the changed record of a clone."""
     new = vm.model_copy(
         update={

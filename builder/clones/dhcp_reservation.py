@@ -34,10 +34,10 @@ def keep(vm: Vm, others: Iterable[Vm]) -> Vm:
         return vm
     own = str(ipaddress.ip_interface(vm.address).ip) if vm.address else None
     taken = {str(ipaddress.ip_interface(other.address).ip) for other in others if other.address}
-    found = networks.reserve(vm.uri, network, vm.mac, vm.name, own, taken)
-    if own or found is None:
+    reserved = networks.reserve(vm.uri, network, vm.mac, vm.name, own, taken)
+    if own or reserved is None:
         return vm
-    return vm.model_copy(update={"seen": found})
+    return vm.model_copy(update={"seen": reserved})
 
 
 def drop(vm: Vm) -> None:

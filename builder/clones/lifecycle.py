@@ -101,7 +101,7 @@ def start(workspace: Workspace, name: str) -> Vm:
         try:
             domains.start(name)
         except HostError as error:
-            if vm.port is None or REFUSED_FORWARD not in error.details:
+            if vm.port is None or REFUSED_FORWARD not in error.output:
                 raise
             # Another program took the port since we looked.
             vm = apply(workspace, with_port(vm, taken_ports(workspace)))

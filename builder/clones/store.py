@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from builder.clones import change, console, create, delete, lifecycle, login, ownership, rebase, snapshots
-from builder.clones.change import Changed, Changes
+from builder.clones.change import ChangedVm, VmChanges
 from builder.clones.create import CreateOptions
 from builder.clones.lifecycle import Started, VmStatus
 from builder.clones.record import Vm
@@ -39,7 +39,7 @@ class CloneStore(Workspace):
         """Stop a clone, see `builder.clones.lifecycle.stop`."""
         lifecycle.stop(self, name, now=now, within=within, force=force)
 
-    def change(self, name: str, changes: Changes) -> Changed:
+    def change(self, name: str, changes: VmChanges) -> ChangedVm:
         """Change memory, processors or network, see `builder.clones.change.change`."""
         return change.change(self, name, changes)
 

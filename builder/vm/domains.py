@@ -230,7 +230,7 @@ class Domains:
                 return None
             raise
         if domain.name() != name or _keepsake(domain) is None:
-            raise PublishError(f"{domain.name()} is not a machine of builder's, and stays as it is")
+            raise PublishError(f"{domain.name()} was not made by builder and is left alone")
         return domain
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from builder import images
 from builder.clones import formats, login, ports, record
-from builder.clones.change import Changes
+from builder.clones.change import VmChanges
 from builder.clones.lifecycle import Started
 from builder.clones.request import MIB
 from builder.clones.store import CloneStore
@@ -129,7 +129,7 @@ def test_a_guest_that_does_not_follow_gets_its_memory_at_the_next_start(
     store.start(vm.name)
     # The sector has no driver for a balloon: nothing is tried that it would not notice.
     for size in (128, 384):
-        changed = store.change(vm.name, Changes(memory=size * MIB))
+        changed = store.change(vm.name, VmChanges(memory=size * MIB))
         assert (changed.vm.memory, changed.waits) == (size, ("memory",))
         assert running(host, vm.name)[0] == 256 << 10
     store.stop(vm.name, now=True)
@@ -144,16 +144,16 @@ def test_the_network_inside_qemu_is_not_exchanged_under_a_guest(
     store.start(vm.name)
     before = store.find(vm.name)
     with pytest.raises(PublishError, match="cannot be changed from user to bridge:br7 while it runs") as caught:
-        store.change(vm.name, Changes(network="bridge:br7"))
+        store.change(vm.name, VmChanges(network="bridge:br7"))
     assert caught.value.hint == f"builder vm stop {vm.name}"
     assert store.find(vm.name) == before
     store.stop(vm.name, now=True)
     with pytest.raises(BuilderError, match=r"no bridge br7|needs qemu:///system"):
-        store.change(vm.name, Changes(network="bridge:br7"))
+        store.change(vm.name, VmChanges(network="bridge:br7"))
     assert store.find(vm.name) == before
     # As if it had been on a bridge: it gets a port in the network of QEMU.
     store.save(before.model_copy(update={"network": "bridge:br7", "port": None}))
-    changed = store.change(vm.name, Changes(network="user"))
+    changed = store.change(vm.name, VmChanges(network="user"))
     assert (changed.vm.network, changed.vm.port is None, changed.waits) == ("user", False, ())
     assert store.find(vm.name) == changed.vm
 

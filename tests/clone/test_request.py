@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from builder.clones.change import Changes
+from builder.clones.change import VmChanges
 from builder.clones.request import CloneRequest
 from builder.errors import RecipeError
 
@@ -52,5 +52,5 @@ def test_changes_are_checked_in_the_same_way() -> None:
         ({"network": "lan"}, "unknown kind of network"),
     ):
         with pytest.raises(RecipeError, match=message):
-            Changes(**values)
-    assert Changes(vcpus=2).kinds == ["vcpus"]
+            VmChanges(**values)
+    assert VmChanges(vcpus=2).kinds == ["vcpus"]
