@@ -1,7 +1,7 @@
 """Find out whose private keys lie on a disk: which file of a booted copy holds each, and which package owns the file.
 
-A key on the raw disk is no secret when a file holds it that is just what its package brought (libraries carry published
-keys for their self-tests), or that the recipe names. In any other file, and in no file (deleted, free space), it is.
+A key on the raw disk is harmless in a file that is just what its package brought (libraries carry published keys for
+their self-tests) or that the recipe names. In any other file, and in no file (deleted, free space), it is a secret.
 
 The way from a byte of the disk to a file: partitions and linear device-mapper targets (LVM) from sysfs and dmsetup give
 the byte of a file system's device; FIEMAP, by filefrag of e2fsprogs, gives the file that has this byte, on ext4 and xfs
@@ -54,69 +54,76 @@ for place in /sys/class/block/*; do
     fi
 done
 """
-# `holders NUMBER POINT BYTE/LENGTH…` prints `at NUMBER BYTE SHA256 PATH`: the file of the file system at POINT that has
-# this byte of its device, and what it holds there. `owners` prints `from PACKAGE PATH` of files that are what their
-# package brought, `changed PACKAGE PATH` of others that a package owns. A digest is compared, since `rpm -V` looks
-# neither at %ghost files nor at those that the package exempts.
+# `FILES | holders NUMBER BYTE/LENGTH…` prints which files have these bytes of the device below their file system:
+# `at NUMBER BYTE,… PATH` for each extent with some, then what the file has in the place of the first, in hexadecimal
+# digits. One is enough: an extent lies on the disk as it is, or it does not, from its beginning to its end.
+# `owner PATH` prints `from PACKAGE PATH` of a file that is what its package brought, `changed PACKAGE PATH` of another
+# that a package owns. Digests are compared, since `rpm -V` looks neither at %ghost files nor at those that a package
+# exempts. rpm keeps SHA-256 on EL7 and later, and MD5 of older packages; dpkg keeps MD5.
 FUNCTIONS = r"""
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 export LC_ALL=C
 
 holders() {
-    find "$2" -xdev -type f -size +0 -print0 | xargs -0 filefrag -v 2> /dev/null | awk -v wanted="$3" '
+    xargs -0 filefrag -v 2> /dev/null | awk -F '[:. ]+' -v wanted="$2" '
         BEGIN {
             count = split(wanted, word, " ")
             for (i = 1; i <= count; i++) { split(word[i], pair, "/"); byte[i] = pair[1]; size[i] = pair[2] }
         }
-        /^File size of / {
-            path = ""
-            if (match($0, / is [0-9]+ \([0-9]+ blocks? of [0-9]+ bytes\)$/)) {
-                path = substr($0, 14, RSTART - 14)
-                unit = $(NF - 1)
+        /^File size of / { head = $0; unit = $(NF - 1); end = $(NF - 5) }
+        /^ *[0-9]+: / {
+            if ($1 != "") $0 = " " $0
+            bytes = ""
+            for (i = 1; i <= count; i++) {
+                place = ($3 - $5) * unit + byte[i]
+                if (byte[i] >= $5 * unit && byte[i] < ($6 + 1) * unit && place + size[i] <= end) {
+                    if (bytes == "") first = sprintf("%.0f %d", place, size[i])
+                    bytes = bytes sprintf("%.0f,", byte[i])
+                }
             }
-            next
-        }
-        path != "" && /^ *[0-9]+: +[0-9]+\.\. *[0-9]+: +[0-9]+\.\. *[0-9]+: / {
-            gsub(/[:.]+/, " ")
-            for (i = 1; i <= count; i++)
-                if (byte[i] >= $4 * unit && byte[i] < ($5 + 1) * unit)
-                    printf "%.0f %d %.0f %s\n", byte[i], size[i], $2 * unit + byte[i] - $4 * unit, path
-        }' | while read -r byte size place path; do
-        sum=$(tail -c "+$((place + 1))" "$path" | head -c "$size" | sha256sum)
-        printf '%s\n' "at $1 $byte ${sum%% *} $path"
+            path = head
+            if (bytes != "" && sub(/ is [0-9]+ \([0-9]+ blocks? of [0-9]+ bytes\)$/, "", path))
+                print bytes, first, substr(path, 14)
+        }' | while read -r bytes place size path; do
+        printf '%s\n' "at $1 $bytes $path"
+        od -An -v -tx1 -w999 -j "$place" -N "$size" "$path"
     done
+}
+
+rpm_digests() {
+    rpm -qf --qf '[%{FILEDIGESTS}\n]' "$1"
+}
+
+dpkg_digests() {
+    dpkg-query --control-show "$2" md5sums 2> /dev/null
+    case $1 in /etc/*) dpkg-query -W -f '${Conffiles}\n' "$2" ;; esac
 }
 
 owner() {
-    sha256=$(sha256sum < "$1")
-    md5=$(md5sum < "$1")
-    if package=$(rpm -qf --qf '%{NAME}-%{VERSION}-%{RELEASE}\n' "$1" 2> /dev/null); then
-        brought=$(rpm -qf --qf '[%{FILEDIGESTS}\n]' "$1")
+    if package=$(rpm -qf --qf '%{NAME}-%{VERSION}-%{RELEASE}.%{ARCH},' "$1" 2> /dev/null); then
+        digests=rpm_digests
+    # One path of the two that a merged /usr gives a file.
     elif package=$(dpkg-query -S "$1" 2> /dev/null || dpkg-query -S "${1#/usr}" 2> /dev/null); then
+        digests=dpkg_digests
         package=${package%%: *}
-        brought=$(
-            dpkg-query --control-show "${package%%,*}" md5sums 2> /dev/null
-            dpkg-query -W -f '${Conffiles}\n' "${package%%,*}"
-        )
     else
         return
     fi
-    state=changed
-    printf '%s\n' "$brought" | grep -qwF -e "${sha256%% *}" -e "${md5%% *}" && state=from
-    # The first, where several packages share the file.
-    package=$(printf '%s\n' "$package" | sed 's/[, ].*//; q')
-    printf '%s\n' "$state $package $1"
-}
-
-owners() {
-    cut -d ' ' -f 5- | sort -u | while read -r path; do
-        owner "$path"
+    # The first, where several share the file.
+    package=${package%%,*}
+    for sum in md5sum sha256sum; do
+        digest=$($sum < "$1")
+        $digests "$1" "$package" | grep -qwF "${digest%% *}" && printf '%s\n' "from $package $1" && return
     done
+    printf '%s\n' "changed $package $1"
 }
 
 command -v filefrag > /dev/null || echo "no filefrag"
 """
-# The last line of both answers: what breaks off is no answer.
+# Where programs and libraries are, which have such constants; so that a good image need not ask for each of its files.
+PROGRAMS = "find {0}/usr/bin {0}/usr/sbin {0}/usr/lib {0}/usr/lib64 {0}/usr/lib/*-linux-gnu -maxdepth 1 -type f -print0"
+EVERYTHING = "find {0}/ -xdev -type f -print0"
+# The last line of both answers: without it the script broke off.
 _END = "end of the answer"
 
 
@@ -140,7 +147,7 @@ class KeyOwner:
 
     @property
     def harmless(self) -> bool:
-        """The key is no secret."""
+        """The key is not a secret."""
         return bool(self.path) and (self.intact or self.allowed)
 
     def __str__(self) -> str:
@@ -198,7 +205,7 @@ class Layout:
 
     @classmethod
     def parse(cls, facts: str, root: str = "/") -> Layout:
-        """Read what the guest says of itself.
+        """Read the output of LAYOUT.
 
         Args:
             root: the mount point whose disk is meant.
@@ -234,14 +241,19 @@ def trace(session: Session, keys: Sequence[FoundKey], allowed: Sequence[str]) ->
     if not keys:
         return ()
     layout = Layout.parse(_ask(session, LAYOUT))
-    output = _ask(session, script(layout, keys))
-    if output.startswith("no filefrag"):
-        raise VerifyError(
-            f"cannot tell which files hold {len(keys)} private keys on the disk: the image has no filefrag",
-            "filefrag says which file a byte of the disk belongs to",
-            "add the package e2fsprogs to kickstart.vars.packages",
-        )
-    return owners(layout, keys, output, allowed)
+    result: tuple[KeyOwner, ...] = ()
+    for files in (PROGRAMS, EVERYTHING):
+        output = _ask(session, script(layout, keys, files))
+        if output.startswith("no filefrag"):
+            raise VerifyError(
+                f"cannot find the files that hold {len(keys)} private keys on the disk: the image has no filefrag",
+                "filefrag shows which file a byte of the disk belongs to",
+                "add the package e2fsprogs to kickstart.vars.packages",
+            )
+        result = owners(layout, keys, output, allowed)
+        if all(one.harmless for one in result):
+            break
+    return result
 
 
 def _ask(session: Session, script: str) -> str:
@@ -253,35 +265,45 @@ def _ask(session: Session, script: str) -> str:
     reply = session.run("sh -s", stdin=f"{script}\necho {_END}\n".encode(), timeout=PATIENCE)
     if reply.status != 0 or not reply.out.endswith(f"{_END}\n"):
         raise VerifyError(
-            f"the copy did not say which files hold the private keys on its disk (exit status {reply.status})",
-            (reply.out + reply.err).strip(),
+            f"the search for the files that hold private keys broke off in the copy (exit status {reply.status})",
+            reply.err.strip(),
         )
     return reply.out
 
 
-def script(layout: Layout, keys: Sequence[FoundKey]) -> str:
-    """Write the shell script that asks the guest which files hold these keys, and which packages own the files."""
+def script(layout: Layout, keys: Sequence[FoundKey], files: str) -> str:
+    """Write the shell script that asks the guest which files hold these keys, and which packages own the files.
+
+    Args:
+        files: the command that lists the files to look at; `{0}` is the mount point of a file system.
+    """
     wanted: dict[str, list[str]] = {point: [] for point in layout.points.values()}
     for key in keys:
         for point, byte in layout.places(key.offset):
-            wanted[point].append(f"{byte}/{key.head.length}")
+            wanted[point].append(f"{byte}/{len(key.header)}")
     calls = "".join(
-        f"holders {number} {shlex.quote(point)} '{' '.join(places)}'\n"
+        f"{files.format(shlex.quote(point.rstrip('/')))} 2> /dev/null | holders {number} '{' '.join(places)}'\n"
         for number, (point, places) in enumerate(wanted.items())
         if places
     )
-    return f"{FUNCTIONS}\nheld=$({{ :\n{calls}}})\nprintf '%s\\n' \"$held\"\nprintf '%s\\n' \"$held\" | owners\n"
+    each = "sed -n 's/^at [0-9]* [0-9,]* //p' | sort -u | while read -r path; do owner \"$path\"; done"
+    return f"{FUNCTIONS}\nheld=$({{ :\n{calls}}})\nprintf '%s\\n' \"$held\"\nprintf '%s\\n' \"$held\" | {each}\n"
 
 
 def owners(layout: Layout, keys: Sequence[FoundKey], output: str, allowed: Sequence[str]) -> tuple[KeyOwner, ...]:
     """Read the answer to `script`: one owner for each key, the most harmless where several files share its bytes."""
     numbers = {point: str(number) for number, point in enumerate(dict.fromkeys(layout.points.values()))}
-    holders: dict[tuple[str, ...], list[str]] = {}
+    holders: dict[tuple[str, str], list[str]] = {}
     packages: dict[str, tuple[str, bool]] = {}
-    for line in output.splitlines():
-        match line.split(" ", 4):
-            case ["at", *place, path]:
-                holders.setdefault(tuple(place), []).append(path)
+    headers = {(numbers[point], str(byte)): key.header for key in keys for point, byte in layout.places(key.offset)}
+    lines = iter(output.splitlines())
+    for line in lines:
+        match line.split(" ", 3):
+            case ["at", number, bytes_, path]:
+                first, *more = ((number, byte) for byte in bytes_.rstrip(",").split(","))
+                if headers.get(first) == _text(next(lines, "")):
+                    for place in (first, *more):
+                        holders.setdefault(place, []).append(path)
             case ["from" | "changed" as state, package, *_]:
                 packages[line.split(" ", 2)[2]] = (package, state == "from")
 
@@ -292,7 +314,15 @@ def owners(layout: Layout, keys: Sequence[FoundKey], output: str, allowed: Seque
 
     result = []
     for key in keys:
-        places = [(numbers[point], str(byte), key.head.sha256) for point, byte in layout.places(key.offset)]
+        places = [(numbers[point], str(byte)) for point, byte in layout.places(key.offset)]
         choices = [owner(key, path) for place in places for path in holders.get(place, ())]
         result.append(max(choices, key=lambda one: one.harmless, default=KeyOwner(key.offset)))
     return tuple(result)
+
+
+def _text(digits: str) -> str:
+    """The text that od wrote in hexadecimal digits; "" when it wrote something else."""
+    try:
+        return bytes.fromhex(digits).decode("ascii", "replace")
+    except ValueError:
+        return ""

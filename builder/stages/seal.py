@@ -82,12 +82,11 @@ def private_keys(sealed: Path) -> tuple[FoundKey, ...]:
     Args:
         sealed: the finished directory of this stage.
     """
-    noted = json.loads((sealed / KEYS).read_text(encoding="utf-8"))
-    return tuple(FoundKey(one["offset"], Fingerprint(**one["head"])) for one in noted)
+    return tuple(FoundKey(**one) for one in json.loads((sealed / KEYS).read_text(encoding="utf-8")))
 
 
 def _run_key(before: Path) -> Fingerprint | None:
-    """Read the fingerprint of the key of `provision`; an installer never had one."""
+    """Read how to recognise the key of `provision`; None after an install, which has none."""
     noted = before / provision.RUN_KEY
     return Fingerprint(**json.loads(noted.read_text(encoding="utf-8"))) if noted.exists() else None
 

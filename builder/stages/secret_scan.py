@@ -1,6 +1,6 @@
 """Search the bytes of a raw disk for secrets: passwords and keys in files, in deleted files and in free space.
 
-Invariant: what this module calls a secret is one wherever it stands. Of a private key only its place is known here:
+Invariant: a leak is a leak wherever it is on the disk. Of a private key only the place is known here:
 libraries carry published ones for their self-tests, so whose file holds it decides (`builder.stages.key_owners`).
 
 Holes are skipped: where nothing is allocated, nothing is stored.
@@ -22,7 +22,7 @@ OVERLAP = 4096
 SHADOW = b"root:"
 # A header alone is a constant in every program that can write keys; a key has a body of base64 behind it
 # (or, in the old encrypted form, RFC 1421 headers).
-PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----\r?\n(?:Proc-Type:|[A-Za-z0-9+/=]{40})")
+PRIVATE_KEY = re.compile(rb"(-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----)\r?\n(?:Proc-Type:|[A-Za-z0-9+/=]{40})")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,10 @@ class Leak:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Bytes that can be recognised without being known: how many, and their SHA-256."""
+    """Bytes that can be recognised without being known: how many, and their SHA-256.
+
+    Only for random keys: a digest of a password could be guessed from.
+    """
 
     length: int
     sha256: str
@@ -50,15 +53,15 @@ class Fingerprint:
 
     def matches(self, data: bytes) -> bool:
         """Tell whether the data begins with these bytes."""
-        return len(data) >= self.length and Fingerprint.of(data[: self.length]) == self
+        return Fingerprint.of(data[: self.length]) == self
 
 
 @dataclass(frozen=True)
 class FoundKey:
-    """A private key on the disk: `offset` in bytes from its start, and what it begins with."""
+    """A private key on the disk: `offset` in bytes from its start, and its first line, which reveals nothing."""
 
     offset: int
-    head: Fingerprint
+    header: str
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,12 @@ def scan(disk: Path, *, password: str, crypt: str, run_key: Fingerprint | None =
         disk: a raw image.
         password: the plain root password: may stand nowhere.
         crypt: its crypt string: may stand in a line of /etc/shadow for root only.
-        run_key: the private key that the disk was provisioned with, without white space at its end: may stand nowhere.
+        run_key: the private key that the disk was provisioned with, without white space at its end; may be nowhere.
     """
     plain = password.encode()
     hashed = crypt.encode()
     leaks: dict[int, str] = {}
-    keys: dict[int, Fingerprint] = {}
+    keys: dict[int, str] = {}
     for start, continued, data in _chunks(disk):
         for at in _places(data, plain):
             leaks[start + at] = "the plain root password"
@@ -92,12 +95,12 @@ def scan(disk: Path, *, password: str, crypt: str, run_key: Fingerprint | None =
                 leaks[start + at] = "a copy of the root password's hash outside /etc/shadow"
         for match in PRIVATE_KEY.finditer(data):
             at = match.start()
-            if run_key and run_key.matches(data[at : at + run_key.length]):
+            if run_key and run_key.matches(data[at:]):
                 leaks[start + at] = "the private key that the run logged in with"
-            keys[start + at] = Fingerprint.of(match[0])
+            keys[start + at] = match[1].decode("ascii")
     return Findings(
         tuple(Leak(what, offset) for offset, what in sorted(leaks.items())),
-        tuple(FoundKey(offset, head) for offset, head in sorted(keys.items())),
+        tuple(FoundKey(offset, header) for offset, header in sorted(keys.items())),
     )
 
 

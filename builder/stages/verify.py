@@ -1,6 +1,6 @@
 """The stage that proves a sealed image: two copies of it, booted side by side, let root in and differ where they must.
 
-One of them says whose files the private keys on the disk are in (`builder.stages.key_owners`).
+One of them shows which files hold the private keys on the disk (`builder.stages.key_owners`).
 
 Invariant: the copies are throw-away overlays; the sealed file is never written to, and is hashed again at the end.
 """
@@ -120,7 +120,7 @@ def _boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, list[K
         backing = BackingDisk(sealed)
         vms = [boot_test_vm(job, host, accel, role, backing, network, key, machines) for role in ROLES]
         machines.enter_context(job.ledger.spend("guest"))
-        # The disk is the same below both: it is enough that one says what is on it.
+        # The disk below both is the same: one of them is enough to look at it.
         examined = [
             pool.submit(examine, job, vms[0], job.inputs.checks, inspect),
             *(pool.submit(examine, job, vm, job.inputs.checks) for vm in vms[1:]),

@@ -14,7 +14,7 @@ COLUMNS, LINES = 80, 24
 STATUS_LINE = re.compile(r"^\[[\w.-]+\] ?\d+:\S")
 WORDS = re.compile(r"\w")
 # Control sequences as ECMA-48 has them: CSI with its intermediate bytes (`ESC [ ! p`), strings (OSC, DCS, SOS, PM,
-# APC) to their end in BEL or ST, and the short ones. None of them is part of what a guest says.
+# APC) to their end in BEL or ST, and the short ones. None of them is text.
 ESCAPES = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
 )

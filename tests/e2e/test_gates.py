@@ -134,7 +134,7 @@ def as_sealed(place: Path, name: str, image: Path) -> dict[str, Path]:
 
 
 def test_an_image_that_was_booted_is_refused_twice(alter: Alter, place: Path, job_for: Any, golden: Any) -> None:
-    """Its host keys are found by the search and are no package's, its machine-id is told by the twins."""
+    """Its host keys are found by the search and come from no package; its machine-id is the same in both copies."""
     used = alter("used", "test -s /etc/machine-id && test -s /etc/ssh/ssh_host_ed25519_key && sync")
     raw = place / "installed"
     raw.mkdir()

@@ -102,6 +102,13 @@ def test_a_changed_variable_is_named_and_the_medium_reused(person: Person, golde
     assert "timezone" in rows["kickstart"]["reason"]
 
 
+def test_another_file_that_may_hold_keys_is_a_matter_of_the_proof_alone(person: Person, golden: Any) -> None:
+    changed = ["--media", "medium.iso", "--set", "verify.allow_private_keys=[/opt/app/dev.pem]"]
+    rows = {row["stage"]: row for row in person.json("plan", "centos7-minimal", *changed)["stages"]}
+    assert [name for name, row in rows.items() if row["action"] == "run"] == ["verify", "publish"]
+    assert "allow_private_keys" in rows["verify"]["reason"]
+
+
 def test_an_image_over_its_budget_fails_and_the_published_one_stands(person: Person, golden: Any) -> None:
     words = ["run", "centos7-minimal", "--media", "medium.iso", "--set", "budget.packages=5", "--json"]
     done = person.run(*words)

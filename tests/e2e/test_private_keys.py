@@ -76,7 +76,7 @@ def test_what_a_package_brought_is_harmless_also_at_the_start_of_a_sector(owners
     assert all(one.harmless and one.package.startswith("libgnutls") for one in constants)
 
 
-def test_a_file_of_nobody_is_a_secret_and_named(owners: dict[str, KeyOwner]) -> None:
+def test_a_file_without_a_package_is_a_secret_and_named(owners: dict[str, KeyOwner]) -> None:
     unowned = owners["/root/unowned.pem"]
     assert not unowned.harmless
     assert str(unowned).startswith("/root/unowned.pem: no package owns it")
@@ -87,7 +87,7 @@ def test_a_file_that_its_package_did_not_bring_like_this_is_a_secret(owners: dic
     assert (changed.package, changed.harmless) == ("toy", False)
 
 
-def test_a_deleted_file_is_a_secret_and_told_with_its_place(owners: dict[str, KeyOwner]) -> None:
+def test_a_deleted_file_is_a_secret_and_reported_with_its_place(owners: dict[str, KeyOwner]) -> None:
     deleted = owners[""]
     assert not deleted.harmless
     assert f"byte {deleted.offset} of the disk" in str(deleted)
@@ -99,6 +99,6 @@ def test_a_file_that_the_recipe_names_is_harmless(owners: dict[str, KeyOwner]) -
     assert (named.package, named.allowed, named.harmless) == ("", True, True)
 
 
-def test_the_host_keys_that_the_copy_made_itself_are_known_for_what_they_are(owners: dict[str, KeyOwner]) -> None:
+def test_the_host_keys_that_the_copy_made_itself_are_secrets(owners: dict[str, KeyOwner]) -> None:
     assert not any(one.harmless for path, one in owners.items() if path.startswith("/etc/ssh/"))
     assert "/etc/ssh/ssh_host_ed25519_key" in owners

@@ -10,6 +10,8 @@ mount --bind "$root" "$root"
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
 mount -t sysfs -o nosuid,nodev,noexec sysfs "$root/sys"
 mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs "$root/run"
+# Debian's own /run has it, and libvirt of an ordinary user needs it.
+mkdir -m 1777 "$root/run/lock"
 mount -t tmpfs -o mode=0755,nosuid tmpfs "$root/dev"
 mkdir "$root/dev/pts" "$root/dev/shm" "$root/dev/net"
 # No kvm: what is proved here is the same on every machine.

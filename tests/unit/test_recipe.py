@@ -200,6 +200,11 @@ def test_set_lays_values_over_the_file(pipelines: Path) -> None:
         ("kickstart.vars.hostname", "%end", "--set kickstart.vars.hostname=%end: '%end' starts with '%'"),
         ("kickstart.vars.lang", "[a, b", "--set kickstart.vars.lang=[a, b: not YAML: expected ',' or ']'"),
         ("verify.checks", "[{name: a}]", "--set verify.checks=[{name: a}]: verify.checks[0].run: is missing"),
+        (
+            "verify.allow_private_keys",
+            "[opt/dev.pem]",
+            "--set verify.allow_private_keys=[opt/dev.pem]: verify.allow_private_keys[0]: 'opt/dev.pem' is no absolute",
+        ),
         ("name", "other", "--set name=other: 'other' differs from the file's name, 'small'"),
         ("", "x", "--set =x: unknown key ''"),
     ],

@@ -55,18 +55,16 @@ def test_hash_in_a_saved_kickstart_is_found(tmp_path: Path, offset: int) -> None
 @pytest.mark.parametrize("offset", [0, 777, CHUNK - 20, CHUNK - OVERLAP, CHUNK + 7])
 @pytest.mark.parametrize("around", [b"\0", b"\n", b""], ids=["constant", "bundle", "file"])
 def test_a_private_key_is_noted_wherever_it_stands(tmp_path: Path, offset: int, around: bytes) -> None:
-    """Whether it is a secret is not for its surroundings to say: they are luck."""
+    """Its surroundings do not decide whether it is a secret: they are luck."""
     path = disk(tmp_path, (max(0, offset - len(around)), around + KEY + around))
     at = max(offset, len(around))
     assert keys(path) == [at]
     assert found(path) == []
 
 
-def test_a_private_key_is_noted_with_what_it_begins_with(tmp_path: Path) -> None:
+def test_nothing_of_a_private_key_is_noted_but_its_header(tmp_path: Path) -> None:
     (key,) = scan(disk(tmp_path, (4096, KEY)), password=PASSWORD, crypt=CRYPT).keys
-    assert key.head.matches(KEY)
-    assert not key.head.matches(KEY[: key.head.length - 1])
-    assert not key.head.matches(KEY.replace(b"OPENSSH", b"ENCRYPT"))
+    assert key.header == "-----BEGIN OPENSSH PRIVATE KEY-----"
 
 
 @pytest.mark.parametrize("offset", [0, CHUNK - 100, CHUNK - OVERLAP - 7, CHUNK + 7])

@@ -98,7 +98,7 @@ def test_expired_account_is_refused() -> None:
 
 
 class Replay:
-    """A console that says the next of some texts to each line that is typed, and is silent in between."""
+    """A console that answers each typed line with the next of some texts, and is silent in between."""
 
     def __init__(self, *texts: bytes) -> None:
         self.texts = list(texts)
@@ -125,7 +125,7 @@ def test_questions_to_the_terminal_are_not_answered() -> None:
     assert b"stty -echo" in terminal.typed[2]
 
 
-def test_prompt_that_only_starts_again_is_told_early() -> None:
+def test_prompt_that_only_starts_again_is_recognised_early() -> None:
     """What Debian 13 without the package `login` shows: each time a name is given, agetty ends 10 s later."""
     again = b"root\r\n" + 3 * systemd.TERMINAL_RESET + systemd.AGETTY
     terminal = Replay(systemd.AGETTY, again, again, again, again)

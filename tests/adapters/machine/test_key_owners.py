@@ -14,7 +14,7 @@ from builder.errors import VerifyError
 from builder.guest.ssh import Reply
 from builder.stages import key_owners
 from builder.stages.key_owners import KeyOwner, Layout
-from builder.stages.secret_scan import Fingerprint, FoundKey, scan
+from builder.stages.secret_scan import FoundKey, scan
 
 KEY = b"-----BEGIN RSA PRIVATE KEY-----\n" + b"MIIEogIBAAKCAQEA6yCv+BLrRP/dMPBXJWK21c0aqxIX6JkODL4K+zlyEURt8/Wp\n" * 20
 MIB = 1 << 20
@@ -50,12 +50,13 @@ class Disk:
     home: Path
 
     def owners(self, *allowed: str) -> list[KeyOwner]:
-        """Who owns the keys on it, as the raw disk and the mounted file system together say."""
+        """Who owns the keys on it, from the raw disk and the mounted file system together."""
         run("sync", "-f", self.root)
         keys = scan(self.file, password="none", crypt="none").keys
         session = Here(self.home)
         layout = Layout.parse(session.run(key_owners.LAYOUT).out, str(self.root))
-        output = session.run("sh -s", stdin=key_owners.script(layout, keys).encode()).out
+        script = key_owners.script(layout, keys, key_owners.EVERYTHING)
+        output = session.run("sh -s", stdin=script.encode()).out
         return list(key_owners.owners(layout, keys, output, allowed))
 
 
@@ -116,14 +117,16 @@ def test_files_of_an_rpm_are_harmless_as_long_as_they_are_what_it_brought(disk: 
     (lib / "ghost.pem").write_bytes(KEY + b"made here")
     owners = {Path(one.path).name: one for one in disk.owners()}
     assert owners.keys() == {"good.so", "changed.so", "exempt.so", "ghost.pem"}
-    assert {one.package for one in owners.values()} == {"toy-1-2"}
+    assert {one.package for one in owners.values()} == {"toy-1-2.noarch"}
     assert [name for name, one in owners.items() if one.harmless] == ["good.so"]
     assert owners["good.so"].offset % 512 == 0
-    assert str(owners["changed.so"]).startswith(f"{lib}/changed.so: is not what its package brought: toy-1-2 (private")
+    assert str(owners["changed.so"]).startswith(
+        f"{lib}/changed.so: is not what its package brought: toy-1-2.noarch (private"
+    )
 
 
 @needs_loop
-def test_files_of_nobody_are_named_unless_they_are_allowed(disk: Disk) -> None:
+def test_files_without_a_package_are_named_unless_they_are_allowed(disk: Disk) -> None:
     (disk.root / "root").mkdir()
     (disk.root / "app").mkdir()
     secret, inside, named = disk.root / "root/it's a key.pem", disk.root / "root/bundle", disk.root / "app/dev.pem"
@@ -143,7 +146,7 @@ def test_files_of_nobody_are_named_unless_they_are_allowed(disk: Disk) -> None:
 
 
 @needs_loop
-def test_what_no_file_holds_is_told_with_its_place(disk: Disk) -> None:
+def test_what_no_file_holds_is_reported_with_its_place(disk: Disk) -> None:
     """Deleted, and deleted with its blocks preallocated for a file that was never written."""
     deleted = disk.root / "deleted.pem"
     deleted.write_bytes(KEY)
@@ -163,8 +166,8 @@ def test_a_file_of_a_debian_package_is_harmless(tmp_path: Path) -> None:
     listed = run("dpkg-query", "-L", "libc6").splitlines()
     library = next(path for path in listed if path.endswith("/libc.so.6"))
     for path in {library.removeprefix("/usr"), f"/usr{library.removeprefix('/usr')}", "/etc/bash.bashrc"}:
-        said = Here(tmp_path).run(f"{key_owners.FUNCTIONS}\nowner {path}").out.split()
-        assert (said[0], said[-1]) == ("from", path)
+        words = Here(tmp_path).run(f"{key_owners.FUNCTIONS}\nowner {path}").out.split()
+        assert (words[0], words[-1]) == ("from", path)
     stranger = tmp_path / "stranger"
     stranger.write_bytes(KEY)
     assert Here(tmp_path).run(f"{key_owners.FUNCTIONS}\nowner {stranger}").out == ""
@@ -212,8 +215,8 @@ def test_a_file_system_that_is_on_no_known_device_owns_nothing() -> None:
     assert list(Layout.parse(facts).places(4096 * 512)) == []
 
 
-class Saying:
-    """A guest that gives one answer to all."""
+class Answering:
+    """A guest that gives one answer to everything."""
 
     def __init__(self, status: int, out: str) -> None:
         self._reply = Reply(status, out, "the reason")
@@ -226,17 +229,17 @@ class Saying:
 @pytest.mark.parametrize(
     ("status", "out", "brief"),
     [
-        (0, "mount 1 0 8:1 / / rw\n", "did not say which files hold"),
-        (127, "end of the answer\n", "did not say which files hold"),
-        (0, "no filefrag\nend of the answer\n", "cannot tell which files hold 1 private keys"),
+        (0, "mount 1 0 8:1 / / rw\n", "broke off in the copy"),
+        (127, "end of the answer\n", "broke off in the copy"),
+        (0, "no filefrag\nend of the answer\n", "cannot find the files that hold 1 private keys"),
     ],
 )
 def test_no_answer_is_not_taken_for_one(status: int, out: str, brief: str) -> None:
-    key = FoundKey(0, Fingerprint.of(KEY[:70]))
+    key = FoundKey(0, "-----BEGIN RSA PRIVATE KEY-----")
     with pytest.raises(VerifyError, match=brief) as caught:
-        key_owners.trace(Saying(status, out), [key], [])
+        key_owners.trace(Answering(status, out), [key], [])
     assert caught.value.details
 
 
 def test_a_disk_without_keys_asks_nothing() -> None:
-    assert key_owners.trace(Saying(127, ""), [], []) == ()
+    assert key_owners.trace(Answering(127, ""), [], []) == ()

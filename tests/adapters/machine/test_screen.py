@@ -36,8 +36,8 @@ def test_cleaned_joins_what_a_terminal_wraps() -> None:
 
 
 def test_cleaned_draws_nothing_of_what_systemd_asks_the_terminal() -> None:
-    said = cleaned(b"logout\r\n" + 3 * systemd.TERMINAL_RESET + systemd.AGETTY)
-    assert said == "logout\n\n\nDebian GNU/Linux 13 vm ttyS0\n\nvm login:\n"
+    text = cleaned(b"logout\r\n" + 3 * systemd.TERMINAL_RESET + systemd.AGETTY)
+    assert text == "logout\n\n\nDebian GNU/Linux 13 vm ttyS0\n\nvm login:\n"
 
 
 def test_cleaned_keeps_what_scrolled_away() -> None:
