@@ -15,7 +15,7 @@ MEDIA  ?= rehearsal
 SUITES ?= bookworm trixie sid
 STEPS  ?= run again check machines
 
-.PHONY: run test machines check e2e hosts faults bench wheel clean packages lock
+.PHONY: run test machines check e2e hosts faults bench docs wheel clean packages lock
 
 run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media $(MEDIA)
@@ -50,6 +50,10 @@ faults: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m tests.bench
+
+# Pages that are made from the code: docs/recipe.md and docs/causes.md.
+docs: $(READY)
+	$(BIN)/python -m tools.reference
 
 # dist/builder-*.whl, for hosts without a checkout.
 wheel: $(READY)

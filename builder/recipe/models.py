@@ -91,16 +91,17 @@ def _text(pattern: str, what: str, clean: Callable[[str], str] = str) -> tuple[B
         quote = "" if isinstance(value, str) else " (put it in quotes)"
         raise ValueError(f"{value!r} is no {what}{quote}")
 
-    return BeforeValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
+    schema = {"type": "string", "pattern": f"^{pattern}$", "description": what}
+    return BeforeValidator(check), WithJsonSchema(schema)
 
 
-def _amount(pattern: str, parse: Callable[[object], int]) -> tuple[BeforeValidator, WithJsonSchema]:
-    written = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{pattern}$"}]}
-    return BeforeValidator(parse), WithJsonSchema(written)
+def _amount(pattern: str, parse: Callable[[object], int], what: str) -> tuple[BeforeValidator, WithJsonSchema]:
+    written = [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{pattern}$"}]
+    return BeforeValidator(parse), WithJsonSchema({"anyOf": written, "description": what})
 
 
-Size = Annotated[int, *_amount(SIZE, size)]
-Duration = Annotated[int, *_amount(DURATION, duration)]
+Size = Annotated[int, *_amount(SIZE, size, "size: `2GiB`, `512MiB` or a number of bytes")]
+Duration = Annotated[int, *_amount(DURATION, duration, "duration: `60m`, `90s`, `1h30m` or a number of seconds")]
 Name = Annotated[str, *_text(NAME, "name: use a-z, 0-9, '.', '_', '-', at most 63, a letter or digit first")]
 Sha256 = Annotated[str, *_text(r"[0-9a-f]{64}", "sha256: 64 hex digits", str.lower)]
 Fingerprint = Annotated[
@@ -137,18 +138,24 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """One install ISO that the recipe accepts, and where it can be had."""
+    """One install ISO that the recipe accepts, and where it can be downloaded.
+
+    Args:
+        sha256: of the ISO file.
+        urls: mirrors, in the order in which they are tried.
+    """
 
     sha256: Sha256
     urls: tuple[Url, ...] = Field(min_length=1)
 
 
 class Media(Section):
-    """The install media; the first source is the preferred one.
+    """The install media.
 
     Args:
-        signed_by: fingerprint of the key that signs the vendor's checksum file.
-        delivery: how the kickstart reaches the installer: in a rewritten ISO, or on a second CD beside it.
+        sources: the ISOs that the recipe accepts; the first one is the preferred one.
+        signed_by: fingerprint of the key that signs the vendor's checksum file; without it the sha256 alone decides.
+        delivery: how the kickstart reaches the installer: in a rewritten ISO, or on a second CD (a seed) beside it.
     """
 
     sources: tuple[Source, ...] = Field(min_length=1)
@@ -169,7 +176,12 @@ class Media(Section):
 
 
 class Kickstart(Section):
-    """A template of kickstarts/ and the values it is filled with (`builder.recipe.variables` says which are safe)."""
+    """The kickstart: a template, and the values it is filled with.
+
+    Args:
+        template: name of a file in `kickstarts/`.
+        vars: values of the template's variables, by name; a secret is refused.
+    """
 
     template: Template
     vars: dict[str, Variable] = Field(default_factory=dict)
@@ -186,12 +198,14 @@ class Kickstart(Section):
 
 
 class Machine(Section):
-    """The virtual hardware, for the install and for the proof alike.
+    """The virtual hardware, the same for the install and for the test VMs.
 
     Args:
-        memory: bytes.
+        vcpus: number of virtual processors, 1 to 255.
+        memory: at least `64MiB`, in whole MiB.
         firmware: `uefi` is UEFI without Secure Boot.
-        devices: `virtio` is paravirtual; `emulated` is SATA and e1000 with q35, IDE and e1000 with pc.
+        devices: `virtio` is paravirtual; `emulated` is SATA and e1000 with `q35`, IDE and e1000 with `pc`.
+        machine: QEMU's machine type.
     """
 
     vcpus: StrictInt = Field(default=2, ge=1, le=255)
@@ -217,7 +231,11 @@ class Machine(Section):
 
 
 class Disk(Section):
-    """The one disk that is installed to; `size` in bytes."""
+    """The one disk that is installed to.
+
+    Args:
+        size: in whole MiB.
+    """
 
     size: Size = 8 * GIB
 
@@ -228,11 +246,11 @@ class Disk(Section):
 
 
 class Network(Section):
-    """How the two copies of the proof are wired; the install itself never has a way out.
+    """The network of the test VMs; the install itself never has one that leads out.
 
     Args:
         mode: `user` needs nothing; `nat` and `bridge` need qemu:///system and a network of the host.
-        name: libvirt's network (`nat`, default: `default`) or the host's bridge (`bridge`, default: `br0`).
+        name: the libvirt network (`nat`, default: `default`) or the host's bridge (`bridge`, default: `br0`).
     """
 
     mode: Literal["user", "nat", "bridge"] = "user"
@@ -248,12 +266,12 @@ class Network(Section):
 
 
 class Limits(Section):
-    """Time limits in seconds on a host with KVM; without KVM they are scaled.
+    """Time limits on a host with KVM; without KVM they are scaled by four.
 
     Args:
         install: the whole installation.
-        quiet: no sign of life from the installer.
-        boot: until the installed system lets root in.
+        quiet: how long the installer may show no sign of life.
+        boot: until root can log in to a test VM.
     """
 
     install: Duration = 3600
@@ -272,14 +290,23 @@ class Limits(Section):
 
 
 class Check(Section):
-    """A shell command that must exit 0 in both machines of the proof."""
+    """A shell command that must exit 0 in both test VMs.
+
+    Args:
+        name: for messages and for `verify.json`; each name once.
+        run: the command, as root.
+    """
 
     name: Title
     run: Command
 
 
 class Verify(Section):
-    """What the finished image must show besides letting root in."""
+    """What the finished image must show besides letting root in.
+
+    Args:
+        checks: commands that must succeed.
+    """
 
     checks: tuple[Check, ...] = ()
 
@@ -297,14 +324,25 @@ class Verify(Section):
 
 
 class Publish(Section):
-    """How the image enters the catalogue; `keep` is the number of versions that stay."""
+    """How the image enters the catalogue.
+
+    Args:
+        compression: of the published disk; `zlib` can be read by QEMU before 5.1, too.
+        keep: number of versions that stay; the latest, the held and the used ones stay besides.
+    """
 
     compression: Literal["zstd", "zlib"] = "zstd"
     keep: StrictInt = Field(default=7, ge=1)
 
 
 class File(Section):
-    """A file of the folder `provision` that is put into the machine."""
+    """A file of the folder `provision` that is copied into the guest.
+
+    Args:
+        source: name of the file below `provision`.
+        path: where it goes in the guest.
+        mode: its permissions.
+    """
 
     source: SourceName
     path: GuestPath
@@ -315,6 +353,7 @@ class Provision(Section):
     """What is done to the installed system before it is sealed: files, then scripts, then an Ansible playbook.
 
     Args:
+        files: what is copied into the guest first.
         scripts: files of the folder `provision`, run as root in this order; each must exit 0.
         playbook: `folder/playbook.yml` below `provision`; the whole folder counts.
     """
@@ -336,12 +375,12 @@ class Provision(Section):
 
 
 class Budget(Section):
-    """What the image may cost at most; more of it fails the build.
+    """Limits on the image; one that exceeds them is not published.
 
     Args:
-        size: bytes of the sealed disk.
-        boot: seconds until root is in, of the slower copy, meant for a host with KVM.
-        packages: how many are installed.
+        size: of the sealed disk.
+        boot: until root is logged in, in the slower test VM; meant for a host with KVM.
+        packages: how many may be installed.
     """
 
     size: Size | None = None
@@ -353,10 +392,10 @@ class Recipe(Section):
     """One pipeline: everything that decides what the golden image is.
 
     Args:
-        variant: goes behind the name in the catalogue, for an image that differs by `--set` or by the matrix.
+        name: of the pipeline and of its image; it may not end with `-rehearsal`.
+        variant: follows the name in the catalogue, for an image that differs by `--set` or by the matrix.
+        from_: a published image to build on, instead of `media` and `kickstart`; exactly one of the two ways is given.
         matrix: values of other keys, by their dotted place; a night builds each combination as a variant.
-        from_: `from` in the file: the published image to build on, instead of `media` and `kickstart`. Those two are
-            None exactly where it is given, and the stages that read them are then no part of the pipeline.
     """
 
     name: Name
