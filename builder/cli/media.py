@@ -18,7 +18,7 @@ from builder.iso import inspect as iso_inspect
 from builder.iso.inspect import MediumFacts
 from builder.pipeline import inject_kickstart, media_library
 from builder.pipeline.inject_kickstart import Injected
-from builder.pipeline.media_library import Known
+from builder.pipeline.media_library import StoredMedium
 from builder.store.store import Store
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="An install ISO.")]
@@ -187,7 +187,7 @@ def _medium_lines(facts: MediumFacts) -> list[str]:
     return text
 
 
-def _facts(medium: Known, pipelines: list[str]) -> dict[str, Any]:
+def _facts(medium: StoredMedium, pipelines: list[str]) -> dict[str, Any]:
     return {"sha256": medium.sha256, "path": str(medium.path), **medium.facts, "pipelines": pipelines}
 
 

@@ -139,7 +139,7 @@ def install_timer(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a systemd timer that starts `builder nightly` in this directory."""
+    """Write a systemd timer that starts `builder nightly` here."""
     from builder.host.config import NotifySettings
     from builder.nightly import timer
     from builder.nightly.notify import prepare

@@ -1,4 +1,7 @@
-"""The one rule: ansible-playbook is run as it is installed; it gets a host, a key and the host key; it asks nothing."""
+"""Running a playbook against a guest with the ansible-playbook that is installed.
+
+Invariant: it gets a host, a key and the host key, and asks nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ PROGRAM = "ansible-playbook"
 
 
 def require() -> None:
-    """Make sure that it is there.
+    """Make sure that ansible-playbook is installed.
 
     Raises:
         HostError: it is not installed.
@@ -20,13 +23,13 @@ def require() -> None:
 
 
 def play(tree: Path, playbook: str, *, port: int, key: Path, host_key: str, work: Path) -> str:
-    """Run a playbook against the one machine on 127.0.0.1; returns what it said.
+    """Run a playbook against the one machine on 127.0.0.1; returns its output.
 
     Args:
         tree: the playbook's folder; roles, templates and an ansible.cfg in it are found.
         key: root's private key, in a file.
         host_key: type and base64, as known_hosts has it; no other is accepted.
-        work: for the files that ansible is told with.
+        work: for the files that ansible is configured by.
 
     Raises:
         InstallError: a task failed.

@@ -1,4 +1,6 @@
-"""The one rule: a seed is checked when it is written; the guest that reads it trusts nothing and checks again.
+"""The files of a seed CD, which tell a guest who it is.
+
+Invariant: a seed is checked when it is written; the guest that reads it trusts nothing and checks again.
 
 The same facts twice: NoCloud's three files for images with cloud-init, and a flat builder.conf for the first-boot
 unit of images without it. (NoCloud: https://docs.cloud-init.io, "NoCloud"; JSON is valid YAML.)
@@ -20,7 +22,7 @@ _KEY = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+={0,3}( [ -~]*)
 
 @dataclass(frozen=True)
 class Identity:
-    """Who one machine is.
+    """Identity of one machine.
 
     Args:
         instance_id: the guest acts when it differs from the one it recorded.
@@ -39,7 +41,7 @@ class Identity:
 
 
 def files(identity: Identity) -> dict[str, bytes]:
-    """The files of the seed CD, by name.
+    """Return the files of the seed CD, by name.
 
     Raises:
         RecipeError: a value is malformed, or the gateway lies outside the address's network.
@@ -75,7 +77,9 @@ def _check(identity: Identity) -> None:
         raise RecipeError(f"address {identity.address} has no prefix length", hint=f"write {identity.address}/24")
     whole = interface.network
     if whole.prefixlen < 31 and interface.ip in (whole.network_address, whole.broadcast_address):
-        raise RecipeError(f"address {interface.ip} is no machine's: it stands for {whole} or all machines in it")
+        raise RecipeError(
+            f"{interface.ip} cannot be assigned to a VM: it is the network or broadcast address of {whole}"
+        )
     if gateway == interface.ip:
         raise RecipeError(f"address {interface.ip} is the gateway's", hint="a machine is not its own router")
     if gateway is not None and gateway not in interface.network:

@@ -153,7 +153,7 @@ def connect(
         transport = retry.until(attempt, within=within, every=EVERY)
     if transport is None:
         raise error(
-            f"no SSH login as {user} at {host}:{port} within {within:g} s",
+            f"no SSH login as {user} at {host}:{port} within {within:.0f} s",
             details=f"last attempt: {state}",
             hint="read the console log: did the guest boot, did its sshd start?",
             cause=cause,

@@ -1,4 +1,7 @@
-"""The one rule: a plan says in a few words what changed, and shows no value but the words of a list."""
+"""What differs between two dumps of a stage's inputs, in a few words.
+
+Invariant: no value is shown but the words of a list.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ MOST = 4
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What differs between two dumps of inputs: `vars.hostname changed`, `+packages.tree`, `-vars.proxy`.
+    """Return what differs between two dumps of inputs: `vars.hostname changed`, `+packages.tree`, `-vars.proxy`.
 
-    Items of a list of plain values are told one by one, keys of a mapping too; a long list of differences is cut.
+    Items of a list of plain values are named one by one, keys of a mapping too; a long list of differences is cut.
     """
     found = list(_compare("", old, new))
     return found if len(found) <= MOST else [*found[: MOST - 1], f"{len(found) - MOST + 1} more changes"]
@@ -42,7 +45,7 @@ def _compare(path: str, old: Any, new: Any) -> list[str]:
 
 
 def _is_names(value: Any) -> bool:
-    """A list of short words, each of which can be told in a line."""
+    """A list of short words, each of which fits into a line."""
     return isinstance(value, (list, tuple)) and all(isinstance(item, str) and _is_word(item) for item in value)
 
 

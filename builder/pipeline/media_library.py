@@ -1,4 +1,6 @@
-"""The one rule: a medium that was taken in is the same object that a download would have left.
+"""Install media in the store: listed, added, and verified.
+
+Invariant: a medium that was added is the same object that a download would have left.
 
 So `builder run` finds it by its digest, whichever way it came.
 """
@@ -29,7 +31,7 @@ from builder.system.digests import sha256_file
 
 
 @dataclass(frozen=True)
-class Known:
+class StoredMedium:
     """A medium that stands in the store.
 
     Args:
@@ -44,16 +46,16 @@ class Known:
     created: str
 
 
-def in_store(store: Store) -> list[Known]:
+def in_store(store: Store) -> list[StoredMedium]:
     """All media of the store, the newest first; each once."""
-    found: dict[str, Known] = {}
+    found: dict[str, StoredMedium] = {}
     for known in _standing(store):
         if known.sha256 not in found or found[known.sha256].created < known.created:
             found[known.sha256] = known
     return sorted(found.values(), key=lambda known: known.created, reverse=True)
 
 
-def _standing(store: Store) -> Iterator[Known]:
+def _standing(store: Store) -> Iterator[StoredMedium]:
     folders = list(store.objects.iterdir()) if store.objects.is_dir() else []
     for folder in folders:
         known = _known(store, folder)
@@ -61,7 +63,7 @@ def _standing(store: Store) -> Iterator[Known]:
             yield known
 
 
-def _known(store: Store, folder: Path) -> Known | None:
+def _known(store: Store, folder: Path) -> StoredMedium | None:
     record = store.load(folder.name)
     if record is None or record.stage != fetch.STAGE.name or fetch.FILE not in record.files:
         return None
@@ -70,10 +72,10 @@ def _known(store: Store, folder: Path) -> Known | None:
     except (OSError, ValueError):
         # Another run drops or replaces it at this moment, or it is damaged: then a run builds it anew.
         return None
-    return Known(record.files[fetch.FILE].sha256 or "", folder / fetch.FILE, facts, record.created)
+    return StoredMedium(record.files[fetch.FILE].sha256 or "", folder / fetch.FILE, facts, record.created)
 
 
-def add(file: Path, store: Store) -> tuple[Known, str]:
+def add(file: Path, store: Store) -> tuple[StoredMedium, str]:
     """Take a medium into the store: blocks shared where the file system can, else a hard link, else a copy.
 
     A hard link is the same file, and becomes read-only.
@@ -110,7 +112,7 @@ def add(file: Path, store: Store) -> tuple[Known, str]:
     return known, how
 
 
-def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Progress) -> Known:
+def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Progress) -> StoredMedium:
     """Write a rehearsal medium to a file, for hosts that cannot build one.
 
     It is the very object that `--media rehearsal` uses on this host: built once, and kept in the store.

@@ -1,4 +1,6 @@
-"""The one rule: a statement counts only where a key that its reader trusts has signed these very bytes.
+"""DSSE envelopes around statements: signed, opened, and verified.
+
+Invariant: a statement counts only where a key that its reader trusts has signed these very bytes.
 
 Envelopes are DSSE 1.0 (github.com/secure-systems-lab/dsse, envelope.md), keys Ed25519, both by securesystemslib.
 """

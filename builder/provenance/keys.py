@@ -1,4 +1,6 @@
-"""The one rule: private signing keys stay in the user's own configuration, readable by nobody else.
+"""Signing keys: those that are trusted, and the one that signs.
+
+Invariant: private keys stay in the user's own configuration, readable by nobody else.
 
 `~/.config/builder/signing/` (and, public halves only, `/etc/xdg/builder/signing/`): `<name>.key`, a private key, and
 `<name>.pub`, a public one, both PEM. Every public key there is trusted. `default.key` signs, unless
@@ -22,7 +24,7 @@ CHOSEN = "BUILDER_SIGNING_KEY"
 
 
 @dataclass(frozen=True)
-class Known:
+class TrustedKey:
     """A trusted key.
 
     Args:
@@ -36,12 +38,12 @@ class Known:
 
 
 def folder() -> Path:
-    """The user's own."""
+    """Return the user's own folder of keys."""
     return platformdirs.user_config_path("builder") / "signing"
 
 
 def chosen() -> Path | None:
-    """The private key that signs; None where there is none.
+    """Return the private key that signs; None where there is none.
 
     Raises:
         RecipeError: the key that $BUILDER_SIGNING_KEY names does not exist.
@@ -55,17 +57,17 @@ def chosen() -> Path | None:
     return own if own.is_file() else None
 
 
-def known() -> list[Known]:
-    """All trusted keys, by name; the user's own first where two have one name."""
-    found: dict[str, Known] = {}
+def known() -> list[TrustedKey]:
+    """Return all trusted keys, by name; the user's own first where two have one name."""
+    found: dict[str, TrustedKey] = {}
     for place in (folder(), platformdirs.site_config_path("builder") / "signing"):
         for path in _public_keys(place):
             private = path.with_suffix(KEY)
-            found.setdefault(path.stem, Known(path.stem, path, private if private.is_file() else None))
+            found.setdefault(path.stem, TrustedKey(path.stem, path, private if private.is_file() else None))
     return [found[name] for name in sorted(found)]
 
 
-def find(name: str) -> Known:
+def find(name: str) -> TrustedKey:
     """Find a trusted key by its name.
 
     Raises:
@@ -78,7 +80,7 @@ def find(name: str) -> Known:
 
 
 def trusted() -> dict[str, bytes]:
-    """The public keys themselves, by name."""
+    """Return the public keys themselves, by name."""
     return {one.name: one.path.read_bytes() for one in known()}
 
 

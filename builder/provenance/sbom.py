@@ -1,4 +1,7 @@
-"""The one rule: the bill of materials is what the booted copies told, as CycloneDX, the same bytes each time."""
+"""The bill of materials of an image as CycloneDX.
+
+Invariant: it lists what the booted copies showed, in the same bytes each time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The one rule: an image that costs more than its recipe allows is not published, and all excesses are told at once."""
+"""What an image may cost: size, time to the first login, number of packages.
+
+Invariant: an image that costs more than its recipe allows is not published; all excesses are reported at once.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The one rule: what a statement says of an image was read from the records of the stages that made it.
+"""The provenance statement of an image: what was made from what, by what, and which checks it has passed.
+
+Invariant: it says what the records of the stages say that made the image.
 
 An in-toto Statement v1 (github.com/in-toto/attestation) with the SLSA v1 predicate (slsa.dev/spec/v1.0/provenance).
 """
@@ -33,7 +35,7 @@ def statement(
     verified: Mapping[str, Any],
     secrets: Secrets,
 ) -> bytes:
-    """What was made from what, by what, and which checks it has passed.
+    """Render the statement.
 
     Args:
         subjects: SHA-256 of each file of the version, by name.
@@ -45,7 +47,7 @@ def statement(
     given = {name: brief(made[name].inputs) for name in sorted(made)}
     began = min((record.created for record in made.values()), default="")
     twins = verified.get("twins", {})
-    told = {
+    document = {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in sorted(subjects.items())],
         "predicateType": PREDICATE,
@@ -68,7 +70,7 @@ def statement(
             },
         },
     }
-    return json.dumps(told, sort_keys=True, ensure_ascii=False).encode()
+    return json.dumps(document, sort_keys=True, ensure_ascii=False).encode()
 
 
 def _recipe(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,16 +114,27 @@ def run_through(argv: Sequence[str | Path], stdin: str) -> None:
     For the one thing that must not stay half done: giving a host its network back.
 
     Raises:
-        HostError: it failed; the details are what it said.
+        HostError: it failed; the details are its output.
     """
     words = [find(str(argv[0])), *map(str, argv[1:])]
-    with subprocess.Popen(
-        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/", start_new_session=True
-    ) as child:
-        # An interrupt goes on its way only when the block is left, and that waits for the child.
-        out, _ = child.communicate(stdin.encode())
-    if child.returncode != 0:
-        output = _text(out).strip()
+
+    def to_its_end() -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            words,
+            input=stdin.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            start_new_session=True,
+            check=False,
+        )
+
+    # Signals arrive in the main thread only: there an interrupt can strike while the child is being started, and then
+    # nobody would wait for it. Leaving the pool waits, whatever the main thread was interrupted in.
+    with ThreadPoolExecutor(1, thread_name_prefix="run-through") as pool:
+        done = pool.submit(to_its_end).result()
+    if done.returncode != 0:
+        output = _text(done.stdout).strip()
         raise HostError(output or f"{words[0]} failed", " ".join(words), output=output)
 
 
