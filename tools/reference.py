@@ -18,19 +18,21 @@ from pydantic.fields import FieldInfo
 from builder.diagnosis import patterns
 from builder.diagnosis.causes import CAUSES
 from builder.errors import Cause
-from builder.recipe import models, variables
-from builder.recipe.models import GIB, Duration, Recipe, Section, Size
+from builder.recipe import types as kinds
+from builder.recipe import variables
+from builder.recipe.models import Recipe, Section
+from builder.recipe.types import GIB, Duration, Size
 
 DOCS = Path(__file__).parents[1] / "docs"
 KINDS = {
     name: kind
-    for name, kind in vars(models).items()
+    for name, kind in vars(kinds).items()
     if get_origin(kind) is Annotated and "description" in TypeAdapter(kind).json_schema()
 }
 RECIPE_INTRO = """\
 # Recipe reference
 
-Made by `make docs` from `builder/recipe/models.py`; change it there. A recipe is a YAML file in `pipelines/`.
+Made by `make docs` from `builder/recipe/models.py` and `types.py`. A recipe is a YAML file in `pipelines/`.
 `builder schema` prints the same as a JSON schema for editors; `--set machine.memory=4GiB` replaces a value for one run.
 An unknown key is an error.
 """

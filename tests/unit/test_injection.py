@@ -18,7 +18,7 @@ from builder.clones.request import NAME as CLONE
 from builder.errors import BuilderError, MediumError, PublishError
 from builder.iso import boot_menu
 from builder.kickstart import render as kickstart
-from builder.recipe import models
+from builder.recipe import types
 from builder.recipe.variables import check_variable
 from builder.stages import kickstart as answers
 from builder.vm.domain_xml import DirectKernel, Disk, MachineSpec, render
@@ -43,7 +43,7 @@ def accepted(kind: object, text: str) -> str | None:
 
 @given(text=TEXT)
 def test_a_name_is_one_part_of_a_path_and_one_word(text: str) -> None:
-    for kind in (models.Name, models.Template):
+    for kind in (types.Name, types.Template):
         name = accepted(kind, text)
         if name is not None:
             assert PurePosixPath("/base", name).parent == PurePosixPath("/base")
@@ -55,7 +55,7 @@ def test_a_name_is_one_part_of_a_path_and_one_word(text: str) -> None:
 
 @given(text=TEXT)
 def test_a_source_stays_below_its_folder(text: str) -> None:
-    for kind in (models.SourceName, models.Playbook):
+    for kind in (types.SourceName, types.Playbook):
         name = accepted(kind, text)
         if name is not None:
             assert Path("/base", name).resolve().is_relative_to("/base")
@@ -64,7 +64,7 @@ def test_a_source_stays_below_its_folder(text: str) -> None:
 
 @given(text=TEXT)
 def test_a_path_in_the_guest_is_absolute_and_one_word(text: str) -> None:
-    path = accepted(models.GuestPath, text)
+    path = accepted(types.GuestPath, text)
     if path is not None:
         assert path.startswith("/")
         assert ".." not in PurePosixPath(path).parts
