@@ -51,7 +51,9 @@ def test_page_names_the_file(question: str, file: str) -> None:
     assert shown or f"`{file}" in PAGE, question
 
 
-@pytest.mark.parametrize("page", ["architecture.md", "decisions.md", "add-a-stage.md", "../CONTRIBUTING.md", "../SECURITY.md"])
+@pytest.mark.parametrize(
+    "page", ["architecture.md", "decisions.md", "add-a-stage.md", "../CONTRIBUTING.md", "../SECURITY.md"]
+)
 def test_pages_name_only_files_that_exist(page: str) -> None:
     text = (ROOT / "docs" / page).read_text()
     named = set(re.findall(r"`((?:builder/)?[a-z_]+(?:/[a-z_]+)*\.py|(?:tests|docs|tools)/[\w./-]+)\b", text))
