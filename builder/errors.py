@@ -60,6 +60,7 @@ class Cause(StrEnum):
     WRONG_HOST_KEY = "wrong host key"
     CONSOLE_REFUSES_ROOT = "console refuses root"
     # The image.
+    NO_LOGIN_PROGRAM = "no login program"
     NO_IDENTITY = "no identity"
     NOT_BOOTED = "not booted"
     FAILED_UNIT = "failed unit"
@@ -113,6 +114,7 @@ class Source(StrEnum):
     PROGRAM = "host"
     KICKSTART = "kickstart"
     PROVISION_LOG = "provision.log"
+    PRIVATE_KEYS = "private_keys.txt"
     BUILDER = "builder"
 
 

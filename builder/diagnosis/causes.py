@@ -88,6 +88,8 @@ CAUSES = {
         "another machine answers there, or the guest made its keys again after it told them"),
     Cause.CONSOLE_REFUSES_ROOT: CauseText("the console refuses root's password",
         "rootpw in the kickstart, or an expired or locked account"),
+    Cause.NO_LOGIN_PROGRAM: CauseText("the login prompt starts again in place of asking for a password",
+        "agetty cannot run /bin/login: is it in the image? (package login on Debian, util-linux on EL)"),
     # -- the image
     Cause.NO_IDENTITY: CauseText("a copy did not take its identity",
         "did it boot, and did its first-boot unit run? See its console"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,8 +9,8 @@ from pathlib import Path
 
 from builder.diagnosis.classify import Verdict, classify
 from builder.errors import Cause, Source
+from builder.system.screen import ESCAPES, cleaned, last_line
 from builder.vm.machine import Machine
-from builder.vm.screen import cleaned, last_line
 
 # Bytes before the new ones that are read again, since a message may come in pieces: a few screens.
 SCREENFUL = 16384
@@ -20,7 +19,6 @@ SCREENS = 64 * 1024
 # Bytes of one log: an installer writes a few MiB, and the run's folder must not fill the disk.
 FLOOD = 256 << 20
 PICTURE_EVERY = 15.0
-ESCAPES = re.compile(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|[()][A-Z0-9]|[=>78])")
 
 
 class Watch:

@@ -3,6 +3,9 @@
 The character console echoes what is typed and mixes in kernel messages, so neither a prompt nor the absence of
 "Login incorrect" proves anything. Each command ends in a line that the guest's shell puts together from two parts:
 the echo of the typed line never contains it whole.
+
+Nothing that the guest asks of the terminal is answered (cursor position, size, name): systemd 257 asks before each
+getty and gives up after 333 ms, and an answer that comes later is read as a login name.
 """
 
 from __future__ import annotations
@@ -17,18 +20,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from builder.errors import BuilderError, Cause, VerifyError
+from builder.system.screen import ESCAPES
 
 # Debian's and EL's getty: `host login: `. `Last login: …` is what a login that worked prints.
 LOGIN = re.compile(rb"(?m)^(?!Last )[\w.-]+ login: ?")
 PASSWORD = re.compile(rb"[Pp]assword: ?")
 REFUSED = re.compile(rb"Login incorrect|Authentication failure|account (?:has )?expired|Permission denied")
 PROMPT = re.compile(rb"[#$>] ?$")
-# Colours, cursor moves, titles, and the modes that shells switch.
-ESCAPES = re.compile(rb"\x1b(?:\[[0-9;?=>]*[A-Za-z]|[()][A-Z0-9]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[=>78c])")
+ASKED = re.compile(rb"(?P<password>%s)|%s" % (PASSWORD.pattern, LOGIN.pattern.removeprefix(b"(?m)")), re.M)
 NUDGE = 5.0  # seconds of silence after which Enter is pressed for a getty that waits for it, or for a torn prompt
 STEP = 30.0  # seconds for one answer of getty or login; an emulated guest computes SHA-512 for a while
 ATTEMPTS = 3  # kernel messages can tear a prompt, so a step that fails is done again
+RESTARTS = 2  # login prompts in place of a password's: the first may be due to an Enter of ours, the next is getty's
 ANSWER = 60.0  # seconds for one command
+WHOLE_CONSOLE = "the whole console is in console.log"
 
 
 class Terminal(Protocol):
@@ -175,27 +180,43 @@ class _Reader:
         self._seen = (self._seen + data)[-16384:]
         return bool(data)
 
-    def fault(self, brief: str, cause: Cause | None = None) -> BuilderError:
+    def forget(self) -> None:
+        """Drop what came until now: it does not answer what is typed next."""
+        self._unused = b""
+
+    def fault(self, brief: str, cause: Cause | None = None, hint: str = WHOLE_CONSOLE) -> BuilderError:
         """An error with the console's last lines, in which the password never stands."""
         text = ESCAPES.sub(b"", self._seen).decode("utf-8", "replace").replace("\r", "")
         if self._password:
             text = text.replace(self._password, "********")
         lines = [line for line in text.splitlines() if line.strip()]
-        shown = "\n".join(lines[-15:])
-        return self._error(brief, shown, "the whole console is in console.log", cause=cause)
+        return self._error(brief, "\n".join(lines[-15:]), hint, cause=cause)
 
 
 def _name_and_password(reader: _Reader, user: str, password: str, within: float) -> None:
     """Answer getty and login. Enter is pressed in silence, for a getty that waits for it or a torn prompt."""
     deadline = time.monotonic() + within
+    restarts = 0
+    asked: re.Match[bytes] | None = None
     for _ in range(ATTEMPTS):
-        while not reader.wait(LOGIN, NUDGE, NUDGE):
+        # A login prompt that came in place of a password's is the one that waits now.
+        while not asked and not reader.wait(LOGIN, NUDGE, NUDGE):
             if time.monotonic() > deadline:
                 raise reader.fault(f"no login prompt on the console within {within:g} s", Cause.NOT_BOOTED)
             if reader.quiet:
                 reader.type(b"\r")
+        reader.forget()
         reader.type(user.encode() + b"\r")
-        if reader.wait(PASSWORD, STEP, STEP, refused=REFUSED):
+        asked = reader.wait(ASKED, STEP, STEP, refused=REFUSED)
+        if asked and not asked["password"]:
+            restarts += 1
+            if restarts == RESTARTS:
+                raise reader.fault(
+                    "the console's login prompt starts again in place of asking for a password",
+                    Cause.NO_LOGIN_PROGRAM,
+                    "agetty cannot run /bin/login: is it in the image? (package login on Debian, util-linux on EL)",
+                )
+        if asked and (asked["password"] or reader.wait(PASSWORD, NUDGE, NUDGE, refused=REFUSED)):
             reader.type(password.encode() + b"\r")
             return
     raise reader.fault("the console does not ask for a password")

@@ -21,7 +21,7 @@ from builder.nightly.builds import Build
 from builder.nightly.record import Fault, ImageFacts, Result, StageTime
 from builder.recipe import REHEARSAL
 from builder.system.process import Children, Finished
-from builder.vm.screen import cleaned
+from builder.system.screen import cleaned
 
 # Without -P a folder named `builder` in the working directory would be taken for this program.
 BUILDER: tuple[str, ...] = (sys.executable, "-P", "-m", "builder")

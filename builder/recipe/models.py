@@ -234,13 +234,16 @@ class Check(Section):
 
 
 class Verify(Section):
-    """What the finished image must show besides letting root in.
+    """What the finished image must show besides letting root in, and what it may hold.
 
     Args:
         checks: commands that must succeed.
+        allow_private_keys: files that may hold private keys, or folders with all that is in them. A file that is just
+            what its package brought need not be named; a key in any other file, or in none, fails the build.
     """
 
     checks: tuple[Check, ...] = ()
+    allow_private_keys: tuple[GuestPath, ...] = ()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Verify:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from builder.errors import Cause, VerifyError
 from builder.guest import console, ssh
 from builder.guest.login import Login
+from builder.guest.ssh import GuestSession
 from builder.stage import Inputs, Job
 from builder.stages.test_vm import TestVm, ssh_session
 from builder.system import retry
@@ -78,11 +80,14 @@ class GuestFacts:
 Check = tuple[str, str]
 
 
-def examine(job: Job[Inputs], vm: TestVm, checks: tuple[Check, ...]) -> GuestFacts:
+def examine(
+    job: Job[Inputs], vm: TestVm, checks: tuple[Check, ...], inspect: Callable[[GuestSession], None] | None = None
+) -> GuestFacts:
     """Log in over SSH and on the console, run the checks, and read the facts.
 
     Args:
         checks: name and command of each.
+        inspect: is called last, with the login over SSH.
 
     Raises:
         VerifyError: what failed, with the copy's name.
@@ -104,7 +109,10 @@ def examine(job: Job[Inputs], vm: TestVm, checks: tuple[Check, ...]) -> GuestFac
                     f"{command}\n{(reply.out + reply.err).strip()}",
                     cause=Cause.CHECK_FAILED,
                 )
-        return _facts(vm, login, round(boot_seconds, 1), checks)
+        facts = _facts(vm, login, round(boot_seconds, 1), checks)
+        if inspect is not None:
+            inspect(login.session)
+        return facts
 
 
 def _facts(vm: TestVm, login: Login, boot_seconds: float, checks: tuple[Check, ...]) -> GuestFacts:

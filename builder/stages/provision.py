@@ -9,10 +9,12 @@ out stands alone again, and goes through the same search, sealing and proof as a
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from builder import images
@@ -25,13 +27,16 @@ from builder.recipe.build_spec import BuildSpec
 from builder.stage import Job, Stage
 from builder.stages import install, launch
 from builder.stages.machine_inputs import MachineInputs, machine_of
+from builder.stages.secret_scan import Fingerprint
 from builder.stages.test_vm import BackingDisk, TestVm, boot_test_vm, keep_evidence, require_running, ssh_session
 from builder.system import host_facts
+from builder.system.screen import last_line
 from builder.vm import qemu_img
 from builder.vm.domain_xml import UserNet
-from builder.vm.screen import last_line
 
 FILE = install.FILE
+# How `seal` recognises the private key of this run on the disk.
+RUN_KEY = "run_key.json"
 ROLE = "provision"
 FOLDER = "/var/tmp/builder-provision"
 SCRIPT = Path(__file__).with_name("generalise.sh")
@@ -116,7 +121,9 @@ def _below(job: Job[ProvisionInputs]) -> Iterator[BackingDisk]:
 def _boot_and_provision(job: Job[ProvisionInputs], base: BackingDisk) -> None:
     secret = job.scratch / "key"
     secret.touch(mode=0o600)
-    secret.write_bytes(ssh.make_private_key())
+    content = ssh.make_private_key()
+    secret.write_bytes(content)
+    (job.out / RUN_KEY).write_text(json.dumps(asdict(Fingerprint.of(content.strip()))) + "\n", encoding="utf-8")
     private = ssh.load_key(secret)
     key = ssh.KeyPair(private, ssh.public_line(private))
     with (
@@ -228,5 +235,5 @@ def _as_install_error(fault: BuilderError) -> BuilderError:
     return error
 
 
-STAGE = Stage("provision", 1, ("install",), inputs, run, "provision the installed system", intermediate=True)
-ON_BASE = Stage("provision", 1, (), inputs, run, "provision a published image", intermediate=True)
+STAGE = Stage("provision", 2, ("install",), inputs, run, "provision the installed system", intermediate=True)
+ON_BASE = Stage("provision", 2, (), inputs, run, "provision a published image", intermediate=True)

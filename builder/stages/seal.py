@@ -1,23 +1,27 @@
-"""The stage that searches the disk for secrets, compresses it, and proves that the bytes stayed the same.
+"""The stage that searches the installed disk for secrets, compresses it and seals it.
 
-Invariant: what is sealed was searched for secrets first, and holds the very bytes that were searched.
+Invariant: what is sealed holds the very bytes that were searched. Private keys are only noted: `verify` finds out whose
+files they are in, where the file system is open.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Literal
 
 from builder.errors import Cause, VerifyError
 from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
-from builder.stages import install, secret_scan
+from builder.stages import install, provision, secret_scan
+from builder.stages.secret_scan import Fingerprint, FoundKey
 from builder.system.digests import sha256_file
 from builder.vm import qemu_img
 
 FILE = "disk.qcow2"
 FACTS = "seal.json"
+KEYS = "private_keys.json"
 
 
 class SealInputs(Inputs):
@@ -35,7 +39,7 @@ def run(job: Job[SealInputs]) -> None:
     """Search the installed disk, store it compressed, and prove that both hold the same bytes.
 
     Raises:
-        VerifyError: a secret or a private key is on the disk; nothing is sealed.
+        VerifyError: a secret is on the disk that no file may hold; nothing is sealed.
     """
     # The install, or what provisioning made of it.
     (before,) = job.needs.values()
@@ -43,14 +47,17 @@ def run(job: Job[SealInputs]) -> None:
     sealed = job.out / FILE
     allocated = raw.stat().st_blocks * 512
     with job.ledger.spend("search", allocated):
-        leaks = secret_scan.scan(raw, password=job.secrets.root_password, crypt=job.secrets.root_crypt)
-    if leaks:
+        found = secret_scan.scan(
+            raw, password=job.secrets.root_password, crypt=job.secrets.root_crypt, run_key=_run_key(before)
+        )
+    if found.leaks:
         raise VerifyError(
-            f"the installed disk holds {leaks[0].what}",
-            "\n".join(map(str, leaks[:10])),
+            f"the installed disk holds {found.leaks[0].what}",
+            "\n".join(map(str, found.leaks[:10])),
             "an image must hold no secret: see what the kickstart's %post leaves behind",
             cause=Cause.SECRET_IN_IMAGE,
         )
+    (job.out / KEYS).write_text(json.dumps([asdict(key) for key in found.keys], indent=2) + "\n", encoding="utf-8")
     with job.ledger.spend("convert", allocated):
         qemu_img.convert(raw, "raw", sealed, "qcow2", compression=job.inputs.compression)
         qemu_img.check(sealed)
@@ -69,5 +76,21 @@ def run(job: Job[SealInputs]) -> None:
     job.progress.note(f"sealed: {sealed.stat().st_size / 1e6:.0f} MB, sha256 {digest[:16]}…")
 
 
-STAGE = Stage("seal", 1, ("install",), inputs, run, "search, compress and seal the disk", frees_intermediates=True)
+def private_keys(sealed: Path) -> tuple[FoundKey, ...]:
+    """Read where private keys are on a sealed disk.
+
+    Args:
+        sealed: the finished directory of this stage.
+    """
+    noted = json.loads((sealed / KEYS).read_text(encoding="utf-8"))
+    return tuple(FoundKey(one["offset"], Fingerprint(**one["head"])) for one in noted)
+
+
+def _run_key(before: Path) -> Fingerprint | None:
+    """Read the fingerprint of the key of `provision`; an installer never had one."""
+    noted = before / provision.RUN_KEY
+    return Fingerprint(**json.loads(noted.read_text(encoding="utf-8"))) if noted.exists() else None
+
+
+STAGE = Stage("seal", 2, ("install",), inputs, run, "search, compress and seal the disk", frees_intermediates=True)
 PROVISIONED = replace(STAGE, needs=("provision",))

@@ -1,10 +1,14 @@
-"""The one rule: a disk is searched as the bytes it is, so that no file system can hide a secret.
+"""Search the bytes of a raw disk for secrets: passwords and keys in files, in deleted files and in free space.
+
+Invariant: what this module calls a secret is one wherever it stands. Of a private key only its place is known here:
+libraries carry published ones for their self-tests, so whose file holds it decides (`builder.stages.key_owners`).
 
 Holes are skipped: where nothing is allocated, nothing is stored.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -12,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 8 << 20
-# Longer than any match below, so that one across two chunks is seen.
+# Longer than any match below and than a private key of ours, so that one across two chunks is seen.
 OVERLAP = 4096
-SECTOR = 512
 # What stands before the crypt string in /etc/shadow.
 SHADOW = b"root:"
 # A header alone is a constant in every program that can write keys; a key has a body of base64 behind it
-# (or, in the old encrypted form, RFC 1421 headers). Libraries carry whole published keys for their self-tests
-# (libgnutls has several): those stand between NUL bytes in the middle of a sector, where no file begins.
+# (or, in the old encrypted form, RFC 1421 headers).
 PRIVATE_KEY = re.compile(rb"-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----\r?\n(?:Proc-Type:|[A-Za-z0-9+/=]{40})")
 
 
@@ -34,17 +36,52 @@ class Leak:
         return f"{self.what} at byte {self.offset} of the disk"
 
 
-def scan(disk: Path, *, password: str, crypt: str) -> list[Leak]:
+@dataclass(frozen=True)
+class Fingerprint:
+    """Bytes that can be recognised without being known: how many, and their SHA-256."""
+
+    length: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Fingerprint:
+        """Take it of these bytes."""
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+    def matches(self, data: bytes) -> bool:
+        """Tell whether the data begins with these bytes."""
+        return len(data) >= self.length and Fingerprint.of(data[: self.length]) == self
+
+
+@dataclass(frozen=True)
+class FoundKey:
+    """A private key on the disk: `offset` in bytes from its start, and what it begins with."""
+
+    offset: int
+    head: Fingerprint
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a search found, by offset."""
+
+    leaks: tuple[Leak, ...]
+    keys: tuple[FoundKey, ...]
+
+
+def scan(disk: Path, *, password: str, crypt: str, run_key: Fingerprint | None = None) -> Findings:
     """Search a raw disk for the root password, stray copies of its crypt string and private keys.
 
     Args:
         disk: a raw image.
         password: the plain root password: may stand nowhere.
         crypt: its crypt string: may stand in a line of /etc/shadow for root only.
+        run_key: the private key that the disk was provisioned with, without white space at its end: may stand nowhere.
     """
     plain = password.encode()
     hashed = crypt.encode()
     leaks: dict[int, str] = {}
+    keys: dict[int, Fingerprint] = {}
     for start, continued, data in _chunks(disk):
         for at in _places(data, plain):
             leaks[start + at] = "the plain root password"
@@ -55,11 +92,13 @@ def scan(disk: Path, *, password: str, crypt: str) -> list[Leak]:
                 leaks[start + at] = "a copy of the root password's hash outside /etc/shadow"
         for match in PRIVATE_KEY.finditer(data):
             at = match.start()
-            seen_before = continued and at == 0
-            constant = (start + at) % SECTOR and data[at - 1 : at] == b"\0"
-            if not seen_before and not constant:
-                leaks[start + at] = "a private key"
-    return [Leak(what, offset) for offset, what in sorted(leaks.items())]
+            if run_key and run_key.matches(data[at : at + run_key.length]):
+                leaks[start + at] = "the private key that the run logged in with"
+            keys[start + at] = Fingerprint.of(match[0])
+    return Findings(
+        tuple(Leak(what, offset) for offset, what in sorted(leaks.items())),
+        tuple(FoundKey(offset, head) for offset, head in sorted(keys.items())),
+    )
 
 
 def _places(data: bytes, needle: bytes) -> Iterator[int]:

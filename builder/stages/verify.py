@@ -1,31 +1,40 @@
 """The stage that proves a sealed image: two copies of it, booted side by side, let root in and differ where they must.
 
-The copies are throw-away overlays; the sealed file is never written to, and is hashed again at the end.
+One of them says whose files the private keys on the disk are in (`builder.stages.key_owners`).
+
+Invariant: the copies are throw-away overlays; the sealed file is never written to, and is hashed again at the end.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
-from builder.errors import BuilderError, Cause, VerifyError
+from builder.diagnosis import evidence
+from builder.errors import BuilderError, Cause, Diagnosis, Source, VerifyError
 from builder.guest import ssh
+from builder.guest.ssh import GuestSession
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Settings
 from builder.stage import Job, Stage
 from builder.stages import launch, seal
 from builder.stages.examine import GuestFacts, examine
+from builder.stages.key_owners import KeyOwner, trace
 from builder.stages.machine_inputs import MachineInputs, machine_of
 from builder.stages.test_vm import BackingDisk, TestVm, boot_test_vm, keep_evidence, require_running
 from builder.system.digests import sha256_file
+from builder.system.screen import last_line
 from builder.vm import networks
-from builder.vm.screen import last_line
 
 FILE = "verify.json"
+# Evidence: every private key on the disk, and the file that holds it.
+KEYS = "private_keys.txt"
 ROLES = ("twin-a", "twin-b")
 BEAT_EVERY = 1.0
 # Seconds between a connection that broke off and the news of why: a dying QEMU closes its sockets before it is gone.
@@ -34,9 +43,10 @@ LAST_WORDS = 4096
 
 
 class VerifyInputs(MachineInputs):
-    """The machines that the copies run on, and what they must show."""
+    """The machines that the copies run on, what they must show, and which paths may hold keys."""
 
     checks: tuple[tuple[str, str], ...]
+    allow_private_keys: tuple[str, ...] = ()
     network: Literal["user", "nat", "bridge"] = "user"
     network_name: str | None = None
 
@@ -47,6 +57,7 @@ def inputs(spec: BuildSpec) -> VerifyInputs:
     return VerifyInputs(
         **machine_of(spec),
         checks=tuple((check.name, check.run) for check in recipe.verify.checks),
+        allow_private_keys=recipe.verify.allow_private_keys,
         network=recipe.network.mode,
         network_name=recipe.network.name,
     )
@@ -69,20 +80,35 @@ def run(job: Job[VerifyInputs]) -> None:
     """
     sealed = job.needs["seal"] / seal.FILE
     expected = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))["sha256"]
-    accel, first, second = _boot_and_examine(job, sealed)
+    accel, owners, first, second = _boot_and_examine(job, sealed)
     _compare(first, second)
     with job.ledger.spend("hash", sealed.stat().st_size):
         found = sha256_file(sealed)
     if found != expected:
         details = f"sealed as {expected}\nfound     {found}"
         raise VerifyError("the sealed image changed while its copies ran", details, cause=Cause.CORRUPT)
-    record = {"sealed": found, "accel": accel, "twins": {report.role: report.as_dict() for report in (first, second)}}
+    record = {
+        "sealed": found,
+        "accel": accel,
+        "private_keys": kept_keys(owners),
+        "twins": {report.role: report.as_dict() for report in (first, second)},
+    }
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, GuestFacts, GuestFacts]:
-    """Boot and examine both copies: how they were run (`kvm` or `tcg`), and what they showed."""
+def _boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, list[KeyOwner], GuestFacts, GuestFacts]:
+    """Boot and examine both copies.
+
+    Returns:
+        How they were run (`kvm` or `tcg`), who owns the private keys on the disk, and what the copies showed.
+    """
     key = ssh.make_keypair()
+    owners: list[KeyOwner] = []
+
+    def inspect(session: GuestSession) -> None:
+        owners.extend(trace(session, seal.private_keys(job.needs["seal"]), job.inputs.allow_private_keys))
+        require_harmless(job, owners)
+
     with (
         launch.connected(job) as (host, accel),
         ThreadPoolExecutor(len(ROLES), thread_name_prefix="verify") as pool,
@@ -94,7 +120,11 @@ def _boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, GuestF
         backing = BackingDisk(sealed)
         vms = [boot_test_vm(job, host, accel, role, backing, network, key, machines) for role in ROLES]
         machines.enter_context(job.ledger.spend("guest"))
-        examined = [pool.submit(examine, job, vm, job.inputs.checks) for vm in vms]
+        # The disk is the same below both: it is enough that one says what is on it.
+        examined = [
+            pool.submit(examine, job, vms[0], job.inputs.checks, inspect),
+            *(pool.submit(examine, job, vm, job.inputs.checks) for vm in vms[1:]),
+        ]
         try:
             _watch(job, vms, examined)
         except BuilderError:
@@ -102,7 +132,38 @@ def _boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, GuestF
                 keep_evidence(job, vm)
             raise
         first, second = (future.result() for future in examined)
-    return accel.name, first, second
+    return accel.name, owners, first, second
+
+
+def require_harmless(job: Job[VerifyInputs], owners: Sequence[KeyOwner]) -> None:
+    """Refuse private keys that are neither in an unchanged file of a package nor in a file that the recipe names.
+
+    Raises:
+        VerifyError: the first of them, and the others in its details; all of them are in the evidence.
+    """
+    secret = [one for one in owners if not one.harmless]
+    if not secret:
+        for kept in kept_keys(owners):
+            job.progress.note(f"private keys in the image: {kept['keys']} in {kept['path']} ({kept['source']})")
+        return
+    evidence.write(job.evidence / KEYS, "".join(f"{one}\n" for one in owners))
+    first = secret[0]
+    hint = "remove it at the end of %post, or name it in verify.allow_private_keys if everybody may have it"
+    if not first.path:
+        hint = "let %post end with `fstrim`, or write zeros over free space and swap: deleted files are still there"
+    error = VerifyError(
+        f"the image holds a private key: {first.path or f'byte {first.offset} of the disk, in no file'}",
+        "\n".join(map(str, secret[:10])),
+        hint,
+    )
+    error.diagnosis = Diagnosis(Cause.SECRET_IN_IMAGE, str(first), Source.PRIVATE_KEYS)
+    raise error
+
+
+def kept_keys(owners: Sequence[KeyOwner]) -> list[dict[str, object]]:
+    """List the files of the image that hold private keys, each with the reason and the number of keys."""
+    counts = Counter((one.path, one.package if one.intact else "allowed by the recipe") for one in owners)
+    return [{"path": path, "source": source, "keys": number} for (path, source), number in sorted(counts.items())]
 
 
 def _watch(job: Job[VerifyInputs], vms: list[TestVm], examined: list[Future[GuestFacts]]) -> None:
@@ -139,4 +200,4 @@ def _compare(first: GuestFacts, second: GuestFacts) -> None:
         )
 
 
-STAGE = Stage("verify", 4, ("seal",), inputs, run, "boot two copies and log in as root", preflight=preflight)
+STAGE = Stage("verify", 5, ("seal",), inputs, run, "boot two copies and log in as root", preflight=preflight)

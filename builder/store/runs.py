@@ -40,6 +40,7 @@ FILES = {
     "screenshot.png": "the last picture of the screen",
     "ttyS1.log": "what the machine reported of itself",
     "kickstart.cfg": "the answers the installer got; secrets are masked",
+    "private_keys.txt": "each private key on the disk, and the file that holds it",
     "qemu.log": "QEMU's own words, with its command line",
     "domain.xml": "the machine as libvirt got it",
     EVENTS: "every step of the run, one JSON object a line",
@@ -57,6 +58,7 @@ FIRST_LOOK = {
     Source.WATCHDOG: "console.txt",
     Source.KICKSTART: "kickstart.cfg",
     Source.PROVISION_LOG: "provision.log",
+    Source.PRIVATE_KEYS: "private_keys.txt",
 }
 KEEP_RUNS = 50
 KEEP_BYTES = 2 << 30

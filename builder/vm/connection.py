@@ -37,6 +37,8 @@ STOPPED = {
     libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "crashed",
     libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "failed",
 }
+# Comes before libvirt ends such a machine, and QEMU may call that a signal from outside (seen with libvirt 11.3).
+PANICKED = (libvirt.VIR_DOMAIN_EVENT_CRASHED, libvirt.VIR_DOMAIN_EVENT_CRASHED_PANICKED)
 READABLE = libvirt.VIR_STREAM_EVENT_READABLE | libvirt.VIR_STREAM_EVENT_HANGUP | libvirt.VIR_STREAM_EVENT_ERROR
 NOTHING_YET = -2  # what `recv` gives on a non-blocking stream
 # The domain is not there (any more), or no longer runs: what a destroy wants.
@@ -229,6 +231,8 @@ class Hypervisor:
 
     def _on_lifecycle(self, _connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
         signals = self._machines.get(domain.UUIDString())
+        if signals and (event, detail) == PANICKED:
+            signals.tell(cause="guest-panic")
         if signals and event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
             signals.tell(stopped=STOPPED.get(detail, "failed"))
 
@@ -390,7 +394,8 @@ def told(brief: str) -> Iterator[None]:
 
 
 def _hint(error: libvirt.libvirtError) -> str:
-    if "find any firmware" in str(error):
+    # libvirt 9.0: "Unable to find any firmware to satisfy 'efi'"; 11.3: "Unable to find 'efi' firmware that is …".
+    if re.search(r"find (any|'\w+') firmware", str(error)):
         return packages.hint("uefi")
     match error.get_error_code():
         case libvirt.VIR_ERR_AUTH_UNAVAILABLE:

@@ -19,8 +19,7 @@ from threading import Condition, Lock
 from typing import Literal, Protocol, get_args
 
 from builder.errors import Cause, HostError, Source
-from builder.system import retry
-from builder.vm import screen
+from builder.system import retry, screen
 from builder.vm.domain_xml import MachineSpec
 from builder.vm.qemu_process import QemuProcess
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from builder.errors import VerifyError
+from builder.errors import Cause, VerifyError
 from builder.guest import ssh
 from builder.guest.seed import Identity, files
 from builder.iso import seed_cd
@@ -129,19 +129,23 @@ def as_sealed(place: Path, name: str, image: Path) -> dict[str, Path]:
     folder.mkdir(mode=0o711)
     (folder / seal.FILE).hardlink_to(image)
     (folder / seal.FACTS).write_text(json.dumps({"sha256": sha256_file(image)}))
+    (folder / seal.KEYS).write_text("[]")
     return {"seal": folder}
 
 
 def test_an_image_that_was_booted_is_refused_twice(alter: Alter, place: Path, job_for: Any, golden: Any) -> None:
-    """Its host keys are found by the search, its machine-id by the twins."""
+    """Its host keys are found by the search and are no package's, its machine-id is told by the twins."""
     used = alter("used", "test -s /etc/machine-id && test -s /etc/ssh/ssh_host_ed25519_key && sync")
     raw = place / "installed"
     raw.mkdir()
     qemu_img.convert(used, "qcow2", raw / install.FILE, "raw")
-    with pytest.raises(VerifyError, match="the installed disk holds a private key"):
-        seal.run(job_for("seal", "used", {"install": raw}, seal.SealInputs(compression="zstd")))
+    job = job_for("seal", "used", {"install": raw}, seal.SealInputs(compression="zstd"))
+    seal.run(job)
+    with pytest.raises(VerifyError, match="the image holds a private key: ") as caught:
+        verify.run(job_for("verify", "used", {"seal": job.out}, verify_inputs()))
+    assert caught.value.diagnosis.cause is Cause.SECRET_IN_IMAGE
     with pytest.raises(VerifyError, match="two copies of the image have the same machine id"):
-        verify.run(job_for("verify", "used", as_sealed(place, "used", used), verify_inputs()))
+        verify.run(job_for("verify", "used-again", as_sealed(place, "used", used), verify_inputs()))
 
 
 def test_a_failed_unit_is_refused(alter: Alter, place: Path, job_for: Any) -> None:

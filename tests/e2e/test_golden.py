@@ -44,6 +44,11 @@ def test_manifest_holds_every_input_and_no_secret(person: Person, golden: Any) -
     for name in ("machine_id", "hostname", "mac"):
         assert twins["twin-a"][name] != twins["twin-b"][name]
     assert not set(twins["twin-a"]["host_keys"]) & set(twins["twin-b"]["host_keys"])
+    # The self-test constants of libgnutls are on every Debian.
+    (kept,) = manifest["verified"]["private_keys"]
+    assert "/libgnutls.so." in kept["path"]
+    assert kept["source"].startswith("libgnutls")
+    assert kept["keys"] > 0
     store = person.folder / "artifacts" / ".store"
     password = next((store / "secrets").glob("*.password")).read_text().strip()
     for written in [path.parent, *(person.folder / "artifacts" / "runs").iterdir()]:

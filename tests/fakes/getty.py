@@ -6,10 +6,13 @@ Run as a program on a terminal, with the manner as its one argument; the passwor
 from __future__ import annotations
 
 import os
+import select
 import sys
 import termios
 
-MANNERS = ("el7", "debian", "noisy", "press enter", "torn", "silent", "expired")
+from tests.fakes import systemd
+
+MANNERS = ("el7", "debian", "systemd 257", "noisy", "press enter", "torn", "silent", "expired")
 
 
 def say(text: str) -> None:
@@ -34,7 +37,23 @@ def read_secret(prompt: str) -> str:
     return secret
 
 
+def ask_for_the_size() -> None:
+    """As systemd 257 does before each getty: what is typed in answer, or at all, is never the login name."""
+    old = termios.tcgetattr(0)
+    new = termios.tcgetattr(0)
+    new[3] &= ~(termios.ECHO | termios.ICANON)
+    termios.tcsetattr(0, termios.TCSADRAIN, new)
+    say(systemd.TERMINAL_RESET.decode())
+    answered = select.select([0], [], [], 0.05)[0]
+    termios.tcsetattr(0, termios.TCSADRAIN, old)
+    if answered:
+        say("\nsomebody answered\n")
+        sys.exit(1)
+
+
 def banner(manner: str) -> str:
+    if manner == "systemd 257":
+        return systemd.AGETTY.decode().replace("\r", "")
     if manner == "debian":
         return "\nDebian GNU/Linux 12 rehearsal ttyS0\n\nrehearsal login: "
     return "\nCentOS Linux 7 (Core)\nKernel 3.10.0-1160.el7.x86_64 on an x86_64\n\nlocalhost login: "
@@ -50,6 +69,9 @@ def main(manner: str) -> None:
         say("\nlocalhost lo[    9.1] random: crng init done\ngin: ")
         read_line()
     while True:
+        if manner == "systemd 257":
+            for _ in range(3):
+                ask_for_the_size()
         say("[    8.123456] IPv6: ADDRCONF(NETDEV_UP): eth0: link is not ready\n")
         say(banner(manner))
         if manner == "noisy":

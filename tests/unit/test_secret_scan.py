@@ -1,4 +1,4 @@
-"""The search for secrets on a raw disk: what it must find wherever it stands, and what it must let pass."""
+"""The search for secrets on a raw disk: what it must find wherever it stands, and what it only notes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.stages.secret_scan import CHUNK, OVERLAP, scan
+from builder.stages.secret_scan import CHUNK, OVERLAP, Fingerprint, scan
 
 PASSWORD = "correct-horse-7"
 CRYPT = "$6$saltsalt$" + "h" * 86
@@ -26,7 +26,11 @@ def disk(tmp_path: Path, *pieces: tuple[int, bytes], size: int = 3 * CHUNK, fill
 
 
 def found(path: Path) -> list[tuple[str, int]]:
-    return [(leak.what, leak.offset) for leak in scan(path, password=PASSWORD, crypt=CRYPT)]
+    return [(leak.what, leak.offset) for leak in scan(path, password=PASSWORD, crypt=CRYPT).leaks]
+
+
+def keys(path: Path) -> list[int]:
+    return [key.offset for key in scan(path, password=PASSWORD, crypt=CRYPT).keys]
 
 
 @pytest.mark.parametrize("offset", [0, 4095, CHUNK - 5, CHUNK - OVERLAP - 3, CHUNK - OVERLAP, 2 * CHUNK + 1])
@@ -48,25 +52,34 @@ def test_hash_in_a_saved_kickstart_is_found(tmp_path: Path, offset: int) -> None
     assert [what for what, _ in found(path)] == ["a copy of the root password's hash outside /etc/shadow"]
 
 
-@pytest.mark.parametrize("offset", [0, CHUNK - 20, CHUNK + 7])
-def test_finds_a_private_key(tmp_path: Path, offset: int) -> None:
-    assert found(disk(tmp_path, (offset, KEY))) == [("a private key", offset)]
+@pytest.mark.parametrize("offset", [0, 777, CHUNK - 20, CHUNK - OVERLAP, CHUNK + 7])
+@pytest.mark.parametrize("around", [b"\0", b"\n", b""], ids=["constant", "bundle", "file"])
+def test_a_private_key_is_noted_wherever_it_stands(tmp_path: Path, offset: int, around: bytes) -> None:
+    """Whether it is a secret is not for its surroundings to say: they are luck."""
+    path = disk(tmp_path, (max(0, offset - len(around)), around + KEY + around))
+    at = max(offset, len(around))
+    assert keys(path) == [at]
+    assert found(path) == []
 
 
-def test_self_test_key_in_a_library_passes(tmp_path: Path) -> None:
-    assert found(disk(tmp_path, (777, b"\0" + KEY + b"\0"))) == []
+def test_a_private_key_is_noted_with_what_it_begins_with(tmp_path: Path) -> None:
+    (key,) = scan(disk(tmp_path, (4096, KEY)), password=PASSWORD, crypt=CRYPT).keys
+    assert key.head.matches(KEY)
+    assert not key.head.matches(KEY[: key.head.length - 1])
+    assert not key.head.matches(KEY.replace(b"OPENSSH", b"ENCRYPT"))
 
 
-@pytest.mark.parametrize("before", [b"\0", b"\n"], ids=["file at a sector's start", "in a bundle"])
-def test_key_file_is_found_whatever_stands_before_it(tmp_path: Path, before: bytes) -> None:
-    offset = 4096 if before == b"\0" else 4099
-    path = disk(tmp_path, (offset - 1, before + KEY + b"\0"), filler=False)
-    assert found(path) == [("a private key", offset)]
+@pytest.mark.parametrize("offset", [0, CHUNK - 100, CHUNK - OVERLAP - 7, CHUNK + 7])
+def test_the_key_of_the_run_is_a_secret(tmp_path: Path, offset: int) -> None:
+    path = disk(tmp_path, (offset, KEY))
+    leaks = scan(path, password=PASSWORD, crypt=CRYPT, run_key=Fingerprint.of(KEY.strip())).leaks
+    assert [(leak.what, leak.offset) for leak in leaks] == [("the private key that the run logged in with", offset)]
+    assert scan(path, password=PASSWORD, crypt=CRYPT, run_key=Fingerprint.of(KEY[::-1])).leaks == ()
 
 
 def test_header_constant_of_a_program_is_no_key(tmp_path: Path) -> None:
     constant = b"\0-----BEGIN OPENSSH PRIVATE KEY-----\n\0-----END OPENSSH PRIVATE KEY-----\n\0"
-    assert found(disk(tmp_path, (100, constant))) == []
+    assert keys(disk(tmp_path, (100, constant))) == []
 
 
 def test_empty_disk(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from builder.errors import VerifyError
+from builder.errors import Cause, VerifyError
 from builder.guest import console as console_login
 from builder.guest.console import log_in
-from tests.fakes import getty
+from tests.fakes import getty, systemd
 
 PASSWORD = "hunter2 $'\"%s"
 
@@ -48,7 +49,7 @@ def console(manner: str) -> Iterator[Pty]:
         stdout=far,
         stderr=far,
         start_new_session=True,
-        env={**os.environ, "FAKE_PASSWORD": PASSWORD},
+        env={**os.environ, "FAKE_PASSWORD": PASSWORD, "PYTHONPATH": str(Path(getty.__file__).parents[2])},
     )
     os.close(far)
     try:
@@ -60,7 +61,7 @@ def console(manner: str) -> Iterator[Pty]:
         child.wait()
 
 
-@pytest.mark.parametrize("manner", ["el7", "debian", "noisy"])
+@pytest.mark.parametrize("manner", ["el7", "debian", "systemd 257", "noisy"])
 def test_login_runs_commands(manner: str) -> None:
     with console(manner) as terminal, log_in(terminal, PASSWORD, within=20) as shell:
         assert shell.run("echo one; echo two >&2") == console_login.Answer(0, "one\ntwo")
@@ -94,6 +95,53 @@ def test_expired_account_is_refused() -> None:
         log_in(terminal, PASSWORD, within=20),
     ):
         pass
+
+
+class Replay:
+    """A console that says the next of some texts to each line that is typed, and is silent in between."""
+
+    def __init__(self, *texts: bytes) -> None:
+        self.texts = list(texts)
+        self.typed: list[bytes] = []
+        self.coming = self.texts.pop(0)
+
+    def read(self, _within: float) -> bytes | None:
+        """One byte at a time, as a serial line is read from a slow machine."""
+        now, self.coming = self.coming[:1], self.coming[1:]
+        return now
+
+    def write(self, data: bytes) -> None:
+        self.typed.append(data)
+        self.coming += self.texts.pop(0) if self.texts else b""
+
+
+def test_questions_to_the_terminal_are_not_answered() -> None:
+    """An answer that comes too late for systemd is taken for a login name."""
+    prompt = 3 * systemd.TERMINAL_RESET + systemd.AGETTY
+    terminal = Replay(prompt, b"root\r\nPassword: ", systemd.LOGGED_IN)
+    with pytest.raises(VerifyError, match="no shell answers"), log_in(terminal, PASSWORD, within=20):
+        pass
+    assert terminal.typed[:2] == [b"root\r", PASSWORD.encode() + b"\r"]
+    assert b"stty -echo" in terminal.typed[2]
+
+
+def test_prompt_that_only_starts_again_is_told_early() -> None:
+    """What Debian 13 without the package `login` shows: each time a name is given, agetty ends 10 s later."""
+    again = b"root\r\n" + 3 * systemd.TERMINAL_RESET + systemd.AGETTY
+    terminal = Replay(systemd.AGETTY, again, again, again, again)
+    with pytest.raises(VerifyError, match="login prompt starts again") as caught, log_in(terminal, PASSWORD, within=20):
+        pass
+    assert terminal.typed == [b"root\r", b"root\r"]
+    assert "/bin/login" in caught.value.hint
+    assert caught.value.diagnosis.cause is Cause.NO_LOGIN_PROGRAM
+
+
+def test_prompt_that_comes_twice_is_no_restart() -> None:
+    """An Enter that was pressed for a getty that was slow to start."""
+    terminal = Replay(systemd.AGETTY, b"root\r\n" + systemd.AGETTY + b"Password: ", systemd.LOGGED_IN)
+    with pytest.raises(VerifyError, match="no shell answers"), log_in(terminal, PASSWORD, within=20):
+        pass
+    assert terminal.typed[:2] == [b"root\r", PASSWORD.encode() + b"\r"]
 
 
 def test_no_prompt_is_told() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from builder.vm.screen import cleaned, last_line
+from builder.system.screen import cleaned, last_line
+from tests.fakes import systemd
 
 STATUS = b"\x1b[24;1H\x1b[30m\x1b[42m[anaconda] 1:main* 2:shell  3:log  4:storage-lo> Switch tab: Alt+Tab\x1b[0m"
 
@@ -20,6 +21,7 @@ STATUS = b"\x1b[24;1H\x1b[30m\x1b[42m[anaconda] 1:main* 2:shell  3:log  4:storag
         (b"-----\r\nreal words\r\n-----\r\n", "real words"),
         (b"31mcut sequence\xe2\x82\r\nnoise \xff\xfe end\r\n", "noise �� end"),
         (b"\x1b]0;title\x07shown\r\n", "shown"),
+        (b"shown\r\n\x1b[!p\x1b]104\x07\x1b[?7h\x1b[18t\x1b[c\x1bP+q544E\x1b\\", "shown"),
     ],
 )
 def test_last_line(console: bytes, expected: str) -> None:
@@ -31,6 +33,11 @@ def test_cleaned_joins_what_a_terminal_wraps() -> None:
     assert cleaned(b"before\r\n" + long.replace(" ", "_").encode() + b"\r\nafter\r\n") == (
         "before\n" + long.replace(" ", "_") + "\nafter\n"
     )
+
+
+def test_cleaned_draws_nothing_of_what_systemd_asks_the_terminal() -> None:
+    said = cleaned(b"logout\r\n" + 3 * systemd.TERMINAL_RESET + systemd.AGETTY)
+    assert said == "logout\n\n\nDebian GNU/Linux 13 vm ttyS0\n\nvm login:\n"
 
 
 def test_cleaned_keeps_what_scrolled_away() -> None:

@@ -13,6 +13,14 @@ COLUMNS, LINES = 80, 24
 # tmux's own last line: `[anaconda] 1:main* 2:shell … Switch tab: Alt+Tab`.
 STATUS_LINE = re.compile(r"^\[[\w.-]+\] ?\d+:\S")
 WORDS = re.compile(r"\w")
+# Control sequences as ECMA-48 has them: CSI with its intermediate bytes (`ESC [ ! p`), strings (OSC, DCS, SOS, PM,
+# APC) to their end in BEL or ST, and the short ones. None of them is part of what a guest says.
+ESCAPES = re.compile(
+    rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
+)
+# Of those, what pyte takes for text; and the leap to the far corner with which systemd measures a terminal: one that
+# answers is put back to where it was, one that keeps silent as we do is left there, below many empty lines.
+UNDRAWN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]+[@-~]|[PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|\[32766;32766H)")
 # Kept of the lines that scroll away; far more than any installer prints.
 HISTORY = 200_000
 
@@ -52,4 +60,4 @@ def cleaned(console: bytes) -> str:
 def _feed(screen: pyte.Screen, console: bytes) -> None:
     stream = pyte.ByteStream(screen)
     # A guest that prints UTF-8 cut in the middle, or plain noise, must not stop the reader.
-    stream.feed(console)
+    stream.feed(UNDRAWN.sub(b"", console))
