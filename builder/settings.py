@@ -45,6 +45,11 @@ class Paths:
         return self.artifacts / "images"
 
     @property
+    def vms(self) -> Path:
+        """The folder of clones (`builder.clones.workspace.Workspace`)."""
+        return self.artifacts / "vms"
+
+    @property
     def provisions(self) -> tuple[Path, ...]:
         """Folders searched for what recipes provision with: each lies beside one of `recipes`."""
         return tuple(folder.parent / "provision" for folder in self.recipes)

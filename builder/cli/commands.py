@@ -54,15 +54,16 @@ class Group:
 
 
 REBUILD = {"--fresh": "--rebuild"}
+KEEP = {"--keep-daily": "--keep", "--keep-weekly": "--keep", "--keep-monthly": "--keep"}
 
 COMMANDS: Mapping[str, Command | Group] = {
     "run": Command("run:run", "Build the golden image of a pipeline, verify it and publish it.", REBUILD),
     "plan": Command("run:plan", "Show what a run would do, and why; change nothing.", REBUILD),
     "nightly": Group(
-        "Build what needs it, prove the rest again, write a report.\n\n"
+        "Build what changed, verify the rest again, write a report.\n\n"
         "`nightly PIPELINE --jobs 2` is short for `nightly run PIPELINE --jobs 2`.",
         {
-            "run": Command("nightly:nightly", "Build what needs it, prove the rest again, write a report."),
+            "run": Command("nightly:run", "Build what changed, verify the rest again, write a report.", KEEP),
             "install-timer": Command(
                 "nightly:install_timer", "Write a systemd timer that starts `builder nightly` here."
             ),
@@ -93,20 +94,20 @@ COMMANDS: Mapping[str, Command | Group] = {
             "pull": Command("registry:pull", "Pull an image from a registry, and verify it."),
         },
     ),
-    "clone": Command("clone:clone", "Make new VMs from a golden image, in a second."),
+    "clone": Command("clone:clone", "Create VMs from a golden image, in a second."),
     "vm": Group(
         "Manage virtual machines cloned from golden images.",
         {
             "list": Command("vm:list_", "List the VMs: state, image, address, newer images."),
             "set": Command("vm:set_", "Change memory, processors or network of a VM."),
-            "start": Command("vm:start", "Switch VMs on."),
-            "stop": Command("vm:stop", "Switch VMs off: press the power button and wait."),
-            "console": Command("vm:console", "The serial console on this terminal; Ctrl-] leaves."),
-            "ssh": Command("vm:ssh", "Log in as root over SSH, the host key pinned."),
-            "screenshot": Command("vm:screenshot", "Write what the VM's screen shows."),
-            "snapshot": Command("vm:snapshot", "Take a snapshot, go back to one, or list them."),
-            "rebase": Command("vm:rebase", "Rest a VM on another image; the guest sees no change."),
-            "flatten": Command("vm:flatten", "Give a VM a disk of its own, which rests on no image."),
+            "start": Command("vm:start", "Start VMs."),
+            "stop": Command("vm:stop", "Stop VMs: press the power button and wait."),
+            "console": Command("vm:console", "Attach this terminal to the serial console; Ctrl-] leaves."),
+            "ssh": Command("vm:ssh", "Log in as root over SSH, with the host key pinned."),
+            "screenshot": Command("vm:screenshot", "Write what the VM's screen shows to a file."),
+            "snapshot": Command("vm:snapshot", "Create a snapshot, go back to one, or list them."),
+            "rebase": Command("vm:rebase", "Rebase a VM's disk onto another image version."),
+            "flatten": Command("vm:flatten", "Make a VM's disk independent of its image."),
             "delete": Command("vm:delete", "Delete VMs with their disks, running or not."),
         },
     ),

@@ -2,7 +2,7 @@
 
 Invariant: errors end here and nowhere else; each becomes one message and one exit code.
 0 done · 1 internal error · 2 bad recipe or usage · 3 host · 4 medium · 5 install · 6 verification · 7 publishing ·
-8 guest unreachable · 9 KVM required and absent · 10 builds of a night failed in several ways · 130 interrupted.
+8 guest unreachable · 9 KVM required and absent · 10 nightly builds failed in several ways · 130 interrupted.
 """
 
 from __future__ import annotations

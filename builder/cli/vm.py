@@ -1,391 +1,236 @@
-"""The one rule: a command here touches clones of builder's, and another machine only when it is forced to."""
+"""The commands `builder vm`.
+
+Invariant: a machine that builder did not make is touched only with --force (`builder.clones.ownership`).
+"""
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from builder.cli.clone import _bytes, facts
+from builder import console as people
 from builder.cli.options import Connect, Json, require_local_uri
-from builder.cli.output import display_path, note, print_json, print_lines, write
+from builder.cli.output import display_path, emit, note, print_lines
 from builder.cli.state import State
-from builder.errors import BuilderError, PublishError, RecipeError
+from builder.cli.vm_options import AnsibleInventory, Memory, SshConfig, Vcpus, parse_size
+from builder.clones import formats
+from builder.clones.change import VmChanges
+from builder.clones.lifecycle import VmStatus
+from builder.clones.store import CloneStore
+from builder.errors import RecipeError
+from builder.system import process
 
-if TYPE_CHECKING:
-    from builder.clones.lifecycle import Seen
-    from builder.clones.record import Vm
-    from builder.images import Image
-    from builder.vm.domains import Domains, Found
-
-Name = Annotated[str, typer.Argument(metavar="NAME")]
-Names = Annotated[list[str], typer.Argument(metavar="NAME...")]
-Force = Annotated[bool, typer.Option("--force", help="Also a machine that builder did not make.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the VM.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="Names of the VMs.")]
+Force = Annotated[bool, typer.Option("--force", help="Accept a machine that builder did not make.")]
 
 
 def list_(
-    ctx: typer.Context,
-    inventory: Annotated[bool, typer.Option("--ansible-inventory", help="Print an inventory for Ansible.")] = False,
-    config: Annotated[bool, typer.Option("--ssh-config", help="Print Host blocks for ssh_config.")] = False,
-    as_json: Json = False,
+    ctx: typer.Context, inventory: AnsibleInventory = False, config: SshConfig = False, as_json: Json = False
 ) -> None:
     """List the VMs: state, image, address, newer images."""
-    from builder import console as people
-    from builder.clones import formats, lifecycle, record
-
-    settings = ctx.ensure_object(State).settings()
-    vms = settings.artifacts / "vms"
-    listed = record.list_vms(vms)
-    for fault in record.damaged(vms).values():
-        note(f"{fault.brief}: {fault.hint}")
-    if inventory or config:
-        write((formats.ansible_inventory if inventory else formats.ssh_config)(vms, listed))
-        return
-    known: dict[str, dict[str, Found]] = {}
-    for uri in sorted({one.uri for one in listed}):
-        with _open(uri) as host:
-            known[uri] = host.all()
-    seen = [lifecycle.Seen(one, lifecycle.state_of(one, known[one.uri].get(one.name))) for one in listed]
-    newer = _newer(settings.images, listed)
-    if as_json:
-        print_json([{**facts(vms, one.vm), "state": one.state, "newer": newer.get(one.vm.name)} for one in seen])
-    elif not seen:
-        print_lines(["no VMs"])
-    else:
-        rows = [_row(one, newer.get(one.vm.name)) for one in seen]
-        write(people.table(["NAME", "STATE", "SSH", "IMAGE"], rows))
+    with _open(ctx) as store:
+        for error in store.damaged().values():
+            note(f"{error.brief}: {error.hint}")
+        if inventory or config:
+            emit(None, (formats.ansible_inventory if inventory else formats.ssh_config)(store, store.vms()), False)
+            return
+        listed = store.statuses()
+    data = [{**formats.as_dict(store, each.vm), "state": each.state, "newer": each.newer} for each in listed]
+    rows = [_row(each) for each in listed]
+    emit(data, people.table(["NAME", "STATE", "SSH", "IMAGE"], rows) if rows else "no VMs\n", as_json)
 
 
 def start(
     ctx: typer.Context, names: Names, force: Force = False, connect: Connect = None, as_json: Json = False
 ) -> None:
-    """Switch VMs on."""
-    from builder.clones import lifecycle
-
-    settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect))
-    vms = settings.artifacts / "vms"
-    told: list[dict[str, Any]] = []
-    for name in names:
-        with _host(ctx, name, force=force, connect=connect) as (host, one):
-            if one is None:
-                host.start(name)
-            started = lifecycle.start(vms, host, name) if one is not None else None
-        port = started.port if started else None
-        told.append({"name": name, "state": "running", "port": port})
-        if not as_json:
-            moved = f" (its port was taken: now {port})" if one is not None and port != one.port else ""
-            print_lines([f"{name}: running{moved}"])
-    if as_json:
-        print_json(told)
+    """Start VMs."""
+    started = []
+    with _open(ctx, connect) as store:
+        for name in names:
+            vm = store.start(name, force=force)
+            started.append(vm)
+            if not as_json:
+                port = f" (another program has its port: now {vm.port})" if vm.moved else ""
+                print_lines([f"{name}: running{port}"])
+    emit([{"name": vm.name, "state": "running", "port": vm.port} for vm in started], [], as_json)
 
 
 def stop(
     ctx: typer.Context,
     names: Names,
-    now: Annotated[bool, typer.Option("--now", help="Take the power away.")] = False,
-    within: Annotated[float, typer.Option("--within", metavar="SECONDS", min=1, help="For the guest to obey.")] = 120,
+    now: Annotated[bool, typer.Option("--now", help="Cut the power instead of pressing the power button.")] = False,
+    within: Annotated[
+        float, typer.Option("--within", metavar="SECONDS", min=1, help="Wait this long for the guest to switch off.")
+    ] = 120,
     force: Force = False,
     connect: Connect = None,
     as_json: Json = False,
 ) -> None:
-    """Switch VMs off: press the power button and wait."""
-    from builder.clones import lifecycle
-
-    settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect))
-    vms = settings.artifacts / "vms"
-    for name in names:
-        with _host(ctx, name, force=force, connect=connect) as (host, one):
-            if one is None:
-                lifecycle.switch_off(host, name, now=now, within=within)
-            else:
-                lifecycle.stop(vms, host, name, now=now, within=within)
-        if not as_json:
-            print_lines([f"{name}: off"])
-    if as_json:
-        print_json([{"name": name, "state": "off"} for name in names])
+    """Stop VMs: press the power button and wait."""
+    with _open(ctx, connect) as store:
+        for name in names:
+            store.stop(name, now=now, within=within, force=force)
+            if not as_json:
+                print_lines([f"{name}: off"])
+    emit([{"name": name, "state": "off"} for name in names], [], as_json)
 
 
 def console(
     ctx: typer.Context,
     name: Name,
     force: Annotated[
-        bool, typer.Option("--force", help="Take it over; also of a machine that builder did not make.")
+        bool, typer.Option("--force", help="Detach other terminals; accept a machine that builder did not make.")
     ] = False,
     connect: Connect = None,
 ) -> None:
-    """The serial console on this terminal; Ctrl-] leaves."""
-    from builder.clones import terminal
-
-    with _host(ctx, name, force=force, connect=connect) as (host, _):
-        found = host.look(name)
-        if found is None or found.state == "off":
-            raise PublishError(f"{name} is off", hint=f"builder vm start {name}")
-        with host.console(name, force=force) as line:
-            note(f"console of {name}: Ctrl-] leaves, Ctrl-^ tells the guest this window's size")
-            ended = terminal.attach(line, sys.stdin.fileno(), sys.stdout.fileno())
-        note(f"\r\n{name} switched off" if ended else "\r\nleft the console")
+    """Attach this terminal to the serial console; Ctrl-] leaves."""
+    with _open(ctx, connect) as store:
+        command = store.console_command(name, force=force)
+    note(f"console of {name}: Ctrl-] (^]) leaves; if another terminal has it, --force takes it over")
+    process.hand_over(command)
 
 
 def ssh(
     ctx: typer.Context,
     name: Name,
-    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND]...", help="Else a shell.")] = None,
-    within: Annotated[float, typer.Option("--within", metavar="SECONDS", min=1, help="Until root is in.")] = 60,
+    command: Annotated[
+        list[str] | None, typer.Argument(metavar="[COMMAND]...", help="Run this in the VM (default: a shell).")
+    ] = None,
+    within: Annotated[
+        float, typer.Option("--within", metavar="SECONDS", min=1, help="Wait this long until root can log in.")
+    ] = 60,
 ) -> None:
-    """Log in as root over SSH, the host key pinned."""
-    from builder.clones import login, record
-    from builder.system import process
-
-    settings = ctx.ensure_object(State).settings()
-    vms = settings.artifacts / "vms"
-    one = record.find(vms, name)
-    with _open(one.uri) as host, login.session(vms, host, one, within):
-        # That was the proof of the host key; ssh(1) does the rest, and knows agents, forwards and terminals.
-        options = login.ssh_options(vms, record.find(vms, name))
-    words = [process.find("ssh")]
-    for option, value in options.items():
-        words += ["-o", f"{option}={value}"]
-    os.execv(words[0], [*words, name, *(command or [])])
+    """Log in as root over SSH, with the host key pinned."""
+    with _open(ctx) as store:
+        words = store.ssh_command(name, within, command or ())
+    process.hand_over(words)
 
 
 def screenshot(
     ctx: typer.Context,
     name: Name,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A PNG.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Write this PNG.")],
     as_json: Json = False,
 ) -> None:
-    """Write what the VM's screen shows."""
-    with _host(ctx, name) as (host, _):
-        found = host.look(name)
-        if found is None or found.state == "off":
-            raise PublishError(f"{name} is off", hint=f"builder vm start {name}")
-        path = host.screenshot(name, file)
-    if as_json:
-        print_json({"file": str(path)})
-    else:
-        print_lines([str(display_path(path))])
+    """Write what the VM's screen shows to a file."""
+    with _open(ctx) as store:
+        path = store.screenshot(name, file)
+    emit({"file": str(path)}, [str(display_path(path))], as_json)
 
 
 def set_(
     ctx: typer.Context,
     name: Name,
-    memory: Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="E.g. 2GiB.")] = None,
-    vcpus: Annotated[int | None, typer.Option("--vcpus", metavar="N", min=1, max=255, help="Processors.")] = None,
+    memory: Memory = None,
+    vcpus: Vcpus = None,
     network: Annotated[
-        str | None, typer.Option("--network", metavar="NET", help="user, nat, nat:NAME or bridge:NAME.")
+        str | None,
+        typer.Option("--network", metavar="NET", help="Move the VM to user, nat, nat:NAME or bridge:NAME."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Change memory, processors or network of a VM.
 
-    It takes effect at once where the guest follows, else at the next start.
+    Changes take effect at once if the guest follows, otherwise at the next start.
     """
-    from builder.clones import lifecycle, record
-    from builder.clones.dhcp_reservation import settled
-    from builder.clones.request import MIB, Request, check_network, check_words
-
-    settings = ctx.ensure_object(State).settings()
-    vms = settings.artifacts / "vms"
-    size = _bytes("--memory", memory)
-    changes: dict[str, Any] = {
-        **({"memory": size // MIB} if size is not None else {}),
-        **({"vcpus": vcpus} if vcpus is not None else {}),
-        **({"network": network} if network is not None else {}),
-    }
-    if not changes:
-        raise RecipeError("nothing to change", hint="--memory, --vcpus or --network")
-    with _host(ctx, name) as (host, one):
-        assert one is not None
-        if network is not None:
-            network = changes["network"] = settled(network, one.uri)
-        wanted = Request(name, memory=size, network=network or one.network, address=one.address)
-        check_words(wanted)
-        check_network(wanted, host, [other for other in record.list_vms(vms) if other.name != name])
-        found = host.look(name)
-        changed, waits = lifecycle.change(vms, host, name, changes)
-    runs = found is not None and found.state != "off"
-    if as_json:
-        print_json({**facts(vms, changed), "restart": bool(waits), "waits": waits})
-        return
-    for kind, value in changes.items():
-        when = " from its next start on" if kind in waits else " now" if runs else ""
-        print_lines([f"{name}: {kind} {value}{' MiB' if kind == 'memory' else ''}{when}"])
+    changes = VmChanges(parse_size("--memory", memory), vcpus, network)
+    with _open(ctx) as store:
+        changed = store.change(name, changes)
+    values = {"memory": f"{changed.vm.memory} MiB", "vcpus": changed.vm.vcpus, "network": changed.vm.network}
+    text = []
+    for kind in changes.kinds:
+        when = " from its next start on" if kind in changed.waits else " now" if changed.running else ""
+        text.append(f"{name}: {kind} {values[kind]}{when}")
+    data = {**formats.as_dict(store, changed.vm), "restart": bool(changed.waits), "waits": list(changed.waits)}
+    emit(data, text, as_json)
 
 
 def snapshot(
     ctx: typer.Context,
     name: Name,
-    snapshot: Annotated[str | None, typer.Argument(metavar="[SNAPSHOT]", help="Without one: list them.")] = None,
-    revert: Annotated[bool, typer.Option("--revert", help="Go back to it.")] = False,
-    drop: Annotated[bool, typer.Option("--delete", help="Forget it.")] = False,
+    snapshot: Annotated[
+        str | None, typer.Argument(metavar="[SNAPSHOT]", help="Name of the snapshot (default: list all of them).")
+    ] = None,
+    revert: Annotated[bool, typer.Option("--revert", help="Go back to the snapshot.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the snapshot.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take a snapshot, go back to one, or list them."""
-    from builder import console as people
-
-    if revert and drop:
-        raise RecipeError("--revert and --delete exclude each other")
-    if snapshot is None and (revert or drop):
-        raise RecipeError("which snapshot?", hint=f"builder vm snapshot {name} lists them")
-    with _host(ctx, name) as (host, _):
-        there = host.snapshots(name)
-        if snapshot is not None:
-            known = snapshot in [one for one, _ in there]
-            if (revert or drop) and not known:
-                raise PublishError(f"{name} has no snapshot {snapshot}", f"it has: {', '.join(n for n, _ in there)}")
-            if not (revert or drop) and known:
-                raise PublishError(f"{name} has a snapshot {snapshot} already", hint="take another name")
-            act = host.go_back if revert else host.drop_snapshot if drop else host.take_snapshot
-            act(name, snapshot)
-            there = host.snapshots(name)
-    if as_json:
-        print_json([{"name": one, "state": state} for one, state in there])
-    elif snapshot is not None:
-        print_lines([f"{name}: {'back at' if revert else 'forgot' if drop else 'took'} {snapshot}"])
-    elif there:
-        write(people.table(["SNAPSHOT", "STATE"], [[one, state] for one, state in there]))
-    else:
-        print_lines([f"{name} has no snapshots"])
+    """Create a snapshot, go back to one, or list them."""
+    if revert and delete:
+        raise RecipeError("--revert and --delete exclude each other", hint="leave out one of them")
+    if snapshot is None and (revert or delete):
+        raise RecipeError("the name of a snapshot is missing", hint=f"builder vm snapshot {name} lists them")
+    text: str | list[str] | None = None
+    with _open(ctx) as store:
+        if snapshot is not None and revert:
+            store.revert_snapshot(name, snapshot)
+            text = [f"{name}: reverted to snapshot {snapshot}"]
+        elif snapshot is not None and delete:
+            store.delete_snapshot(name, snapshot)
+            text = [f"{name}: deleted snapshot {snapshot}"]
+        elif snapshot is not None:
+            store.create_snapshot(name, snapshot)
+            text = [f"{name}: created snapshot {snapshot}"]
+        listed = store.snapshots(name)
+    rows = [[each, state] for each, state in listed]
+    if text is None:
+        text = people.table(["SNAPSHOT", "STATE"], rows) if rows else f"{name} has no snapshots\n"
+    emit([{"name": each, "state": state} for each, state in listed], text, as_json)
 
 
 def rebase(
     ctx: typer.Context,
     name: Name,
     image: Annotated[
-        str | None, typer.Argument(metavar="[IMAGE[@VERSION]]", help="Without one: the latest of its image.")
+        str | None,
+        typer.Argument(
+            metavar="[IMAGE[@VERSION]]", help="Rebase onto this version (default: the latest of its image)."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Rest a VM on another image; the guest sees no change."""
-    from builder.images import load_image
+    """Rebase a VM's disk onto another image version.
 
-    settings = ctx.ensure_object(State).settings()
-    with _host(ctx, name) as (_, one):
-        assert one is not None
-        base = load_image(settings.images, image or one.image)
-    _rest(ctx, name, base, as_json=as_json)
+    The contents of the disk do not change.
+    """
+    with _open(ctx) as store:
+        vm = store.rebase(name, image)
+    emit(formats.as_dict(store, vm), [f"{name}: its disk is based on {vm.image}@{vm.version}"], as_json)
 
 
 def flatten(ctx: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Give a VM a disk of its own, which rests on no image."""
-    _rest(ctx, name, None, as_json=as_json)
+    """Make a VM's disk independent of its image.
 
-
-def _rest(ctx: typer.Context, name: str, base: Image | None, *, as_json: bool) -> None:
-    from builder.clones import lifecycle
-
-    settings = ctx.ensure_object(State).settings()
-    vms = settings.artifacts / "vms"
-    with _host(ctx, name) as (host, _):
-        changed = lifecycle.rest_on(vms, settings.images, host, name, base)
-    if as_json:
-        print_json(facts(vms, changed))
-    else:
-        print_lines([f"{name}: rests on {f'{changed.image}@{changed.version}' if changed.base else 'no image'}"])
+    The contents of the disk do not change.
+    """
+    with _open(ctx) as store:
+        vm = store.flatten(name)
+    emit(formats.as_dict(store, vm), [f"{name}: its disk is independent of any image"], as_json)
 
 
 def delete(ctx: typer.Context, names: Names, as_json: Json = False) -> None:
     """Delete VMs with their disks, running or not."""
-    from builder.clones import lifecycle, record
-
-    settings = ctx.ensure_object(State).settings()
-    vms = settings.artifacts / "vms"
-    for name in names:
-        _require_no_foreign(settings.uri, vms, name)
-    left: list[Path] = []
-    broken = record.damaged(vms)
-    for name in names:
-        uri = settings.uri if name in broken else record.find(vms, name).uri
-        with _open(uri) as host:
-            left += lifecycle.delete(vms, settings.images, host, name)
-    if as_json:
-        print_json({"deleted": names, "left": [str(path) for path in left]})
-        return
-    print_lines(f"{name}: deleted" for name in names)
-    print_lines(f"not the VM's own, so it stays: {display_path(path)}" for path in left)
+    with _open(ctx) as store:
+        kept = store.delete(names)
+    text = [f"{name}: deleted" for name in names]
+    text += [f"kept, because it does not belong to the VM: {display_path(path)}" for path in kept]
+    emit({"deleted": names, "left": [str(path) for path in kept]}, text, as_json)
 
 
-@contextmanager
-def _open(uri: str) -> Iterator[Domains]:
-    from builder.vm import domains
-
-    with domains.connect(uri) as host:
-        yield host
-
-
-@contextmanager
-def _host(
-    ctx: typer.Context, name: str, *, force: bool = False, connect: str | None = None
-) -> Iterator[tuple[Domains, Vm | None]]:
-    """The libvirt that a VM is on, and its record; None for a foreign machine, if forced.
-
-    Raises:
-        PublishError: there is no such VM.
-    """
-    from builder.clones import record
-
+def _open(ctx: typer.Context, connect: str | None = None) -> CloneStore:
     settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect))
-    vms = settings.artifacts / "vms"
-    try:
-        one = record.find(vms, name)
-    except BuilderError:
-        if not force:
-            _require_no_foreign(settings.uri, vms, name)
-            raise
-        with _open(settings.uri) as host:
-            if host.look(name) is None:
-                raise
-            yield host, None
-        return
-    with _open(one.uri) as host:
-        yield host, one
+    return CloneStore(settings.vms, settings.images, settings.uri)
 
 
-def _require_no_foreign(uri: str, vms: Path, name: str) -> None:
-    """A name that libvirt knows and builder does not gets a message of its own."""
-    from builder.clones import record
-
-    if name in record.damaged(vms):
-        return
-    try:
-        record.find(vms, name)
-    except PublishError:
-        with _open(uri) as host:
-            if host.look(name) is not None:
-                raise PublishError(
-                    f"{name} is not a VM of builder's, and stays as it is",
-                    f"libvirt has it at {uri}",
-                    "virsh works with it; start, stop and console take --force",
-                ) from None
-        raise
-
-
-def _newer(catalogue: Path, listed: list[Vm]) -> dict[str, str]:
-    """The latest version of each VM's image, where the VM was made from another one."""
-    from builder.images import list_images
-
-    latest = {
-        image.name: image.version
-        for name in {one.image for one in listed}
-        for image in list_images(catalogue, name)
-        if image.latest
-    }
-    return {one.name: latest[one.image] for one in listed if latest.get(one.image, one.version) != one.version}
-
-
-def _row(one: Seen, newer: str | None) -> list[str]:
-    from builder.clones.lifecycle import place
-
-    where = place(one.vm)
-    address = f"{where[0]}:{where[1]}" if where else one.vm.network
+def _row(status: VmStatus) -> list[str]:
+    vm = status.vm
+    address = vm.ssh_address
     return [
-        one.vm.name,
-        one.state,
-        address,
-        f"{one.vm.image}@{one.vm.version}{f' (newer: {newer})' if newer else ''}",
+        vm.name,
+        status.state,
+        f"{address[0]}:{address[1]}" if address else vm.network,
+        f"{vm.image}@{vm.version}{f' (newer: {status.newer})' if status.newer else ''}",
     ]

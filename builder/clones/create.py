@@ -1,93 +1,111 @@
-"""The one rule: of a clone that cannot be finished nothing stays, and those made before it stay whole.
+"""Create clones of an image, start them, and wait until root can log in.
 
-The base's list of users is entered first and the record is written last: a clone that is killed half-way is found
-by the next command, which removes it.
+Invariant: nothing stays of a clone that could not be created; with `atomic` nothing stays of the others either, however
+far they came. A clone that is killed half-way is removed by the next command: the reference to its image is written
+first and its record last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from builder import images
-from builder.clones import delete, dhcp_reservation, request
-from builder.clones.record import DISK, SEED, Vm, changing, list_vms, save, spec
-from builder.clones.request import Request
-from builder.errors import BuilderError, HostError
+from builder import images, settings
+from builder.clones import delete, dhcp_reservation, lifecycle, login, request
+from builder.clones.record import DISK, SEED, Vm, spec
+from builder.clones.request import CloneRequest
+from builder.clones.ssh_keys import Key
+from builder.clones.workspace import Workspace
+from builder.errors import BuilderError, HostError, RecipeError
 from builder.guest import seed
+from builder.guest.seed import Identity
 from builder.images import Image, User
 from builder.iso import seed_cd
+from builder.settings import Timeouts
 from builder.system import process
 from builder.vm import qemu_img
-from builder.vm.domains import Domains
-
-Tell = Callable[[str], None]
 
 
-def make(
-    vms: Path,
-    catalogue: Path,
-    domains: Domains,
-    image: Image,
-    wanted: Request,
-    *,
-    accel: str,
-    keys: tuple[str, ...],
-    private: Path | None,
-    atomic: bool = False,
-    tell: Tell = lambda _: None,
-) -> list[Vm]:
-    """Make clones and define them; none is started.
+@dataclass(frozen=True)
+class CreateOptions:
+    """How clones are created.
 
     Args:
-        keys: public keys that root accepts.
-        private: the private half of one of them.
-        atomic: remove those made before, too, when one fails.
-        tell: called with a line for people after each.
+        key: root of the clones accepts it.
+        accel: how the machines run.
+        start: start them.
+        wait: wait until root can log in on all of them.
+        atomic: keep all of them or none.
+        report: called with lines of progress for people.
+    """
+
+    key: Key | None = None
+    accel: settings.Accel = "auto"
+    start: bool = True
+    wait: bool = False
+    atomic: bool = False
+    report: Callable[[str], None] = lambda _: None
+
+
+def create(workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions) -> list[Vm]:
+    """Create clones, and start them if that is wanted.
 
     Raises:
-        RecipeError: a value cannot be; nothing was changed.
+        RecipeError: the request does not fit the host or the image; nothing was changed.
         PublishError: a name or an address is taken, the base is gone; nothing was changed.
-        BuilderError: one could not be made; its details name those that stand.
+        BuilderError: one could not be created or started; the details say which are kept.
     """
-    request.check_words(wanted)
-    wanted = replace(wanted, network=dhcp_reservation.settled(wanted.network, domains.host.uri))
-    made: list[Vm] = []
-    with changing(vms), images.using(image):
-        delete.mend(vms, catalogue, domains)
-        delete.require_free(vms, domains, wanted.names())
-        others = list_vms(vms)
-        request.check_network(wanted, domains, others)
-        drafts = request.drafts(wanted, image, domains, others, accel=accel, key=private)
-        domains.require_reach([image.disk], [vms / "disk"])
-        try:
-            for vm in drafts:
-                made.append(_one(vms, catalogue, domains, image, vm, keys, (*others, *drafts)))
-                tell(f"{vm.name}: defined")
-        except BaseException as fault:
-            failed = drafts[min(len(made), len(drafts) - 1)].name
-            if atomic:
-                for vm in made:
-                    delete.remove(vms, catalogue, domains, vm)
-                made.clear()
-            if isinstance(fault, BuilderError) and wanted.count > 1:
-                raise _told(fault, failed, made, wanted.count) from fault
-            raise
-    return made
+    if options.wait and (options.key is None or options.key.private is None):
+        raise RecipeError(
+            "--wait needs the private key, which is not beside the public one",
+            hint="give the private key to --ssh-key, or leave out --wait",
+        )
+    created: list[Vm] = []
+    try:
+        _define_all(workspace, image, requested, options, created)
+        return _start_all(workspace, created, options) if options.start else created
+    except BaseException:
+        if options.atomic:
+            delete.delete_all(workspace, created)
+        raise
 
 
-def _one(
-    vms: Path,
-    catalogue: Path,
-    domains: Domains,
-    image: Image,
-    vm: Vm,
-    keys: tuple[str, ...],
-    others: tuple[Vm, ...],
-) -> Vm:
-    folder = vms / vm.name
+def _define_all(
+    workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions, created: list[Vm]
+) -> None:
+    """Create the clones without starting them; `created` lists those that are complete, also after an error."""
+    domains = workspace.libvirt()
+    accel = domains.host.choose_accel(options.accel, False).name
+    network = dhcp_reservation.with_name(requested.network, domains.host.uri)
+    requested = replace(requested, network=network)
+    with workspace.lock(), images.using(image):
+        delete.repair(workspace, domains)
+        delete.require_free(workspace, domains, requested.names())
+        others = workspace.vms()
+        private = options.key.private if options.key else None
+        drafts = request.drafts(requested, image, domains, others, accel=accel, key=private)
+        identities = [_identity(vm, options.key) for vm in drafts]
+        domains.require_reach([image.disk], [workspace.folder / "disk"])
+        for vm, identity in zip(drafts, identities, strict=True):
+            try:
+                created.append(_define(workspace, image, vm, identity, (*others, *drafts)))
+            except BuilderError as error:
+                if requested.count == 1:
+                    raise
+                brief = f"{vm.name} could not be created: {error.brief}"
+                raise _with_outcome(error, brief, _kept(created, requested.count, options)) from error
+            if requested.count > 1:
+                options.report(f"{vm.name}: defined")
+
+
+def _identity(vm: Vm, key: Key | None) -> Identity:
+    return Identity(vm.instance, vm.hostname, (key.line,) if key else (), vm.address, vm.gateway, vm.dns)
+
+
+def _define(workspace: Workspace, image: Image, vm: Vm, identity: Identity, others: Sequence[Vm]) -> Vm:
+    folder = workspace.path(vm.name)
     try:
         folder.mkdir()
         folder.chmod(0o711)
@@ -98,32 +116,57 @@ def _one(
             (folder / DISK).chmod(0o600)
         else:
             _copy(image, folder / DISK, vm.disk_size)
-        files = seed.files(request.identity(vm, keys))
-        seed_cd.write_iso(folder / SEED, seed_cd.IDENTITY_LABEL, files, mode=0o444)
-        domains.define(spec(vm, folder))
-        save(vms, vm)
-        kept = dhcp_reservation.keep(vm, [other for other in others if other.uuid != vm.uuid])
-        if kept != vm:
-            save(vms, kept)
-        return kept
-    except BaseException as fault:
-        delete.remove(vms, catalogue, domains, vm)
-        if isinstance(fault, OSError):
-            raise HostError(f"{folder} cannot be filled: {fault.strerror or fault}", str(fault)) from fault
+        seed_cd.write_iso(folder / SEED, seed_cd.IDENTITY_LABEL, seed.files(identity), mode=0o444)
+        workspace.libvirt(vm.uri).define(spec(vm, folder))
+        workspace.save(vm)
+        reserved = dhcp_reservation.keep(vm, [other for other in others if other.uuid != vm.uuid])
+        if reserved != vm:
+            workspace.save(reserved)
+        return reserved
+    except BaseException as error:
+        delete.remove(workspace, vm)
+        if isinstance(error, OSError):
+            raise HostError(f"cannot write to {folder}: {error.strerror or error}", str(error)) from error
         raise
 
 
 def _copy(image: Image, target: Path, size: int) -> None:
-    """A disk that stands alone: shares its blocks with the image where the file system can, compressed as it is."""
+    """Copy the whole disk, compressed as it is; it shares its blocks with the image where the file system can."""
     process.run(["cp", "--reflink=auto", "--sparse=always", image.disk, target])
     target.chmod(0o600)
     process.run(["qemu-img", "resize", "-q", "-f", "qcow2", target, str(size)])
 
 
-def _told(fault: BuilderError, failed: str, made: list[Vm], count: int) -> BuilderError:
-    """The same fault with what stands now."""
-    stands = "none stands"
-    if made:
-        names = made[0].name if len(made) == 1 else f"{made[0].name} to {made[-1].name}"
-        stands = f"{len(made)} of {count} stand, whole: {names}"
-    return type(fault)(f"{failed} could not be made: {fault.brief}", f"{stands}\n{fault.details}".strip(), fault.hint)
+def _start_all(workspace: Workspace, vms: Sequence[Vm], options: CreateOptions) -> list[Vm]:
+    """Start clones and wait for all of them side by side; return those that run, with the addresses found meanwhile."""
+    started: list[Vm] = []
+    failed: dict[str, BuilderError] = {}
+    for vm in vms:
+        try:
+            started.append(lifecycle.start(workspace, vm.name))
+        except BuilderError as error:
+            failed[vm.name] = error
+    if options.wait:
+        within = login.limit(Timeouts().boot, started)
+        options.report(f"waiting up to {within / 60:.0f} minutes until root is in")
+        failed |= login.wait_all(workspace, started, within, options.report)
+    if failed:
+        first = next(iter(failed.values()))
+        names = f"{len(failed)} of {len(vms)} failed: {', '.join(failed)}\n" if len(vms) > 1 else ""
+        kept = "all were removed" if options.atomic else "the VMs were kept: builder vm list"
+        raise _with_outcome(first, first.brief, f"{names}{kept}")
+    return [workspace.find(vm.name) for vm in started]
+
+
+def _kept(created: Sequence[Vm], count: int, options: CreateOptions) -> str:
+    if options.atomic or not created:
+        return "none were kept"
+    names = created[0].name if len(created) == 1 else f"{created[0].name} to {created[-1].name}"
+    return f"{len(created)} of {count} are complete and were kept: {names}"
+
+
+def _with_outcome(error: BuilderError, brief: str, outcome: str) -> BuilderError:
+    """Return the same error with another brief and with what became of the clones."""
+    new = type(error)(brief, f"{outcome}\n{error.details}".strip(), error.hint, output=error.output)
+    new.diagnosis = error.diagnosis
+    return new

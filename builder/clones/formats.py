@@ -1,28 +1,38 @@
-"""The one rule: what other tools read about clones follows from their records alone."""
+"""Clones as others read them: programs (`--json`), ssh_config(5), inventories of Ansible.
+
+Invariant: they follow from the records alone; no machine is asked.
+"""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
+from typing import Any
 
 from builder.clones.login import ssh_options
 from builder.clones.record import Vm
+from builder.clones.workspace import Workspace
 
 
-def ssh_config(vms: Path, listed: list[Vm]) -> str:
-    """A piece of ssh_config(5): one Host block a clone."""
+def as_dict(workspace: Workspace, vm: Vm) -> dict[str, Any]:
+    """Return a clone for programs."""
+    return {**vm.model_dump(mode="json"), "folder": str(workspace.path(vm.name))}
+
+
+def ssh_config(workspace: Workspace, vms: Iterable[Vm]) -> str:
+    """Return one Host block of ssh_config(5) for each clone."""
     blocks = []
-    for vm in listed:
-        lines = [f"  {name} {_quoted(value)}" for name, value in ssh_options(vms, vm).items()]
+    for vm in vms:
+        lines = [f"  {name} {_quoted(value)}" for name, value in ssh_options(workspace, vm).items()]
         blocks.append("\n".join([f"Host {vm.name}", *lines, ""]))
     return "\n".join(blocks)
 
 
-def ansible_inventory(vms: Path, listed: list[Vm]) -> str:
-    """An inventory in Ansible's INI form: one group an image."""
+def ansible_inventory(workspace: Workspace, vms: Iterable[Vm]) -> str:
+    """Return an inventory in Ansible's INI form, with one group for each image."""
     groups: dict[str, list[str]] = {}
-    for vm in listed:
-        options = ssh_options(vms, vm)
+    for vm in vms:
+        options = ssh_options(workspace, vm)
         facts = {
             "ansible_host": options["HostName"],
             "ansible_port": options["Port"],

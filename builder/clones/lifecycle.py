@@ -1,103 +1,137 @@
-"""The one rule: what is changed about a clone is changed in its record and in libvirt alike, under one lock."""
+"""Start and stop clones, and machines that builder did not make where that is forced.
+
+Invariant: libvirt and the record of a clone are changed together, under one lock, libvirt first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from builder import images
-from builder.clones import delete as removal
-from builder.clones import dhcp_reservation, ports, request
-from builder.clones.record import DISK, RECORD, Vm, changing, damaged, find, list_vms, network, save, spec
-from builder.errors import BuilderError, HostError, PublishError, UnreachableError
-from builder.images import Image, User
-from builder.system import host_devices, process
-from builder.vm import hotplug
-from builder.vm.domain_xml import UserNet
+from builder.clones import ownership, ports
+from builder.clones.record import Vm, spec
+from builder.clones.workspace import Workspace
+from builder.errors import HostError, PublishError, UnreachableError
+from builder.system import host_devices
 from builder.vm.domains import Domains, Found
 
 REFUSED_FORWARD = "host forwarding"  # QEMU: "Could not set up host forwarding rule"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A clone and what it does: `running`, `paused`, `off`, `crashed`, or `undefined` when libvirt lost it."""
+class VmStatus:
+    """A clone and its state.
+
+    Args:
+        state: `running`, `paused`, `off`, `crashed`, or `undefined` when libvirt does not know it.
+        newer: the latest version of its image, if the clone was created from another one.
+    """
 
     vm: Vm
     state: str
+    newer: str | None = None
 
 
-def look(vms: Path, known: Mapping[str, Found]) -> list[Seen]:
-    """All clones with their states.
+@dataclass(frozen=True)
+class Started:
+    """A machine that runs.
 
     Args:
-        known: libvirt's domains, see `Domains.all`.
+        port: the forward port on 127.0.0.1; None without one, and for a machine that builder did not make.
+        moved: the port is another one than before, for another program had taken it.
     """
-    return [Seen(vm, state_of(vm, known.get(vm.name))) for vm in list_vms(vms)]
+
+    name: str
+    port: int | None = None
+    moved: bool = False
 
 
-def state_of(vm: Vm, found: Found | None) -> str:
-    """What the clone does; another machine of the same name is not it."""
-    return found.state if found is not None and found.uuid == str(vm.uuid) else "undefined"
+def statuses(workspace: Workspace) -> list[VmStatus]:
+    """List all complete clones with their states."""
+    vms = workspace.vms()
+    known = {uri: workspace.libvirt(uri).all() for uri in sorted({vm.uri for vm in vms})}
+    newer = _newer(workspace.catalogue, vms)
+    return [VmStatus(vm, state_of(vm, known[vm.uri].get(vm.name)), newer.get(vm.name)) for vm in vms]
 
 
-def start(vms: Path, domains: Domains, name: str) -> Vm:
-    """Switch a clone on; one that runs is left alone. Its forward port is chosen anew when somebody has it.
+def _newer(catalogue: Path, vms: Iterable[Vm]) -> dict[str, str]:
+    """Return the latest version of each clone's image, where the clone was created from another one."""
+    latest = {
+        image.name: image.version
+        for name in {vm.image for vm in vms}
+        for image in images.list_images(catalogue, name)
+        if image.latest
+    }
+    return {vm.name: latest[vm.image] for vm in vms if latest.get(vm.image, vm.version) != vm.version}
+
+
+def state_of(vm: Vm, machine: Found | None) -> str:
+    """Return the state of a clone; another machine of the same name does not count."""
+    return machine.state if machine is not None and machine.uuid == str(vm.uuid) else "undefined"
+
+
+def start(workspace: Workspace, name: str) -> Vm:
+    """Start a clone; one that runs is left alone. Its forward port is chosen again if another program has it.
 
     Raises:
         PublishError: there is no such clone, or its base is gone.
         HostError: libvirt refuses.
     """
-    with changing(vms):
-        vm = find(vms, name)
-        found = domains.look(name)
-        state = state_of(vm, found)
+    with workspace.lock():
+        vm = workspace.find(name)
+        domains = workspace.libvirt(vm.uri)
+        machine = domains.look(name)
+        state = state_of(vm, machine)
         if state == "running":
             return vm
-        if found is not None and state == "undefined":
+        if machine is not None and state == "undefined":
             raise PublishError(f"libvirt has another machine named {name}", hint=f"look at it: virsh dominfo {name}")
-        if vm.base and not Path(vm.base).exists():
-            raise PublishError(f"the base of {name} is gone: {vm.image}@{vm.version}", f"no such file: {vm.base}")
+        require_base(vm)
         for path in vm.host_disks:
-            # It was nobody's when the clone was made; the host may have mounted it since.
+            # It was unused when the clone was created; the host may have mounted it since.
             host_devices.require_unused(Path(path))
         if state == "paused":
             raise PublishError(f"{name} is paused", hint=f"virsh resume {name}")
         if state == "undefined":
-            domains.define(spec(vm, vms / name))
-        vm = _with_free_port(vms, domains, vm)
+            domains.define(spec(vm, workspace.path(name)))
+        if vm.port is not None and not ports.free(vm.port):
+            vm = apply(workspace, with_port(vm, taken_ports(workspace)))
         try:
             domains.start(name)
-        except HostError as fault:
-            if vm.port is None or REFUSED_FORWARD not in fault.details:
+        except HostError as error:
+            if vm.port is None or REFUSED_FORWARD not in error.output:
                 raise
-            # Somebody took the port since we looked.
-            vm = _change(vms, domains, request.with_port(vm, _taken(vms)))
+            # Another program took the port since we looked.
+            vm = apply(workspace, with_port(vm, taken_ports(workspace)))
             domains.start(name)
         return vm
 
 
-def stop(vms: Path, domains: Domains, name: str, *, now: bool, within: float) -> None:
-    """Switch a clone off; one that is off is left alone.
+def start_any(workspace: Workspace, name: str, *, force: bool = False) -> Started:
+    """Start a clone, or with force a machine that builder did not make; see `start`."""
+    domains, before = ownership.resolve(workspace, name, force=force)
+    if before is None:
+        domains.start(name)
+        return Started(name)
+    vm = start(workspace, name)
+    return Started(name, vm.port, vm.port != before.port)
+
+
+def stop(workspace: Workspace, name: str, *, now: bool, within: float, force: bool = False) -> None:
+    """Stop a clone, or with force a machine that builder did not make; a clone that is off is left alone.
 
     Args:
-        now: pull the plug instead of pressing the power button.
-        within: seconds that the guest has to obey the button.
+        now: cut the power instead of pressing the power button.
+        within: seconds that the guest has to switch itself off.
 
     Raises:
-        UnreachableError: it does not obey.
+        UnreachableError: the guest does not switch itself off.
     """
-    vm = find(vms, name)
-    if state_of(vm, domains.look(name)) in ("running", "paused"):
-        switch_off(domains, name, now=now, within=within)
-
-
-def switch_off(domains: Domains, name: str, *, now: bool, within: float) -> None:
-    """Switch a machine of libvirt's off, whoever made it; see `stop`."""
+    domains, vm = ownership.resolve(workspace, name, force=force)
+    if vm is not None and state_of(vm, domains.look(name)) not in ("running", "paused"):
+        return
     if now:
         domains.cut_power(name)
         return
@@ -106,143 +140,46 @@ def switch_off(domains: Domains, name: str, *, now: bool, within: float) -> None
         raise UnreachableError(
             f"{name} did not switch itself off within {within:g} s",
             "the power button was pressed",
-            f"builder vm stop {name} --now takes the power away",
+            f"builder vm stop {name} --now cuts the power",
         )
 
 
-def change(vms: Path, domains: Domains, name: str, changes: Mapping[str, Any]) -> tuple[Vm, list[str]]:
-    """Change memory (MiB), processors or network, at once where the clone runs and its guest follows.
-
-    Returns:
-        The clone, and what of the changes waits for its next start.
+def require_base(vm: Vm) -> None:
+    """Make sure that the image below a clone's disk exists.
 
     Raises:
-        PublishError: there is no such clone, or it runs and the network cannot be exchanged meanwhile.
-        HostError: libvirt refuses.
+        PublishError: it does not.
     """
-    with changing(vms):
-        vm = find(vms, name)
-        new = vm.model_copy(update=dict(changes))
-        if new.network == "user" and new.port is None:
-            new = request.with_port(new, _taken(vms))
-        elif new.network != "user":
-            new = new.model_copy(update={"port": None})
-        runs = state_of(vm, domains.look(name)) not in ("off", "undefined")
-        if new.network != vm.network:
-            if runs:
-                _require_movable(vm, new)
-            new = dhcp_reservation.keep(new.model_copy(update={"seen": None}), list_vms(vms))
-            wanted = network(new)
-            try:
-                if runs and not isinstance(wanted, UserNet):
-                    hotplug.network(domains, vm.name, vm.mac, wanted)
-            except BaseException:
-                dhcp_reservation.drop(new)
-                raise
-            dhcp_reservation.drop(vm)
-        new = _change(vms, domains, new)
-        act = {"memory": hotplug.memory, "vcpus": hotplug.vcpus}
-        waits = [kind for kind in act if runs and kind in changes and not act[kind](domains, name, changes[kind])]
-        return new, waits
+    if vm.base and not Path(vm.base).exists():
+        raise PublishError(f"the base of {vm.name} is gone: {vm.image}@{vm.version}", f"no such file: {vm.base}")
 
 
-def _require_movable(vm: Vm, new: Vm) -> None:
-    """The card of a running clone can be put into another network, but user-mode networking is part of QEMU itself."""
-    if "user" in (vm.network, new.network):
-        raise PublishError(
-            f"{vm.name} runs, and meanwhile its network {vm.network} cannot be exchanged for {new.network}",
-            hint=f"builder vm stop {vm.name}",
-        )
-
-
-def rest_on(vms: Path, catalogue: Path, domains: Domains, name: str, base: Image | None) -> Vm:
-    """Give a clone's disk another base, or none; the guest sees the same bytes as before.
-
-    What the two bases differ in is copied first and the new one named last, so a process that is killed between
-    leaves a disk that is right on either; done again, it is finished.
+def require_on(domains: Domains, name: str) -> None:
+    """Make sure that a machine is switched on.
 
     Raises:
-        PublishError: the clone runs, has snapshots (which rest on the old base), or a base is gone.
+        PublishError: it is off.
     """
-    with changing(vms), images.using(base) if base else nullcontext():
-        vm = find(vms, name)
-        old = vm.base
-        if state_of(vm, domains.look(name)) not in ("off", "undefined"):
-            raise PublishError(f"{name} is running", hint=f"builder vm stop {name}")
-        if old is None:
-            raise PublishError(f"{name} has a disk of its own already, without a base")
-        if not Path(old).exists():
-            raise PublishError(f"the base of {name} is gone: {vm.image}@{vm.version}", f"no such file: {old}")
-        if state_of(vm, domains.look(name)) == "off" and domains.snapshots(name):
-            raise PublishError(f"{name} has snapshots, which rest on its base", hint=f"builder vm snapshot {name}")
-        if base is not None and str(base.disk.absolute()) == old:
-            return vm
-        target = vms / name / DISK
-        words: list[str | Path] = ["qemu-img", "rebase", "-q", "-f", "qcow2", "-b"]
-        if base is not None:
-            since = datetime.now(UTC).isoformat(timespec="seconds")
-            images.enter(base, User(str(vm.uuid), "clone", name, str(target), since))
-            changes: dict[str, str | None] = {
-                "base": str(base.disk.absolute()),
-                "image": base.name,
-                "version": base.version,
-            }
-            process.run([*words, base.disk.absolute(), "-F", "qcow2", target])
-        else:
-            changes = {"base": None}
-            process.run([*words, "", target])
-        new = _change(vms, domains, vm.model_copy(update=changes))
-        images.leave(catalogue / vm.image, vm.version, str(vm.uuid))
-        return new
+    machine = domains.look(name)
+    if machine is None or machine.state == "off":
+        raise PublishError(f"{name} is off", hint=f"builder vm start {name}")
 
 
-def delete(vms: Path, catalogue: Path, domains: Domains, name: str) -> list[Path]:
-    """Remove a clone, running or not, with its entry in the base's list of users; also one whose record is damaged.
+def apply(workspace: Workspace, vm: Vm) -> Vm:
+    """Change a clone in libvirt, which may refuse, and then its record; call it with the lock held.
 
-    Returns:
-        Files in its folder that are not its own, and stay.
+    A command that is killed in between has changed the clone from its next start on.
     """
-    with changing(vms):
-        if name in damaged(vms):
-            (vms / name / RECORD).unlink()
-            removal.mend(vms, catalogue, domains)
-            return sorted((vms / name).iterdir()) if (vms / name).is_dir() else []
-        removal.mend(vms, catalogue, domains)
-        return removal.remove(vms, catalogue, domains, find(vms, name))
-
-
-def start_all(vms: Path, domains: Domains, names: list[str]) -> tuple[list[Vm], dict[str, BuilderError]]:
-    """Start several; those that run, and why the others do not."""
-    started: list[Vm] = []
-    failed: dict[str, BuilderError] = {}
-    for name in names:
-        try:
-            started.append(start(vms, domains, name))
-        except BuilderError as fault:
-            failed[name] = fault
-    return started, failed
-
-
-def _with_free_port(vms: Path, domains: Domains, vm: Vm) -> Vm:
-    if vm.port is None or ports.free(vm.port):
-        return vm
-    return _change(vms, domains, request.with_port(vm, _taken(vms)))
-
-
-def _change(vms: Path, domains: Domains, vm: Vm) -> Vm:
-    """First libvirt, which may refuse, then the record; whoever is killed between sees the change at the next start."""
-    domains.define(spec(vm, vms / vm.name))
-    save(vms, vm)
+    workspace.libvirt(vm.uri).define(spec(vm, workspace.path(vm.name)))
+    workspace.save(vm)
     return vm
 
 
-def _taken(vms: Path) -> set[int]:
-    return {one.port for one in list_vms(vms) if one.port is not None}
+def with_port(vm: Vm, taken: Collection[int]) -> Vm:
+    """Return the same clone with another forward port."""
+    return vm.model_copy(update={"port": ports.choose(taken)})
 
 
-def place(vm: Vm) -> tuple[str, int] | None:
-    """Host and port at which its SSH answers, as far as the record knows."""
-    if vm.network == "user":
-        return (ports.HOST, vm.port) if vm.port else None
-    known = vm.address.partition("/")[0] if vm.address else vm.seen
-    return (known, 22) if known else None
+def taken_ports(workspace: Workspace) -> set[int]:
+    """Return the forward ports of all clones."""
+    return {vm.port for vm in workspace.vms() if vm.port is not None}

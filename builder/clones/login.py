@@ -1,4 +1,4 @@
-"""The way into a clone: waiting until root can log in, a session over SSH, and what ssh(1) needs to know.
+"""Log in to a clone: wait until root can, open a session over SSH, hand over to ssh(1).
 
 Invariant: the clone's known_hosts has only the host key whose fingerprint the clone reported on ttyS1.
 """
@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from builder.clones.lifecycle import place, state_of
-from builder.clones.record import CONSOLE, KNOWN_HOSTS, REPORTS, Vm, changing, find, save
+from builder.clones.lifecycle import state_of
+from builder.clones.record import CONSOLE, KNOWN_HOSTS, REPORTS, Vm
+from builder.clones.workspace import Workspace
 from builder.errors import BuilderError, RecipeError, UnreachableError
 from builder.guest import ssh
 from builder.guest.login import AddressLookup, Endpoint, Guest, Wait, log_in
 from builder.settings import TCG_FACTOR
-from builder.system import host_facts
+from builder.system import host_facts, process
 from builder.system.atomic_file import replacing
 from builder.system.tail import last_lines
 from builder.vm.domains import Domains
 
 
-def limit(boot: float, vms: list[Vm]) -> float:
+def limit(boot: float, vms: Sequence[Vm]) -> float:
     """Return the seconds until root must be in: emulated machines that start together share the host's processors."""
     if not any(vm.accel == "tcg" for vm in vms):
         return boot
@@ -32,50 +33,58 @@ def limit(boot: float, vms: list[Vm]) -> float:
 
 
 def wait_all(
-    vms: Path, domains: Domains, waited: list[Vm], within: float, tell: Callable[[str], None]
+    workspace: Workspace, vms: Sequence[Vm], within: float, report: Callable[[str], None]
 ) -> dict[str, BuilderError]:
-    """Wait, side by side, until root is in on all; why it is not, by name, for those that fail.
+    """Wait, side by side, until root can log in on all; return the errors of those that fail, by name.
+
+    Args:
+        within: seconds for all of them.
+        report: called with lines of progress for people.
 
     Raises:
         RecipeError: the private key of one is not known.
     """
-    for vm in waited:
+    for vm in vms:
         _private(vm)
+        # Opened here: the threads share the connections.
+        workspace.libvirt(vm.uri)
     start = time.monotonic()
     given_up = threading.Event()
 
-    def one(vm: Vm) -> BuilderError | None:
+    def wait(vm: Vm) -> BuilderError | None:
         try:
-            with session(vms, domains, vm, within, stop=given_up.is_set):
-                tell(f"{vm.name}: root is in after {time.monotonic() - start:.0f} s")
-        except BuilderError as fault:
-            tell(f"{vm.name}: {fault.brief}")
-            return fault
+            with session(workspace, vm, within, stop=given_up.is_set):
+                report(f"{vm.name}: root is in after {time.monotonic() - start:.0f} s")
+        except BuilderError as error:
+            report(f"{vm.name}: {error.brief}")
+            return error
         return None
 
-    with ThreadPoolExecutor(max(1, len(waited)), thread_name_prefix="wait") as pool:
+    with ThreadPoolExecutor(max(1, len(vms)), thread_name_prefix="wait") as pool:
         try:
-            results = list(pool.map(one, waited))
+            errors = list(pool.map(wait, vms))
         finally:
-            # After an interrupt nobody wants to know any more, and the threads have to end first.
+            # After an interrupt the results are not wanted any more, but the threads have to end first.
             given_up.set()
-    return {vm.name: fault for vm, fault in zip(waited, results, strict=True) if fault is not None}
+    return {vm.name: error for vm, error in zip(vms, errors, strict=True) if error is not None}
 
 
 @contextmanager
 def session(
-    vms: Path, domains: Domains, vm: Vm, within: float, *, stop: Callable[[], bool] = lambda: False
+    workspace: Workspace, vm: Vm, within: float, *, stop: Callable[[], bool] = lambda: False
 ) -> Iterator[ssh.GuestSession]:
-    """Log in as root; the host key is written to the clone's known_hosts, and an address that was found to its record.
+    """Log in as root; write the host key to the clone's known_hosts, and an address that was found to its record.
 
     Args:
-        stop: asked again and again; true gives up.
+        within: seconds until root must be in.
+        stop: asked repeatedly; true gives up.
 
     Raises:
         UnreachableError: it does not come up in time, is off, or shows another host key.
         RecipeError: its private key is not known.
     """
-    folder = vms / vm.name
+    folder = workspace.path(vm.name)
+    domains = workspace.libvirt(vm.uri)
     guest = Guest(
         name=vm.name,
         instance=vm.instance,
@@ -85,35 +94,55 @@ def session(
         error=UnreachableError,
         hint=f"builder vm console {vm.name}",
     )
-    wait = Wait(within, stop=stop, require_running=lambda: _require_running(vms, domains, vm))
+    wait = Wait(within, stop=stop, require_running=lambda: _require_running(folder, domains, vm))
     with log_in(guest, ssh.load_key(_private(vm)), wait) as login:
         with replacing(folder / KNOWN_HOSTS) as file:
             file.write(f"{vm.host_alias} {login.session.host_key}\n".encode())
         if isinstance(guest.where, AddressLookup) and login.endpoint.host != vm.seen:
-            with changing(vms):
-                save(vms, find(vms, vm.name).model_copy(update={"seen": login.endpoint.host}))
+            with workspace.lock():
+                workspace.save(workspace.find(vm.name).model_copy(update={"seen": login.endpoint.host}))
         yield login.session
 
 
-def ssh_options(vms: Path, vm: Vm) -> dict[str, str]:
-    """What ssh(1) has to know to reach the clone and to trust it, by option name.
+def ssh_command(workspace: Workspace, name: str, within: float, command: Sequence[str]) -> list[str]:
+    """Log in once, which proves the host key, and return the ssh(1) command that logs in again.
+
+    ssh(1) knows agents, forwards and terminals.
+
+    Args:
+        within: seconds until root must be in.
+        command: runs in the guest; empty for a shell.
+
+    Raises:
+        UnreachableError, RecipeError: see `session`.
+    """
+    with session(workspace, workspace.find(name), within):
+        options = ssh_options(workspace, workspace.find(name))
+    words = [process.find("ssh")]
+    for option, value in options.items():
+        words += ["-o", f"{option}={value}"]
+    return [*words, name, *command]
+
+
+def ssh_options(workspace: Workspace, vm: Vm) -> dict[str, str]:
+    """Return the options with which ssh(1) reaches the clone and trusts it, by name.
 
     Raises:
         UnreachableError: its address is not known.
     """
-    where = place(vm)
-    if where is None:
+    address = vm.ssh_address
+    if address is None:
         raise UnreachableError(
             f"the address of {vm.name} is not known",
-            "a network handed it out, and builder has not asked yet",
+            "it comes from a network, and builder has not asked for it yet",
             f"builder vm ssh {vm.name} finds it; so does --wait",
         )
     options = {
-        "HostName": where[0],
-        "Port": str(where[1]),
+        "HostName": address[0],
+        "Port": str(address[1]),
         "User": "root",
         "HostKeyAlias": vm.host_alias,
-        "UserKnownHostsFile": str(vms / vm.name / KNOWN_HOSTS),
+        "UserKnownHostsFile": str(workspace.path(vm.name) / KNOWN_HOSTS),
         "StrictHostKeyChecking": "yes",
     }
     return options | ({"IdentityFile": vm.key, "IdentitiesOnly": "yes"} if vm.key else {})
@@ -128,16 +157,16 @@ def _private(vm: Vm) -> Path:
     return Path(vm.key)
 
 
-def _require_running(vms: Path, domains: Domains, vm: Vm) -> None:
+def _require_running(folder: Path, domains: Domains, vm: Vm) -> None:
     state = state_of(vm, domains.look(vm.name))
     if state != "running":
-        details = [part for part in (last_lines(vms / vm.name / CONSOLE), domains.last_words(vm.name)) if part]
+        details = [part for part in (last_lines(folder / CONSOLE), domains.last_words(vm.name)) if part]
         raise UnreachableError(f"{vm.name} is {state}", "\n".join(details), f"builder vm start {vm.name}")
 
 
 def _where(domains: Domains, vm: Vm) -> Endpoint | AddressLookup:
-    """Where its SSH answers now: an address that DHCP gave may be another one than last time."""
-    known = place(vm)
+    """Return where its sshd is reached now: an address that DHCP gave may be another one than last time."""
+    known = vm.ssh_address
     if known is not None and (vm.network == "user" or vm.address):
         return Endpoint(*known)
     kind, _, name = vm.network.partition(":")

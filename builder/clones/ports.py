@@ -1,4 +1,7 @@
-"""The one rule: a forward port is asked of the kernel, stored, and chosen again only when somebody else has it."""
+"""Ports of the host that are forwarded to the sshd of clones.
+
+Invariant: a port is asked of the kernel once and stored; it changes only when another program has taken it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ HOST = "127.0.0.1"
 
 
 def choose(taken: Collection[int]) -> int:
-    """A free TCP port on 127.0.0.1 that no clone has."""
+    """Return a free TCP port on 127.0.0.1 that no clone has."""
     tried: list[socket.socket] = []
     try:
         while True:
@@ -25,7 +28,7 @@ def choose(taken: Collection[int]) -> int:
 
 
 def free(port: int) -> bool:
-    """Whether a server could listen there now."""
+    """Return whether a server could listen there now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         # As QEMU asks for it: an address in TIME_WAIT is no obstacle.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

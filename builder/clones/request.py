@@ -1,4 +1,8 @@
-"""The one rule: everything about a clone that can be wrong is found out before anything is made."""
+"""What can be asked of clones, and the records that follow from it.
+
+Invariant: a request that exists is valid as far as its words go; everything else that can be wrong with it is found in
+`drafts`, before anything is created.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,30 +20,36 @@ from typing import Any, Literal
 from builder.clones import ports
 from builder.clones.record import Vm, nat_name
 from builder.errors import HostError, PublishError, RecipeError
-from builder.guest import seed
+from builder.guest.seed import Identity
 from builder.images import Image
 from builder.system import host_devices, host_facts, process
+from builder.vm import qemu_img
 from builder.vm.domains import Domains
 
 MIB = 1 << 20
+LEAST_MEMORY = 64 * MIB
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
+NETWORK = re.compile(r"user|nat|nat:[A-Za-z0-9_.-]{1,50}|bridge:[A-Za-z0-9_.-]{1,15}")
 USER_NETWORK = ipaddress.IPv4Interface("10.0.2.2/24")  # QEMU, "-netdev user": net, host
 USER_DNS = ipaddress.IPv4Address("10.0.2.3")
 DEFAULTS = {"vcpus": 2, "memory": 2048 * MIB, "devices": "virtio", "machine": "q35", "firmware": "bios"}
 
 
 @dataclass(frozen=True)
-class Request:
-    """What was asked for, as far as it was said; None leaves it to the image or to chance.
+class CloneRequest:
+    """Clones that are to be created; what is None comes from the image or is chosen.
 
     Args:
-        count: clones to make; more than one are called `<name>-1` and so on.
+        count: number of clones; more than one are called `<name>-1` and so on.
         memory: bytes.
-        disk_size: bytes the guest sees; at least the image's.
-        network: `user`, `nat` (see `reservation.settled`), `nat:<name>` or `bridge:<name>`.
-        full: a copy that stands alone, instead of an overlay.
+        disk_size: bytes that the guest sees; at least the image's.
+        network: `user`, `nat` (see `dhcp_reservation.with_name`), `nat:<name>` or `bridge:<name>`.
+        full: copy the whole disk instead of making an overlay.
         host_disks: block devices of the host, see `host_devices.block_device`.
         host_devices: PCI addresses of devices of the host.
+
+    Raises:
+        RecipeError: a value is not valid. Neither libvirt nor the catalogue is asked for that.
     """
 
     name: str
@@ -57,205 +67,203 @@ class Request:
     host_disks: tuple[str, ...] = ()
     host_devices: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in self.names():
+            if not NAME.fullmatch(name):
+                raise RecipeError(f"{name!r} is not a valid name of a VM", hint="letters, digits, '-', '.'; at most 63")
+        check_network_name(self.network)
+        if self.count > 1 and (self.host_disks or self.host_devices):
+            raise RecipeError("a device of the host can be given to one VM only", hint="leave out --count")
+        for address in self.host_devices:
+            host_devices.pci_address(address)
+        for option, given in (("--gateway", self.gateway), ("--dns", self.dns)):
+            if given and not self.address:
+                raise RecipeError(f"{option} without --address", hint="without one the guest asks DHCP for all three")
+        for hostname, static in self.hosts():
+            Identity("unknown-yet", hostname, (), static, self.gateway, self.dns)
+        check_memory(self.memory)
+
     def names(self) -> list[str]:
-        """Of all clones."""
+        """Return the names of all clones."""
         if self.count == 1:
             return [self.name]
         return [f"{self.name}-{number}" for number in range(1, self.count + 1)]
 
+    def hosts(self) -> Iterator[tuple[str, str | None]]:
+        """Yield host name and static address of each clone.
 
-def check_words(request: Request) -> None:
-    """Look at the words alone; needs neither libvirt nor the catalogue.
+        Raises:
+            RecipeError: the network has not enough addresses.
+        """
+        for number, name in enumerate(self.names()):
+            yield self._hostname(number, name), self._address(number)
+
+    def _hostname(self, number: int, name: str) -> str:
+        if self.hostname is None:
+            return name
+        head, dot, tail = self.hostname.partition(".")
+        return self.hostname if self.count == 1 else f"{head}-{number + 1}{dot}{tail}"
+
+    def _address(self, number: int) -> str | None:
+        if self.address is None or number == 0:
+            return self.address
+        first = ipaddress.IPv4Interface(self.address)
+        address = first.ip + number
+        if address not in first.network or address == first.network.broadcast_address:
+            raise RecipeError(f"{first.network} has fewer than {self.count} addresses from {first.ip} on")
+        return f"{address}/{first.network.prefixlen}"
+
+
+def check_network_name(network: str) -> None:
+    """Check how a network is written.
 
     Raises:
-        RecipeError: one cannot be.
+        RecipeError: it is not one of the four forms.
     """
-    for name in request.names():
-        if not NAME.fullmatch(name):
-            raise RecipeError(f"a VM cannot be named {name!r}", hint="letters, digits, '-' and '.', at most 63")
-    if not re.fullmatch(r"user|nat|nat:[A-Za-z0-9_.-]{1,50}|bridge:[A-Za-z0-9_.-]{1,15}", request.network):
-        raise RecipeError(f"--network {request.network}: no such network", hint="user, nat, nat:NAME or bridge:NAME")
-    if request.count > 1 and (request.host_disks or request.host_devices):
-        raise RecipeError("a device of the host goes to one VM only", hint="leave --count out")
-    for address in request.host_devices:
-        host_devices.pci_address(address)
-    for option, given in (("--gateway", request.gateway), ("--dns", request.dns)):
-        if given and not request.address:
-            raise RecipeError(f"{option} without --address", hint="without one the guest asks DHCP for all three")
-    for number, name in enumerate(request.names()):
-        seed.files(seed.Identity("x", _hostname(request, name, number), (), *_addresses(request, number)))
-    if request.memory is not None and (request.memory < 64 * MIB or request.memory % MIB):
-        raise RecipeError(f"--memory: {request.memory} bytes are no whole number of MiB, or fewer than 64 MiB")
+    if not NETWORK.fullmatch(network):
+        raise RecipeError(f"--network {network}: unknown kind of network", hint="user, nat, nat:NAME or bridge:NAME")
 
 
-def check_network(request: Request, domains: Domains, others: Collection[Vm]) -> None:
-    """Look at the network and whether the addresses belong to it and are free.
+def check_memory(memory: int | None) -> None:
+    """Check an amount of memory in bytes.
 
     Raises:
-        RecipeError: an address lies outside the network.
+        RecipeError: it is too small, or not a whole number of MiB.
+    """
+    if memory is not None and (memory < LEAST_MEMORY or memory % MIB):
+        raise RecipeError(f"--memory: {memory} bytes are fewer than 64 MiB, or not a whole number of MiB")
+
+
+def check_network(network: str, addresses: Iterable[str | None], domains: Domains, others: Collection[Vm]) -> None:
+    """Check that this host has a network, and that static addresses are part of it and free.
+
+    Raises:
+        RecipeError: an address lies outside the network, or libvirt of this user has no networks.
         PublishError: another clone has it.
         HostError: there is no such network.
     """
-    host = _host_in(request.network, domains)
-    for number in range(request.count):
-        if request.address is None:
-            return
-        address = ipaddress.IPv4Interface(str(_addresses(request, number)[0])).ip
+    host = _host_address(network, domains)
+    for given in addresses:
+        if given is None:
+            continue
+        address = ipaddress.IPv4Interface(given).ip
         if host is not None and address not in host.network:
             raise RecipeError(
-                f"address {address} lies outside {host.network}, the network {request.network}",
-                hint="take an address of that network, or another --network",
+                f"address {address} lies outside {host.network}, the network {network}",
+                hint="choose an address of that network, or another --network",
             )
-        if request.network == "user":
+        if network == "user":
             if address in (USER_NETWORK.ip, USER_DNS):
-                raise RecipeError(f"address {address} is QEMU's own in the network user")
+                raise RecipeError(f"address {address} is used by QEMU itself in the network user")
             continue
         if host is not None and address == host.ip:
-            raise PublishError(f"address {address} is in use by this host, on {request.network}")
+            raise PublishError(f"address {address} is in use by this host, on {network}")
         for other in others:
             if other.address and ipaddress.IPv4Interface(other.address).ip == address and other.network != "user":
                 raise PublishError(f"address {address} is in use by {other.name}", hint="builder vm list shows all")
 
 
-def devices(request: Request, domains: Domains, others: Collection[Vm]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Block devices and PCI devices of the host as the record names them, after a look at each.
-
-    Raises:
-        HostError: one is in use on the host, or cannot be handed over.
-        PublishError: another clone has it.
-    """
-    if request.host_devices and not domains.host.uri.endswith("/system"):
-        raise RecipeError("--host-device needs qemu:///system", hint="run as root")
-    disks = tuple(str(host_devices.block_device(words).path) for words in request.host_disks)
-    full = [host_devices.pci_address(address) for address in request.host_devices]
-    cards = tuple(host_devices.pci_device(address, others=full) for address in full)
-    asked = {os.path.realpath(path): path for path in disks} | {card: card for card in cards}
-    if len(asked) < len(disks) + len(cards):
-        raise RecipeError("a device of the host is named twice")
-    for other in others:
-        theirs = {os.path.realpath(path) for path in other.host_disks} | set(other.host_devices)
-        for one in theirs & set(asked):
-            raise PublishError(f"{asked[one]} belongs to {other.name}", hint=f"builder vm delete {other.name}")
-    return disks, cards
-
-
 def drafts(
-    request: Request, image: Image, domains: Domains, others: Collection[Vm], *, accel: Any, key: Path | None
+    request: CloneRequest, image: Image, domains: Domains, others: Collection[Vm], *, accel: Any, key: Path | None
 ) -> list[Vm]:
-    """Records of the clones to be; nothing is made yet.
+    """Return the records of the clones to be; nothing is created yet.
+
+    Args:
+        others: the clones that there are.
+        accel: `kvm` or `tcg`.
+        key: private key for builder's own logins.
 
     Raises:
-        HostError, PublishError: a device of the host is in use, see `devices`.
-        RecipeError: the disk is to be smaller than the image's.
+        HostError, PublishError: the network, an address or a device of the host cannot be used.
+        RecipeError: an address lies outside the network, or the disk is to be smaller than the image's.
     """
-    size = int((image.manifest.get("disk") or {}).get("virtual_size") or 0) or _virtual_size(image.disk)
+    check_network(request.network, [address for _, address in request.hosts()], domains, others)
+    size = int((image.manifest.get("disk") or {}).get("virtual_size") or 0)
+    size = size or qemu_img.info(image.disk, error=PublishError).virtual_size
     if request.disk_size is not None and (request.disk_size < size or request.disk_size % 512):
         raise RecipeError(
             f"--disk-size {request.disk_size} is smaller than the image's disk ({size} bytes), or not whole sectors"
         )
-    made = _made_for(image)
-    disks, cards = devices(request, domains, others)
+    defaults = _verified_machine(image)
+    disks, cards = _devices(request, domains, others)
     taken = {other.port for other in others if other.port is not None}
-    first = Vm(
-        name="",
-        uuid=uuid.uuid4(),
-        mac="",
-        image=image.name,
-        version=image.version,
-        base=None if request.full else str(image.disk.absolute()),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        uri=domains.host.uri,
-        accel=accel,
-        host_phys_bits=host_facts.phys_bits(),
-        vcpus=request.vcpus or made["vcpus"],
-        memory=(request.memory or made["memory"]) // MIB,
-        disk_size=request.disk_size or size,
-        devices=request.devices or made["devices"],
-        machine=made["machine"],
-        firmware=made["firmware"],
-        network=request.network,
-        port=None,
-        hostname="",
-        address=None,
-        gateway=request.gateway,
-        dns=request.dns,
-        host_disks=disks,
-        host_devices=cards,
-        key=str(key) if key else None,
-    )
-    found = []
-    for number, name in enumerate(request.names()):
+    vms = []
+    for name, (hostname, address) in zip(request.names(), request.hosts(), strict=True):
         own = uuid.uuid4()
         port = ports.choose(taken) if request.network == "user" else None
         taken |= {port} if port else set()
-        changes = {
-            "name": name,
-            "uuid": own,
+        vm = Vm(
+            name=name,
+            uuid=own,
             # QEMU's own range; the rest is the UUID's.
-            "mac": "52:54:00:" + ":".join(f"{byte:02x}" for byte in own.bytes[-3:]),
-            "port": port,
-            "hostname": _hostname(request, name, number),
-            "address": _addresses(request, number)[0],
-        }
-        found.append(first.model_copy(update=changes))
-    return found
+            mac="52:54:00:" + ":".join(f"{byte:02x}" for byte in own.bytes[-3:]),
+            image=image.name,
+            version=image.version,
+            base=None if request.full else str(image.disk.absolute()),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            uri=domains.host.uri,
+            accel=accel,
+            host_phys_bits=host_facts.phys_bits(),
+            vcpus=request.vcpus or defaults["vcpus"],
+            memory=(request.memory or defaults["memory"]) // MIB,
+            disk_size=request.disk_size or size,
+            devices=request.devices or defaults["devices"],
+            machine=defaults["machine"],
+            firmware=defaults["firmware"],
+            network=request.network,
+            port=port,
+            hostname=hostname,
+            address=address,
+            gateway=request.gateway,
+            dns=request.dns,
+            host_disks=disks,
+            host_devices=cards,
+            key=str(key) if key else None,
+        )
+        vms.append(vm)
+    return vms
 
 
-def identity(vm: Vm, keys: tuple[str, ...]) -> seed.Identity:
-    """What the clone's seed says."""
-    return seed.Identity(vm.instance, vm.hostname, keys, vm.address, vm.gateway, vm.dns)
+def _devices(
+    request: CloneRequest, domains: Domains, others: Collection[Vm]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return block devices and PCI devices of the host as the record names them, after a look at each."""
+    if request.host_devices and not domains.host.uri.endswith("/system"):
+        raise RecipeError("--host-device needs qemu:///system", hint="run as root")
+    disks = tuple(str(host_devices.block_device(option).path) for option in request.host_disks)
+    full = [host_devices.pci_address(address) for address in request.host_devices]
+    cards = tuple(host_devices.pci_device(address, others=full) for address in full)
+    requested = {os.path.realpath(path): path for path in disks} | {card: card for card in cards}
+    if len(requested) < len(disks) + len(cards):
+        raise RecipeError("a device of the host is named twice")
+    for other in others:
+        theirs = {os.path.realpath(path) for path in other.host_disks} | set(other.host_devices)
+        for device in theirs & set(requested):
+            raise PublishError(f"{requested[device]} belongs to {other.name}", hint=f"builder vm delete {other.name}")
+    return disks, cards
 
 
-def _made_for(image: Image) -> dict[str, Any]:
-    """The machine on which the image was proved."""
+def _verified_machine(image: Image) -> dict[str, Any]:
+    """Return the machine on which the image was verified."""
     stage = (image.manifest.get("stages") or {}).get("verify") or {}
-    told = stage.get("inputs") or {}
-    return {name: told.get(name, default) for name, default in DEFAULTS.items()}
+    inputs = stage.get("inputs") or {}
+    return {name: inputs.get(name, default) for name, default in DEFAULTS.items()}
 
 
-def _virtual_size(path: Path) -> int:
-    from builder.vm import qemu_img
-
-    return qemu_img.info(path, error=PublishError).virtual_size
-
-
-def _hostname(request: Request, name: str, number: int) -> str:
-    if request.hostname is None:
-        return name
-    head, dot, tail = request.hostname.partition(".")
-    return request.hostname if request.count == 1 else f"{head}-{number + 1}{dot}{tail}"
-
-
-def _addresses(request: Request, number: int) -> tuple[str | None, str | None, tuple[str, ...]]:
-    """Address (the next ones for the next clones), gateway and name servers."""
-    if request.address is None or number == 0:
-        return request.address, request.gateway, request.dns
-    first = ipaddress.IPv4Interface(request.address)
-    address = first.ip + number
-    if address not in first.network or address == first.network.broadcast_address:
-        raise RecipeError(f"{first.network} has no room for {request.count} addresses from {first.ip} on")
-    return f"{address}/{first.network.prefixlen}", request.gateway, request.dns
-
-
-def _host_in(network: str, domains: Domains) -> ipaddress.IPv4Interface | None:
-    """The host's own address in a network, and so which addresses there are; None where it has none."""
+def _host_address(network: str, domains: Domains) -> ipaddress.IPv4Interface | None:
+    """Return the host's own address in a network, and with it the addresses there are; None where it has none."""
     if network == "user":
         return USER_NETWORK
     if domains.host.uri.startswith("qemu:///session"):
         raise RecipeError(f"--network {network} needs qemu:///system", hint="run as root, or use --network user")
     if name := nat_name(network):
-        found = domains.network_address(name)
-        return ipaddress.IPv4Interface(found) if found else None
+        address = domains.network_address(name)
+        return ipaddress.IPv4Interface(address) if address else None
     bridge = network.partition(":")[2]
     if not Path(f"/sys/class/net/{bridge}/bridge").is_dir():
         raise HostError(f"this host has no bridge {bridge}", hint=f"builder host prepare --bridge {bridge}")
-    told = json.loads(process.run(["ip", "-j", "-4", "addr", "show", "dev", bridge]).stdout or "[]")
-    for card in told:
-        for one in card.get("addr_info", []):
-            return ipaddress.IPv4Interface(f"{one['local']}/{one['prefixlen']}")
+    links = json.loads(process.run(["ip", "-j", "-4", "addr", "show", "dev", bridge]).stdout or "[]")
+    for link in links:
+        for info in link.get("addr_info", []):
+            return ipaddress.IPv4Interface(f"{info['local']}/{info['prefixlen']}")
     return None
-
-
-def with_port(vm: Vm, taken: Collection[int]) -> Vm:
-    """The same clone with another forward port."""
-    return vm.model_copy(update={"port": ports.choose(taken)})

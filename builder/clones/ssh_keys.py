@@ -1,4 +1,7 @@
-"""The one rule: a clone knows the public half of a key; the private half is read only to log in with it."""
+"""SSH keys that the root of clones accepts.
+
+Invariant: a clone gets the public half of a key; the private half is read only to log in with it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import RecipeError
+from builder.guest import ssh
 from builder.store.store import Store
 
 SECRET = "clone_ed25519"
@@ -20,8 +24,8 @@ class Key:
     private: Path | None
 
 
-def given(path: Path) -> Key:
-    """The key in a file: a public key, or a private one with or without its public half beside it.
+def read_key(path: Path) -> Key:
+    """Read the key in a file: a public key, or a private one with or without its public half beside it.
 
     Raises:
         RecipeError: it cannot be read, or is neither.
@@ -31,43 +35,34 @@ def given(path: Path) -> Key:
         private = path.with_suffix("") if path.suffix == ".pub" else None
         return Key(_one_line(path, text), private.absolute() if private and private.is_file() else None)
     if "PRIVATE KEY-----" not in text:
-        raise RecipeError(f"{path} is no SSH key", hint="give a public key (id_ed25519.pub) or a private one")
+        raise RecipeError(f"{path} is not an SSH key", hint="give a public key (id_ed25519.pub) or a private one")
     beside = path.with_name(f"{path.name}.pub")
     if beside.is_file():
         return Key(_one_line(beside, _read(beside)), path.absolute())
-    from builder.guest import ssh
-
     return Key(ssh.public_line(ssh.load_key(path)), path.absolute())
 
 
-def own(store: Store) -> Key:
-    """Builder's own key, made once and kept for its owner only."""
-
-    def make() -> bytes:
-        from builder.guest import ssh
-
-        return ssh.make_private_key()
+def builder_key(store: Store) -> Key:
+    """Return builder's own key, which is created once and readable for its owner only."""
 
     def derive() -> bytes:
-        from builder.guest import ssh
-
         return ssh.public_line(ssh.load_key(store.secrets / SECRET)).encode() + b"\n"
 
-    store.secret(SECRET, make)
+    store.secret(SECRET, ssh.make_private_key)
     return Key(store.secret(f"{SECRET}.pub", derive).decode().strip(), store.secrets / SECRET)
 
 
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
-    except OSError as fault:
-        raise RecipeError(f"key file {path} cannot be read: {fault.strerror}") from fault
-    except UnicodeDecodeError as fault:
-        raise RecipeError(f"{path} is no SSH key") from fault
+    except OSError as error:
+        raise RecipeError(f"cannot read key file {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not an SSH key") from error
 
 
 def _one_line(path: Path, text: str) -> str:
     lines = text.splitlines()
     if len(lines) != 1:
-        raise RecipeError(f"{path} holds {len(lines)} lines, not one public key")
+        raise RecipeError(f"{path} has {len(lines)} lines instead of one public key")
     return lines[0]

@@ -1,9 +1,9 @@
-"""The files of a seed CD, which tell a guest who it is.
+"""The files of a seed CD, which gives a machine its identity.
 
-Invariant: a seed is checked when it is written; the guest that reads it trusts nothing and checks again.
+Invariant: an `Identity` that exists is valid; the guest that reads the seed trusts nothing and checks again.
 
-The same facts twice: NoCloud's three files for images with cloud-init, and a flat builder.conf for the first-boot
-unit of images without it. (NoCloud: https://docs.cloud-init.io, "NoCloud"; JSON is valid YAML.)
+The files hold the same facts twice: NoCloud's three for images with cloud-init, and a flat builder.conf for the
+first-boot unit of images without it. (NoCloud: https://docs.cloud-init.io, "NoCloud"; JSON is valid YAML.)
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ class Identity:
         address: static IPv4 address with prefix length (`192.168.10.19/24`); None leaves DHCP.
         gateway: must lie in the address's network.
         dns: name servers, for a machine with a static address.
+
+    Raises:
+        RecipeError: a value is malformed, or the gateway lies outside the address's network.
     """
 
     instance_id: str
@@ -39,14 +42,12 @@ class Identity:
     gateway: str | None = None
     dns: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        _check(self)
+
 
 def files(identity: Identity) -> dict[str, bytes]:
-    """Return the files of the seed CD, by name.
-
-    Raises:
-        RecipeError: a value is malformed, or the gateway lies outside the address's network.
-    """
-    _check(identity)
+    """Return the files of the seed CD, by name."""
     return {
         "builder.conf": _builder_conf(identity).encode(),
         "meta-data": _json({"instance-id": identity.instance_id, "local-hostname": identity.hostname}),
@@ -81,7 +82,7 @@ def _check(identity: Identity) -> None:
             f"{interface.ip} cannot be assigned to a VM: it is the network or broadcast address of {whole}"
         )
     if gateway == interface.ip:
-        raise RecipeError(f"address {interface.ip} is the gateway's", hint="a machine is not its own router")
+        raise RecipeError(f"address {interface.ip} is the address of the gateway", hint="a VM cannot be its own router")
     if gateway is not None and gateway not in interface.network:
         raise RecipeError(
             f"gateway {gateway} lies outside {interface.network}",

@@ -1,4 +1,4 @@
-"""The one rule: a night builds what needs it, looks at the rest again, and says of each what became of it."""
+"""Nightly runs: build every image whose inputs changed, verify the others again, write a report."""
 
 # Holds addresses for messages, as `--notify` does.
 ENVIRONMENT = "BUILDER_NOTIFY"

@@ -1,7 +1,7 @@
-"""Messages about nightly builds: to whom they go, when, and what they say.
+"""Messages about nightly runs: to whom they go, when, and what they say.
 
-Invariant: an address is a secret. It reaches the program that sends (`notify_send`) through a pipe; everybody else, and
-every record, sees its label. No address that fails makes a night fail.
+Invariant: an address is a secret. It reaches the program that sends (`notify_send`) through a pipe; everything else,
+the records included, sees its label. An address that fails does not make a run fail.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from urllib.parse import unquote
 from builder.errors import BuilderError, HostError, RecipeError
 from builder.host.config import NotifySettings, When
 from builder.nightly import ENVIRONMENT
-from builder.nightly.record import Night, Notification
+from builder.nightly.record import NightlyRun, Notification
 from builder.nightly.report import markdown, write
 from builder.system import process
 
@@ -49,7 +49,7 @@ class Address:
 
 @dataclass(frozen=True)
 class Notifier:
-    """Who gets messages.
+    """Sends messages to some addresses.
 
     Args:
         warnings: places from which others can read the addresses, a line each.
@@ -81,11 +81,11 @@ class Notifier:
 
 
 def prepare(given: Sequence[str] | None, settings: NotifySettings, *, visible: bool = False) -> Notifier:
-    """Find out who gets messages, and check every address, before a night begins.
+    """Find out who gets messages, and check every address, before a run begins.
 
     Args:
         given: addresses, or files that hold one a line, which replace those of the settings.
-        visible: they stood on the command line.
+        visible: they were on the command line.
 
     Raises:
         RecipeError: a file cannot be read, or apprise does not understand an address.
@@ -113,71 +113,70 @@ def prepare(given: Sequence[str] | None, settings: NotifySettings, *, visible: b
     return Notifier(addresses, settings.when, settings.report_url, tuple(warnings))
 
 
-def recovered(night: Night, earlier: Sequence[Night]) -> list[str]:
-    """Name the images that are good in this night and were not when they were built last.
+def recovered(nightly: NightlyRun, earlier: Sequence[NightlyRun]) -> list[str]:
+    """Return the names of images that are good in this run and were not when they were last built.
 
     Args:
-        earlier: the nights before it, the oldest first.
+        earlier: the runs before it, the oldest first.
     """
-    last = {result.name: result.good for other in earlier for result in other.results if result.verdict != "not built"}
-    return [result.name for result in night.results if result.good and not last.get(result.name, True)]
+    last = {result.name: result.good for run in earlier for result in run.results if result.verdict != "skipped"}
+    return [result.name for result in nightly.results if result.good and not last.get(result.name, True)]
 
 
 def notify(
-    night: Night, earlier: Sequence[Night], folder: Path, notifier: Notifier, note: Callable[[str], None]
-) -> Night:
-    """Send a message about a night if there is anything to say, and add what became of it to the night's report.
+    nightly: NightlyRun, earlier: Sequence[NightlyRun], folder: Path, notifier: Notifier, note: Callable[[str], None]
+) -> NightlyRun:
+    """Send a message about a run if it failed or images recovered, and record in its report whether it was delivered.
 
     Args:
         folder: of the report.
         note: gets a line for each address.
 
     Returns:
-        The night with its notifications.
+        The run with its notifications.
     """
-    again = recovered(night, earlier)
-    failed = night.exit_code != 0
-    if not notifier.addresses or not (failed or again or notifier.when == "always"):
-        return night
+    good_again = recovered(nightly, earlier)
+    failed = nightly.exit_code != 0
+    if not notifier.addresses or not (failed or good_again or notifier.when == "always"):
+        return nightly
     base = notifier.report_url.rstrip("/")
-    where = f"<{base}/{folder.name}/{write.PAGE}>" if base else f"`{folder / write.PAGE}` on {night.host}"
-    state = "failed" if failed else "good again" if again else "done"
-    title = (
-        f"builder on {night.host}: {'rehearsal ' if night.rehearsal else ''}night {state} ({markdown.counts(night)})"
-    )
+    where = f"<{base}/{folder.name}/{write.PAGE}>" if base else f"`{folder / write.PAGE}` on {nightly.host}"
+    state = "failed" if failed else "good again" if good_again else "done"
+    what = f"nightly {'rehearsal' if nightly.rehearsal else 'run'} {state}"
+    title = f"builder on {nightly.host}: {what} ({markdown.counts(nightly)})"
     kind: Kind = "failure" if failed else "success"
-    sent = notifier.send(title, markdown.summary(night, again, where), kind)
-    for one in sent:
-        note(markdown.delivery(one))
-    night = night.model_copy(update={"notifications": sent})
+    sent = notifier.send(title, markdown.summary(nightly, good_again, where), kind)
+    for notification in sent:
+        note(markdown.delivery(notification))
+    nightly = nightly.model_copy(update={"notifications": sent})
     try:
-        write.rewrite(folder, night, earlier)
+        write.rewrite(folder, nightly, earlier)
     except HostError as fault:
-        note(f"the report does not say so: {fault.brief}")
-    return night
+        note(f"the report could not be updated: {fault.brief}")
+    return nightly
 
 
 @contextmanager
 def aborts_notified(notifier: Notifier, host: str, note: Callable[[str], None]) -> Iterator[None]:
-    """Send a message when the block raises: there is no report of such a night."""
+    """Send a message when the block raises: there is no report of such a run."""
     try:
         yield
     except Exception as fault:
         brief = fault.brief if isinstance(fault, BuilderError) else f"internal error: {type(fault).__name__}"
         body = markdown.abort(brief, fault.hint if isinstance(fault, BuilderError) else "")
-        for one in notifier.send(f"builder on {host}: night ended without a report", body, "failure"):
-            note(markdown.delivery(one))
+        for notification in notifier.send(f"builder on {host}: nightly run ended without a report", body, "failure"):
+            note(markdown.delivery(notification))
         raise
 
 
 def is_address(value: str) -> bool:
-    """Whether this is an address, and not the path of a file with addresses."""
+    """Return whether this is an address, and not the path of a file with addresses."""
     return ":" in value
 
 
 def masked(text: str, url: str, shown: str) -> str:
-    """The text without any part of the address that its label does not show."""
-    # What stands before a = names an option of apprise.
+    """Return the text without any part of the address that its label does not show."""
+    # The words before each = are names of options of apprise.
     values = re.sub(r"[?&][^=&]*=", "/", url.partition("://")[2])
     parts = {part for part in re.split(r"[/?&:@#,;]+", values) if len(part) >= SHORTEST and part not in shown}
     for part in sorted(parts | set(map(unquote, parts)), key=len, reverse=True):
@@ -186,7 +185,7 @@ def masked(text: str, url: str, shown: str) -> str:
 
 
 def _read(values: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The addresses, and warnings about files that others can read."""
+    """Return the addresses, and warnings about files that others can read."""
     urls, warnings = [], []
     for value in values:
         if is_address(value):
@@ -213,7 +212,7 @@ def _ask(urls: Sequence[str], message: dict[str, str] | None, limit: float) -> l
     """Run the program that checks and sends.
 
     Raises:
-        HostError: it did not end in time, or broke; the error says nothing of the addresses.
+        HostError: it did not end in time, or broke; the error does not mention the addresses.
     """
     try:
         done = process.run(PROGRAM, stdin=json.dumps({"urls": urls, "message": message}), timeout=limit, check=False)

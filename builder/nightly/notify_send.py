@@ -2,7 +2,8 @@
 
 A process of its own can be ended when a server hangs, and holds everything that apprise logs. It reads one JSON
 document from standard input (`urls`, and `message` with `title`, `body` and `kind`, or null to check the addresses
-only) and writes a list to standard output, with three facts of each address: `label` for people, `ok`, and `why` not.
+only) and writes a list to standard output, with three facts about each address: `label` for people, `ok`, and `why`
+not.
 
 What it writes may hold secrets of an address; only `builder.nightly.notify` reads it.
 """
@@ -18,7 +19,7 @@ from typing import Any
 from apprise import Apprise, AppriseAsset, NotifyBase, NotifyFormat, NotifyType, OverflowMode
 
 
-class _LastWords(logging.Handler):
+class _LastWarning(logging.Handler):
     """Keeps the last warning, which says why a message was not delivered."""
 
     def __init__(self) -> None:
@@ -30,14 +31,14 @@ class _LastWords(logging.Handler):
 
 
 def main() -> int:
-    """Check the addresses, send the message if there is one, and write what became of it."""
+    """Check the addresses, send the message if there is one, and write the results."""
     request = json.load(sys.stdin)
     json.dump([_answer(str(url), request["message"]) for url in request["urls"]], sys.stdout)
     return 0
 
 
 def _answer(url: str, message: dict[str, str] | None) -> dict[str, Any]:
-    log = _LastWords()
+    log = _LastWarning()
     logger = logging.getLogger("apprise")
     logger.addHandler(log)
     logger.propagate = False
@@ -64,7 +65,7 @@ def _send(service: NotifyBase, message: dict[str, str]) -> bool:
 
 
 def label(url: str, service: Any) -> str:
-    """Name an address without what is secret in it: `json://host:8080`, or `slack://…` where the host is a token."""
+    """Name an address without its secrets: `json://host:8080`, or `slack://…` where the host is a token."""
     scheme = re.match(r"[A-Za-z0-9+.-]{1,20}(?=:)", url)
     name = scheme[0].lower() if scheme else "?"
     if name.startswith("http") and service is not None:

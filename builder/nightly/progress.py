@@ -1,4 +1,4 @@
-"""The one rule: what a night says on the way goes to standard error, a line at a time, with the name of its build."""
+"""Progress of a nightly run on standard error, one line at a time, each with the name of its build."""
 
 from __future__ import annotations
 
@@ -6,19 +6,23 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
 from builder.console import clean, left_text, size_text, time_text
-from builder.nightly.builds import Build
+from builder.nightly.builds import ImageBuild
 from builder.nightly.record import Result
 
 # Seconds between two signs of life of one build.
 BEAT_EVERY = 60.0
 
+# Called with each event of a build, from any thread.
+OnEvent = Callable[[ImageBuild, dict[str, Any]], None]
 
-class Teller:
-    """Tells people, or programs one JSON object a line. Its methods may be called from any thread."""
+
+class ProgressReporter:
+    """Writes progress as text for people, or as one JSON object a line; its methods may be called from any thread."""
 
     def __init__(self, *, as_json: bool, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -28,16 +32,16 @@ class Teller:
         self._beats: dict[str, float] = {}
 
     def note(self, text: str) -> None:
-        """A fact about the whole night."""
-        self._say("", {"event": "note", "text": text}, text)
+        """Report a fact about the whole run."""
+        self._write("", {"event": "note", "text": text}, text)
 
-    def event(self, build: Build, event: dict[str, Any]) -> None:
-        """Something that a build said."""
+    def on_event(self, build: ImageBuild, event: dict[str, Any]) -> None:
+        """Report an event of a build."""
         name, now = build.name, time.monotonic()
         match event["event"]:
             case "planned":
-                run = [row["stage"] for row in event["stages"] if row["action"] == "run"]
-                text = f"run {event['run']}: {', '.join(run) or 'nothing changed'}"
+                stages = [row["stage"] for row in event["stages"] if row["action"] == "run"]
+                text = f"run {event['run']}: {', '.join(stages) or 'nothing changed'}"
             case "started":
                 self._beats[name] = now
                 text = f"{event['stage']} …{_left(event)}"
@@ -50,27 +54,25 @@ class Teller:
                 text = f"{event['stage']}: {event['text']}{_left(event)}"
             case _:
                 text = ""
-        self._say(name, event, text)
+        self._write(name, event, text)
 
-    def done(self, result: Result) -> None:
-        """What became of a build."""
+    def on_result(self, result: Result) -> None:
+        """Report the result of a build."""
         why = result.fault.brief if result.fault else result.why
         image = f", {size_text(result.image.size)}" if result.image else ""
         where = f" (kept on {result.host}: {result.kept})" if result.host else ""
         text = f"{result.verdict} in {time_text(result.seconds)}{image}: {why}{where}"
-        self._say(result.name, {"event": "result", "verdict": result.verdict, "exit_code": result.exit_code}, text)
+        self._write(result.name, {"event": "result", "verdict": result.verdict, "exit_code": result.exit_code}, text)
 
-    def _say(self, name: str, event: dict[str, Any], text: str) -> None:
+    def _write(self, name: str, event: dict[str, Any], text: str) -> None:
         since = time.monotonic() - self._began
         if self._json:
             line = json.dumps({"build": name, **event, "at": round(since, 3)}, ensure_ascii=False)
         elif not text:
             return
         else:
-            whole = int(since)
-            line = (
-                f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02} {f'{name}: ' if name else ''}{clean(text)}"
-            )
+            hours, minutes, seconds = int(since) // 3600, int(since) // 60 % 60, int(since) % 60
+            line = f"{hours:02}:{minutes:02}:{seconds:02} {f'{name}: ' if name else ''}{clean(text)}"
         with self._lock, suppress(OSError, ValueError):
             self._stream.write(f"{line}\n")
             self._stream.flush()

@@ -1,23 +1,31 @@
-"""The one rule: what is known of a night is in its `night.json`; every page of its report is made from that alone."""
+"""The record of a nightly run, `night.json`: its builds, their verdicts, stages, images and faults.
+
+Invariant: every page of a report is made from this record alone.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from builder.stage import ReasonKind
 
 FILE = "night.json"
+# Exit code of a run whose builds failed in several ways.
+MIXED = 10
 
-Verdict = Literal["published", "no news", "failed", "rotten", "interrupted", "not built"]
-GOOD = ("published", "no news")
+Verdict = Literal["published", "unchanged", "failed", "corrupt", "interrupted", "skipped"]
+GOOD = ("published", "unchanged")
+# The words in records of builder before 2026-11-29.
+_OLD_VERDICTS = {"no news": "unchanged", "rotten": "corrupt", "not built": "skipped"}
+ReadableVerdict = Annotated[Verdict, BeforeValidator(lambda word: _OLD_VERDICTS.get(word, word))]
 
 
 class StageTime(BaseModel):
-    """One stage of one build; `start` in seconds since the night began."""
+    """One stage of one build; `start` in seconds since the run began."""
 
     stage: str
     action: str
@@ -34,7 +42,7 @@ class ImageFacts(BaseModel):
     Args:
         size: bytes.
         created: when it was published: UTC, ISO 8601.
-        boot: seconds until root was let in.
+        boot: seconds until root could log in.
     """
 
     name: str
@@ -46,7 +54,13 @@ class ImageFacts(BaseModel):
 
 
 class Fault(BaseModel):
-    """Why a build failed; `stage` is where, `cause` its name and `line` what proves it ("" when none is known)."""
+    """Why a build failed.
+
+    Args:
+        stage: the stage that failed; None outside of stages.
+        cause: name of the known cause; "" for none.
+        line: the line that names it.
+    """
 
     kind: str
     exit_code: int
@@ -59,10 +73,10 @@ class Fault(BaseModel):
 
 
 class Notification(BaseModel):
-    """What became of one message about a night.
+    """Whether one message about a run was delivered.
 
     Args:
-        to: label of the address, without what is secret in it.
+        to: label of the address, without its secrets.
         why: why it was not delivered.
     """
 
@@ -72,29 +86,29 @@ class Notification(BaseModel):
 
 
 class Result(BaseModel):
-    """What became of one build.
+    """The result of one build.
 
     Args:
-        name: of the image in the catalogue.
+        name: name of the image in the catalogue.
         rehearsal: the image is made from a rehearsal medium, and not for use; its name says so, too.
         why: what changed, or that nothing did; one line.
-        start, seconds: when it began, in seconds since the night did, and how long it took.
-        run: id of the run; "" when it did not come that far.
-        folder: of the run, with the evidence.
+        start, seconds: when it began, in seconds since the run did, and how long it took.
+        run: id of its `builder run`; "" when it did not get that far.
+        folder: the folder of that run, with the evidence.
         evidence: names of the files in it.
         difference: from the last good image (`builder.images.Difference`); None when there is nothing to compare.
         console: the last lines of a failed guest's console.
         picture: name of the screenshot among the evidence.
-        usual: seconds that it took when it was built last, tonight or before; 0 when nobody knows.
+        usual: seconds that it took when it was last built, in this run or before; 0 when that is not known.
         pushed: where it is in a registry, by digest; "" when it was not pushed.
-        host, kept: the worker of a farm that built it, and the folder there with its image; "" for this host.
+        host, kept: the farm's worker that built it, and the folder there with its image; "" for this host.
     """
 
     name: str
     pipeline: str
     sets: dict[str, str] = Field(default_factory=dict)
     rehearsal: bool = False
-    verdict: Verdict
+    verdict: ReadableVerdict
     exit_code: int = 0
     why: str = ""
     start: float = 0.0
@@ -115,17 +129,18 @@ class Result(BaseModel):
 
     @property
     def good(self) -> bool:
-        """There is an image that was proved tonight."""
+        """Whether there is an image that this run verified."""
         return self.verdict in GOOD
 
 
-class Night(BaseModel):
-    """One night.
+class NightlyRun(BaseModel):
+    """One nightly run.
 
     Args:
         date: name of its folder: `2026-11-23`; the second one of a day is `2026-11-23.2`.
         started, ended: UTC, ISO 8601.
-        jobs: how many builds ran at a time, and `why` not more.
+        jobs: how many builds ran at a time.
+        jobs_why: what limited that number.
         notifications: the messages that were sent about it.
     """
 
@@ -143,41 +158,38 @@ class Night(BaseModel):
 
     @property
     def rehearsal(self) -> bool:
-        """Whether images of it are made from a rehearsal medium."""
+        """Whether any of its images is made from a rehearsal medium."""
         return any(result.rehearsal for result in self.results)
 
     def verdicts(self) -> dict[str, int]:
-        """How many builds of each verdict."""
-        found: dict[str, int] = {}
+        """Count the builds of each verdict."""
+        counts: dict[str, int] = {}
         for result in self.results:
-            found[result.verdict] = found.get(result.verdict, 0) + 1
-        return found
+            counts[result.verdict] = counts.get(result.verdict, 0) + 1
+        return counts
 
 
 def exit_code(results: Sequence[Result]) -> int:
-    """What the night ends with: 0, the code that all failures share, or 10 when they failed in several ways."""
-    codes = {result.exit_code for result in results if not result.good and result.verdict != "not built"}
+    """Return 0, the code that all failed builds share, or 10 when they failed in several ways."""
+    codes = {result.exit_code for result in results if not result.good and result.verdict != "skipped"}
     if not codes:
         return 0 if all(result.good for result in results) else 1
     return codes.pop() if len(codes) == 1 else MIXED
 
 
-MIXED = 10
+def usual_seconds(runs: Sequence[NightlyRun]) -> dict[str, float]:
+    """Return by name the seconds that each build took when it was last built; verifying again does not count."""
+    return {result.name: result.usual for run in runs for result in run.results if result.usual}
 
 
-def usual(found: Sequence[Night]) -> dict[str, float]:
-    """Seconds that each build took when it was built last, by name; a night without news tells nothing of that."""
-    return {one.name: one.usual for night in found for one in night.results if one.usual}
-
-
-def nights(reports: Path) -> list[Night]:
-    """All nights on record, the oldest first; folders without a readable record are passed over."""
+def load_runs(reports: Path) -> list[NightlyRun]:
+    """Read all runs on record, the oldest first; folders without a readable record are passed over."""
     if not reports.is_dir():
         return []
-    found = []
+    runs = []
     for path in reports.glob(f"[0-9]*/{FILE}"):
         try:
-            found.append(Night.model_validate_json(path.read_bytes()))
+            runs.append(NightlyRun.model_validate_json(path.read_bytes()))
         except (OSError, ValidationError):
             continue
-    return sorted(found, key=lambda night: (night.started, night.date))
+    return sorted(runs, key=lambda run: (run.started, run.date))

@@ -1,4 +1,6 @@
-"""The one rule: units are written only when systemd itself finds no fault in them, and nothing is switched on unasked.
+"""A systemd timer that starts nightly runs.
+
+Invariant: units are written only when systemd itself finds no fault in them, and nothing is enabled unasked.
 
 The forms are those of systemd.service(5), systemd.timer(5) and systemd.time(7); every quoted word is escaped as
 systemd.syntax(7) and systemd.service(5) ("Command lines") want it.
@@ -9,19 +11,62 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import HostError, RecipeError
-from builder.nightly.notify import is_address
+from builder.host.config import NotifySettings
+from builder.nightly import ENVIRONMENT
+from builder.nightly.notify import is_address, prepare
+from builder.nightly.worker import BUILDER
 from builder.system import process
 from builder.system.atomic_file import replacing
 
 SERVICE, TIMER = "builder-nightly.service", "builder-nightly.timer"
 ADDRESSES = "builder-nightly.notify"
+NOTIFY = "--notify"
+
+
+@dataclass(frozen=True)
+class InstalledTimer:
+    """The files that were written, and the command that enables the timer."""
+
+    files: tuple[Path, ...]
+    enable: str
+
+
+def install(artifacts: Path, options: Sequence[str], at: str, target: Path | None = None) -> InstalledTimer:
+    """Write a service and a timer that start `builder nightly run` in the current directory.
+
+    Args:
+        artifacts: folder for everything that the runs make.
+        options: pipelines and options of each run; addresses among them, or in the environment, go into a file that
+            only its owner can read, since units can be read by every user of the host.
+        at: when, in systemd's words, e.g. `02:00` or `Mon..Fri 02:00`.
+        target: folder of the units; by default the one in which systemd looks for them.
+
+    Raises:
+        RecipeError: systemd does not understand the time, or apprise an address.
+        HostError: the files cannot be written, or a program is not installed.
+    """
+    target = (target or folder()).absolute()
+    options = list(options)
+    if not any(word.partition("=")[0] == NOTIFY for word in options):
+        # systemd starts runs without the environment of this shell.
+        options += [f"{NOTIFY}={value}" for value in os.environ.get(ENVIRONMENT, "").split()]
+    options, addresses = without_addresses(options, NOTIFY)
+    prepare(addresses, NotifySettings())
+    options += [NOTIFY, str(target / ADDRESSES)] if addresses else []
+    command = [*BUILDER, "--artifacts", str(artifacts), "nightly", "run", *options]
+    written = write_units(units(command, Path.cwd(), at), target, addresses)
+    # A user's units run while the user is logged in, unless lingering is enabled (loginctl(1)).
+    user, linger = ("", "") if os.geteuid() == 0 else ("--user ", " && loginctl enable-linger")
+    enable = f"systemctl {user}daemon-reload && systemctl {user}enable --now {TIMER}{linger}"
+    return InstalledTimer(tuple(written), enable)
 
 
 def folder() -> Path:
-    """Where systemd looks for units of the host (root) or of this user."""
+    """Return the folder in which systemd looks for units of the host (root) or of this user."""
     if os.geteuid() == 0:
         return Path("/etc/systemd/system")
     config = os.environ.get("XDG_CONFIG_HOME")
@@ -29,12 +74,12 @@ def folder() -> Path:
 
 
 def units(command: Sequence[str], directory: Path, at: str) -> dict[str, str]:
-    """Text of both units, by name.
+    """Return the text of both units, by name.
 
     Args:
-        command: the words of `builder nightly …`; the first one is a path.
-        directory: where it is run.
-        at: when, in systemd's words (systemd.time(7)), e.g. `02:00` or `Mon..Fri 02:00`.
+        command: the command line of `builder nightly …`; its first word is a path.
+        directory: where it runs.
+        at: when, as systemd.time(7) has it, e.g. `02:00` or `Mon..Fri 02:00`.
     """
     service = f"""\
 [Unit]
@@ -47,7 +92,7 @@ After=network-online.target libvirtd.service
 Type=oneshot
 WorkingDirectory={str(directory).replace("%", "%%")}
 ExecStart={" ".join(map(_quoted, command))}
-# Builds end their machines themselves when they are told to stop; two minutes are enough for that.
+# Builds shut their machines down when they get SIGTERM; two minutes are enough for that.
 KillMode=mixed
 TimeoutStartSec=infinity
 TimeoutStopSec=120
@@ -70,53 +115,53 @@ WantedBy=timers.target
 
 
 def without_addresses(words: Sequence[str], option: str) -> tuple[list[str], list[str]]:
-    """Split options of a night from the addresses that messages go to.
+    """Split the options of a run from the addresses that messages go to.
 
     Args:
-        option: the one whose value is an address, or a file with addresses.
+        option: the option whose value is an address, or a file with addresses.
     """
     rest: list[str] = []
-    found: list[str] = []
-    todo = iter(words)
-    for word in todo:
+    addresses: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
         name, equals, value = word.partition("=")
         if name != option:
             rest.append(word)
             continue
-        value = value if equals else next(todo, "")
+        value = value if equals else next(remaining, "")
         if is_address(value):
-            found.append(value)
+            addresses.append(value)
         else:
             rest += [option, value]
-    return rest, found
+    return rest, addresses
 
 
-def install(texts: dict[str, str], target: Path, addresses: Sequence[str] = ()) -> list[Path]:
+def write_units(texts: dict[str, str], target: Path, addresses: Sequence[str] = ()) -> list[Path]:
     """Have systemd check the units, and write them.
 
     Args:
-        addresses: of messages; they get a file of their own that only its owner may read.
+        addresses: where messages go; they get a file of their own that only its owner can read.
 
     Raises:
-        RecipeError: systemd does not understand them: mostly the time.
-        HostError: they cannot be written, or there is no systemd-analyze here.
+        RecipeError: systemd does not understand the units, in most cases the time.
+        HostError: they cannot be written, or systemd-analyze is not installed.
     """
-    with tempfile.TemporaryDirectory(prefix="builder-timer-") as place:
-        drafts = [Path(place) / name for name in texts]
+    with tempfile.TemporaryDirectory(prefix="builder-timer-") as scratch:
+        drafts = [Path(scratch) / name for name in texts]
         for draft in drafts:
             draft.write_text(texts[draft.name], encoding="utf-8")
-        # --man=no: whether manual pages are installed says nothing of the units.
+        # --man=no: manual pages that are not installed are not faults of the units.
         done = process.run(["systemd-analyze", "verify", "--man=no", *drafts], check=False, timeout=60)
         faults = [
-            line for line in (done.stdout + done.stderr).splitlines() if place in line or "builder-nightly" in line
+            line for line in (done.stdout + done.stderr).splitlines() if scratch in line or "builder-nightly" in line
         ]
         if done.status != 0 or faults:
-            said = "\n".join(faults or [done.said]).replace(f"{place}/", "")
-            raise RecipeError("systemd refuses the timer", said, "--at is a time of systemd.time(7), e.g. 02:00")
+            output = "\n".join(faults or [done.said]).replace(f"{scratch}/", "")
+            raise RecipeError("systemd refuses the timer", output, "--at takes a time of systemd.time(7), e.g. 02:00")
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
-        raise HostError(f"{target} cannot be made: {fault.strerror}") from fault
+        raise HostError(f"{target} cannot be created: {fault.strerror}") from fault
     for name, text in texts.items():
         with replacing(target / name) as file:
             file.write(text.encode())
@@ -129,8 +174,8 @@ def install(texts: dict[str, str], target: Path, addresses: Sequence[str] = ()) 
 
 
 def _quoted(word: str) -> str:
-    """A word of a command line that systemd gives on as it is."""
+    """Quote a word of a command line so that systemd passes it on unchanged."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     if "\n" in word or "\r" in word:
-        raise RecipeError(f"{word!r} has a line break, and cannot stand in a unit")
+        raise RecipeError(f"{word!r} contains a line break; a unit cannot hold it")
     return f'"{escaped}"'

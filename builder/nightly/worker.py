@@ -1,6 +1,9 @@
-"""The one rule: a build is a `builder run --json` of its own, in a process group of its own, judged by what it says.
+"""Run one build of a nightly run: `builder run --json`, then `images verify` or nothing, then `images push`.
 
-What it says on the way comes as JSON lines on standard error, the result as one document on standard output.
+Each is a child process in a process group of its own. Events come as JSON lines on its standard error, the result as
+one document on its standard output.
+
+Invariant: whatever goes wrong in one build, a bug of ours included, becomes the result of that build.
 """
 
 from __future__ import annotations
@@ -9,15 +12,17 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from builder import images
 from builder.errors import BuilderError, HostError, Interrupted, VerifyError
 from builder.images import Image
-from builder.nightly.builds import Build
+from builder.nightly.builds import ImageBuild
+from builder.nightly.progress import OnEvent
 from builder.nightly.record import Fault, ImageFacts, Result, StageTime
 from builder.recipe import REHEARSAL
 from builder.system.process import Children, Finished
@@ -25,27 +30,26 @@ from builder.system.screen import cleaned
 
 # Without -P a folder named `builder` in the working directory would be taken for this program.
 BUILDER: tuple[str, ...] = (sys.executable, "-P", "-m", "builder")
-NO_NEWS = "nothing changed; verified again"
-# Kept of a console for the report.
+UNCHANGED = "nothing changed; verified again"
+# How much of a console goes into the report.
 CONSOLE_LINES = 40
 CONSOLE_BYTES = 64 << 10
 FAULT_KEYS = ("kind", "brief", "details", "hint", "stage", "cause", "line")
-# A night ends its builds by SIGTERM, and kills only what does not obey for a minute.
+# We send SIGKILL only to builds that ignore SIGTERM for a minute; any other one comes from the kernel.
 _KILLED = {"kind": "host", "hint": "dmesg tells whether the kernel ran out of memory"}
-
-Tell = Callable[[Build, dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
-class Orders:
-    """What all builds of a night have in common.
+class WorkerOptions:
+    """What all builds of a nightly run have in common.
 
     Args:
         artifacts: everything is kept below this folder.
-        options: words for `builder run` (`--media FILE`, `--accel tcg`, …).
-        command: the words that start builder.
-        push: where in a registry images go (`oci://HOST/REPOSITORY`), and words for `images push`; empty for nowhere.
-        began: `time.monotonic()` when the night began.
+        options: options for `builder run` (`--media FILE`, `--accel tcg`, …).
+        began: `time.monotonic()` when the run began.
+        command: the command line that starts builder.
+        push: where in a registry images go (`oci://HOST/REPOSITORY`), and options for `images push`; empty for nowhere.
+        fail_fast: start nothing more after the first failure.
     """
 
     artifacts: Path
@@ -53,34 +57,35 @@ class Orders:
     began: float
     command: Sequence[str] = BUILDER
     push: tuple[str, ...] = ()
+    fail_fast: bool = False
 
     @property
     def images(self) -> Path:
         """The catalogue."""
         return self.artifacts / "images"
 
-    def words(self, *words: str) -> list[str]:
-        """A command line."""
-        return [*self.command, "--artifacts", str(self.artifacts), *words]
+    def argv(self, *arguments: str) -> list[str]:
+        """Return the command line of a builder command."""
+        return [*self.command, "--artifacts", str(self.artifacts), *arguments]
 
     @property
     def now(self) -> float:
-        """Seconds since the night began."""
+        """Seconds since the run began."""
         return time.monotonic() - self.began
 
 
-class _Listener:
-    """What a build says of its stages, while it says it."""
+class _EventReader:
+    """Reads the events of a build and keeps what is known of its stages."""
 
-    def __init__(self, build: Build, orders: Orders, tell: Tell) -> None:
-        self.build, self.orders, self.tell = build, orders, tell
-        self.start = orders.now
+    def __init__(self, build: ImageBuild, options: WorkerOptions, on_event: OnEvent) -> None:
+        self.build, self.options, self.on_event = build, options, on_event
+        self.start = options.now
         self.stages: dict[str, StageTime] = {}
         self.run = ""
         self.name = build.name
         self.before: Image | None = None
 
-    def hear(self, line: str) -> None:
+    def feed(self, line: str) -> None:
         try:
             event = json.loads(line)
         except ValueError:
@@ -91,123 +96,135 @@ class _Listener:
         match event["event"]:
             case "planned":
                 self.run, self.name = str(event["run"]), str(event["name"])
-                self.stages = {
-                    row["stage"]: StageTime(
-                        stage=row["stage"],
-                        action=row["action"],
-                        reason=row["reason"],
-                        reason_kind=row["reason_kind"],
-                    )
-                    for row in event["stages"]
-                }
-                self.before = _latest(self.orders.images, self.name)
+                keys = ("stage", "action", "reason", "reason_kind")
+                self.stages = {row["stage"]: StageTime(**{key: row[key] for key in keys}) for row in event["stages"]}
+                self.before = _latest(self.options.images, self.name)
             case "started" if stage:
                 stage.start, stage.action = self.start + float(event["at"]), "run"
             case "ended" | "failed" if stage:
                 stage.seconds, stage.failed = float(event["seconds"]), event["event"] == "failed"
-        self.tell(self.build, event)
+        self.on_event(self.build, event)
 
     def why(self) -> str:
-        """What changed: the first reason that is none that follows from others."""
+        """Return what changed: the first reason that is not a consequence of others."""
         run = [stage for stage in self.stages.values() if stage.action == "run"]
         first = next((stage for stage in run if stage.reason_kind and not stage.reason_kind.follows), None)
         return first.reason if first else run[0].reason if run else ""
 
 
-def perform(build: Build, orders: Orders, children: Children, tell: Tell) -> Result:
-    """Run one build to its end; whatever becomes of it is in the result, and nothing is raised but an interrupt."""
-    heard = _Listener(build, orders, tell)
-    blank = Result(
+def run_build(build: ImageBuild, options: WorkerOptions, children: Children, on_event: OnEvent) -> Result:
+    """Run one build to its end, and return its result; raises nothing but an interrupt."""
+    start = options.now
+    result = skipped(build, "")
+    result.verdict, result.start = "failed", start
+    try:
+        if build.fault is not None:
+            raise build.fault
+        _run(result, _EventReader(build, options, on_event), children)
+        if result.good and options.push:
+            _push(result, options, children)
+    except Exception as error:
+        if result.fault is None:
+            fail(result, error)
+    result.seconds = round(options.now - start, 3)
+    return result
+
+
+def skipped(build: ImageBuild, why: str) -> Result:
+    """Return the result of a build that never began."""
+    return Result(
         name=build.name,
         pipeline=build.pipeline,
         sets=dict(build.sets),
         rehearsal=build.rehearsal,
-        verdict="failed",
-        start=heard.start,
+        verdict="skipped",
+        why=why,
     )
-    if build.fault is not None:
-        fault = build.fault
-        told = Fault(
-            kind=fault.kind, exit_code=fault.exit_code, brief=fault.brief, details=fault.details, hint=fault.hint
-        )
-        result = blank.model_copy(update={"exit_code": fault.exit_code, "fault": told})
+
+
+def fail(result: Result, error: Exception) -> Result:
+    """Make an exception the failure of a build."""
+    if isinstance(error, BuilderError):
+        result.fault = Fault.model_validate(error.as_dict())
     else:
-        sets = [word for place, value in build.sets for word in ("--set", f"{place}={value}")]
-        words = orders.words("run", build.pipeline, *sets, *orders.options, "--json")
-        done = children.run(words, heard.hear)
-        result = _judge(blank, heard, done, orders, children)
-        if result.good and orders.push:
-            result = _push(result, orders, children)
-    result.seconds = round(orders.now - heard.start, 3)
+        brief = f"internal error: {type(error).__name__} (this is a bug of builder)"
+        details = "".join(traceback.format_exception(error))
+        result.fault = Fault(kind=BuilderError.kind, exit_code=BuilderError.exit_code, brief=brief, details=details)
+    result.verdict, result.exit_code = "failed", result.fault.exit_code
     return result
 
 
-def _judge(blank: Result, heard: _Listener, done: Finished, orders: Orders, children: Children) -> Result:
-    stages = list(heard.stages.values())
-    result = blank.model_copy(update={"stages": stages, "run": heard.run, "why": heard.why()})
-    # A medium given as a file may turn out to be a rehearsal's.
-    result.name, result.rehearsal = heard.name, heard.name.endswith(REHEARSAL)
+def _run(result: Result, reader: _EventReader, children: Children) -> None:
+    """Run `builder run`, and fill in what it did."""
+    build, options = reader.build, reader.options
+    sets = [word for key, value in build.sets for word in ("--set", f"{key}={value}")]
+    done = children.run(options.argv("run", build.pipeline, *sets, *options.options, "--json"), reader.feed)
+    result.stages, result.run, result.why = list(reader.stages.values()), reader.run, reader.why()
+    # A medium that was given as a file may turn out to be a rehearsal medium.
+    result.name, result.rehearsal = reader.name, reader.name.endswith(REHEARSAL)
     document = _document(done)
     if document is None or "error" in document:
-        return _failed(result, done, (document or {}).get("error"), orders)
+        _failed(result, done, (document or {}).get("error"), options)
+        return
     result.folder, result.evidence = document["folder"], _files(Path(document["folder"]))
-    try:
-        image = images.load_image(orders.images, f"{document['name']}@{document['image']['version']}")
-    except BuilderError as fault:
-        return _failed(result, replace(done, status=fault.exit_code), fault.as_dict(), orders)
+    image = images.load_image(options.images, f"{document['name']}@{document['image']['version']}")
     result.image = _facts(image)
     if not document["built"]:
-        return _verify_again(result, orders, children)
+        _verify_again(result, options, children)
+        return
     result.verdict = "published"
-    if heard.before is not None:
-        result.difference = _difference(heard.before, image)
-    return result
+    if reader.before is not None and reader.before.version != image.version:
+        result.difference = images.compare(reader.before, image).as_dict()
 
 
-def _verify_again(result: Result, orders: Orders, children: Children) -> Result:
-    """Nothing that went in has changed; whether the image has is found out by reading all of it."""
+def _verify_again(result: Result, options: WorkerOptions, children: Children) -> None:
+    """Read all of an image whose inputs have not changed: the image itself may have."""
     assert result.image is not None
     spec = f"{result.image.name}@{result.image.version}"
-    result.verdict, result.why = "no news", NO_NEWS
-    start = orders.now
-    done = children.run(orders.words("images", "verify", spec, "--json"), lambda _: None)
-    again = StageTime(stage="verify again", action="run", reason=NO_NEWS, start=start, failed=done.status != 0)
-    again.seconds = round(orders.now - start, 3)
-    result.stages = [*result.stages, again]
+    result.why = UNCHANGED
+    done = _timed(result, "verify again", UNCHANGED, children, options, "images", "verify", spec)
     if done.status == 0:
-        return result
+        result.verdict = "unchanged"
+        return
     try:
         faults = [line for proof in json.loads(done.stdout) for line in proof["faults"]]
     except (ValueError, TypeError, KeyError):
-        return _failed(result, done, (_document(done) or {}).get("error"), orders)
-    error = VerifyError(
-        f"{spec} is not what was published", "\n".join(faults), f"builder images rollback {result.image.name}"
-    )
-    failed = _failed(result, replace(done, status=VerifyError.exit_code), error.as_dict(), orders)
-    failed.verdict, failed.why = "rotten", "nothing that goes in has changed, but the image has"
-    return failed
+        _failed(result, done, (_document(done) or {}).get("error"), options)
+        return
+    hint = f"builder images rollback {result.image.name}"
+    fail(result, VerifyError(f"{spec} differs from what was published", "\n".join(faults), hint))
+    result.verdict, result.why = "corrupt", "no input has changed, but the image has"
 
 
-def _push(result: Result, orders: Orders, children: Children) -> Result:
-    """Send what was proved tonight to the registry; what is there already is only asked for."""
+def _push(result: Result, options: WorkerOptions, children: Children) -> None:
+    """Push a verified image to the registry; of one that is there already only the digest is asked for."""
     assert result.image is not None
-    base, *words = orders.push
+    base, *more = options.push
     address = f"{base}/{result.image.name}"
-    start = orders.now
     spec = f"{result.image.name}@{result.image.version}"
-    done = children.run(orders.words("images", "push", spec, address, *words, "--json"), lambda _: None)
-    step = StageTime(stage="push", action="run", reason=f"to {address}", start=start, failed=done.status != 0)
-    step.seconds = round(orders.now - start, 3)
-    result.stages = [*result.stages, step]
+    done = _timed(result, "push", f"to {address}", children, options, "images", "push", spec, address, *more)
     facts = _document(done)
     if done.status != 0 or facts is None:
-        return _failed(result, done, (facts or {}).get("error"), orders)
+        _failed(result, done, (facts or {}).get("error"), options)
+        return
     result.pushed = f"{facts['repository']}@{facts['digest']}"
-    return result
 
 
-def _failed(result: Result, done: Finished, error: Mapping[str, Any] | None, orders: Orders) -> Result:
-    """The verdict, with the evidence that a reader wants to see first."""
+def _timed(
+    result: Result, stage: str, reason: str, children: Children, options: WorkerOptions, *arguments: str
+) -> Finished:
+    """Run a builder command as one more stage of a build."""
+    start = options.now
+    done = children.run(options.argv(*arguments, "--json"), lambda _: None)
+    seconds = round(options.now - start, 3)
+    result.stages.append(
+        StageTime(stage=stage, action="run", reason=reason, start=start, seconds=seconds, failed=done.status != 0)
+    )
+    return done
+
+
+def _failed(result: Result, done: Finished, error: Mapping[str, Any] | None, options: WorkerOptions) -> None:
+    """Fill in a failure: its fault first, then the evidence that a reader wants to see first."""
     code = done.status
     if error is None:
         how = f"exit status {code}" if code >= 0 else signal.Signals(-code).name
@@ -219,48 +236,42 @@ def _failed(result: Result, done: Finished, error: Mapping[str, Any] | None, ord
         )
     result.verdict = "interrupted" if code == Interrupted.exit_code else "failed"
     result.exit_code = code
-    kept = {key: error[key] for key in FAULT_KEYS if error.get(key)}
-    result.fault = Fault(**{"exit_code": code, "brief": "failed", "kind": "error", **kept})
-    folder = orders.artifacts / "runs" / result.run
+    facts = {key: error[key] for key in FAULT_KEYS if error.get(key)}
+    result.fault = Fault(**{"exit_code": code, "brief": "failed", "kind": "error", **facts})
+    folder = options.artifacts / "runs" / result.run
     if result.run and folder.is_dir():
         result.folder, result.evidence = str(folder), _files(folder)
-        pictures = [name for name in result.evidence if name.endswith(".png")]
-        consoles = [name for name in result.evidence if name.endswith("console.log")]
-        if pictures:
-            result.picture = max(pictures, key=lambda name: (folder / name).stat().st_mtime)
-        if consoles:
-            result.console = _tail(folder / max(consoles, key=lambda name: (folder / name).stat().st_mtime))
-    return result
+        result.picture = _newest(folder, [name for name in result.evidence if name.endswith(".png")])
+        console = _newest(folder, [name for name in result.evidence if name.endswith("console.log")])
+        result.console = _last_lines(folder / console) if console else ""
 
 
 def _document(done: Finished) -> dict[str, Any] | None:
     try:
-        found = json.loads(done.stdout)
+        document = json.loads(done.stdout)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
 def _latest(catalogue: Path, name: str) -> Image | None:
-    """The last good image of this name, with which tonight's is compared."""
+    """Return the last good image of this name, with which a new one is compared."""
     try:
         return images.load_image(catalogue, name)
     except BuilderError:
         return None
 
 
-def _difference(old: Image, new: Image) -> dict[str, Any] | None:
-    return images.compare(old, new).as_dict() if old.version != new.version else None
-
-
 def _facts(image: Image) -> ImageFacts:
-    twins = (image.manifest.get("verified") or {}).get("twins") or {}
-    first: dict[str, Any] = next(iter(twins.values()), {})
-    boot = first.get("boot_seconds")
-    size = int(image.manifest["files"][image.disk.name]["size"])
-    created = str(image.manifest["created"])
+    copies = (image.manifest.get("verified") or {}).get("twins") or {}
+    first: dict[str, Any] = next(iter(copies.values()), {})
     return ImageFacts(
-        name=image.name, version=image.version, sha256=image.sha256, size=size, created=created, boot=boot
+        name=image.name,
+        version=image.version,
+        sha256=image.sha256,
+        size=int(image.manifest["files"][image.disk.name]["size"]),
+        created=str(image.manifest["created"]),
+        boot=first.get("boot_seconds"),
     )
 
 
@@ -268,8 +279,12 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-def _tail(console: Path) -> str:
-    """What a reader of the terminal saw last."""
+def _newest(folder: Path, names: Sequence[str]) -> str:
+    return max(names, key=lambda name: (folder / name).stat().st_mtime, default="")
+
+
+def _last_lines(console: Path) -> str:
+    """Return the last lines that a terminal showed."""
     with console.open("rb") as file:
         file.seek(max(0, console.stat().st_size - CONSOLE_BYTES))
         lines = cleaned(file.read()).splitlines()

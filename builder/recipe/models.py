@@ -43,8 +43,6 @@ from builder.recipe.types import (
     Url,
     whole_mib,
 )
-from builder.recipe.types import duration as duration
-from builder.recipe.types import size as size
 from builder.recipe.variables import Variable, check_variable
 
 # The catalogue keeps rehearsals apart under this ending.

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from builder.errors import BuilderError, HostError
 from builder.system import packages
@@ -136,6 +137,16 @@ def run_through(argv: Sequence[str | Path], stdin: str) -> None:
     if done.returncode != 0:
         output = _text(done.stdout).strip()
         raise HostError(output or f"{words[0]} failed", " ".join(words), output=output)
+
+
+def hand_over(argv: Sequence[str | Path]) -> NoReturn:
+    """Replace builder by a program, which has the terminal, the environment and the exit status from now on.
+
+    Raises:
+        HostError: it is not installed.
+    """
+    words = [find(str(argv[0])), *map(str, argv[1:])]
+    os.execv(words[0], words)
 
 
 def start_daemon(argv: Sequence[str | Path]) -> int:

@@ -1,12 +1,11 @@
-"""The one rule: a machine that stays is touched only when its metadata says that builder made it, or when forced.
+"""Persistent domains of libvirt, as clones are; machines that go with their block are in `builder.vm.connection`.
 
-Persistent domains of libvirt, as clones are; machines that go with their block are `builder.vm.connection`'s.
+Invariant: a domain is undefined only if its metadata says that builder made it.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,7 +32,6 @@ STATES: dict[int, State] = {
     libvirt.VIR_DOMAIN_SHUTOFF: "off",
     libvirt.VIR_DOMAIN_CRASHED: "crashed",
 }
-READABLE = libvirt.VIR_STREAM_EVENT_READABLE | libvirt.VIR_STREAM_EVENT_HANGUP | libvirt.VIR_STREAM_EVENT_ERROR
 CHUNK = 64 * 1024
 # What belongs to a definition and goes with it: variables of the firmware, snapshots' descriptions.
 UNDEFINE = (
@@ -224,35 +222,6 @@ class Domains:
         with told(f"snapshot {snapshot} of {name} could not be deleted"):
             self._connection.lookupByName(name).snapshotLookupByName(snapshot, 0).delete(0)
 
-    # -- console
-
-    @contextmanager
-    def console(self, name: str, *, force: bool = False) -> Iterator[Line]:
-        """The serial console as a line to read from and write to.
-
-        Args:
-            force: take it over from whoever has it open.
-
-        Raises:
-            PublishError: somebody has it open, or the machine is off.
-        """
-        with told(f"the console of {name} could not be opened"):
-            domain = self._connection.lookupByName(name)
-            stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
-            try:
-                domain.openConsole(None, stream, libvirt.VIR_DOMAIN_CONSOLE_FORCE if force else 0)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() != libvirt.VIR_ERR_OPERATION_FAILED:
-                    raise
-                hint = f"close it there, or take it over: builder vm console {name} --force"
-                raise PublishError(f"the console of {name} is open elsewhere", str(error), hint) from error
-        line = Line(stream)
-        try:
-            stream.eventAddCallback(READABLE, line.receive, None)
-            yield line
-        finally:
-            line.close()
-
     def _ours(self, name: str, uuid: str) -> Any | None:
         try:
             domain = self._connection.lookupByUUIDString(uuid)
@@ -261,68 +230,8 @@ class Domains:
                 return None
             raise
         if domain.name() != name or _keepsake(domain) is None:
-            raise PublishError(f"{domain.name()} is not a machine of builder's, and stays as it is")
+            raise PublishError(f"{domain.name()} was not made by builder and is left alone")
         return domain
-
-
-class Line:
-    """A console stream; `wake` becomes readable when something has come."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._lock = threading.Lock()
-        self._data = bytearray()
-        self._ended = False
-        self.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def receive(self, stream: Any, _events: int, _opaque: Any) -> None:
-        """Called from libvirt's event thread."""
-        ended = False
-        try:
-            while (data := stream.recv(CHUNK)) != connection.NOTHING_YET:
-                if not data:
-                    ended = True
-                    break
-                with self._lock:
-                    self._data += data
-        except libvirt.libvirtError:
-            ended = True
-        if ended:
-            with suppress(libvirt.libvirtError):
-                stream.eventRemoveCallback()
-        with self._lock:
-            self._ended = self._ended or ended
-            if self.wake >= 0:
-                os.eventfd_write(self.wake, 1)
-
-    def read(self) -> bytes | None:
-        """What has come; b"" when nothing has, None when nothing can come any more."""
-        with self._lock:
-            with suppress(BlockingIOError):
-                os.eventfd_read(self.wake)
-            data = bytes(self._data)
-            self._data.clear()
-            return data or (None if self._ended else b"")
-
-    def write(self, data: bytes) -> None:
-        """Type something; what the machine does not take within 10 s is dropped."""
-        while data:
-            rest = data
-            with told("the console is gone"):
-                taken = retry.until(lambda: max(0, int(self._stream.send(rest))) or None, within=10)  # noqa: B023
-            if taken is None:
-                return
-            data = data[taken:]
-
-    def close(self) -> None:
-        """Give the console back."""
-        with suppress(libvirt.libvirtError):
-            self._stream.eventRemoveCallback()
-        with suppress(libvirt.libvirtError):
-            self._stream.abort()
-        with self._lock:
-            os.close(self.wake)
-            self.wake = -1
 
 
 def _found(domain: Any) -> Found:

@@ -15,12 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from builder import images
-from builder.clones import create, lifecycle, record
-from builder.clones.request import Request
+from builder.clones import record
+from builder.clones.create import CreateOptions
+from builder.clones.request import CloneRequest
+from builder.clones.store import CloneStore
 from builder.settings import Settings
 from builder.vm import domain_xml, domains, qemu_img
 from builder.vm.domains import Domains
@@ -51,10 +53,15 @@ def publish(folder: Path, name: str, size: int) -> None:
     images.publish(folder / "images", name, {f"{name}.qcow2": sealed}, {"disk": {"virtual_size": size}})
 
 
+def clones(folder: Path, host: Domains) -> CloneStore:
+    """All clones, on one connection for the whole bench."""
+    return CloneStore(folder / "vms", folder / "images", host.host.uri, connect=lambda _: nullcontext(host))
+
+
 def clone(folder: Path, host: Domains, image: str, name: str, count: int = 1, *, full: bool = False) -> None:
     base = images.load_image(folder / "images", image)
-    wanted = Request(name, count=count, full=full)
-    create.make(folder / "vms", folder / "images", host, base, wanted, accel="tcg", keys=(), private=None)
+    request = CloneRequest(name, count=count, full=full)
+    clones(folder, host).create(base, request, CreateOptions(accel="tcg", start=False))
 
 
 def command(folder: Path, name: str) -> None:
@@ -63,17 +70,19 @@ def command(folder: Path, name: str) -> None:
     subprocess.run(words, check=True, capture_output=True)
 
 
-def by_hand(folder: Path, uri: str, name: str) -> None:
+def by_hand(folder: Path, host: Domains, name: str) -> None:
     """No seed, no forward, no list of users: what the two programs alone need."""
     base = images.load_image(folder / "images", "large").disk
     overlay = folder / f"{name}.qcow2"
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(overlay)]
     subprocess.run(words, check=True)
-    vm = next(iter(record.list_vms(folder / "vms")))
+    vm = next(iter(clones(folder, host).vms()))
     xml = domain_xml.render(record.spec(vm, folder / "vms" / vm.name), dac=os.geteuid() == 0)
     xml = xml.replace(vm.name, name).replace(str(vm.uuid), "").replace("<uuid></uuid>", "")
     (folder / "by-hand.xml").write_text(xml)
-    subprocess.run(["virsh", "-q", "-c", uri, "define", str(folder / "by-hand.xml")], check=True, capture_output=True)
+    subprocess.run(
+        ["virsh", "-q", "-c", host.host.uri, "define", str(folder / "by-hand.xml")], check=True, capture_output=True
+    )
 
 
 def virt_clone(host: Domains, original: str, name: str, target: Path) -> None:
@@ -107,7 +116,7 @@ def took(work: Callable[[], None]) -> float:
 
 
 def delete(folder: Path, host: Domains, name: str) -> None:
-    lifecycle.delete(folder / "vms", folder / "images", host, name)
+    clones(folder, host).delete([name])
 
 
 def measure_one(folder: Path, host: Domains) -> dict[str, float]:
@@ -123,7 +132,7 @@ def measure_one(folder: Path, host: Domains) -> dict[str, float]:
             if kind in ("by hand", "virt-clone"):
                 target = folder / f"{name}.qcow2"
                 if kind == "by hand":
-                    found.append(took(lambda: by_hand(folder, host.host.uri, name)))  # noqa: B023
+                    found.append(took(lambda: by_hand(folder, host, name)))  # noqa: B023
                 else:
                     found.append(took(lambda: virt_clone(host, f"{PREFIX}-whole", name, target)))  # noqa: B023
                 subprocess.run(["virsh", "-q", "-c", host.host.uri, "undefine", name], check=True, capture_output=True)
@@ -142,7 +151,7 @@ def measure_one(folder: Path, host: Domains) -> dict[str, float]:
 def measure_herd(folder: Path, host: Domains) -> tuple[float, int]:
     """Seconds for a hundred clones, and bytes on disk of the largest."""
     seconds = took(lambda: clone(folder, host, "large", f"{PREFIX}-herd", HERD))
-    herd = record.list_vms(folder / "vms")
+    herd = clones(folder, host).vms()
     largest = max(sum(path.stat().st_blocks * 512 for path in (folder / "vms" / vm.name).iterdir()) for vm in herd)
     for vm in herd:
         delete(folder, host, vm.name)

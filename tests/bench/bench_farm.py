@@ -25,10 +25,13 @@ from distributed import LocalCluster
 
 from builder import images
 from builder.nightly import worker
-from builder.nightly.builds import Build
-from builder.nightly.farm import client
-from builder.nightly.scheduler import Threads, spread
-from builder.nightly.worker import Orders
+from builder.nightly.builds import ImageBuild
+from builder.nightly.farm import Tls
+from builder.nightly.farm.executor import FarmExecutor
+from builder.nightly.local import LocalExecutor
+from builder.nightly.progress import OnEvent
+from builder.nightly.scheduler import BuildExecutor, run_all
+from builder.nightly.worker import WorkerOptions
 from builder.system.digests import sha256_file
 
 PIPELINES, WORKERS, EMPTY = 500, 50, 60
@@ -67,10 +70,10 @@ def drawn(draw: random.Random) -> list[dict[str, float]]:
     return [{name: seconds * scale for name, seconds in one.items() if seconds * scale > 0.02} for one in found]
 
 
-def build(number: int, stages: Mapping[str, float]) -> Build:
+def build(number: int, stages: Mapping[str, float]) -> ImageBuild:
     """A pipeline whose name says what it takes."""
     name = f"p{number}_{'_'.join(f'{stage}={seconds:.3f}' for stage, seconds in stages.items())}"
-    return Build(name, name)
+    return ImageBuild(name, name)
 
 
 def prepare(folder: Path) -> tuple[str, ...]:
@@ -114,20 +117,19 @@ def workers(count: int, place: Path) -> Iterator[str]:
         yield cluster.scheduler_address
 
 
-def far(address: str, builds: tuple[Build, ...], place: Path, expected: Mapping[str, float]) -> float:
-    """Wall time of a night on the farm, those that take longest first."""
-    start, heard = time.perf_counter(), []
-    with client.joined(address, client.Tls(), builds, (), lambda *said: heard.append(said), place) as crew:
-        ended = spread(builds, crew, lambda _: None, expected=expected)
-    assert all(result.verdict == "published" for result in ended.results), ended.results[0]
-    assert len(heard) >= len(builds)
-    return time.perf_counter() - start
-
-
-def near(builds: tuple[Build, ...], place: Path, command: tuple[str, ...]) -> float:
-    """Wall time of a night on this host, one at a time."""
-    start = time.perf_counter()
-    spread(builds, Threads(Orders(place, (), time.monotonic(), command), 1, lambda *_: None), lambda _: None)
+def wall_time(
+    executor: BuildExecutor,
+    builds: tuple[ImageBuild, ...],
+    options: WorkerOptions,
+    expected: Mapping[str, float],
+) -> float:
+    """Return the wall time of a nightly run, those that take longest first."""
+    start, events = time.perf_counter(), []
+    on_event: OnEvent = lambda *event: events.append(event)  # noqa: E731
+    with executor.open(builds, options, on_event) as pool:
+        outcome = run_all(builds, pool, lambda _: None, expected=expected)
+    assert all(result.verdict == "published" for result in outcome.results), outcome.results[0]
+    assert len(events) >= len(builds)
     return time.perf_counter() - start
 
 
@@ -141,11 +143,12 @@ def main() -> None:
         here = Path(folder)
         command = prepare(here)
         with patch.object(worker, "BUILDER", command), patch.dict(os.environ, BUILDER_ARTIFACTS=folder):
-            local = near(empty, here, command)
+            options = WorkerOptions(here, (), time.monotonic(), command)
+            local = wall_time(LocalExecutor(1), empty, options, {})
             with workers(1, here) as address:
-                remote = far(address, empty, here, {})
+                remote = wall_time(FarmExecutor(address, Tls()), empty, options, {})
             with workers(WORKERS, here) as address:
-                wall = far(address, builds, here, took)
+                wall = wall_time(FarmExecutor(address, Tls()), builds, options, took)
     busy = sum(took.values()) / (WORKERS * wall)
     print(f"{'farm':44} {'measured':>9}  target   (load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cpus)")
     print(f"{f'{PIPELINES} builds, {WORKERS} workers: busy':44} {busy:9.1%}  ≥ 90 %   ({wall:.1f} s)")

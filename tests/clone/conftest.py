@@ -9,15 +9,17 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from builder import images
-from builder.clones import create
+from builder.clones.create import CreateOptions
 from builder.clones.record import Vm
-from builder.clones.request import Request
+from builder.clones.request import CloneRequest
+from builder.clones.store import CloneStore
 from builder.images import Image
 from builder.settings import Settings
 from builder.vm import domains
@@ -29,7 +31,7 @@ MADE_FOR = {"vcpus": 1, "memory": 64 << 20, "devices": "virtio", "machine": "q35
 
 
 @dataclass
-class House:
+class CloneEnv:
     """One artifacts folder that QEMU's user can reach.
 
     Args:
@@ -65,14 +67,18 @@ class House:
         manifest = {"stages": {"verify": {"inputs": MADE_FOR, "seconds": 1.0}}}
         return images.publish(self.catalogue, name, {f"{name}.qcow2": sealed}, manifest)
 
+    def store(self, domains: Domains | None = None) -> CloneStore:
+        """The clones; on this connection if one is given."""
+        if domains is None:
+            return CloneStore(self.vms, self.catalogue, self.uri)
+        return CloneStore(self.vms, self.catalogue, self.uri, connect=lambda _: nullcontext(domains))
+
     def make(self, host: Domains, name: str, *, image: str = "toy", **changes: object) -> list[Vm]:
-        """Clones, made in this process."""
+        """Clones, created in this process and not started."""
         atomic = bool(changes.pop("atomic", False))
-        wanted = Request(self.name(name), **changes)  # type: ignore[arg-type]
+        request = CloneRequest(self.name(name), **changes)  # type: ignore[arg-type]
         base = images.load_image(self.catalogue, image)
-        return create.make(
-            self.vms, self.catalogue, host, base, wanted, accel="tcg", keys=(), private=None, atomic=atomic
-        )
+        return self.store(host).create(base, request, CreateOptions(accel="tcg", start=False, atomic=atomic))
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """`python -m builder` on this house."""
@@ -84,11 +90,11 @@ class House:
 
 
 @pytest.fixture
-def house() -> Iterator[House]:
+def house() -> Iterator[CloneEnv]:
     """A house with one image, `toy`; its machines go with it."""
     folder = Path(tempfile.mkdtemp(prefix="builder-test-", dir="/var/tmp"))
     folder.chmod(0o711)
-    found = House(folder, Settings(artifacts=folder, recipes=(), templates=()).uri)
+    found = CloneEnv(folder, Settings(artifacts=folder, recipes=(), templates=()).uri)
     try:
         found.publish()
         yield found
@@ -101,7 +107,13 @@ def house() -> Iterator[House]:
 
 
 @pytest.fixture
-def host(house: House) -> Iterator[Domains]:
+def store(house: CloneEnv, host: Domains) -> CloneStore:
+    """The clones, on the connection of `host`."""
+    return house.store(host)
+
+
+@pytest.fixture
+def host(house: CloneEnv) -> Iterator[Domains]:
     """libvirt."""
     with domains.connect(house.uri) as opened:
         yield opened

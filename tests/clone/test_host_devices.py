@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from builder.clones import lifecycle
 from builder.clones.record import spec
+from builder.clones.store import CloneStore
 from builder.errors import HostError, PublishError, RecipeError
 from builder.system import host_devices
 from builder.system.host_devices import BlockDevice
 from builder.vm.domains import Domains
-from tests.clone.conftest import House
+from tests.clone.conftest import CloneEnv
 
 Loop = Callable[..., Path]
 needs_loop = pytest.mark.skipif(
@@ -114,29 +114,31 @@ def test_what_is_no_block_device(path: str) -> None:
 
 @needs_loop
 @pytest.mark.vm
-def test_a_clone_gets_the_disk_and_nobody_else_does(house: House, host: Domains, loop: Loop) -> None:
+def test_a_clone_gets_the_disk_and_nobody_else_does(
+    house: CloneEnv, host: Domains, store: CloneStore, loop: Loop
+) -> None:
     node = loop()
     (vm,) = house.make(host, "first", host_disks=(str(node),))
     with pytest.raises(PublishError, match=f"{node} belongs to {vm.name}"):
         house.make(host, "second", host_disks=(str(node),))
     with pytest.raises(RecipeError, match="named twice"):
         house.make(host, "second", host_disks=(str(node), str(node)))
-    lifecycle.start(house.vms, host, vm.name)
+    store.start(vm.name)
     try:
         opened = [link for link in Path("/proc").glob("[0-9]*/fd/*") if _leads_to(link, node)]
         assert opened, "QEMU has not opened the disk"
     finally:
-        lifecycle.stop(house.vms, host, vm.name, now=True, within=10)
+        store.stop(vm.name, now=True, within=10)
     subprocess.run(["mkfs.ext4", "-q", node], check=True, capture_output=True)
     with tempfile.TemporaryDirectory() as place:
         subprocess.run(["mount", node, place], check=True)
         try:
             with pytest.raises(HostError, match="is mounted"):
-                lifecycle.start(house.vms, host, vm.name)
+                store.start(vm.name)
         finally:
             subprocess.run(["umount", place], check=True)
     # It is the host's: the clone leaves it as it is.
-    lifecycle.delete(house.vms, house.catalogue, host, vm.name)
+    store.delete([vm.name])
     assert subprocess.run(["blkid", "-p", node], check=False, capture_output=True).stdout
 
 
@@ -201,7 +203,7 @@ def test_without_an_iommu_no_device_is_handed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.vm
-def test_libvirt_takes_the_pci_device(house: House, host: Domains) -> None:
+def test_libvirt_takes_the_pci_device(house: CloneEnv, host: Domains) -> None:
     (vm,) = house.make(host, "card")
     host.define(spec(vm.model_copy(update={"host_devices": ("0000:01:00.0",)}), house.vms / vm.name))
     shown = subprocess.run(
@@ -211,6 +213,6 @@ def test_libvirt_takes_the_pci_device(house: House, host: Domains) -> None:
     assert "bus='0x01' slot='0x00' function='0x0'" in shown
 
 
-def test_one_device_cannot_go_to_many(house: House, host: Domains) -> None:
+def test_one_device_cannot_go_to_many(house: CloneEnv, host: Domains) -> None:
     with pytest.raises(RecipeError, match="one VM only"):
         house.make(host, "many", count=2, host_disks=("/dev/sdx",))

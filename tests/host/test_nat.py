@@ -24,14 +24,14 @@ CLONE = """
 import sys
 from pathlib import Path
 from builder import images
-from builder.vm import domains
-from builder.clones import create
-from builder.clones.request import Request
+from builder.clones.create import CreateOptions
+from builder.clones.request import CloneRequest
+from builder.clones.store import CloneStore
 folder, name, words = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
-with domains.connect("qemu:///system") as host:
+with CloneStore(folder / "vms", folder / "images", "qemu:///system") as store:
     image = images.load_image(folder / "images", "toy")
-    wanted = Request(name, network="nat", **words)
-    create.make(folder / "vms", folder / "images", host, image, wanted, accel="tcg", keys=(), private=None)
+    request = CloneRequest(name, network="nat", **words)
+    store.create(image, request, CreateOptions(accel="tcg", start=False))
 """
 
 

@@ -16,7 +16,7 @@ from builder.errors import RecipeError
 from builder.images import VerificationResult, verify
 from builder.images.verify import Finding, Status
 from builder.nightly import metrics
-from builder.nightly.record import Fault, Night, StageTime
+from builder.nightly.record import Fault, NightlyRun, StageTime
 from tests.nightly.test_report import failed, published
 from tests.nightly.test_report import night as example_night
 
@@ -45,7 +45,7 @@ def image(catalogue: Path, name: str, created: datetime) -> images.Image:
     return made
 
 
-def bad_night(folder: Path, **facts: object) -> Night:
+def bad_night(folder: Path, **facts: object) -> NightlyRun:
     """A night that begins at 2026-11-23 01:02:03 and ends four minutes later."""
     fault = Fault(kind="install", exit_code=5, brief="a | bad\nend", stage="install", cause='kernel "panic"\n')
     bad = failed(folder).model_copy(update={"fault": fault, **facts})
@@ -59,8 +59,8 @@ def test_a_night_in_numbers(tmp_path: Path) -> None:
     night = bad_night(tmp_path)
     night.results[0].stages.append(StageTime(stage="fetch", action="reuse"))
     found = samples(metrics.render(night, [], tmp_path / "images"))
-    assert found["builder_night_end_timestamp_seconds",] == STARTED + 240
-    assert found["builder_night_exit_code",] == 5
+    assert found["builder_nightly_end_timestamp_seconds",] == STARTED + 240
+    assert found["builder_nightly_exit_code",] == 5
     assert found["builder_image_last_success_timestamp_seconds", "image=alpha"] == STARTED + 90
     assert found["builder_image_size_bytes", "image=alpha"] == 2 << 30
     assert found["builder_stage_duration_seconds", "image=alpha", "stage=install"] == 60
@@ -85,7 +85,7 @@ def test_the_last_success_is_known_from_the_catalogue(tmp_path: Path) -> None:
     assert found["builder_image_age_seconds", "image=broken"] == STARTED + 240 - published_at
     assert found["builder_image_size_bytes", "image=broken"] == 1000
 
-    # It is proved again, then found to be rotten: the first of these is the last success.
+    # It is proved again, then found corrupt: the first of these is the last success.
     for day, status in (("21", Status.PASSED), ("22", Status.FAILED)):
         finding = Finding("broken.qcow2", status, "sha256")
         verify.record(

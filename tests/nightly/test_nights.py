@@ -11,16 +11,17 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builder.images import verifications
-from builder.nightly.builds import Build
+from builder.nightly.builds import ImageBuild
+from builder.nightly.capacity import Capacity
 from builder.nightly.record import Result
-from builder.nightly.scheduler import spread
+from builder.nightly.scheduler import run_all
 from builder.system import retry
 from tests.nightly.conftest import Place, verdicts
 from tests.rewording import MARK
@@ -50,10 +51,10 @@ def test_one_failure_stops_no_other_build_and_decides_the_exit_code(place: Place
     # Without names: all there are, and now failures of two kinds. What stands is proved, not built.
     night = place.night(code=10)
     assert verdicts(night) == {
-        "alpha": "no news",
+        "alpha": "unchanged",
         "broken": "failed",
-        "gamma": "no news",
-        "gamma-uefi": "no news",
+        "gamma": "unchanged",
+        "gamma-uefi": "unchanged",
         "torn": "failed",
     }
     torn = night["results"][-1]
@@ -85,7 +86,7 @@ def test_silent_rot_is_found_and_the_image_is_not_built_anew(place: Place) -> No
     disk.chmod(0o444)
     os.utime(disk, ns=(before.st_atime_ns, before.st_mtime_ns))
     [second] = place.night(code=6)["results"]
-    assert second["verdict"] == "rotten"
+    assert second["verdict"] == "corrupt"
     assert "alpha.qcow2" in second["fault"]["details"]
     assert len(place.diary()) == 1
 
@@ -101,7 +102,7 @@ def test_fail_fast_starts_nothing_more(place: Place) -> None:
     place.recipe("a", behave="fail")
     place.recipe("b")
     night = place.night("--fail-fast", "--jobs", "1", "a", "b", code=5)
-    assert verdicts(night) == {"a": "failed", "b": "not built"}
+    assert verdicts(night) == {"a": "failed", "b": "skipped"}
 
 
 def test_a_build_that_dies_without_a_word_is_a_failure(place: Place) -> None:
@@ -184,53 +185,51 @@ def test_an_interrupt_ends_the_builds_and_is_reported(place: Place) -> None:
     assert (place.artifacts / "reports" / "latest" / "index.html").is_file()
 
 
-def test_a_build_that_does_not_obey_is_told_from_one_that_never_began() -> None:
-    """As on a farm whose worker hangs: nobody waits for it for ever."""
+def test_a_build_that_does_not_end_is_told_from_one_that_never_began() -> None:
+    """As on a farm whose worker hangs: the run does not wait for it for ever."""
     never = threading.Event()
 
-    class Deaf(ThreadPoolExecutor):
-        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - Executor's
-            super().shutdown(wait=False, cancel_futures=cancel_futures)
+    class Pool:
+        capacity = Capacity(2, "test")
 
-    class Crew:
         def __init__(self) -> None:
-            self.executor = Deaf(2)
-            self.orders: list[signal.Signals] = []
+            self.threads = ThreadPoolExecutor(2)
+            self.signals: list[signal.Signals] = []
 
-        def work(self, build: Build) -> Result:
+        def submit(self, build: ImageBuild) -> Future[Result]:
+            return self.threads.submit(self.run, build)
+
+        def run(self, build: ImageBuild) -> Result:
             if build.name == "hangs":
                 never.wait()
             return Result(name=build.name, pipeline=build.name, verdict="published")
 
-        def unpack(self, found: Result) -> Result:
-            return found
-
-        def halt(self) -> None:
-            raise AssertionError
+        def shutdown(self) -> None:
+            self.threads.shutdown(wait=False, cancel_futures=True)
 
         def end(self, how: signal.Signals) -> None:
-            self.orders.append(how)
+            self.signals.append(how)
 
-    told: list[str] = []
+    reported: list[str] = []
 
-    def done(result: Result) -> None:
-        told.append(result.name)
-        if len(told) == 1:
+    def on_result(result: Result) -> None:
+        reported.append(result.name)
+        if len(reported) == 1:
             raise KeyboardInterrupt
 
-    crew = Crew()
-    builds = [Build(name, name) for name in ("hangs", "quick", *map(str, range(99)))]
+    pool = Pool()
+    builds = [ImageBuild(name, name) for name in ("hangs", "quick", *map(str, range(99)))]
     try:
-        ended = spread(builds, crew, done, grace=0.1)
+        outcome = run_all(builds, pool, on_result, grace=0.1)
     finally:
         never.set()
-    assert crew.orders == [signal.SIGTERM, signal.SIGKILL]
-    assert isinstance(ended.interrupt, KeyboardInterrupt)
-    found = {result.name: result for result in ended.results}
-    assert (found["hangs"].verdict, found["hangs"].exit_code) == ("interrupted", 130)
-    assert found["quick"].verdict == "published"
-    assert {"published", "not built"} >= {found[str(number)].verdict for number in range(99)}
-    assert len(told) == len(builds)
+    assert pool.signals == [signal.SIGTERM, signal.SIGKILL]
+    assert isinstance(outcome.interrupt, KeyboardInterrupt)
+    results = {result.name: result for result in outcome.results}
+    assert (results["hangs"].verdict, results["hangs"].exit_code) == ("interrupted", 130)
+    assert results["quick"].verdict == "published"
+    assert {"published", "skipped"} >= {results[str(number)].verdict for number in range(99)}
+    assert len(reported) == len(builds)
 
 
 def test_builds_end_when_the_night_is_killed(place: Place) -> None:
@@ -242,7 +241,7 @@ def test_builds_end_when_the_night_is_killed(place: Place) -> None:
 
 def test_two_nights_of_one_day_have_two_reports_that_stay(place: Place) -> None:
     place.recipe("a")
-    first, second = place.night(), place.night("--keep-daily", "1", "--keep-weekly", "0", "--keep-monthly", "0")
+    first, second = place.night(), place.night("--keep", "2")
     assert Path(first["report"], "index.html").is_file()
     assert second["date"] == f"{first['date']}.2" or time.strftime("%H") == "00"
     assert (place.artifacts / "reports" / "latest").readlink() == Path(second["date"])

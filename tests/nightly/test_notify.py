@@ -12,7 +12,7 @@ from builder.host import config
 from builder.host.config import NotifySettings
 from builder.nightly import ENVIRONMENT
 from builder.nightly.notify import Address, Notifier, aborts_notified, masked, notify, prepare, recovered
-from builder.nightly.record import Fault, Night, Result
+from builder.nightly.record import Fault, NightlyRun, Result
 from builder.nightly.report import write
 from tests.nightly.conftest import Place, verdicts
 from tests.nightly.receivers import mailbox, silent_server, webhook
@@ -45,7 +45,7 @@ def test_failures_and_the_first_success_after_them_reach_people(place: Place, tm
         settings.chmod(0o600)
         failed = place.run("--artifacts", str(place.artifacts), "nightly")
         assert failed.returncode == 5
-        first = Night.model_validate_json((place.artifacts / "reports" / "latest" / "night.json").read_bytes())
+        first = NightlyRun.model_validate_json((place.artifacts / "reports" / "latest" / "night.json").read_bytes())
         assert [(sent.to, sent.delivered) for sent in first.notifications] == [
             (f"json://127.0.0.1:{hook.port}", True),
             (f"mailto://127.0.0.1:{mail.port}", True),
@@ -58,20 +58,20 @@ def test_failures_and_the_first_success_after_them_reach_people(place: Place, tm
             assert "message to json://127.0.0.1:9: not delivered" in text
 
         place.recipe("broken", hostname="mended")
-        assert verdicts(place.night()) == {"alpha": "no news", "broken": "published"}
+        assert verdicts(place.night()) == {"alpha": "unchanged", "broken": "published"}
         quiet = place.night()
-        assert (verdicts(quiet)["broken"], quiet["notifications"]) == ("no news", [])
+        assert (verdicts(quiet)["broken"], quiet["notifications"]) == ("unchanged", [])
         posted, mails = hook.posted, mail.mails
 
     assert secrets_in(place, failed.stdout, failed.stderr) == []
     assert [path for path, _ in posted] == [f"/hook/{TOKEN}"] * 2
     (_, bad), (_, good) = posted
-    assert bad["title"].endswith("night failed (1 published, 1 failed)")
+    assert bad["title"].endswith("nightly run failed (1 published, 1 failed)")
     assert bad["type"] == "failure"
     assert "**broken**: failed in install, exit 5: the installer ended by itself" in bad["message"]
     assert "hint: see the console" in bad["message"]
     assert f"`{place.artifacts}/reports/{first.date}/index.html`" in bad["message"]
-    assert good["title"].endswith("night good again (1 no news, 1 published)")
+    assert good["title"].endswith("nightly run good again (1 unchanged, 1 published)")
     assert "Good again: broken" in good["message"]
     assert [mail["Subject"] for mail in mails] == [bad["title"], good["title"]]
     html = mails[0].get_body(("html",))
@@ -87,7 +87,7 @@ def test_a_night_that_cannot_begin_is_reported_too(place: Place) -> None:
         done = subprocess.run(words, cwd=place.folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 2
         ((_, message),) = hook.posted
-    assert message["title"].endswith("night ended without a report")
+    assert message["title"].endswith("nightly run ended without a report")
     assert "alhpa" in message["message"]
 
 
@@ -100,7 +100,7 @@ def test_a_wrong_address_is_refused_before_the_night_and_not_repeated(place: Pla
     assert not place.artifacts.exists()
 
 
-def night_of(tmp_path: Path, *results: Result, **facts: object) -> Night:
+def night_of(tmp_path: Path, *results: Result, **facts: object) -> NightlyRun:
     return example_night(tmp_path, results=list(results)).model_copy(update=facts)
 
 
@@ -110,8 +110,8 @@ def result(name: str, verdict: str = "published", **facts: object) -> Result:
 
 def test_what_was_not_built_tells_nothing_of_a_recovery(tmp_path: Path) -> None:
     earlier = [
-        night_of(tmp_path, result("a", "failed"), result("b", "rotten"), result("c", "failed"), result("d")),
-        night_of(tmp_path, result("a", "not built"), result("b"), result("c", "interrupted"), result("d", "not built")),
+        night_of(tmp_path, result("a", "failed"), result("b", "corrupt"), result("c", "failed"), result("d")),
+        night_of(tmp_path, result("a", "skipped"), result("b"), result("c", "interrupted"), result("d", "skipped")),
     ]
     now = night_of(tmp_path, *(result(name) for name in "abcde"), result("f", "failed"))
     assert recovered(now, earlier) == ["a", "c"]
@@ -139,7 +139,7 @@ def test_a_message_names_the_cause_its_line_and_the_rehearsal(tmp_path: Path) ->
         address = Address(f"json://127.0.0.1:{hook.port}", "json")
         notify(stopped, [], folder, Notifier((address,)), lambda _: None)
         message = hook.posted[0][1]
-    assert "rehearsal night failed" in message["title"]
+    assert "nightly rehearsal failed" in message["title"]
     assert r"cause: kernel panic: not \*syncing\*: VFS" in message["message"]
     assert "not for use" in message["message"]
     assert "… and 11 more" in message["message"]

@@ -48,9 +48,9 @@ def test_what_a_night_proved_is_pushed_and_latest_moves(place: Place, registry: 
     assert [stage["stage"] for stage in first["stages"]][-1] == "push"
     assert (broken["pushed"], bears(registry, "broken", "latest")) == ("", None)
 
-    # Without news it is only asked for.
+    # An unchanged image is there already: only its digest is asked for.
     [again] = place.night("a", *words)["results"]
-    assert (again["verdict"], again["pushed"]) == ("no news", first["pushed"])
+    assert (again["verdict"], again["pushed"]) == ("unchanged", first["pushed"])
     assert [stage["stage"] for stage in again["stages"]][-2:] == ["verify again", "push"]
 
     place.recipe("a", size=11)
@@ -60,8 +60,8 @@ def test_what_a_night_proved_is_pushed_and_latest_moves(place: Place, registry: 
     assert bears(registry, "a", first["image"]["version"]) == there
 
     rot(place.artifacts / "images" / "a" / changed["image"]["version"] / "a.qcow2")
-    [rotten] = place.night("a", *words, code=6)["results"]
-    assert (rotten["verdict"], rotten["pushed"]) == ("rotten", "")
+    [corrupt] = place.night("a", *words, code=6)["results"]
+    assert (corrupt["verdict"], corrupt["pushed"]) == ("corrupt", "")
 
 
 def test_images_of_a_farm_meet_in_the_registry(place: Place, registry: Registry) -> None:

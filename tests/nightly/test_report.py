@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 import pytest
 
 from builder.nightly import builds
-from builder.nightly.record import Fault, ImageFacts, Night, Notification, Result, StageTime, exit_code, nights
+from builder.nightly.record import Fault, ImageFacts, NightlyRun, Notification, Result, StageTime, exit_code, load_runs
 from builder.nightly.report import junit, markdown, retention, write
-from builder.nightly.scheduler import not_built
+from builder.nightly.worker import skipped
 from tests.nightly.browser import browser
 from tests.nightly.pictures import red_square
 
@@ -64,7 +64,7 @@ def failed(folder: Path) -> Result:
     )
 
 
-def night(folder: Path, *, started: datetime | None = None, results: list[Result] | None = None) -> Night:
+def night(folder: Path, *, started: datetime | None = None, results: list[Result] | None = None) -> NightlyRun:
     began = started or datetime(2026, 11, 23, 1, 2, 3, tzinfo=UTC)
     changed = published("alpha", 2 << 30, 31.0)
     changed.difference = {
@@ -74,7 +74,7 @@ def night(folder: Path, *, started: datetime | None = None, results: list[Result
         "values": {"kernel": {"old": "3", "new": "4"}},
     }
     found = results if results is not None else [changed, failed(folder), published("beta", 1 << 30, 9.0, 135)]
-    return Night(
+    return NightlyRun(
         date=f"{began:%Y-%m-%d}",
         started=began.isoformat(),
         ended=(began + timedelta(seconds=240)).isoformat(),
@@ -102,7 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
     with browser(tmp_path) as page:
         page.open((folder / "index.html").as_uri())
-        assert page.evaluate("document.title") == "Night of 2026-11-23: 3 builds: 2 published, 1 failed"
+        assert page.evaluate("document.title") == "Nightly run of 2026-11-23: 3 builds: 2 published, 1 failed"
         # What failed comes first; then as asked for, up and down.
         assert page.evaluate(ROWS) == "broken,alpha,beta"
         for key, order in (("name", "alpha,beta,broken"), ("size", "broken,beta,alpha"), ("size", "alpha,beta,broken")):
@@ -153,7 +153,7 @@ def test_the_page_in_a_browser(folder: Path, tmp_path: Path) -> None:
 
 def test_the_same_as_markdown(folder: Path) -> None:
     text = (folder / write.TEXT).read_text()
-    assert text.splitlines()[0] == "# Night of 2026-11-23: 3 builds: 2 published, 1 failed"
+    assert text.splitlines()[0] == "# Nightly run of 2026-11-23: 3 builds: 2 published, 1 failed"
     assert r"a \| \<b\>bad\</b\> end" in text
     # The console's own fence does not end the block.
     assert "````\nbooting\n" in text
@@ -178,35 +178,34 @@ def test_the_same_as_junit(folder: Path) -> None:
     assert (failure.text or "").startswith("]]>")
 
 
-def test_a_night_without_a_reason_to_stay_is_removed(tmp_path: Path) -> None:
+def test_the_newest_reports_stay(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
     start = datetime(2026, 1, 1, 3, tzinfo=UTC)
-    for day in range(100):
+    for day in range(3):
         for hour in (0, 12):
-            report_night = night(tmp_path, started=start + timedelta(days=day, hours=hour), results=[])
-            place = tmp_path / "reports" / (report_night.date + (".2" if hour else ""))
-            place.mkdir(parents=True)
-            (place / "night.json").write_text(report_night.model_copy(update={"date": place.name}).model_dump_json())
-    (tmp_path / "reports" / "notes").mkdir()
-    retention.prune(tmp_path / "reports", retention.Policy(latest=2, daily=3, weekly=2, monthly=4))
-    # 2026-04-10 is a Friday: two weeks are those of the 10th and the 5th.
-    assert [one.date for one in nights(tmp_path / "reports")] == [
-        "2026-01-31.2",
-        "2026-02-28.2",
-        "2026-03-31.2",
-        "2026-04-05.2",
-        "2026-04-08.2",
-        "2026-04-09.2",
-        "2026-04-10",
-        "2026-04-10.2",
-    ]
-    assert (tmp_path / "reports" / "notes").is_dir()
+            write.write(reports, night(tmp_path, started=start + timedelta(days=day, hours=hour), results=[]))
+    (reports / "notes").mkdir()
+    assert retention.prune(reports, 3) == ["2026-01-01", "2026-01-01.2", "2026-01-02"]
+    assert [run.date for run in load_runs(reports)] == ["2026-01-02.2", "2026-01-03", "2026-01-03.2"]
+    assert (reports / "notes").is_dir()
+    assert retention.prune(reports, 99) == []
+    retention.prune(reports, 0)
+    assert [run.date for run in load_runs(reports)] == ["2026-01-03.2"]
+
+
+def test_records_with_the_old_words_are_still_read(tmp_path: Path) -> None:
+    record = write.write(tmp_path / "reports", night(tmp_path)) / "night.json"
+    old = record.read_text().replace('"verdict": "published"', '"verdict": "no news"', 1)
+    record.write_text(old.replace('"verdict": "failed"', '"verdict": "rotten"'))
+    (run,) = load_runs(tmp_path / "reports")
+    assert [result.verdict for result in run.results] == ["unchanged", "corrupt", "published"]
 
 
 def test_the_exit_code_sums_up(tmp_path: Path) -> None:
     good, bad = published("a", 1, 1.0), failed(tmp_path)
     other = bad.model_copy(update={"exit_code": 4})
-    skipped = good.model_copy(update={"verdict": "not built"})
-    assert [exit_code(one) for one in ([good], [good, bad], [bad, other], [bad, skipped], [bad, bad])] == [
+    not_begun = good.model_copy(update={"verdict": "skipped"})
+    assert [exit_code(one) for one in ([good], [good, bad], [bad, other], [bad, not_begun], [bad, bad])] == [
         0,
         5,
         10,
@@ -220,7 +219,7 @@ def test_packages_that_nobody_knows_are_not_said_to_be_unchanged() -> None:
     assert markdown.changed({**old, "packages": {"added": [], "removed": [], "updated": []}}) == (
         "no packages changed since ba98"
     )
-    assert markdown.changed({**old, "unknown": {"packages": ["ba98"]}}) == "what packages ba98 had is not known"
+    assert markdown.changed({**old, "unknown": {"packages": ["ba98"]}}) == "the packages of ba98 are not known"
 
 
 def test_an_empty_night_is_a_report_too(tmp_path: Path) -> None:
@@ -234,15 +233,15 @@ def test_a_rehearsal_is_marked_everywhere(tmp_path: Path) -> None:
     recipes = tmp_path / "pipelines"
     recipes.mkdir()
     (recipes / "torn.yaml").write_text("media: 3\n")
-    (build,) = builds.builds((), (recipes,), rehearsal=True)
-    result = not_built(build, "cut short")
+    (build,) = builds.find_builds((), (recipes,), rehearsal=True)
+    result = skipped(build, "cut short")
     assert (result.name, result.rehearsal) == ("torn-rehearsal", True)
     folder = write.write(tmp_path / "reports", night(tmp_path, results=[result]))
     texts = {path.name: path.read_text() for path in folder.iterdir()}
     assert all("torn-rehearsal" in text for text in texts.values())
-    assert "<h1>Night of 2026-11-23 (rehearsal)</h1>" in texts[write.PAGE]
+    assert "<h1>Nightly run of 2026-11-23 (rehearsal)</h1>" in texts[write.PAGE]
     assert "not for use" in texts[write.PAGE]
-    assert texts[write.TEXT].startswith("# Night of 2026-11-23 (rehearsal): ")
+    assert texts[write.TEXT].startswith("# Nightly run of 2026-11-23 (rehearsal): ")
     assert "not for use" in texts[write.TEXT]
     assert ElementTree.fromstring(texts[write.XML]).find(".//property[@name='rehearsal']") is not None
     assert json.loads(texts["night.json"])["results"][0]["rehearsal"] is True
@@ -259,5 +258,5 @@ def test_a_report_is_written_again_with_what_became_of_messages(tmp_path: Path) 
     write.rewrite(folder, first.model_copy(update={"notifications": sent}), [])
     assert "json://a.example: not delivered: &lt;b&gt;401&lt;/b&gt;" in (folder / write.PAGE).read_text()
     assert r"json://a.example: not delivered: \<b\>401\</b\>" in (folder / write.TEXT).read_text()
-    assert nights(tmp_path / "reports")[0].notifications == sent
+    assert load_runs(tmp_path / "reports")[0].notifications == sent
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}

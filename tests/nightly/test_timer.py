@@ -68,7 +68,7 @@ def test_words_reach_the_night_as_they_are(tmp_path: Path) -> None:
     """As systemd reads them back: a quote, a dollar, a percent sign and a blank are no syntax."""
     words = ["/bin/echo", 'a "b" $HOME %n', "c\\d"]
     texts = timer.units(words, tmp_path, "02:00")
-    timer.install(texts, tmp_path / "units")
+    timer.write_units(texts, tmp_path / "units")
     (line,) = [line for line in texts[timer.SERVICE].splitlines() if line.startswith("ExecStart=")]
     assert line == 'ExecStart="/bin/echo" "a \\"b\\" $$HOME %%n" "c\\\\d"'
 

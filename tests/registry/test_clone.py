@@ -6,14 +6,13 @@ import json
 import shutil
 
 from builder import images
-from builder.clones import record
-from tests.clone.conftest import House, house
+from tests.clone.conftest import CloneEnv, house
 from tests.registry.conftest import Registry, pushed
 
 __all__ = ["house"]
 
 
-def test_an_image_in_a_registry_is_pulled_and_cloned(house: House, registry: Registry) -> None:
+def test_an_image_in_a_registry_is_pulled_and_cloned(house: CloneEnv, registry: Registry) -> None:
     image = images.load_image(house.catalogue, "toy")
     pushed(image, registry.address())
     shutil.rmtree(house.catalogue)
@@ -24,6 +23,6 @@ def test_an_image_in_a_registry_is_pulled_and_cloned(house: House, registry: Reg
     there = images.load_image(house.catalogue, "toy")
     assert [proof.good for proof in images.verifications(there.path)] == [True]
     assert [use.name for use in images.users_of(there)] == [house.name("far")]
-    assert record.find(house.vms, house.name("far")).version == there.version
+    assert house.store().find(house.name("far")).version == there.version
     missing = house.run("clone", registry.address(":none"), house.name("none"))
     assert (missing.returncode, "has no tag none" in missing.stderr) == (7, True)

@@ -27,8 +27,8 @@ from builder.images.verify import require_signature, verify_version
 from builder.iso import seed_cd
 from builder.kickstart import preflight
 from builder.media import download
-from builder.nightly.builds import Build
-from builder.nightly.worker import Orders, _Listener
+from builder.nightly.builds import ImageBuild
+from builder.nightly.worker import WorkerOptions, _EventReader
 from builder.recipe import loading
 from builder.stage import Job, Stage
 from builder.stages import budget
@@ -253,14 +253,14 @@ def test_reasons_are_kinds_before_they_are_words(tmp_path: Path, monkeypatch: py
 
 def test_a_night_names_the_reason_from_which_the_others_follow(tmp_path: Path) -> None:
     """Whatever its words are."""
-    listener = _Listener(Build("toy", "toy", ()), Orders(tmp_path, (), 0.0), lambda *_: None)
+    reader = _EventReader(ImageBuild("toy", "toy", ()), WorkerOptions(tmp_path, (), 0.0), lambda *_: None)
     rows = [
         {"stage": "install", "action": "run", "reason": "x, and is needed again", "reason_kind": "deleted"},
         {"stage": "seal", "action": "run", "reason": "install is built anew", "reason_kind": "consequence"},
         {"stage": "verify", "action": "run", "reason": "it was built anew", "reason_kind": "inputs changed"},
     ]
-    listener.hear(json.dumps({"event": "planned", "run": "1", "name": "toy", "stages": rows}))
-    assert listener.why() == "it was built anew"
+    reader.feed(json.dumps({"event": "planned", "run": "1", "name": "toy", "stages": rows}))
+    assert reader.why() == "it was built anew"
 
 
 # -- what the code itself must look like

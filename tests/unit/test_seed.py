@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -43,33 +44,32 @@ def test_without_address_the_machine_asks_dhcp() -> None:
 
 
 @pytest.mark.parametrize(
-    ("identity", "word"),
+    ("values", "message"),
     [
-        (Identity("i", "web1\nssh-key=x"), "hostname"),
-        (Identity("i", "-web1"), "hostname"),
-        (Identity("i\n", "web1"), "instance-id"),
-        (Identity("i", "h", ("ssh-ed25519 AAAA\nssh-key=y",)), "public key"),
-        (Identity("i", "h", ("not a key",)), "public key"),
-        (Identity("i", "h", (), "192.168.10.19"), "prefix length"),
-        (Identity("i", "h", (), "192.168.10.19/24", "192.168.19.2"), "lies outside 192.168.10.0/24"),
-        (Identity("i", "h", (), "192.168.10.300/24"), "bad address"),
-        (Identity("i", "h", (), "192.168.10.0/24"), "cannot be assigned to a VM"),
-        (Identity("i", "h", (), "192.168.10.255/24"), "cannot be assigned to a VM"),
-        (Identity("i", "h", (), "192.168.10.2/24", "192.168.10.2"), "is the gateway's"),
-        (Identity("i", "h", (), None, None, ("1.1.1",)), "bad address"),
-        (Identity("i", "h", (), "192.168.10.19/24", None, ("1.1.1",)), "bad address"),
+        (("i", "web1\nssh-key=x"), "hostname"),
+        (("i", "-web1"), "hostname"),
+        (("i\n", "web1"), "instance-id"),
+        (("i", "h", ("ssh-ed25519 AAAA\nssh-key=y",)), "public key"),
+        (("i", "h", ("not a key",)), "public key"),
+        (("i", "h", (), "192.168.10.19"), "prefix length"),
+        (("i", "h", (), "192.168.10.19/24", "192.168.19.2"), "lies outside 192.168.10.0/24"),
+        (("i", "h", (), "192.168.10.300/24"), "bad address"),
+        (("i", "h", (), "192.168.10.0/24"), "cannot be assigned to a VM"),
+        (("i", "h", (), "192.168.10.255/24"), "cannot be assigned to a VM"),
+        (("i", "h", (), "192.168.10.2/24", "192.168.10.2"), "is the address of the gateway"),
+        (("i", "h", (), None, None, ("1.1.1",)), "bad address"),
+        (("i", "h", (), "192.168.10.19/24", None, ("1.1.1",)), "bad address"),
     ],
 )
-def test_refused(identity: Identity, word: str) -> None:
-    with pytest.raises(RecipeError, match=word):
-        files(identity)
+def test_refused(values: tuple[Any, ...], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        Identity(*values)
 
 
 @given(hostname=st.text(), instance=st.text(), key=st.text(), dns=st.lists(st.text(), max_size=2))
 def test_no_value_adds_a_line(hostname: str, instance: str, key: str, dns: list[str]) -> None:
-    identity = Identity(instance, hostname, (key,), "10.0.0.2/8", "10.0.0.1", tuple(dns))
     try:
-        made = files(identity)["builder.conf"]
+        made = files(Identity(instance, hostname, (key,), "10.0.0.2/8", "10.0.0.1", tuple(dns)))["builder.conf"]
     except RecipeError:
         return
     assert len(made.split(b"\n")) == 7 - (not dns)

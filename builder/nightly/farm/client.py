@@ -1,79 +1,71 @@
-"""The one rule: a farm's scheduler is spoken to over TLS, or not beyond this host: its port runs code.
+"""The connection of a nightly run to a farm's scheduler, and the pool of its workers.
 
-A night holds a lease on the farm: a number at the scheduler that it counts up. A worker whose build hears no new
-number ends that build. What the night wants done (go, start nothing more, end) travels the same way.
+A run holds a lease on the farm: a number at the scheduler that it counts up. A worker that sees no new number ends its
+build. Orders of the run (go on, start nothing more, end) travel the same way.
+
+Invariant: the connection is made with TLS, or does not leave this host: a scheduler's port runs code.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import ipaddress
 import secrets as randomness
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from dask.utils import parse_bytes
 from distributed import Client, Variable
 from distributed.security import Security
 
-from builder.errors import HostError, RecipeError
-from builder.nightly.builds import Build
-from builder.nightly.capacity import memory_of
-from builder.nightly.farm.worker import GO, HALT, Delivery, Task, carried, work
+from builder.errors import BuilderError, HostError, RecipeError
+from builder.nightly.builds import ImageBuild
+from builder.nightly.capacity import Capacity, memory_of
+from builder.nightly.farm import LEASE, Tls
+from builder.nightly.farm.worker import GO, HALT, BuildResult, Task, collect_files, work
+from builder.nightly.progress import OnEvent
 from builder.nightly.record import Result
-from builder.nightly.scheduler import CUT, HALTED, not_built
-from builder.nightly.worker import Tell
+from builder.nightly.scheduler import CUT_SHORT, FAILED_FAST
+from builder.nightly.worker import WorkerOptions, skipped
 
-# Seconds without a sign of life from the night, after which a worker ends its build.
-LEASE = 30.0
 SLOTS, MEMORY = "vm-slots", "memory"
 START_WORKER = f'dask worker ADDRESS --nthreads 2 --resources "{SLOTS}=2 {MEMORY}=16e9"'
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Tls:
-    """Files with the authority's certificate, our own, and its key; None for Dask's own configuration."""
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = None
+# What Dask raises when the scheduler does not answer.
+_AWAY = (OSError, RuntimeError, TimeoutError)
 
 
 def security(address: str, tls: Tls) -> Security | None:
-    """What the connection to the scheduler is made with; None for one without TLS to this host.
+    """Return what the connection to the scheduler is made with; None for one to this host without TLS.
 
     Raises:
-        RecipeError: the address is none, leaves this host without TLS, or there are no certificates for it.
+        RecipeError: the address is not valid, leaves this host without TLS, or there are no certificates for it.
     """
     parts = urlsplit(address if "://" in address else f"tcp://{address}")
     if parts.scheme not in ("tcp", "tls") or not parts.hostname:
-        raise RecipeError(f"{address} is no address of a scheduler", hint="--scheduler tls://HOST:8786")
+        raise RecipeError(f"{address} is not the address of a scheduler", hint="--scheduler tls://HOST:8786")
     if parts.scheme == "tcp":
         if _loopback(parts.hostname):
             return None
         raise RecipeError(
-            f"{address} would be spoken to without TLS",
-            "whoever reaches a scheduler's port, or sits on the way to it, can run programs on every worker",
+            f"the connection to {address} would not be encrypted",
+            "anyone who reaches a scheduler's port, or sits on the way to it, can run programs on every worker",
             f"--scheduler tls://{parts.netloc} with --tls-ca, --tls-cert and --tls-key",
         )
-    given = {"tls_ca_file": tls.ca, "tls_client_cert": tls.cert, "tls_client_key": tls.key}
-    for path in given.values():
+    files = {"tls_ca_file": tls.ca, "tls_client_cert": tls.cert, "tls_client_key": tls.key}
+    for path in files.values():
         if path is not None and not path.is_file():
-            raise RecipeError(f"{path} is not there", f"needed to speak to {address}", "see docs/farm.md")
+            raise RecipeError(f"{path} does not exist", f"needed to connect to {address}", "see docs/farm.md")
     try:
-        made = Security(require_encryption=True, **{name: str(path) for name, path in given.items() if path})
+        made = Security(require_encryption=True, **{name: str(path) for name, path in files.items() if path})
         context = made.get_connection_args("client").get("ssl_context")
-    except (OSError, ValueError) as fault:
-        raise RecipeError("the certificates for the farm cannot be used", str(fault), "see docs/farm.md") from fault
+    except (OSError, ValueError) as error:
+        raise RecipeError("the certificates for the farm cannot be used", str(error), "see docs/farm.md") from error
     if context is None:
         raise RecipeError(f"{address} needs certificates", hint="give --tls-ca, --tls-cert and --tls-key")
     return made
@@ -86,143 +78,153 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-class Farm(Executor):
-    """An executor that runs builds on the workers of a scheduler; made by `joined`."""
+class FarmPool:
+    """The workers of a scheduler; made by `connect`."""
 
-    def __init__(self, client: Client, task: Task, builds: dict[str, Build], tell: Tell, artifacts: Path) -> None:
-        self._client, self.task, self._builds, self._tell = client, task, builds, tell
-        self.work = functools.partial(work, task)
-        self._artifacts = artifacts
-        self._variable = Variable(task.night, client=client)
+    def __init__(
+        self, client: Client, task: Task, builds: Sequence[ImageBuild], options: WorkerOptions, on_event: OnEvent
+    ) -> None:
+        self._client, self._task, self._options, self._on_event = client, task, options, on_event
+        self._builds = {build.name: build for build in builds}
+        self._variable = Variable(task.run, client=client)
         self._lock, self._over = threading.Lock(), threading.Event()
         self._beats, self._order = 0, GO
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
-        able = [worker["resources"] for worker in workers if worker["resources"].get(SLOTS, 0) >= 1]
-        if not able:
-            raise HostError(
-                f"the farm has no worker with {SLOTS}",
-                f"{len(workers)} workers are there",
-                f"start one: {START_WORKER}",
-            )
-        self._sized = all(MEMORY in worker for worker in able)
-        self.workers, self.slots = len(able), sum(int(worker[SLOTS]) for worker in able)
-        # No more than there are slots are under way: Dask hands all that it has to workers at once, and when a worker
-        # is lost, holds every build that only waited there suspect of having killed it. Each thread only waits.
-        self._waiting = ThreadPoolExecutor(self.slots, thread_name_prefix="farm")
-        largest = max((parse_bytes(worker.get(MEMORY, 0)) for worker in able), default=0)
-        for build in builds.values():
-            if self._sized and build.recipe and memory_of(build.recipe) > largest:
-                raise HostError(f"{build.name} needs more memory than any worker of the farm offers", hint=START_WORKER)
+        resources = [worker["resources"] for worker in workers if worker["resources"].get(SLOTS, 0) >= 1]
+        if not resources:
+            brief = f"the farm has no worker with {SLOTS}"
+            raise HostError(brief, f"{len(workers)} workers are connected", f"start one: {START_WORKER}")
+        self._limits_memory = all(MEMORY in offered for offered in resources)
+        if self._limits_memory:
+            _check_memory(builds, resources)
+        slots, count = sum(int(offered[SLOTS]) for offered in resources), len(resources)
+        self.capacity = Capacity(slots, f"{count} worker{'' if count == 1 else 's'} of the farm")
+        # Never more builds than slots are at the scheduler: Dask hands all that it has to workers at once, and when a
+        # worker is lost, suspects every build that only waited there of having killed it. Each thread only waits.
+        self._threads = ThreadPoolExecutor(slots, thread_name_prefix="farm")
 
-    @property
-    def executor(self) -> Executor:
-        """Itself."""
-        return self
+    def submit(self, build: ImageBuild) -> Future[Result]:
+        """Queue a build; those of a worker that is lost run again on another one."""
+        return self._threads.submit(self._run, build)
 
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Send one build; a worker that is lost on the way has its builds run again on another one."""
-        build: Build = args[0]
-        needs: dict[str, float] = {SLOTS: 1}
-        if self._sized and build.recipe:
-            needs[MEMORY] = memory_of(build.recipe)
-
-        def far() -> Any:
-            if self._order != GO:
-                return Delivery(not_built(build, HALTED if self._order == HALT else CUT))
-            found: T = self._client.submit(fn, *args, **kwargs, resources=needs, pure=False).result()
-            return found
-
-        return self._waiting.submit(far)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - Executor's
-        """Send nothing more; never waits: what runs may be on a worker that does not answer any more."""
-        self._waiting.shutdown(wait=False, cancel_futures=cancel_futures)
-
-    def unpack(self, found: Any) -> Result:
-        """The result of a build, and its evidence laid down here."""
-        delivery: Delivery = found
-        result = delivery.result
-        if delivery.evidence:
-            folder = self._artifacts / "runs" / result.run
-            for name, data in delivery.evidence.items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(data)
-            result.folder, result.evidence = str(folder), sorted(delivery.evidence)
-        return result
-
-    def halt(self) -> None:
-        """Have nothing more started."""
-        self._say(HALT)
+    def shutdown(self) -> None:
+        """Start nothing more; do not wait for what runs: its worker may not answer any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def end(self, how: signal.Signals) -> None:
-        """Have all builds ended."""
-        self._say(how.name)
+        """Have the workers end all builds."""
+        self._try_send(how.name)
 
-    def hear(self, event: tuple[float, dict[str, Any]]) -> None:
-        """Something that a build said, far away."""
-        said = event[1]
-        self._tell(self._builds[said["build"]], said["event"])
-
-    def _say(self, order: str | None = None) -> None:
-        with self._lock:
-            self._order = order or self._order
-            self._beats += 1
-            self._variable.set([self._beats, self._order], timeout=self.task.lease)
-
-    def _renew(self) -> None:
-        while not self._over.wait(self.task.lease / 6):
-            # A scheduler that is away is found by whoever waits for results; the lease then runs out.
-            with contextlib.suppress(OSError, RuntimeError, TimeoutError):
-                self._say()
+    def forward(self, event: tuple[float, dict[str, Any]]) -> None:
+        """Hand on an event of a build on a worker."""
+        content = event[1]
+        self._on_event(self._builds[content["build"]], content["event"])
 
     @contextlib.contextmanager
     def leased(self) -> Iterator[None]:
-        """Hold the lease."""
-        self._say()
-        beat = threading.Thread(target=self._renew, name="lease", daemon=True)
-        beat.start()
+        """Hold the lease for the length of the block."""
+        self._send()
+        renewal = threading.Thread(target=self._renew, name="lease", daemon=True)
+        renewal.start()
         try:
             yield
         finally:
             self._over.set()
-            beat.join(self.task.lease)
-            with contextlib.suppress(OSError, RuntimeError, TimeoutError):
+            renewal.join(self._task.lease)
+            with contextlib.suppress(*_AWAY):
                 self._variable.delete()
+
+    def _run(self, build: ImageBuild) -> Result:
+        """Have a worker run a build, and wait for its result."""
+        if self._order != GO:
+            return skipped(build, FAILED_FAST if self._order == HALT else CUT_SHORT)
+        needs: dict[str, float] = {SLOTS: 1}
+        if self._limits_memory and build.recipe:
+            needs[MEMORY] = memory_of(build.recipe)
+        try:
+            sent = self._client.submit(work, self._task, build, resources=needs, pure=False)
+            delivered: BuildResult = sent.result()
+        except BuilderError:
+            raise
+        except Exception as error:
+            hint = "look into the logs of the scheduler and of its workers"
+            raise HostError("no worker of the farm finished this build", str(error), hint) from error
+        result = self._unpack(delivered)
+        if self._options.fail_fast and not result.good and self._order == GO:
+            self._try_send(HALT)
+        return result
+
+    def _unpack(self, delivered: BuildResult) -> Result:
+        """Write the evidence of a build to this host, and return the result."""
+        result = delivered.result
+        if delivered.evidence:
+            folder = self._options.artifacts / "runs" / result.run
+            for name, data in delivered.evidence.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).write_bytes(data)
+            result.folder, result.evidence = str(folder), sorted(delivered.evidence)
+        return result
+
+    def _send(self, order: str | None = None) -> None:
+        """Count up the lease, and give a new order if there is one."""
+        with self._lock:
+            self._order = order or self._order
+            self._beats += 1
+            self._variable.set([self._beats, self._order], timeout=self._task.lease)
+
+    def _try_send(self, order: str | None = None) -> None:
+        # When the scheduler is away, those who wait for results notice; the lease then runs out.
+        with contextlib.suppress(*_AWAY):
+            self._send(order)
+
+    def _renew(self) -> None:
+        while not self._over.wait(self._task.lease / 6):
+            self._try_send()
+
+
+def _check_memory(builds: Sequence[ImageBuild], resources: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse builds that would wait for ever for a worker with enough memory."""
+    largest = max(parse_bytes(offered[MEMORY]) for offered in resources)
+    for build in builds:
+        if build.recipe and memory_of(build.recipe) > largest:
+            raise HostError(f"{build.name} needs more memory than any worker of the farm offers", hint=START_WORKER)
 
 
 @contextlib.contextmanager
-def joined(
+def connect(
     address: str,
     tls: Tls,
-    builds: tuple[Build, ...],
-    options: tuple[str, ...],
-    tell: Tell,
-    artifacts: Path,
+    builds: Sequence[ImageBuild],
+    options: WorkerOptions,
+    on_event: OnEvent,
     *,
-    push: tuple[str, ...] = (),
     lease: float = LEASE,
-) -> Iterator[Farm]:
-    """A farm for one night.
+) -> Iterator[FarmPool]:
+    """Connect to a farm for one nightly run.
 
     Args:
-        options: words for each `builder run`.
-        artifacts: the evidence of builds is laid down here.
-        push: see `building.Orders`.
         lease: seconds without a sign of life from this process, after which workers end its builds.
 
     Raises:
         RecipeError: the address is refused (see `security`), or a recipe cannot be sent.
-        HostError: no scheduler answers, or it has no fitting worker.
+        HostError: no scheduler answers, or it has no suitable worker.
     """
     secured = security(address, tls)
-    task = Task(f"builder-{randomness.token_hex(8)}", lease, options, push, carried(Path.cwd(), builds), time.time())
+    task = Task(
+        run=f"builder-{randomness.token_hex(8)}",
+        lease=lease,
+        options=options.options,
+        push=options.push,
+        files=collect_files(Path.cwd(), builds),
+        began=time.time() - options.now,
+    )
     try:
         client = Client(address, security=secured, timeout=10, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as fault:
-        raise HostError(f"no scheduler answers at {address}", str(fault), "start one: dask scheduler") from fault
+    except (OSError, TimeoutError, ValueError) as error:
+        raise HostError(f"no scheduler answers at {address}", str(error), "start one: dask scheduler") from error
     with client:
-        farm = Farm(client, task, {build.name: build for build in builds}, tell, artifacts)
-        client.subscribe_topic(task.night, farm.hear)
-        with farm.leased():
-            yield farm
-        client.unsubscribe_topic(task.night)
+        pool = FarmPool(client, task, builds, options, on_event)
+        client.subscribe_topic(task.run, pool.forward)
+        with pool.leased():
+            yield pool
+        client.unsubscribe_topic(task.run)

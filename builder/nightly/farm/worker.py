@@ -1,6 +1,7 @@
-"""The one rule: a worker's build ends when nobody renews its lease, and then as a whole process group.
+"""Run builds on a farm's worker; this module runs there.
 
-This part runs on the workers. Dask does not stop what it has begun: a thread beside each build looks after the lease.
+Invariant: a build ends, as a whole process group, when the nightly run does not renew its lease. Dask does not stop
+what it has begun, so a thread beside each build watches the lease.
 """
 
 from __future__ import annotations
@@ -21,34 +22,36 @@ from distributed import Variable, get_client, get_worker
 
 from builder.errors import RecipeError
 from builder.host import config
-from builder.nightly import worker as building
-from builder.nightly.builds import Build
+from builder.nightly import worker as local_worker
+from builder.nightly.builds import ImageBuild
 from builder.nightly.record import Result
-from builder.nightly.scheduler import not_built
-from builder.nightly.worker import Orders, perform
+from builder.nightly.worker import WorkerOptions, run_build, skipped
 from builder.store.objects import remove
 from builder.system.locks import attempt
 from builder.system.process import Children
 
+# Orders of the nightly run; others are names of signals.
 GO, HALT = "go", "halt"
-# What a build reads of the folder in which the night was started.
+# What a build reads of the folder in which the run was started.
 FOLDERS = ("pipelines", "kickstarts", "provision", "keys")
 LARGEST_RECIPES, LARGEST_EVIDENCE = 16 << 20, 8 << 20
+# Seconds between SIGTERM and SIGKILL.
 GRACE = 60.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """What all builds of a night have in common, on whichever worker.
+    """What all builds of a nightly run have in common, on whichever worker.
 
     Args:
-        night: name of the lease, and of the topic of its events.
+        run: name of the lease, and of the topic of its events.
         lease: seconds.
+        options, push: see `builder.nightly.worker.WorkerOptions`.
         files: the recipes and what belongs to them, by path.
-        began: when the night began; seconds since the epoch.
+        began: when the run began; seconds since the epoch.
     """
 
-    night: str
+    run: str
     lease: float
     options: tuple[str, ...]
     push: tuple[str, ...]
@@ -57,87 +60,88 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Delivery:
+class BuildResult:
     """A result, and the files of its run by name."""
 
     result: Result
     evidence: dict[str, bytes] = field(default_factory=dict)
 
 
-def carried(here: Path, builds: Sequence[Build]) -> dict[str, bytes]:
-    """All that the builds read below this folder.
+def collect_files(here: Path, builds: Sequence[ImageBuild]) -> dict[str, bytes]:
+    """Read all files below this folder that the builds need.
 
     Raises:
-        RecipeError: it is too much to send, or a recipe lies elsewhere.
+        RecipeError: they are too large to be sent, or a recipe is elsewhere.
     """
     for build in builds:
         if Path(build.pipeline).is_file() and Path(os.path.relpath(build.pipeline, here)).parts[0] not in FOLDERS:
-            raise RecipeError(f"{build.pipeline} is not sent to a farm", hint="put it into ./pipelines")
+            raise RecipeError(f"{build.pipeline} cannot be sent to a farm", hint="put it into ./pipelines")
     paths = [path for name in FOLDERS for path in sorted((here / name).rglob("*")) if path.is_file()]
     if sum(path.stat().st_size for path in paths) > LARGEST_RECIPES:
         raise RecipeError("the recipes are too large to be sent to a farm", f"more than {LARGEST_RECIPES >> 20} MiB")
     return {path.relative_to(here).as_posix(): path.read_bytes() for path in paths}
 
 
-def work(task: Task, build: Build) -> Delivery:
+def work(task: Task, build: ImageBuild) -> BuildResult:
     """Run one build on this worker, with this worker's own store."""
     worker, children, over = get_worker(), Children(), threading.Event()
-    variable = Variable(task.night, client=get_client())
-    if _asked(variable, task.lease)[1] != GO:
-        return Delivery(not_built(build, "the night ended before it began"))
-    chosen = os.environ.get("BUILDER_ARTIFACTS") or config.load().store or "artifacts"
-    artifacts = Path(chosen).absolute()
+    variable = Variable(task.run, client=get_client())
+    if _read_order(variable, task.lease)[1] != GO:
+        return BuildResult(skipped(build, "the nightly run ended before it began"))
+    artifacts = Path(os.environ.get("BUILDER_ARTIFACTS") or config.load().store or "artifacts").absolute()
 
-    def tell(build: Build, event: dict[str, Any]) -> None:
-        worker.log_event(task.night, {"build": build.name, "event": event})
+    def on_event(build: ImageBuild, event: dict[str, Any]) -> None:
+        worker.log_event(task.run, {"build": build.name, "event": event})
 
-    watch = threading.Thread(target=_watch, args=(variable, task.lease, children, over), name="lease", daemon=True)
-    with _laid_out(artifacts / "farm", task.files) as folder:
-        command = ("env", f"--chdir={folder}", *building.BUILDER)
+    watch = threading.Thread(
+        target=_watch_lease, args=(variable, task.lease, children, over), name="lease", daemon=True
+    )
+    with unpack_files(artifacts / "farm", task.files) as folder:
+        command = ("env", f"--chdir={folder}", *local_worker.BUILDER)
         began = time.monotonic() - max(0.0, time.time() - task.began)
-        orders = Orders(artifacts, task.options, began, command, task.push)
+        options = WorkerOptions(artifacts, task.options, began, command, task.push)
         watch.start()
         try:
-            result = perform(build, orders, children, tell)
+            result = run_build(build, options, children, on_event)
         finally:
             over.set()
             watch.join()
     result.host = platform.node()
     result.kept = str(artifacts)
-    return Delivery(result, _evidence(result))
+    return BuildResult(result, _evidence(result))
 
 
-def _asked(variable: Variable, within: float) -> tuple[int, str]:
-    """What the night says; `(-1, HALT)` when it says nothing any more."""
+def _read_order(variable: Variable, timeout: float) -> tuple[int, str]:
+    """Return the lease's number and the order; `(-1, HALT)` when the scheduler does not answer in time."""
     try:
-        count, order = variable.get(timeout=within)
+        count, order = variable.get(timeout=timeout)
     except (OSError, RuntimeError, TimeoutError):
         return -1, HALT
     return count, order
 
 
-def _watch(variable: Variable, lease: float, children: Children, over: threading.Event) -> None:
-    """End the build when the night says so, or says nothing for as long as the lease."""
-    last, heard, ended = -1, time.monotonic(), 0.0
+def _watch_lease(variable: Variable, lease: float, children: Children, over: threading.Event) -> None:
+    """End the build when the run orders it, or when the lease is not renewed in time."""
+    last, renewed, ended = -1, time.monotonic(), 0.0
     every = lease / 6
     while not over.wait(every):
-        count, order = _asked(variable, every)
+        count, order = _read_order(variable, every)
         now = time.monotonic()
         if count not in (-1, last):
-            last, heard = count, now
+            last, renewed = count, now
         if order == signal.SIGKILL.name or (ended and now - ended > GRACE):
             children.end(signal.SIGKILL)
-        elif not ended and (order == signal.SIGTERM.name or now - heard > lease):
+        elif not ended and (order == signal.SIGTERM.name or now - renewed > lease):
             ended = now
             children.end(signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def _laid_out(farm: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
-    """The night's recipes in a folder, and what killed workers left of such folders removed."""
+def unpack_files(farm: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
+    """Write the recipes into a folder for the length of the block; removes what killed workers left of such folders."""
     farm.mkdir(parents=True, exist_ok=True)
     for lock in farm.glob("*.lock"):
-        _take(lock)
+        _remove_unused(lock)
     folder = farm / randomness.token_hex(8)
     lock = folder.with_suffix(".lock")
     handle = attempt(lock)
@@ -150,11 +154,11 @@ def _laid_out(farm: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
         yield folder
     finally:
         os.close(handle)
-        _take(lock)
+        _remove_unused(lock)
 
 
-def _take(lock: Path) -> None:
-    """Remove a folder that no living worker holds."""
+def _remove_unused(lock: Path) -> None:
+    """Remove a folder whose lock no living worker holds."""
     handle = attempt(lock, create=False)
     if handle is not None:
         remove(lock.with_suffix(""))
@@ -163,13 +167,13 @@ def _take(lock: Path) -> None:
 
 
 def _evidence(result: Result) -> dict[str, bytes]:
-    """The files of the run, the small ones first, as far as they can be sent."""
-    found: dict[str, bytes] = {}
-    room = LARGEST_EVIDENCE
+    """Read the files of the run, the small ones first, as many as may be sent."""
+    evidence: dict[str, bytes] = {}
+    left = LARGEST_EVIDENCE
     paths = [Path(result.folder) / name for name in result.evidence]
     for path in sorted(paths, key=lambda path: path.stat().st_size):
-        room -= path.stat().st_size
-        if room < 0:
+        left -= path.stat().st_size
+        if left < 0:
             break
-        found[path.relative_to(result.folder).as_posix()] = path.read_bytes()
-    return found
+        evidence[path.relative_to(result.folder).as_posix()] = path.read_bytes()
+    return evidence

@@ -1,1 +1,1 @@
-"""Reports of a night: HTML, Markdown, JUnit, and how long they are kept."""
+"""Reports of nightly runs: HTML, Markdown, JUnit, and how many are kept."""

@@ -1,4 +1,7 @@
-"""The one rule: the page is one file that needs nothing from outside, and every text from a guest is only text."""
+"""The report of a nightly run as one HTML page.
+
+Invariant: the page needs nothing from outside, and text from a guest is shown as text.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ import jinja2
 from markupsafe import Markup
 
 from builder.console import clean, size_text, time_text
-from builder.nightly.record import Night, Result
+from builder.nightly.record import NightlyRun, Result
 from builder.nightly.report import markdown
 from builder.store.runs import README
 
@@ -21,7 +24,7 @@ TEMPLATE = Path(__file__).with_name("page.html.j2")
 # Larger than any screenshot of a console; a page has to stay one that a phone can load.
 LARGEST_PICTURE = 512 << 10
 WIDTH, HEIGHT = 96, 24
-# Stages that only prepare share a colour; a stage that is not listed has the last one.
+# Stages that only prepare share a colour; a stage that is not listed gets the last one.
 COLOURS = {
     "fetch": 0,
     "kickstart": 0,
@@ -41,7 +44,7 @@ LEGEND = ("prepare", "install", "seal", "verify", "publish")
 
 @dataclass(frozen=True)
 class Bar:
-    """A stage in the timeline; `left` and `width` in thousandths of the night."""
+    """A stage in the timeline; `left` and `width` in thousandths of the run."""
 
     left: float
     width: float
@@ -49,11 +52,11 @@ class Bar:
     title: str
 
 
-def render(night: Night, earlier: Sequence[Night], folder: Path) -> str:
-    """The report of a night as one HTML document.
+def render(nightly: NightlyRun, earlier: Sequence[NightlyRun], folder: Path) -> str:
+    """Return the report of a run as one HTML document.
 
     Args:
-        earlier: nights before it, the oldest first, for the plots.
+        earlier: runs before it, the oldest first, for the plots.
         folder: where the page will be, for links to the evidence.
     """
     environment = jinja2.Environment(
@@ -62,8 +65,8 @@ def render(night: Night, earlier: Sequence[Night], folder: Path) -> str:
     environment.filters |= {"size": size_text, "time": time_text, "plain": _plain}
     shown = [
         {
-            "it": result,
-            "bars": _bars(result, night),
+            "result": result,
+            "bars": _bars(result, nightly),
             "sizes": _plot(result, earlier, _size, size_text),
             "boots": _plot(result, earlier, _boot, time_text),
             "changes": markdown.changes(result.difference) if result.difference else [],
@@ -71,33 +74,34 @@ def render(night: Night, earlier: Sequence[Night], folder: Path) -> str:
             "picture": _picture(result),
             "links": _links(result, folder),
         }
-        # What somebody has to look at comes first.
-        for result in sorted(night.results, key=lambda result: result.good)
+        # Builds that need attention come first.
+        for result in sorted(nightly.results, key=lambda result: result.good)
     ]
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        night=night,
+        run=nightly,
         rows=shown,
-        title=markdown.title(night),
-        note=markdown.REHEARSAL_NOTE if night.rehearsal else "",
-        deliveries=list(map(markdown.delivery, night.notifications)),
-        headline=markdown.headline(night),
-        verdict=_verdict(night),
-        ticks=_ticks(night.seconds),
+        title=markdown.title(nightly),
+        note=markdown.REHEARSAL_NOTE if nightly.rehearsal else "",
+        deliveries=list(map(markdown.delivery, nightly.notifications)),
+        headline=markdown.headline(nightly),
+        summary=_summary(nightly),
+        ticks=_ticks(nightly.seconds),
         legend=LEGEND,
     )
 
 
-def _verdict(night: Night) -> str:
-    """Whether there is anything to do."""
-    bad = [result.name for result in night.results if not result.good]
+def _summary(nightly: NightlyRun) -> str:
+    """Return whether anything has to be done."""
+    results = nightly.results
+    bad = sum(not result.good for result in results)
     if not bad:
-        return "Nothing to do: every image is built and proved" if night.results else "There was nothing to build"
-    return f"{len(bad)} of {len(night.results)} builds want a look"
+        return "Nothing to do: every image is built and verified" if results else "There was nothing to build"
+    return f"{bad} of {len(results)} build{'s need' if len(results) > 1 else ' needs'} attention"
 
 
 def _ticks(seconds: float) -> list[tuple[float, str]]:
-    """Marks of the timeline, in thousandths of the night: at most seven, at round times."""
+    """Return the marks of the timeline, in thousandths of the run: at most seven, at round times."""
     step = next((step for step in STEPS if seconds / step <= 7), STEPS[-1])
     times = range(0, int(seconds) + 1, step)
     return [(round(at / max(seconds, 0.001) * 1000, 1), _mark(at, step)) for at in times if at < seconds * 0.96]
@@ -110,19 +114,19 @@ def _mark(at: int, step: int) -> str:
 
 
 def _plain(text: str) -> str:
-    """Lines without characters that have no picture."""
+    """Return the lines without unprintable characters."""
     return "\n".join(map(clean, text.expandtabs().splitlines()))
 
 
-def _bars(result: Result, night: Night) -> list[Bar]:
-    whole = max(night.seconds, 0.001)
+def _bars(result: Result, nightly: NightlyRun) -> list[Bar]:
+    whole = max(nightly.seconds, 0.001)
     bars = []
     for stage in result.stages:
         if stage.start is None:
             continue
         colour = "bad" if stage.failed else f"c{COLOURS.get(stage.stage, len(LEGEND) - 1)}"
         title = f"{stage.stage}: {'failed after ' if stage.failed else ''}{time_text(stage.seconds)}"
-        # Thin, but never unseen.
+        # Thin, but never invisible.
         width = max(stage.seconds / whole * 1000, 3)
         bars.append(Bar(min(stage.start / whole * 1000, 997), width, colour, title))
     return bars
@@ -137,11 +141,11 @@ def _boot(result: Result) -> float | None:
 
 
 def _plot(
-    result: Result, earlier: Sequence[Night], read: Callable[[Result], float | None], text: Callable[[int], str]
+    result: Result, earlier: Sequence[NightlyRun], read: Callable[[Result], float | None], text: Callable[[int], str]
 ) -> Markup:
-    """A line over the last nights, in a drawing as small as a word; empty when there are fewer than two points."""
-    past = [one for night in earlier for one in night.results if one.name == result.name]
-    values = [value for one in [*past, result] if (value := read(one)) is not None]
+    """Draw a line over the last runs, as small as a word; empty when there are fewer than two points."""
+    past = [other for run in earlier for other in run.results if other.name == result.name]
+    values = [value for point in [*past, result] if (value := read(point)) is not None]
     if len(values) < 2:
         return Markup("")
     low, high = min(values), max(values)
@@ -151,7 +155,7 @@ def _plot(
         for index, value in enumerate(values)
     ]
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    title = f"{len(values)} nights: {text(int(low))} to {text(int(high))}"
+    title = f"{len(values)} runs: {text(int(low))} to {text(int(high))}"
     return Markup(
         '<svg class="plot" viewBox="0 0 {} {}" role="img" aria-label="{}"><title>{}</title>'
         '<polyline points="{}"/><circle cx="{:.1f}" cy="{:.1f}" r="2.5"/></svg>'
@@ -159,7 +163,7 @@ def _plot(
 
 
 def _picture(result: Result) -> str:
-    """The screenshot as a data: address; "" when there is none."""
+    """Return the screenshot as a data: address; "" when there is none."""
     path = Path(result.folder) / result.picture
     if not result.picture or not path.is_file() or path.stat().st_size > LARGEST_PICTURE:
         return ""
@@ -167,10 +171,10 @@ def _picture(result: Result) -> str:
 
 
 def _links(result: Result, folder: Path) -> list[tuple[str, str]]:
-    """Name and address of each file of the evidence; relative, so that a copied `artifacts` keeps them."""
+    """Return name and address of each evidence file; relative, so that links work in a copy of `artifacts`."""
     if not result.folder:
         return []
     base = os.path.relpath(result.folder, folder)
-    # What to look at first is said in the one file that comes first.
+    # README comes first: it says which file to look at first.
     names = sorted(result.evidence, key=lambda name: (name != README, name))
     return [(name, quote(f"{base}/{name}")) for name in names]
