@@ -5,6 +5,7 @@ PYTHON ?= $(shell for name in /usr/bin/python3 /usr/bin/python3.13 /usr/bin/pyth
 	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$name && exit; done; echo python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
+PYTEST := $(BIN)/pytest
 READY  := $(VENV)/.ready
 TABLE  := builder/system/packages.txt
 IMAGE  ?= centos7-minimal
@@ -15,26 +16,33 @@ MEDIA  ?= rehearsal
 SUITES ?= bookworm trixie sid
 STEPS  ?= run again check machines
 
-.PHONY: run test machines check e2e hosts faults bench wheel clean packages lock
+.PHONY: run test uncovered machines check e2e hosts faults bench docs measure wheel clean packages lock
 
 run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media $(MEDIA)
 
-test: check
-	$(BIN)/pytest -q -n 2 -m process tests/unit
-	$(BIN)/pytest -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging
-	$(MAKE) machines
+# With coverage of builder/; `.venv/bin/coverage report -m` says afterwards which lines were not run.
+test: PYTEST := $(BIN)/coverage run -m pytest
+test: uncovered check
+	$(PYTEST) -q -n 2 -m process tests/unit
+	$(PYTEST) -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging
+	$(MAKE) machines PYTEST="$(PYTEST)"
+	$(BIN)/coverage combine -q
+	@echo "coverage of builder/: $$($(BIN)/coverage report --format=total) %"
+
+uncovered: $(READY)
+	$(BIN)/coverage erase
 
 # The tests that boot machines.
 machines: $(READY)
-	$(BIN)/pytest -m "(vm or e2e) and not slow" tests
+	$(PYTEST) -m "(vm or e2e) and not slow" tests
 
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -q -n 2 -m "not process" tests/unit
+	$(PYTEST) -q -n 2 -m "not process" tests/unit
 
 e2e: $(READY)
 	$(BIN)/pytest -m "e2e or slow" tests
@@ -51,12 +59,20 @@ faults: $(READY)
 bench: $(READY)
 	$(BIN)/python -m tests.bench
 
+# Pages that are made from the code: docs/recipe.md and docs/causes.md.
+docs: $(READY)
+	$(BIN)/python -m tools.reference
+
+# The figures that the code keeps to; fails while one is over its limit.
+measure: $(READY)
+	$(BIN)/python -m tools.measure
+
 # dist/builder-*.whl, for hosts without a checkout.
 wheel: $(READY)
 	$(BIN)/python -m hatchling build -t wheel
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage .coverage.*
 	find builder tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment: everything pinned by hash in constraints.txt, then builder itself in place.
@@ -68,7 +84,7 @@ $(READY): constraints.txt pyproject.toml | packages
 
 # Sections of the table of packages; what only tests need is not installed to run builder.
 SECTIONS := environment run rehearsal
-test machines check e2e faults bench: SECTIONS += test
+test uncovered machines check e2e faults bench: SECTIONS += test
 bench: SECTIONS += bench
 
 packages:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from builder.rehearsal import medium
 from builder.system import locks
@@ -17,6 +18,10 @@ from tests.fault_table import fault_row
 __all__ = ["Silent", "fault_row", "rehearsal_iso"]
 
 CACHE = Path(__file__).parents[1] / "artifacts" / ".cache" / "rehearsal"
+
+# A loaded machine makes no test fail: neither a slow example nor slow examples on the whole.
+settings.register_profile("builder", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("builder")
 
 # Started in the background of a script, all below ignores SIGINT, and so would the programs that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from builder.errors import RecipeError
-from builder.recipe.models import size
+from builder.recipe.types import size
 
 Memory = Annotated[
     str | None, typer.Option("--memory", metavar="SIZE", help="Give the VM this much memory, e.g. 2GiB.")

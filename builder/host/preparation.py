@@ -16,7 +16,7 @@ from builder.host.network import apply, change
 from builder.host.network.bridge_request import Wish
 from builder.host.network.change import Change
 from builder.host.prepare import PrepareOptions, Step
-from builder.recipe.models import duration
+from builder.recipe.types import duration
 
 BACKENDS = ("auto", "networkmanager", "ifcfg", "runtime")
 

@@ -17,10 +17,9 @@ from builder.recipe.models import (
     Recipe,
     Source,
     Verify,
-    duration,
     schema,
-    size,
 )
+from builder.recipe.types import duration, size
 from builder.recipe.variables import RULES, Rule, Variable, check_variable
 
 __all__ = [

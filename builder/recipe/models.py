@@ -1,17 +1,17 @@
-"""The one rule: a recipe says WHAT to build; a model that exists is right in every value.
+"""The sections of a recipe as models, and every check that one section needs.
 
-Every check that one value or one section needs is made here, so that no later code has to look again.
+Invariant: a recipe says WHAT to build; a model that exists is right in every value, so that no later code looks again.
+How single values are written is in `builder.recipe.types`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -19,24 +19,34 @@ from pydantic import (
     StrictStr,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
-    WithJsonSchema,
     field_validator,
     model_validator,
 )
 
+from builder.recipe.types import (
+    GIB,
+    BaseName,
+    Command,
+    Duration,
+    FileMode,
+    Fingerprint,
+    GuestPath,
+    Name,
+    NetworkName,
+    Place,
+    Playbook,
+    Sha256,
+    Size,
+    SourceName,
+    Template,
+    Title,
+    Url,
+    whole_mib,
+)
 from builder.recipe.variables import Variable, check_variable
 
-MIB = 1 << 20
-GIB = 1 << 30
-UNITS = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": GIB, "TiB": 1 << 40}
-SIZE = r"([0-9]{1,15}) ?(B|KiB|MiB|GiB|TiB)?"
-DURATION = r"(?=[0-9])(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,8})s?)?"
-# Recipes name directories, images and libvirt domains.
-NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
-TEMPLATE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}"
 # The catalogue keeps rehearsals apart under this ending.
 REHEARSAL = "-rehearsal"
-
 
 # Places relative to a section, and what is wrong there.
 Fault = tuple[tuple[tuple[str | int, ...], ...], str]
@@ -53,83 +63,6 @@ class SectionError(ValueError):
         super().__init__("; ".join(text for _, text in self.items))
 
 
-def size(value: object) -> int:
-    """Bytes from `2GiB`, `512MiB` or a plain number of bytes.
-
-    Raises:
-        ValueError: it is no size; the message shows how to write one.
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    found = re.fullmatch(SIZE, value) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError(f"{value!r} is no size: write 2GiB, 512MiB or a number of bytes")
-    return int(found[1]) * UNITS[found[2] or ""]
-
-
-def duration(value: object) -> int:
-    """Seconds from `60m`, `90s`, `1h30m` or a plain number of seconds.
-
-    Raises:
-        ValueError: it is no duration; the message shows how to write one.
-    """
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    found = re.fullmatch(DURATION, value) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError(f"{value!r} is no duration: write 60m, 90s, 1h30m or a number of seconds")
-    hours, minutes, seconds = (int(part or 0) for part in found.groups())
-    return hours * 3600 + minutes * 60 + seconds
-
-
-def _text(pattern: str, what: str, clean: Callable[[str], str] = str) -> tuple[BeforeValidator, WithJsonSchema]:
-    """A check that a value is text of one pattern; `what` ends the sentence "'x' is no …"."""
-
-    def check(value: object) -> str:
-        if isinstance(value, str) and re.fullmatch(pattern, cleaned := clean(value)):
-            return cleaned
-        quote = "" if isinstance(value, str) else " (put it in quotes)"
-        raise ValueError(f"{value!r} is no {what}{quote}")
-
-    return BeforeValidator(check), WithJsonSchema({"type": "string", "pattern": f"^{pattern}$"})
-
-
-def _amount(pattern: str, parse: Callable[[object], int]) -> tuple[BeforeValidator, WithJsonSchema]:
-    written = {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{pattern}$"}]}
-    return BeforeValidator(parse), WithJsonSchema(written)
-
-
-Size = Annotated[int, *_amount(SIZE, size)]
-Duration = Annotated[int, *_amount(DURATION, duration)]
-Name = Annotated[str, *_text(NAME, "name: use a-z, 0-9, '.', '_', '-', at most 63, a letter or digit first")]
-Sha256 = Annotated[str, *_text(r"[0-9a-f]{64}", "sha256: 64 hex digits", str.lower)]
-Fingerprint = Annotated[
-    str, *_text(r"[0-9A-F]{40}", "key fingerprint: 40 hex digits", lambda text: text.replace(" ", "").upper())
-]
-# No user:password@ part: what a URL holds ends up in logs.
-Url = Annotated[str, *_text(r"https?://(?![^/]*@)[!-~]+", "http or https URL without a password")]
-Template = Annotated[str, *_text(TEMPLATE, "template: the name of a file in kickstarts/, without a folder")]
-Title = Annotated[str, *_text(r"[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,99}", "title: one line of at most 100 characters")]
-Place = Annotated[
-    str,
-    *_text(r"(?!(name|variant|matrix)\b)[a-z_]+(\.[a-z0-9_]+)+", "place of a recipe's value, e.g. machine.firmware"),
-]
-Command = Annotated[str, *_text(r"[^\x00]*\S[^\x00]*", "shell command")]
-
-
-_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}"
-SourceName = Annotated[
-    str,
-    *_text(rf"{_PART}(/{_PART})*", "source: a name below the folder `provision`, of letters, digits, '.', '_', '-'"),
-]
-Playbook = Annotated[str, *_text(rf"{_PART}(/{_PART})+", "playbook: write folder/playbook.yml, below `provision`")]
-GuestPath = Annotated[
-    str, *_text(r"(/[A-Za-z0-9_@+-][A-Za-z0-9._@+-]*|/\.[A-Za-z0-9_][A-Za-z0-9._-]*)+", "absolute path in the guest")
-]
-FileMode = Annotated[str, *_text(r"0[0-7]{3}", 'file mode: four octal digits, as in "0644"')]
-BaseName = Annotated[str, *_text(rf"{NAME}(@[0-9a-f]{{4,12}})?", "image: NAME or NAME@VERSION")]
-
-
 class Section(BaseModel):
     """Base of every part of a recipe: frozen, nothing unknown."""
 
@@ -137,18 +70,24 @@ class Section(BaseModel):
 
 
 class Source(Section):
-    """One install ISO that the recipe accepts, and where it can be had."""
+    """One install ISO that the recipe accepts, and where it can be downloaded.
+
+    Args:
+        sha256: of the ISO file.
+        urls: mirrors, in the order in which they are tried.
+    """
 
     sha256: Sha256
     urls: tuple[Url, ...] = Field(min_length=1)
 
 
 class Media(Section):
-    """The install media; the first source is the preferred one.
+    """The install media.
 
     Args:
-        signed_by: fingerprint of the key that signs the vendor's checksum file.
-        delivery: how the kickstart reaches the installer: in a rewritten ISO, or on a second CD beside it.
+        sources: the ISOs that the recipe accepts; the first one is the preferred one.
+        signed_by: fingerprint of the key that signs the vendor's checksum file; without it the sha256 alone decides.
+        delivery: how the kickstart reaches the installer: in a rewritten ISO, or on a second CD (a seed) beside it.
     """
 
     sources: tuple[Source, ...] = Field(min_length=1)
@@ -169,7 +108,12 @@ class Media(Section):
 
 
 class Kickstart(Section):
-    """A template of kickstarts/ and the values it is filled with (`builder.recipe.variables` says which are safe)."""
+    """The kickstart: a template, and the values it is filled with.
+
+    Args:
+        template: name of a file in `kickstarts/`.
+        vars: values of the template's variables, by name; a secret is refused.
+    """
 
     template: Template
     vars: dict[str, Variable] = Field(default_factory=dict)
@@ -186,12 +130,14 @@ class Kickstart(Section):
 
 
 class Machine(Section):
-    """The virtual hardware, for the install and for the proof alike.
+    """The virtual hardware, the same for the install and for the test VMs.
 
     Args:
-        memory: bytes.
+        vcpus: number of virtual processors, 1 to 255.
+        memory: at least `64MiB`, in whole MiB.
         firmware: `uefi` is UEFI without Secure Boot.
-        devices: `virtio` is paravirtual; `emulated` is SATA and e1000 with q35, IDE and e1000 with pc.
+        devices: `virtio` is paravirtual; `emulated` is SATA and e1000 with `q35`, IDE and e1000 with `pc`.
+        machine: QEMU's machine type.
     """
 
     vcpus: StrictInt = Field(default=2, ge=1, le=255)
@@ -203,7 +149,7 @@ class Machine(Section):
     @field_validator("memory")
     @classmethod
     def _whole(cls, value: int) -> int:
-        return _whole_mib(value, least=64)
+        return whole_mib(value, least=64)
 
     @field_validator("firmware", mode="before")
     @classmethod
@@ -217,28 +163,30 @@ class Machine(Section):
 
 
 class Disk(Section):
-    """The one disk that is installed to; `size` in bytes."""
+    """The one disk that is installed to.
+
+    Args:
+        size: in whole MiB.
+    """
 
     size: Size = 8 * GIB
 
     @field_validator("size")
     @classmethod
     def _whole(cls, value: int) -> int:
-        return _whole_mib(value, least=1)
+        return whole_mib(value, least=1)
 
 
 class Network(Section):
-    """How the two copies of the proof are wired; the install itself never has a way out.
+    """The network of the test VMs; the install itself never has one that leads out.
 
     Args:
         mode: `user` needs nothing; `nat` and `bridge` need qemu:///system and a network of the host.
-        name: libvirt's network (`nat`, default: `default`) or the host's bridge (`bridge`, default: `br0`).
+        name: the libvirt network (`nat`, default: `default`) or the host's bridge (`bridge`, default: `br0`).
     """
 
     mode: Literal["user", "nat", "bridge"] = "user"
-    name: Annotated[str, *_text(r"[A-Za-z0-9_.-]{1,15}", "network: 1 to 15 letters, digits, '_', '.', '-'")] | None = (
-        None
-    )
+    name: NetworkName | None = None
 
     @model_validator(mode="after")
     def _named_where_it_has_a_name(self) -> Network:
@@ -248,12 +196,12 @@ class Network(Section):
 
 
 class Limits(Section):
-    """Time limits in seconds on a host with KVM; without KVM they are scaled.
+    """Time limits on a host with KVM; without KVM they are scaled by four.
 
     Args:
         install: the whole installation.
-        quiet: no sign of life from the installer.
-        boot: until the installed system lets root in.
+        quiet: how long the installer may show no sign of life.
+        boot: until root can log in to a test VM.
     """
 
     install: Duration = 3600
@@ -272,7 +220,12 @@ class Limits(Section):
 
 
 class Check(Section):
-    """A shell command that must exit 0 in both machines of the proof."""
+    """A shell command that must exit 0 in both test VMs.
+
+    Args:
+        name: for messages and for `verify.json`; each name once.
+        run: the command, as root.
+    """
 
     name: Title
     run: Command
@@ -282,6 +235,7 @@ class Verify(Section):
     """What the finished image must show besides letting root in, and what it may hold.
 
     Args:
+        checks: commands that must succeed.
         allow_private_keys: files that may hold private keys, or folders with all that is in them. A file that is just
             what its package brought need not be named; a key in any other file, or in none, fails the build.
     """
@@ -303,14 +257,25 @@ class Verify(Section):
 
 
 class Publish(Section):
-    """How the image enters the catalogue; `keep` is the number of versions that stay."""
+    """How the image enters the catalogue.
+
+    Args:
+        compression: of the published disk; `zlib` can be read by QEMU before 5.1, too.
+        keep: number of versions that stay; the latest, the held and the used ones stay besides.
+    """
 
     compression: Literal["zstd", "zlib"] = "zstd"
     keep: StrictInt = Field(default=7, ge=1)
 
 
 class File(Section):
-    """A file of the folder `provision` that is put into the machine."""
+    """A file of the folder `provision` that is copied into the guest.
+
+    Args:
+        source: name of the file below `provision`.
+        path: where it goes in the guest.
+        mode: its permissions.
+    """
 
     source: SourceName
     path: GuestPath
@@ -321,6 +286,7 @@ class Provision(Section):
     """What is done to the installed system before it is sealed: files, then scripts, then an Ansible playbook.
 
     Args:
+        files: what is copied into the guest first.
         scripts: files of the folder `provision`, run as root in this order; each must exit 0.
         playbook: `folder/playbook.yml` below `provision`; the whole folder counts.
     """
@@ -342,12 +308,12 @@ class Provision(Section):
 
 
 class Budget(Section):
-    """What the image may cost at most; more of it fails the build.
+    """Limits on the image; one that exceeds them is not published.
 
     Args:
-        size: bytes of the sealed disk.
-        boot: seconds until root is in, of the slower copy, meant for a host with KVM.
-        packages: how many are installed.
+        size: of the sealed disk.
+        boot: until root is logged in, in the slower test VM; meant for a host with KVM.
+        packages: how many may be installed.
     """
 
     size: Size | None = None
@@ -359,10 +325,10 @@ class Recipe(Section):
     """One pipeline: everything that decides what the golden image is.
 
     Args:
-        variant: goes behind the name in the catalogue, for an image that differs by `--set` or by the matrix.
+        name: of the pipeline and of its image; it may not end with `-rehearsal`.
+        variant: follows the name in the catalogue, for an image that differs by `--set` or by the matrix.
+        from_: a published image to build on, instead of `media` and `kickstart`; exactly one of the two ways is given.
         matrix: values of other keys, by their dotted place; a night builds each combination as a variant.
-        from_: `from` in the file: the published image to build on, instead of `media` and `kickstart`. Those two are
-            None exactly where it is given, and the stages that read them are then no part of the pipeline.
     """
 
     name: Name
@@ -428,11 +394,3 @@ def schema() -> dict[str, Any]:
         part["description"] = part["description"].partition("\n\n")[0]
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "builder recipe"}
     return {**head, **{key: value for key, value in whole.items() if key != "title"}}
-
-
-def _whole_mib(value: int, least: int) -> int:
-    if value < least * MIB:
-        raise ValueError(f"{value} bytes are too few: at least {least}MiB (a number without a unit is bytes)")
-    if value % MIB:
-        raise ValueError(f"{value} bytes are no whole number of MiB")
-    return value

@@ -1,7 +1,7 @@
 """The one rule: a blob is sent whole or not at all, and what came of one before a break is not asked for again.
 
 Sent: one request a blob (section "POST then PUT"). A larger file is many blobs, so that a break costs one of them: the
-protocol's own chunks within a blob cannot be relied on (docs/design.md, 2026-11-25). Taken: with ranges (RFC 9110,
+protocol's own chunks within a blob cannot be relied on (docs/decisions.md). Taken: with ranges (RFC 9110,
 section 14), and hashed as it comes; the digest counts, whatever the registry says about ranges and lengths.
 """
 

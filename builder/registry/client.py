@@ -2,7 +2,7 @@
 
 One repository of a registry that speaks the OCI distribution protocol (opencontainers/distribution-spec 1.1, which
 the sections named below belong to). oras finds credentials (docker's configuration, its helpers) and answers the
-registry's challenges; requests moves the bytes. Why the transfers are not oras's: docs/design.md, 2026-11-25.
+registry's challenges; requests moves the bytes. Why the transfers are not oras's: docs/decisions.md.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
@@ -28,8 +30,18 @@ def is_change(event: str, args: tuple[Any, ...]) -> bool:
     return event in CHANGES
 
 
+@functools.cache
+def _start_server() -> None:
+    """Start the server without coverage, which would slow what it forks and learn nothing from it: it is killed."""
+    config = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    forkserver.ensure_running()
+    if config is not None:
+        os.environ["COVERAGE_PROCESS_CONFIG"] = config
+
+
 def start(work: Callable[..., None], *args: Any) -> ForkServerProcess:
     """Begin `work` in a process of its own."""
+    _start_server()
     process = FORKS.Process(target=work, args=args)
     process.start()
     return process

@@ -122,6 +122,7 @@ def exporting(catalogue: Path, target: Path, kind: Kind) -> None:
     export(images.load_image(catalogue, "toy"), kind, target, force=True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["qcow2", "vagrant"])
 def test_killed_anywhere_the_old_file_stays_whole_and_the_next_export_cleans_up(
     image: images.Image, tmp_path: Path, kind: Kind

@@ -247,6 +247,7 @@ def catalogue_with(place: Path, change: int, *, rolled_back: bool = False) -> tu
     return (folder / "images",)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("rolled_back", [False, True])
 def test_rollback_and_release_killed_anywhere_are_done_or_not(tmp_path: Path, rolled_back: bool) -> None:
     kills = 0
@@ -268,6 +269,7 @@ def test_rollback_and_release_killed_anywhere_are_done_or_not(tmp_path: Path, ro
     assert kills > 5
 
 
+@pytest.mark.process
 def test_pruning_killed_anywhere_leaves_whole_versions_only(tmp_path: Path) -> None:
     kills = 0
     for change in processes.killed_before_each_change(throw_away, lambda change: catalogue_with(tmp_path, change)):

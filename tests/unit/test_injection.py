@@ -9,16 +9,16 @@ from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree as ET
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from builder import images
 from builder.clones.request import NAME as CLONE
-from builder.errors import BuilderError, MediumError
-from builder.images import load_image
+from builder.errors import BuilderError, MediumError, PublishError
 from builder.iso import boot_menu
 from builder.kickstart import render as kickstart
-from builder.recipe import models
+from builder.recipe import types
 from builder.recipe.variables import check_variable
 from builder.stages import kickstart as answers
 from builder.vm.domain_xml import DirectKernel, Disk, MachineSpec, render
@@ -43,7 +43,7 @@ def accepted(kind: object, text: str) -> str | None:
 
 @given(text=TEXT)
 def test_a_name_is_one_part_of_a_path_and_one_word(text: str) -> None:
-    for kind in (models.Name, models.Template):
+    for kind in (types.Name, types.Template):
         name = accepted(kind, text)
         if name is not None:
             assert PurePosixPath("/base", name).parent == PurePosixPath("/base")
@@ -55,7 +55,7 @@ def test_a_name_is_one_part_of_a_path_and_one_word(text: str) -> None:
 
 @given(text=TEXT)
 def test_a_source_stays_below_its_folder(text: str) -> None:
-    for kind in (models.SourceName, models.Playbook):
+    for kind in (types.SourceName, types.Playbook):
         name = accepted(kind, text)
         if name is not None:
             assert Path("/base", name).resolve().is_relative_to("/base")
@@ -64,7 +64,7 @@ def test_a_source_stays_below_its_folder(text: str) -> None:
 
 @given(text=TEXT)
 def test_a_path_in_the_guest_is_absolute_and_one_word(text: str) -> None:
-    path = accepted(models.GuestPath, text)
+    path = accepted(types.GuestPath, text)
     if path is not None:
         assert path.startswith("/")
         assert ".." not in PurePosixPath(path).parts
@@ -78,13 +78,42 @@ def test_a_clone_is_called_by_one_plain_word(text: str) -> None:
         assert shlex.quote(text) == text
 
 
-@given(text=TEXT)
-def test_the_catalogue_opens_no_other_folder(text: str) -> None:
-    catalogue = ROOT / "tests" / "golden"
-    with pytest.raises(BuilderError):
-        load_image(catalogue, text)
-    with pytest.raises(BuilderError):
-        load_image(catalogue, f"../golden@{text}")
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue with the image `toy`; beside it `outside`, and `link`, to which a link in the catalogue leads."""
+    base = tmp_path_factory.mktemp("base")
+    for place, name in (("images", "toy"), (".", "outside"), ("elsewhere", "link")):
+        (base / name).with_suffix(".disk").write_text(name)
+        images.publish(base / place, name, {f"{name}.qcow2": (base / name).with_suffix(".disk")}, {})
+    (base / "images" / "link").symlink_to(base / "elsewhere" / "link")
+    return base / "images"
+
+
+# Most of these names lead to a folder, and many to an image of another folder.
+STEPS = st.sampled_from(["..", ".", "", "toy", "latest", "images", "outside", "elsewhere", "link"])
+PATHS = st.lists(STEPS, min_size=1, max_size=4).map("/".join)
+ELSEWHERE = ("../outside", "link", "./toy", "toy/", "../images/toy", "toy/../../outside", "../elsewhere/link")
+
+
+@example(name=ELSEWHERE[0], version="@")
+@given(name=st.one_of(PATHS, TEXT, st.sampled_from(ELSEWHERE)), version=st.one_of(st.just(""), TEXT.map("@{}".format)))
+def test_the_catalogue_opens_no_other_folder(catalogue: Path, name: str, version: str) -> None:
+    try:
+        image = images.load_image(catalogue, f"{name}{version}")
+    except BuilderError:
+        return
+    assert f"{name}{version}".partition("@")[0] == "toy"
+    assert image.path.parent == catalogue / "toy"
+
+
+@pytest.mark.parametrize("name", [*ELSEWHERE, "/absolute"])
+def test_an_image_outside_the_catalogue_is_not_found(catalogue: Path, name: str) -> None:
+    name = name.replace("/absolute", str(catalogue.parent / "outside"))
+    # It is there, and a path put together without care would lead to it.
+    assert images.list_images(catalogue, name)
+    for version in ("", "@" + images.list_images(catalogue, name)[0].version):
+        with pytest.raises(PublishError, match="there is no image"):
+            images.load_image(catalogue, name + version)
 
 
 PLAIN = MachineSpec(

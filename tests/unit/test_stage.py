@@ -32,13 +32,13 @@ def run(_job: Job[Any]) -> None:
 STAGE = Stage("toy", 1, ("a", "b"), lambda _: Everything(), run, "toy")
 NEEDS = {"a": "0" * 64, "b": "1" * 64}
 
-texts = st.text(st.characters(codec="utf-8"), max_size=8)
+texts = st.text(st.characters(codec="utf-8"), max_size=4)
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | texts,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=8,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=4,
 )
-mappings = st.dictionaries(texts, values, max_size=4)
+mappings = st.dictionaries(texts, values, max_size=3)
 inputs = st.builds(
     Everything,
     name=texts,
