@@ -43,7 +43,8 @@ class Row:
 
     def judged(self, verdict: str | None, *, happened: float | None = None) -> None:
         """The verdict is there."""
-        self.seen, self.verdict = time.time(), verdict or ""
+        # A plain string: what a member of an enum is cannot be sent by a worker of pytest-xdist.
+        self.seen, self.verdict = time.time(), str(verdict or "")
         self.happened = self.happened if happened is None else happened
 
 
