@@ -25,6 +25,7 @@ from builder.cli.options import (
 )
 from builder.cli.output import display_path, emit
 from builder.cli.state import State
+from builder.errors import RecipeError
 from builder.host import config
 from builder.nightly import ENVIRONMENT, metrics, notify, timer
 from builder.nightly.farm import LEASE, Tls
@@ -39,6 +40,7 @@ from builder.nightly.run import run as run_nightly
 from builder.nightly.scheduler import BuildExecutor
 from builder.registry import transfer
 
+FARM_LEASE = "BUILDER_FARM_LEASE"
 Pipelines = Annotated[
     list[str] | None,
     typer.Argument(metavar="[PIPELINE]...", help="Names or recipe files (default: all in ./pipelines)."),
@@ -121,13 +123,24 @@ def run(
     )
     executor: BuildExecutor = LocalExecutor(jobs)
     if scheduler is not None:
-        lease = float(os.environ.get("BUILDER_FARM_LEASE", LEASE))
-        executor = FarmExecutor(scheduler, Tls(tls_ca, tls_cert, tls_key), lease)
+        executor = FarmExecutor(scheduler, Tls(tls_ca, tls_cert, tls_key), _lease())
     nightly = run_nightly(plan, executor, reporter)
     folder = plan.reports / nightly.date
     emit({**nightly.model_dump(mode="json"), "report": str(folder)}, _lines(nightly, folder), as_json)
     if nightly.exit_code:
         raise typer.Exit(nightly.exit_code)
+
+
+def _lease() -> float:
+    """Read from the environment after how many seconds of silence a worker counts as lost."""
+    text = os.environ.get(FARM_LEASE, str(LEASE))
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise RecipeError(f"{FARM_LEASE}={text}: not a number of seconds", hint=f"e.g. {FARM_LEASE}={LEASE:g}")
+    return seconds
 
 
 def install_timer(

@@ -42,7 +42,7 @@ def delete(workspace: Workspace, name: str) -> list[Path]:
 
 def delete_each(workspace: Workspace, names: Iterable[str]) -> list[Path]:
     """Delete several clones; none is deleted if one of the names belongs to a machine that builder did not make."""
-    names = list(names)
+    names = list(dict.fromkeys(names))
     for name in names:
         ownership.require_known(workspace, name)
     return [path for name in names for path in delete(workspace, name)]

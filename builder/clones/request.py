@@ -108,10 +108,9 @@ class CloneRequest:
         if self.address is None or number == 0:
             return self.address
         first = ipaddress.IPv4Interface(self.address)
-        address = first.ip + number
-        if address not in first.network or address == first.network.broadcast_address:
+        if int(first.ip) + number >= int(first.network.broadcast_address):
             raise RecipeError(f"{first.network} has fewer than {self.count} addresses from {first.ip} on")
-        return f"{address}/{first.network.prefixlen}"
+        return f"{first.ip + number}/{first.network.prefixlen}"
 
 
 def check_network_name(network: str) -> None:

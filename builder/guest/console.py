@@ -33,7 +33,7 @@ STEP = 30.0  # seconds for one answer of getty or login; an emulated guest compu
 ATTEMPTS = 3  # kernel messages can tear a prompt, so a step that fails is done again
 RESTARTS = 2  # login prompts in place of a password's: the first may be due to an Enter of ours, the next is getty's
 ANSWER = 60.0  # seconds for one command
-WHOLE_CONSOLE = "the whole console is in console.log"
+WHOLE_CONSOLE = "the whole console is in the run's folder"
 
 
 class Terminal(Protocol):

@@ -44,7 +44,7 @@ def uefi(folders: tuple[Path, ...]) -> list[Uefi]:
 
 def _descriptors(folders: tuple[Path, ...]) -> Iterator[Mapping[str, Any]]:
     """Yield descriptors by file name; of two of one name the more specific counts, and an empty one hides the other."""
-    by_name = {path.name: path for folder in folders for path in folder.glob("*.json")}
+    by_name = {path.name: path for folder in folders for path in _files(folder)}
     for _, path in sorted(by_name.items()):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -52,6 +52,14 @@ def _descriptors(folders: tuple[Path, ...]) -> Iterator[Mapping[str, Any]]:
             continue
         if isinstance(content, dict):
             yield content
+
+
+def _files(folder: Path) -> list[Path]:
+    """List the descriptors of a directory; none where there is no such directory, or it may not be read."""
+    try:
+        return [path for path in folder.iterdir() if path.suffix == ".json"]
+    except OSError:
+        return []
 
 
 def _uefi(content: Mapping[str, Any]) -> Uefi | None:

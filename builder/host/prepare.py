@@ -226,7 +226,12 @@ def _kvm_group(gid: int) -> grp.struct_group:
     try:
         return grp.getgrnam("kvm")
     except KeyError:
+        pass
+    try:
         return grp.getgrgid(gid)
+    except KeyError:
+        brief = f"{KVM} cannot be opened to QEMU's group {gid}: there is no group of that number, and none called kvm"
+        raise HostError(brief, hint="groupadd --system kvm") from None
 
 
 def _open_kvm(gid: int, journal: Journal) -> None:

@@ -97,6 +97,8 @@ def prepare(given: Sequence[str] | None, settings: NotifySettings, *, visible: b
     if importlib.util.find_spec("apprise") is None:
         raise HostError("messages need the library apprise", hint="pip install 'builder[notify]'")
     urls, warnings = _read(values)
+    if not urls:
+        raise RecipeError(f"there is no address for messages in {' '.join(values)}", hint="write one address a line")
     if visible and any(map(is_address, values)):
         warnings.append(f"every user of this host can read an address on the command line: {SAFER}")
     if not given and settings.source and any(map(is_address, values)):

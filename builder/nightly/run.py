@@ -134,7 +134,10 @@ def run(plan: NightlyPlan, executor: BuildExecutor, reporter: ProgressReporter) 
             metrics.write(plan.metrics, nightly, earlier, options.images)
         except HostError as error:
             reporter.note(f"the metrics were not written: {error.brief}")
-    retention.prune(plan.reports, plan.keep)
+    try:
+        retention.prune(plan.reports, plan.keep)
+    except OSError as error:
+        reporter.note(f"old reports were not removed: {error.strerror}: {error.filename}")
     return nightly
 
 

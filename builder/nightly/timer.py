@@ -166,10 +166,12 @@ def write_units(texts: dict[str, str], target: Path, addresses: Sequence[str] = 
         with replacing(target / name) as file:
             file.write(text.encode())
     secret = target / ADDRESSES
-    secret.unlink(missing_ok=True)
     if addresses:
         with replacing(secret, mode=0o600) as file:
             file.write("".join(f"{address}\n" for address in addresses).encode())
+    elif not any(str(secret) in text for text in texts.values()):
+        # Options copied from the old unit name the file: then it still holds the addresses.
+        secret.unlink(missing_ok=True)
     return [*(target / name for name in texts), *([secret] if addresses else [])]
 
 

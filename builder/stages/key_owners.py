@@ -235,11 +235,19 @@ def trace(session: Session, keys: Sequence[FoundKey], allowed: Sequence[str]) ->
         allowed: paths of the recipe that may hold keys: files, or folders with all that is in them.
 
     Raises:
-        VerifyError: the image lacks the program for it.
+        VerifyError: the image lacks the program for it, or the answers of the guest cannot be read.
         UnreachableError: the guest does not answer.
     """
     if not keys:
         return ()
+    try:
+        return _trace(session, keys, allowed)
+    except (ValueError, RecursionError) as error:
+        # The words of a guest: sizes that are not numbers, block devices that lie below each other.
+        raise VerifyError("the copy's list of block devices cannot be read", str(error)) from None
+
+
+def _trace(session: Session, keys: Sequence[FoundKey], allowed: Sequence[str]) -> tuple[KeyOwner, ...]:
     layout = Layout.parse(_ask(session, LAYOUT))
     result: tuple[KeyOwner, ...] = ()
     for files in (PROGRAMS, EVERYTHING):

@@ -39,7 +39,7 @@ FILES = {
     "anaconda.log": "the installer's own log",
     "screenshot.png": "the last picture of the screen",
     "ttyS1.log": "what the machine reported of itself",
-    "kickstart.cfg": "the answers the installer got; secrets are masked",
+    "kickstart.cfg": "the kickstart that the installer got; secrets are masked",
     "private_keys.txt": "each private key on the disk, and the file that holds it",
     "qemu.log": "QEMU's own words, with its command line",
     "domain.xml": "the machine as libvirt got it",

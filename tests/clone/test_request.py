@@ -19,6 +19,7 @@ from builder.errors import RecipeError
         ({"address": "10.0.2.9/24", "gateway": "10.0.3.1"}, "gateway 10.0.3.1 lies outside"),
         ({"address": "10.0.2.9"}, "has no prefix length"),
         ({"address": "10.0.2.253/24", "count": 3}, "has fewer than 3 addresses"),
+        ({"address": "255.255.255.255/32", "count": 2}, "has fewer than 2 addresses|cannot be assigned"),
         ({"gateway": "10.0.2.1"}, "--gateway without --address"),
         ({"dns": ("10.0.2.3",)}, "--dns without --address"),
         ({"address": "10.0.2.9/24", "dns": ("one",)}, "bad address"),

@@ -206,7 +206,7 @@ def test_bit_flip_before_publish(memory_path: Path, fault_row: FaultRow) -> None
             run_in(memory_path, watcher=watcher)
         row.judged(caught.value.diagnosis.cause)
         assert row.verdict == "rotten"
-        assert "seal: disk.qcow2 is rotten; the next run builds it anew" in watcher.notes
+        assert "seal: disk.qcow2 is corrupt; the next run builds it anew" in watcher.notes
         assert images.list_images(toys.settings_in(memory_path).images) == []
         assert "seal" in run_in(memory_path).built
         assert_catalogue_is_whole(toys.settings_in(memory_path).images)

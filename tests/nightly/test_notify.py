@@ -174,6 +174,9 @@ def test_addresses_in_files_are_read_and_files_of_everybody_are_warned_of(tmp_pa
     path.chmod(0o640)
     in_settings = NotifySettings(("json://one.example",), source=path)
     assert len(prepare(None, in_settings).warnings) == 1
+    path.write_text("# nobody yet\n")
+    with pytest.raises(RecipeError, match="there is no address for messages in"):
+        prepare([str(path)], NotifySettings())
     with pytest.raises(RecipeError, match="cannot be read: No such file"):
         prepare([str(tmp_path / "nothing")], NotifySettings())
 

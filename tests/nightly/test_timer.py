@@ -51,6 +51,9 @@ def test_units_hold_no_addresses(place: Place) -> None:
     subprocess.run(words, cwd=place.folder, env=environment, capture_output=True, check=True)
     assert file.read_text().split() == secret
     assert '"--notify" "/etc/addresses" "--notify"' in unit.read_text()
+    # Words copied from the unit name the file, which still holds the addresses.
+    place.run("nightly", "install-timer", "--to", "units", "--", "--notify", str(file))
+    assert file.read_text().split() == secret
     place.run("nightly", "install-timer", "--to", "units")
     assert not file.exists()
     assert "--notify" not in unit.read_text()

@@ -67,7 +67,10 @@ def rewrite(folder: Path, nightly: NightlyRun, earlier: Sequence[NightlyRun]) ->
         HostError: it cannot be written; what was there is still there.
     """
     for file, data in _files(nightly, earlier[-SHOWN:], folder).items():
-        mode = (folder / file).stat().st_mode & 0o777
+        try:
+            mode = (folder / file).stat().st_mode & 0o777
+        except OSError as error:
+            raise HostError(f"{folder / file} is gone: {error.strerror}") from error
         with replacing(folder / file, mode) as target:
             target.write(data)
 

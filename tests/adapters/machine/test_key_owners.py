@@ -241,5 +241,19 @@ def test_no_answer_is_not_taken_for_one(status: int, out: str, brief: str) -> No
     assert caught.value.details
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        "mount 1 0 8:1 / / rw\ndisk 8:0\npartition 8:1 8:0 many few\n",
+        # Each lies below the other.
+        "mount 1 0 253:0 / / rw\nmapped 253:0 0 8 linear 253:1 0\nmapped 253:1 0 8 linear 253:0 0\n",
+    ],
+)
+def test_a_guest_that_talks_nonsense_is_refused(facts: str) -> None:
+    key = FoundKey(0, "-----BEGIN RSA PRIVATE KEY-----")
+    with pytest.raises(VerifyError, match="the copy's list of block devices cannot be read"):
+        key_owners.trace(Answering(0, f"{facts}end of the answer\n"), [key], [])
+
+
 def test_a_disk_without_keys_asks_nothing() -> None:
     assert key_owners.trace(Answering(127, ""), [], []) == ()
