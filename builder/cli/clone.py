@@ -22,7 +22,7 @@ from builder.cli.options import (
 )
 from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
-from builder.cli.vm_options import AnsibleInventory, Memory, SshConfig, Vcpus, parse_size
+from builder.cli.vm_options import AnsibleInventory, Memory, SshConfig, Vcpus, parse_size, require_one_format
 from builder.clones import formats, ssh_keys
 from builder.clones.create import CreateOptions
 from builder.clones.record import Vm
@@ -97,8 +97,7 @@ def clone(
     """Create VMs from a golden image, in a second."""
     if wait and not start:
         raise RecipeError("--wait and --no-start exclude each other", hint="leave out one of them")
-    if inventory + config + as_json > 1:
-        raise RecipeError("only one of --ansible-inventory, --ssh-config and --json can be printed")
+    require_one_format(inventory=inventory, config=config, as_json=as_json)
     settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect))
     request = CloneRequest(
         name=name,
@@ -116,10 +115,16 @@ def clone(
         host_disks=tuple(host_disk or ()),
         host_devices=tuple(host_device or ()),
     )
+    if (inventory or config) and network.startswith("bridge:") and not address and not wait:
+        raise RecipeError(
+            "the addresses of VMs on a bridge are known only once they are up",
+            "--ansible-inventory and --ssh-config list them",
+            "add --wait, or give --address",
+        )
+    key = ssh_keys.read_key(ssh_key) if ssh_key else ssh_keys.builder_key(Store(settings.store))
     if image.startswith("oci://"):
         image = _pulled(settings, image, allow_rehearsal=allow_rehearsal, as_json=as_json)
     base = images.load_image(settings.images, image)
-    key = ssh_keys.read_key(ssh_key) if ssh_key else ssh_keys.builder_key(Store(settings.store))
     options = CreateOptions(key=key, accel=accel, start=start, wait=wait, atomic=atomic, report=note)
     with CloneStore(settings.vms, settings.images, settings.uri) as store:
         vms = store.create(base, request, options)

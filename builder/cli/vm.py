@@ -14,7 +14,7 @@ from builder import console as people
 from builder.cli.options import Connect, Json, require_local_uri
 from builder.cli.output import display_path, emit, note, print_lines
 from builder.cli.state import State
-from builder.cli.vm_options import AnsibleInventory, Memory, SshConfig, Vcpus, parse_size
+from builder.cli.vm_options import AnsibleInventory, Memory, SshConfig, Vcpus, parse_size, require_one_format
 from builder.clones import formats
 from builder.clones.change import VmChanges
 from builder.clones.lifecycle import VmStatus
@@ -31,6 +31,7 @@ def list_(
     ctx: typer.Context, inventory: AnsibleInventory = False, config: SshConfig = False, as_json: Json = False
 ) -> None:
     """List the VMs: state, image, address, newer images."""
+    require_one_format(inventory=inventory, config=config, as_json=as_json)
     with _open(ctx) as store:
         for error in store.damaged().values():
             note(f"{error.brief}: {error.hint}")

@@ -31,3 +31,13 @@ def parse_size(option: str, text: str | None) -> int | None:
         return size(int(text) if text.isdecimal() else text)
     except ValueError as error:
         raise RecipeError(f"{option}: {error}") from None
+
+
+def require_one_format(*, inventory: bool, config: bool, as_json: bool) -> None:
+    """Check that at most one format of the list of VMs is asked for.
+
+    Raises:
+        RecipeError: there are several.
+    """
+    if inventory + config + as_json > 1:
+        raise RecipeError("only one of --ansible-inventory, --ssh-config and --json can be printed")

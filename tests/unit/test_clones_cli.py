@@ -21,6 +21,15 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
             ["clone", "toy", "web", "--ansible-inventory", "--ssh-config"],
             "only one of --ansible-inventory, --ssh-config and --json",
         ),
+        (
+            ["vm", "list", "--ansible-inventory", "--ssh-config"],
+            "only one of --ansible-inventory, --ssh-config and --json",
+        ),
+        (
+            ["clone", "toy", "web", "--network", "bridge:br0", "--ssh-config"],
+            "the addresses of VMs on a bridge are known only once they are up",
+        ),
+        (["clone", "oci://127.0.0.1:9/toy:1", "web", "--ssh-key", "missing.pub"], "cannot read key file missing.pub"),
         (["clone", "toy", "web", "--memory", "2GB"], "--memory: '2GB' is no"),
         (["clone", "toy", "web", "--connect", "qemu+ssh://host/system"], "--connect qemu+ssh://host/system: builder"),
         (["vm", "set", "web"], "nothing to change"),
