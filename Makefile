@@ -16,17 +16,19 @@ MEDIA  ?= rehearsal
 SUITES ?= bookworm trixie sid
 STEPS  ?= run again check machines
 
-.PHONY: run test uncovered machines check e2e hosts faults bench docs measure wheel clean packages lock
+.PHONY: run test coverage uncovered machines check e2e hosts faults bench docs measure wheel clean packages lock
 
 run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media $(MEDIA)
 
-# With coverage of builder/; `.venv/bin/coverage report -m` says afterwards which lines were not run.
-test: PYTEST := $(BIN)/coverage run -m pytest
-test: uncovered check
+test: check
 	$(PYTEST) -q -n 2 -m process tests/unit
 	$(PYTEST) -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging
 	$(MAKE) machines PYTEST="$(PYTEST)"
+
+# The same with coverage of builder/; `.venv/bin/coverage report -m` says afterwards which lines were not run.
+coverage: PYTEST := $(BIN)/coverage run -m pytest
+coverage: uncovered test
 	$(BIN)/coverage combine -q
 	@echo "coverage of builder/: $$($(BIN)/coverage report --format=total) %"
 
