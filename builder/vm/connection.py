@@ -23,10 +23,11 @@ import libvirt_qemu  # type: ignore[import-untyped]
 
 from builder import settings
 from builder.errors import HostError, RecipeError
-from builder.system import host_facts, packages
+from builder.system import host_facts
 from builder.system.host_facts import Accel
 from builder.vm import capabilities, daemon, domain_xml
 from builder.vm.domain_xml import MachineSpec, UserNet
+from builder.vm.libvirt_errors import libvirt_errors
 from builder.vm.machine import Console, Machine, Signals
 from builder.vm.qemu_process import QemuProcess
 
@@ -75,7 +76,7 @@ class Hypervisor:
         self._machines: dict[str, Signals] = {}
         self._connection = _open(uri)
         try:
-            with told("libvirt does not tell its capabilities"):
+            with libvirt_errors("libvirt does not tell its capabilities"):
                 self._host = capabilities.ask(uri, self._connection)
             lifecycle = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
             self._lifecycle = self._connection.domainEventRegisterAny(None, lifecycle, self._on_lifecycle, None)
@@ -125,7 +126,7 @@ class Hypervisor:
         access = host_facts.kvm_access(*self.qemu_user) if self.qemu_user else None
         if access in (None, "opens"):
             return None
-        with told("libvirt does not tell its capabilities"):
+        with libvirt_errors("libvirt does not tell its capabilities"):
             took = capabilities.look_up_seconds(self._connection)
         return took if capabilities.probes_again(self._host, access, took) else None
 
@@ -173,7 +174,7 @@ class Hypervisor:
             HostError: libvirt refuses.
         """
         swept = []
-        with told("libvirt could not sweep its machines"):
+        with libvirt_errors("libvirt could not sweep its machines"):
             for domain in self._connection.listAllDomains(0):
                 if _run_of(domain) == run_id:
                     swept.append(domain.name())
@@ -182,7 +183,7 @@ class Hypervisor:
 
     def machines(self) -> dict[str, str]:
         """Names of all machines that builder started and that still run, each with its run id."""
-        with told("libvirt could not list its machines"):
+        with libvirt_errors("libvirt could not list its machines"):
             found = {domain.name(): _run_of(domain) for domain in self._connection.listAllDomains(0)}
         return {name: run for name, run in found.items() if run is not None}
 
@@ -196,7 +197,7 @@ class Hypervisor:
         keep: bool,
     ) -> Machine:
         flags = libvirt.VIR_DOMAIN_START_PAUSED | (0 if keep else libvirt.VIR_DOMAIN_START_AUTODESTROY)
-        with told(f"libvirt could not start {spec.name}"):
+        with libvirt_errors(f"libvirt could not start {spec.name}"):
             domain = self._connection.createXML(domain_xml.render(spec, dac=self.qemu_user is not None), flags)
             held.append(QemuProcess.find(str(spec.uuid)))
             stream = self._connection.newStream(libvirt.VIR_STREAM_NONBLOCK)
@@ -285,11 +286,11 @@ class _DomainHandle:
 
     def send(self, data: bytes) -> int:
         """Bytes taken; 0 when there is no room just now."""
-        with told("the console is gone"):
+        with libvirt_errors("the console is gone"):
             return max(0, int(self._stream.send(data)))
 
     def press_power(self) -> None:
-        with told("the power button could not be pressed"):
+        with libvirt_errors("the power button could not be pressed"):
             self._domain.shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
     def address(self) -> str | None:
@@ -304,7 +305,7 @@ class _DomainHandle:
         return int(read) + int(written)
 
     def screenshot(self, path: Path) -> Path:
-        with told("no screenshot could be taken"):
+        with libvirt_errors("no screenshot could be taken"):
             stream = self._connection.newStream(0)
             kind = self._domain.screenshot(stream, 0, 0)
             picture = bytearray()
@@ -319,7 +320,7 @@ class _DomainHandle:
 
 
 def _open(uri: str) -> Any:
-    with told(f"libvirt does not answer at {uri}"):
+    with libvirt_errors(f"libvirt does not answer at {uri}"):
         return libvirt.open(uri)
 
 
@@ -382,28 +383,3 @@ def address_of(domain: Any) -> str | None:
                     if one["type"] == libvirt.VIR_IP_ADDR_TYPE_IPV4:
                         return str(one["addr"])
     return None
-
-
-@contextmanager
-def told(brief: str) -> Iterator[None]:
-    """Turn what libvirt raises into a fault for people."""
-    try:
-        yield
-    except libvirt.libvirtError as error:
-        raise HostError(brief, hint=_hint(error), output=str(error)) from error
-
-
-def _hint(error: libvirt.libvirtError) -> str:
-    # libvirt 9.0: "Unable to find any firmware to satisfy 'efi'"; 11.3: "Unable to find 'efi' firmware that is …".
-    if re.search(r"find (any|'\w+') firmware", str(error)):
-        return packages.hint("uefi")
-    match error.get_error_code():
-        case libvirt.VIR_ERR_AUTH_UNAVAILABLE:
-            return "run as root, or leave --connect out to use qemu:///session"
-        case libvirt.VIR_ERR_AUTH_FAILED:
-            return "run as root, join the group libvirt, or use --connect qemu:///session"
-        case libvirt.VIR_ERR_SYSTEM_ERROR:
-            return f"is libvirt installed and running? {packages.hint('libvirtd')}"
-        case libvirt.VIR_ERR_CONFIG_UNSUPPORTED:
-            return packages.hint("qemu-system-x86_64", "uefi")
-    return ""

@@ -18,8 +18,9 @@ import libvirt
 from builder.errors import HostError, PublishError
 from builder.system import host_facts, retry
 from builder.vm import connection, daemon, domain_xml
-from builder.vm.connection import Hypervisor, told
+from builder.vm.connection import Hypervisor
 from builder.vm.domain_xml import MachineSpec
+from builder.vm.libvirt_errors import libvirt_errors
 
 State = Literal["running", "paused", "off", "crashed"]
 
@@ -74,13 +75,13 @@ class Domains:
 
     def all(self) -> dict[str, Found]:
         """Every domain by name, foreign ones too."""
-        with told("libvirt could not list its machines"):
+        with libvirt_errors("libvirt could not list its machines"):
             found = [_found(domain) for domain in self._connection.listAllDomains(0)]
         return {one.name: one for one in found}
 
     def look(self, name: str) -> Found | None:
         """The domain of this name."""
-        with told("libvirt could not be asked"):
+        with libvirt_errors("libvirt could not be asked"):
             try:
                 return _found(self._connection.lookupByName(name))
             except libvirt.libvirtError as error:
@@ -111,12 +112,12 @@ class Domains:
         Raises:
             HostError: libvirt refuses.
         """
-        with told(f"libvirt could not define {spec.name}"):
+        with libvirt_errors(f"libvirt could not define {spec.name}"):
             self._connection.defineXMLFlags(domain_xml.render(spec, dac=self.host.qemu_user is not None), 0)
 
     def undefine(self, name: str, uuid: str) -> None:
         """End the machine and make it unknown, if it is known and of this UUID."""
-        with told(f"libvirt could not undefine {name}"):
+        with libvirt_errors(f"libvirt could not undefine {name}"):
             domain = self._ours(name, uuid)
             if domain is not None:
                 with suppress(libvirt.libvirtError):
@@ -129,17 +130,17 @@ class Domains:
         Raises:
             HostError: libvirt refuses.
         """
-        with told(f"libvirt could not start {name}"):
+        with libvirt_errors(f"libvirt could not start {name}"):
             self._connection.lookupByName(name).create()
 
     def press_power(self, name: str) -> None:
         """Press the ACPI power button."""
-        with told(f"the power button of {name} could not be pressed"):
+        with libvirt_errors(f"the power button of {name} could not be pressed"):
             self._connection.lookupByName(name).shutdownFlags(libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN)
 
     def cut_power(self, name: str) -> None:
         """Take the power away, as pulling the plug does."""
-        with told(f"the power of {name} could not be cut"):
+        with libvirt_errors(f"the power of {name} could not be cut"):
             self._connection.lookupByName(name).destroy()
 
     def wait_off(self, name: str, within: float) -> bool:
@@ -153,7 +154,7 @@ class Domains:
 
     def screenshot(self, name: str, path: Path) -> Path:
         """Write what the screen shows and return the file: a PNG, a PPM of that name with an old QEMU."""
-        with told(f"no screenshot of {name} could be taken"):
+        with libvirt_errors(f"no screenshot of {name} could be taken"):
             stream = self._connection.newStream(0)
             kind = self._connection.lookupByName(name).screenshot(stream, 0, 0)
             picture = bytearray()
@@ -169,7 +170,7 @@ class Domains:
 
     def address(self, name: str) -> str | None:
         """The IPv4 address that a network of libvirt's has handed to the machine, or that its guest agent tells."""
-        with told(f"libvirt could not be asked for the address of {name}"):
+        with libvirt_errors(f"libvirt could not be asked for the address of {name}"):
             return connection.address_of(self._connection.lookupByName(name))
 
     def network_address(self, name: str) -> str | None:
@@ -178,7 +179,7 @@ class Domains:
         Raises:
             HostError: there is no such network, or it does not run.
         """
-        with told(f"libvirt has no network {name}"):
+        with libvirt_errors(f"libvirt has no network {name}"):
             network = self._connection.networkLookupByName(name)
             if not network.isActive():
                 raise HostError(f"libvirt's network {name} does not run", hint=f"virsh net-start {name}")
@@ -191,7 +192,7 @@ class Domains:
 
     def snapshots(self, name: str) -> list[tuple[str, str]]:
         """Names of a machine's snapshots, each with the state that the machine was in, the oldest first."""
-        with told(f"the snapshots of {name} could not be listed"):
+        with libvirt_errors(f"the snapshots of {name} could not be listed"):
             found = [
                 ET.fromstring(one.getXMLDesc(0)) for one in self._connection.lookupByName(name).listAllSnapshots(0)
             ]
@@ -203,7 +204,7 @@ class Domains:
         wanted = ET.Element("domainsnapshot")
         ET.SubElement(wanted, "name").text = snapshot
         try:
-            with told(f"no snapshot of {name} could be taken"):
+            with libvirt_errors(f"no snapshot of {name} could be taken"):
                 self._connection.lookupByName(name).snapshotCreateXML(ET.tostring(wanted, encoding="unicode"), 0)
         except HostError as fault:
             # A running machine with UEFI cannot be kept inside its disk: its variables are in a file of their own.
@@ -213,13 +214,13 @@ class Domains:
 
     def go_back(self, name: str, snapshot: str) -> None:
         """Make the machine what it was."""
-        with told(f"{name} could not go back to {snapshot}"):
+        with libvirt_errors(f"{name} could not go back to {snapshot}"):
             domain = self._connection.lookupByName(name)
             domain.revertToSnapshot(domain.snapshotLookupByName(snapshot, 0), 0)
 
     def drop_snapshot(self, name: str, snapshot: str) -> None:
         """Forget a snapshot."""
-        with told(f"snapshot {snapshot} of {name} could not be deleted"):
+        with libvirt_errors(f"snapshot {snapshot} of {name} could not be deleted"):
             self._connection.lookupByName(name).snapshotLookupByName(snapshot, 0).delete(0)
 
     def _ours(self, name: str, uuid: str) -> Any | None:

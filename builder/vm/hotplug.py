@@ -14,9 +14,9 @@ import libvirt
 
 from builder.errors import HostError
 from builder.system import retry
-from builder.vm.connection import told
 from builder.vm.domain_xml import BridgeNet, LibvirtNet
 from builder.vm.domains import Domains
+from builder.vm.libvirt_errors import libvirt_errors
 
 LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 # Linux puts memory to use in blocks of this size (MiB) on x86 machines below 64 GiB.
@@ -94,7 +94,7 @@ def network(domains: Domains, name: str, mac: str, wanted: LibvirtNet | BridgeNe
         HostError: libvirt refuses, or the machine has no such card.
     """
     domain = _domain(domains, name)
-    with told(f"the card of {name} could not be put into {wanted.name}"):
+    with libvirt_errors(f"the card of {name} could not be put into {wanted.name}"):
         cards = ET.fromstring(domain.XMLDesc(0)).findall("devices/interface")
     card = next((one for one in cards if one.find(f"mac[@address='{mac}']") is not None), None)
     source = card.find("source") if card is not None else None
@@ -106,14 +106,14 @@ def network(domains: Domains, name: str, mac: str, wanted: LibvirtNet | BridgeNe
     source.set(kind, wanted.name)
     link = card.find("link")
     link = ET.SubElement(card, "link") if link is None else link
-    with told(f"the card of {name} could not be put into {wanted.name}"):
+    with libvirt_errors(f"the card of {name} could not be put into {wanted.name}"):
         for state in ("down", "up"):
             link.set("state", state)
             domain.updateDeviceFlags(ET.tostring(card, encoding="unicode"), LIVE)
 
 
 def _domain(domains: Domains, name: str) -> Any:
-    with told(f"libvirt could not be asked about {name}"):
+    with libvirt_errors(f"libvirt could not be asked about {name}"):
         return domains.host.connection.lookupByName(name)
 
 

@@ -1,4 +1,4 @@
-"""What a machine does is told truly, and nothing of it stays."""
+"""What a machine does is reported as it is, and nothing of the machine is left."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import pytest
 from builder.errors import HostError
 from builder.system import retry
 from builder.system.process import run
-from builder.vm.connection import Hypervisor, connect, told
+from builder.vm.connection import Hypervisor, connect
 from builder.vm.domain_xml import Disk, Layer, MachineSpec
+from builder.vm.libvirt_errors import libvirt_errors
 from tests.fakes.boot_sector import boot_sector, cd_image, disk_image
 
 pytestmark = pytest.mark.vm
@@ -203,11 +204,32 @@ def test_missing_firmware_names_its_package(hypervisor: Hypervisor) -> None:
         <firmware><feature enabled='yes' name='secure-boot'/></firmware></os><features><acpi/></features></domain>"""
     connection = libvirt.open(hypervisor.uri)
     try:
-        with pytest.raises(HostError) as caught, told("it could not start"):
+        with pytest.raises(HostError) as caught, libvirt_errors("it could not start"):
             connection.createXML(xml)
     finally:
         connection.close()
     assert caught.value.hint == "apt-get install ovmf"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may write where libvirt locks consoles")
+def test_a_console_lock_of_another_user_is_named(hypervisor: Hypervisor, make_spec: MakeSpec, place: Path) -> None:
+    # A folder stands in for a file that libvirt may not remove. The console gets the lowest number that is free.
+    first, second = os.openpty()
+    number = int(os.ttyname(second).rpartition("/")[2])
+    os.close(first)
+    os.close(second)
+    locks = [Path(f"/var/lock/LCK.._pts_{number + i}") for i in range(4)]
+    for lock in locks:
+        lock.mkdir()
+    spec = make_spec({"end": "hang"})
+    try:
+        with pytest.raises(HostError, match="could not start") as caught, hypervisor.boot(spec, place / "c.log"):
+            pass
+    finally:
+        for lock in locks:
+            lock.rmdir()
+    assert "as root: rm /var/lock/LCK.._pts_" in caught.value.hint
+    assert spec.name not in hypervisor.machines()
 
 
 def test_a_machine_that_libvirt_refuses_leaves_nothing(
