@@ -94,11 +94,12 @@ def _definitions(trees: dict[str, ast.Module]) -> Iterator[Figure]:
                 classes[node.name].append(name)
             if isinstance(node, Function):
                 place = f"{name}:{node.lineno} {node.name}"
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                # The parameters of a command are its options: of a command the body counts.
+                command = f"{name}:{node.name}" in commands
+                lines = (node.end_lineno or node.lineno) - (node.body[0].lineno if command else node.lineno) + 1
                 arguments = node.args
                 count = len([*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs])
-                # The parameters of a command are its options.
-                if f"{name}:{node.name}" not in commands and count > 8:
+                if not command and count > 8:
                     wide.append(f"{place} ({count})")
                 if lines > 60:
                     long.append(f"{place} ({lines})")

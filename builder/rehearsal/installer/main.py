@@ -118,19 +118,7 @@ def install(
     try:
         before = [script for script in ks.scripts if script.type == kinds.KS_SCRIPT_PREINSTALL]
         scripts.run_all(before, ui.say, "Running pre-installation scripts")
-        ui.say("Starting package installation process")
-        ui.say("Preparing transaction from installation source")
-        try:
-            faults.strike(fault)
-            payload.install(table, ready.selection, ui.say)
-        except program.ProgramError as error:
-            text = "The following error occurred while installing.  This is a fatal error and installation will be "
-            text += f"aborted.\n\n{error}"
-            if ui.cmdline:
-                # Anaconda says nothing here: it leaves a line in the log and the machine goes off.
-                log.error("packaging", text)
-                raise ExitError("payload") from None
-            ui.fatal(text)
+        _install_packages(ready, table, ui, fault)
         ui.say("Performing post-installation setup tasks")
         storage.bind()
         payload.record(table, ready.selection)
@@ -157,6 +145,22 @@ def install(
         os.utime(ROOT / place)
     storage.release(ready.layout)
     log.info("anaconda", "installation finished")
+
+
+def _install_packages(ready: hub.Ready, table: selection.Table, ui: Ui, fault: str | None) -> None:
+    ui.say("Starting package installation process")
+    ui.say("Preparing transaction from installation source")
+    try:
+        faults.strike(fault)
+        payload.install(table, ready.selection, ui.say)
+    except program.ProgramError as error:
+        text = "The following error occurred while installing.  This is a fatal error and installation will be "
+        text += f"aborted.\n\n{error}"
+        if ui.cmdline:
+            # Anaconda says nothing here: it leaves a line in the log and the machine goes off.
+            log.error("packaging", text)
+            raise ExitError("payload") from None
+        ui.fatal(text)
 
 
 def _action(ks: Any) -> str:
