@@ -23,7 +23,7 @@ import libvirt_qemu  # type: ignore[import-untyped]
 
 from builder import settings
 from builder.errors import HostError, RecipeError
-from builder.system import host_facts
+from builder.system import host_facts, retry
 from builder.system.host_facts import Accel
 from builder.vm import capabilities, daemon, domain_xml
 from builder.vm.domain_xml import MachineSpec, UserNet
@@ -320,8 +320,23 @@ class _DomainHandle:
 
 
 def _open(uri: str) -> Any:
+    """Open libvirt; again when a daemon that is leaving, on its timeout, took the connection and dropped it.
+
+    libvirt reports that as "Cannot recv data: Connection reset by peer" or "End of file while reading data", from its
+    RPC layer (virnetsocket.c; seen with libvirt 11.3).
+    """
+
+    def dropped(fault: BaseException) -> bool:
+        return isinstance(fault, libvirt.libvirtError) and fault.get_error_domain() == libvirt.VIR_FROM_RPC
+
     with libvirt_errors(f"libvirt does not answer at {uri}"):
-        return libvirt.open(uri)
+        return retry.again(
+            lambda: libvirt.open(uri),
+            heals=dropped,
+            tries=4,
+            first=0.2,
+            told=lambda _fault, _seconds: daemon.ensure(uri),
+        )
 
 
 def _destroy(domain: Any) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from builder.errors import HostError
 from builder.system import retry
 from builder.system.process import run
 from builder.vm.connection import Hypervisor, connect
+from builder.vm.daemon import session_directory
 from builder.vm.domain_xml import Disk, Layer, MachineSpec
 from builder.vm.libvirt_errors import libvirt_errors
 from tests.fakes.boot_sector import boot_sector, cd_image, disk_image
@@ -251,3 +255,45 @@ def test_files_out_of_reach_are_named_with_the_chmod(hypervisor: Hypervisor, mak
     with pytest.raises(HostError, match="cannot reach") as caught, hypervisor.boot(spec, place / "c.log"):
         pass
     assert f"chmod o+x {closed}" in caught.value.hint
+
+
+@contextmanager
+def leaving_daemon(path: Path, real: str) -> Iterator[None]:
+    """A socket whose first client is dropped after its first words; every other one reaches the daemon at `real`."""
+    dropped = threading.Event()
+
+    def pump(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            first = self.request.recv(65536)
+            if first and not dropped.is_set():
+                dropped.set()
+                return
+            with socket.socket(socket.AF_UNIX) as daemon:
+                daemon.connect(real)
+                daemon.sendall(first)
+                back = threading.Thread(target=pump, args=(daemon, self.request))
+                back.start()
+                pump(self.request, daemon)
+                back.join()
+
+    with socketserver.ThreadingUnixStreamServer(str(path), Handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            yield
+            assert dropped.is_set()
+        finally:
+            server.shutdown()
+
+
+def test_a_daemon_that_leaves_while_it_is_asked_is_asked_again(hypervisor: Hypervisor, tmp_path: Path) -> None:
+    folder = Path("/run/libvirt") if os.geteuid() == 0 else session_directory()
+    relay = tmp_path / "sock"
+    with leaving_daemon(relay, str(folder / "libvirt-sock")), connect(f"{hypervisor.uri}?socket={relay}") as opened:
+        assert opened.choose_accel("tcg", require_kvm=False).name == "tcg"
