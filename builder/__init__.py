@@ -1,3 +1,3 @@
-"""Turns an install ISO and a kickstart into a golden VM image that is proved to work."""
+"""Build golden VM images from install ISOs and kickstarts, and prove that they work."""
 
 __version__ = "0.1.0"

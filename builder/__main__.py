@@ -1,4 +1,4 @@
-"""The one rule: this is the door; everything else is in `builder.cli`."""
+"""Entry point for `python -m builder`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What tests of several folders share: the rehearsal medium, built once for the whole checkout."""
+"""Fixtures that tests of several folders share: the rehearsal medium, built once for the whole checkout."""
 
 from __future__ import annotations
 

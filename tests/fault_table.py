@@ -1,6 +1,6 @@
-"""The one rule: whoever makes a fault adds a row: fault, seconds to the verdict, verdict, what was left.
+"""A table of faults, printed at the end: fault, seconds to the verdict, verdict, what was left.
 
-A test asks for `fault_row`; that marks it `fault`, so that `make faults` finds it. The table is printed at the end.
+A test that makes a fault asks for `fault_row`; that marks it `fault`, so that `make faults` finds it.
 """
 
 from __future__ import annotations

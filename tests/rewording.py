@@ -1,4 +1,4 @@
-"""Rewrites every text that builder itself writes for people: errors, reasons, findings, and the table of causes.
+"""Rewrite every text that builder itself writes for people: errors, reasons, findings, and the table of causes.
 
 What other programs write (`BuilderError.output`, consoles, logs) stays as it is.
 """

@@ -1,1 +1,1 @@
-"""Programs for those who change the code; nothing here is part of the product."""
+"""Programs for developers of builder; nothing here is part of the product."""

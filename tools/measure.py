@@ -1,4 +1,4 @@
-"""Print the figures that the house keeps to: `make measure`. Exit 1 where one is over its limit."""
+"""Measure the code against its limits: `make measure`. Exit 1 where a figure is over its limit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Write docs/recipe.md and docs/causes.md, from the models of recipes and from the table of causes: `make docs`.
 
-Invariant: what a page says is in the code; `tests/unit/test_reference.py` fails while a page is not up to date.
+Invariant: a page is generated from the code alone; `tests/unit/test_reference.py` fails while one is out of date.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one call of builder knows, and the settings of its command.
+"""The state of one call of builder, and the settings of its command.
 
 An option wins over its environment variable, that over what `host prepare` recorded, and that over the default.
 """

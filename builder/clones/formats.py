@@ -1,7 +1,4 @@
-"""Clones as others read them: programs (`--json`), ssh_config(5), inventories of Ansible.
-
-Invariant: they follow from the records alone; no machine is asked.
-"""
+"""Lists of clones for other programs, from the records alone: JSON, ssh_config(5), inventories of Ansible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which machine a name means: a clone, or with force one that builder did not make.
+"""Find the machine that a name means: a clone, or with force one that builder did not make.
 
 Invariant: a machine that builder did not make is touched only with force.
 """

@@ -1,7 +1,7 @@
-"""What can be asked of clones, and the records that follow from it.
+"""Requests for clones, and the records that follow from them.
 
-Invariant: a request that exists is valid as far as its words go; everything else that can be wrong with it is found in
-`drafts`, before anything is created.
+Invariant: a request that exists has valid values; everything else that can be wrong with it is found in `drafts`,
+before anything is created.
 """
 
 from __future__ import annotations

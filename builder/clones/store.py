@@ -1,4 +1,4 @@
-"""All that can be done with clones, in one place: `CloneStore`.
+"""`CloneStore`: all operations on clones in one place.
 
 Invariant: it holds no logic; each operation is in the module of its subject.
 """

@@ -1,4 +1,4 @@
-"""What people see: progress on standard error, text for results."""
+"""Output for people: progress on standard error, text for results."""
 
 from builder.console.choose import watcher
 from builder.console.text import (

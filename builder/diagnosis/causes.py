@@ -1,4 +1,4 @@
-"""What each cause of a failure means to people, and what they can do."""
+"""Texts about each cause of a failure: what it means, and what to do about it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule: what a failed machine leaves is in the run's folder, readable by its owner only, without a secret."""
+"""Evidence of a failed machine in the run's folder: readable by its owner only, and without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule: it is over when words or events prove it, or when every sign of life has been quiet for too long."""
+"""A watchdog for machines that have failed but do not end: known messages, events, or silence for too long."""
 
 from __future__ import annotations
 

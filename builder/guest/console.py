@@ -1,9 +1,9 @@
-"""The one rule: a login counts when the guest's shell has answered something that nobody typed.
+"""Login on a character console, and commands in the shell behind it.
 
-The character console echoes what is typed and mixes in kernel messages, so neither a prompt nor the absence of
-"Login incorrect" proves anything. Each command ends in a line that the guest's shell puts together from two parts:
-the echo of the typed line never contains it whole.
-
+Invariant: a login counts only when the guest's shell has answered something that was not typed.
+The console echoes what is typed and mixes in kernel messages, so neither a prompt nor the absence of "Login incorrect"
+proves anything. Each command ends in a line that the guest's shell puts together from two parts, so the echo of the
+typed line never contains it whole.
 Nothing that the guest asks of the terminal is answered (cursor position, size, name): systemd 257 asks before each
 getty and gives up after 333 ms, and an answer that comes later is read as a login name.
 """

@@ -1,8 +1,8 @@
 """SSH sessions with guests.
 
 Invariant: no session without the guest's host key, known beforehand from another channel. The fingerprints come from
-the guest's own serial port. A key of another fingerprint ends the attempt before the guest learns who we are; there is
-no policy that accepts what it sees.
+the guest's own serial port. A key with another fingerprint ends the attempt before the guest learns who is connecting;
+there is no policy that accepts an unknown key.
 """
 
 from __future__ import annotations

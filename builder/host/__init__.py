@@ -1,1 +1,1 @@
-"""The host: looked at, prepared, and put back. Nothing here builds an image."""
+"""The host: check it, prepare it, and restore it. Nothing here builds an image."""

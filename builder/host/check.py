@@ -1,6 +1,6 @@
-"""The one rule: the check only looks; it answers within two seconds and never breaks on what it does not find.
+"""Run all checks of the host: they change nothing, take two seconds at most, and survive whatever is missing.
 
-It takes longer only where libvirt starts QEMU for each look-up: that is what it measures.
+They take longer only where libvirt starts QEMU for each query: that delay is what they measure.
 """
 
 from __future__ import annotations

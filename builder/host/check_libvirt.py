@@ -1,6 +1,6 @@
-"""The one rule: looking at libvirt starts no daemon and waits at most a second; one that hangs is a finding.
+"""Checks of libvirt that start no daemon and wait at most a second; a daemon that hangs is a finding.
 
-It waits longer only for a daemon that has answered, and that is suspected of starting QEMU for each look-up.
+They wait longer only for a daemon that has answered and may start QEMU for each query.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one rule: what CPU, memory, clock and kernel offer is read from /proc and /sys, and nothing is tried out."""
+"""Checks of CPU, KVM, modules, IOMMU, memory and clock, read from /proc and /sys; nothing is tried out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule: the network is read from /proc and /sys alone, so that looking works without rights and tools."""
+"""Checks of the network, from /proc and /sys where possible: uplink, bridges, ifcfg files, forwarding, firewall."""
 
 from __future__ import annotations
 

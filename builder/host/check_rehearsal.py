@@ -1,4 +1,4 @@
-"""Whether the rehearsal medium can be built on this host, or has to be brought from another one."""
+"""Check whether the rehearsal medium can be built on this host, or has to be brought from another one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule: directories are judged for this user and for QEMU's user alike; nothing is created or changed."""
+"""Checks of directories, changing none: space, access for this user and for QEMU's user, SELinux, AppArmor."""
 
 from __future__ import annotations
 

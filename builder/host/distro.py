@@ -1,4 +1,4 @@
-"""Which distribution, package manager and init system runs this host, and which packages it lacks."""
+"""Detect this host's distribution, package manager and init system, and the packages it lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule: a row says what was found, why it matters and which command mends it; `fail` means no build can run."""
+"""The result of one check of the host: what was found, why it matters, how to fix it; `fail` means no build can run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The UEFI firmware that libvirt can choose, found by QEMU's firmware descriptors.
+"""Find the UEFI firmware that libvirt can choose, by QEMU's firmware descriptors.
 
-Which directories, in which order, and what a descriptor says: QEMU's docs/interop/firmware.json. The choice itself is
-libvirt's (`<os firmware='efi'>`); this only says beforehand whether it will find one.
+The directories, their order and the descriptors: QEMU's docs/interop/firmware.json. libvirt itself makes the choice
+(`<os firmware='efi'>`); this module predicts whether it will find one.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The one rule: what undoes a change is on disk before the change is made, so that a crash can be undone too.
+"""The journal of changes to this host; what undoes a change is on disk before the change is made.
 
-One JSON line a change, in order; plain data, so that a later builder can undo what an earlier one did.
+It has one JSON line per change, in order: plain data, so that a later builder can undo what an earlier one did.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one rule: a plan holds only what is missing, and a step says in full what it will do before it does it."""
+"""Plan the steps that prepare a host: only what is missing, each described in full before it is done."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The one rule: sshd reloads only a configuration that sshd itself has accepted.
+"""Check and switch off sshd's lookup of client names; sshd reloads only a configuration that it has accepted.
 
-In sshd_config the first value of an option wins (sshd_config(5)), so a line put at the top decides.
+In sshd_config the first value of an option wins (sshd_config(5)), so a line at the top decides.
 """
 
 from __future__ import annotations

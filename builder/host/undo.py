@@ -1,4 +1,4 @@
-"""The one rule: each kind of change has one undo; it may run twice, and destroys nothing that others made since."""
+"""Undo recorded changes to the host; each undo may run twice, and keeps what others have made since."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule: the catalogue is changed only here, and every change of it is one rename."""
+"""The catalogue of golden images; it is changed only here, and every change is one rename."""
 
 from builder.images.catalogue import (
     LATEST,

@@ -1,7 +1,7 @@
-"""The one rule: a version in the catalogue never changes, and `latest` moves to a whole one by one rename.
+"""The catalogue: versions, which never change, and `latest`, which moves to a complete version by one rename.
 
 `images/<name>/<version>/` holds the disk `<name>.qcow2`, what belongs to it, `SHA256SUMS` and `manifest.json`; the
-version is the beginning of the disk's SHA-256. What may change about a version stands beside it, in hidden files:
+version is the beginning of the disk's SHA-256. Mutable facts about versions are beside them, in hidden files:
 `.holds.json` (`builder.images.holds`), `.users/` (`references`), `.verified/` (`verify`).
 """
 

@@ -1,6 +1,6 @@
-"""The one rule: two versions are compared by what was read inside them when they were proved, never by guesses.
+"""Compare two versions of an image by what was recorded inside their test VMs.
 
-What one of the two has no record of is said to be unknown, not to have changed.
+What one of the two has no record of is reported as unknown, not as changed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The one rule: an export has its name only when it is whole and was read back; until then it is a hidden file.
+"""Export a version's disk in another format; the export gets its name only when it is complete and was read back.
 
-A hidden file that a killed process left is removed by the next export to the same place.
+Until then it is a hidden file. One that a killed process left is removed by the next export to the same place.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The one rule: a version that was rolled back from does not become the latest by itself; its hold says so.
+"""Holds: versions that were rolled back from, and therefore may not become the latest by themselves.
 
-`.holds.json` beside the versions: by version, since when, and which version it gave way to. The latest version is
-never held: a hold on it is left from a process that was killed between holding and moving `latest`.
+`.holds.json` beside the versions records when each was held, and which version it gave way to. A hold on the latest
+version is void: a process was killed between writing the hold and moving `latest`.
 """
 
 from __future__ import annotations

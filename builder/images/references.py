@@ -1,7 +1,7 @@
-"""The one rule: whoever builds on a version is entered in its list first, and leaves it last.
+"""References to versions of an image from disks that are based on them.
 
-`.users/<version>/<id>.json` beside the versions. An entry counts until it is known that what it stands for is gone;
-an entry that cannot be checked counts as one that must not be touched.
+Invariant: a reference is added before anything builds on its version, and dropped after everything else is gone. It is
+`.users/<version>/<id>.json` beside the versions; one that cannot be checked counts as in use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one rule: nothing that somebody uses, or that cannot be told unused, is ever removed."""
+"""Remove old versions of images, but none that is in use or whose use cannot be ruled out."""
 
 from __future__ import annotations
 

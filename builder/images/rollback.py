@@ -1,4 +1,4 @@
-"""The one rule: `latest` goes back only by hand, and what was gone back from stays behind until it is released."""
+"""Roll `latest` back to an older version, and hold the one it leaves until that is released."""
 
 from __future__ import annotations
 

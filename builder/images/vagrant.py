@@ -1,8 +1,8 @@
-"""The one rule: a box holds an ordinary copy of the image; who it is comes from a seed, as for every other copy.
+"""Export an image as a box for Vagrant: an ordinary copy, which gets its identity from a seed.
 
 A box for Vagrant's libvirt provider is a tar.gz of `metadata.json` (provider, format, virtual_size in GiB), `box.img`
-and a `Vagrantfile` (vagrant-libvirt, example_box/README.md). Vagrant logs in as root with a key made for the box, which
-travels in it: whoever has the box can log in to its machines until the key is replaced.
+and a `Vagrantfile` (vagrant-libvirt, example_box/README.md). Vagrant logs in as root with a key made for the box and
+shipped in it: anyone who has the box can log in to its machines until the key is replaced.
 """
 
 from __future__ import annotations

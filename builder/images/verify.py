@@ -1,7 +1,7 @@
-"""Verification of published versions: every file is read again and compared with what was published.
+"""Verify published versions: read every file again and compare it with what was published.
 
-Invariant: each verification is written down beside its version, one line of `.verified/<version>.jsonl` each, the last
-one last. A torn last line is left from a process that was killed; it counts as none.
+Invariant: each verification is recorded beside its version, as one line appended to `.verified/<version>.jsonl`. A torn
+last line, left by a process that was killed, is ignored.
 """
 
 from __future__ import annotations

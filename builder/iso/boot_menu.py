@@ -1,9 +1,9 @@
-"""The one rule: boot menus lose none of the vendor's entries, and only the entry that `menu` names starts by itself.
+"""Add a kickstart entry to the boot menus of isolinux and GRUB, and keep all of the vendor's entries.
 
-The new entry is a copy of the vendor's own install entry with the kernel arguments appended, so that everything the
-vendor says about finding the runtime (`inst.stage2=hd:LABEL=CentOS\\x207\\x20x86_64`) stays as it is, letter by letter.
-What would choose another default or hurry it (of the vendor's, or of an earlier edit here) is taken out wherever it
-stands.
+Invariant: only the entry that `menu` names starts by itself. The new entry is a copy of the vendor's own install entry
+with the kernel arguments appended, so that everything the vendor says about finding the runtime
+(`inst.stage2=hd:LABEL=CentOS\\x207\\x20x86_64`) stays as it is, letter by letter. Lines that would choose another
+default or a shorter timeout, the vendor's or those of an earlier edit, are removed.
 
 Sources of the facts: syslinux, doc/syslinux.txt and doc/menu.txt; GRUB manual, chapters "Simple configuration" and
 "Shell-like scripting"; udev, libblkid's `blkid_encode_string` (names below /dev/disk/by-label).

@@ -1,4 +1,4 @@
-"""The one rule: MBR and both GPT copies describe the image they stand in, and their checksums are right.
+"""Read and rebuild the boot records of a hybrid image (MBR and both copies of its GPT), with right checksums.
 
 A hybrid image boots from CD through El Torito, and from a disk or stick through an MBR (and GPT) in the 16 sectors
 that ISO 9660 leaves alone. They hold addresses, in units of 512 bytes, of what is inside the image: when files move,

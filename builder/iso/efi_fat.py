@@ -1,6 +1,6 @@
-"""The one rule: the FAT image that UEFI boots from is edited without mounting it, and is sound afterwards.
+"""Edit the FAT image that UEFI boots from, without mounting it.
 
-mtools reads and writes it as an ordinary user; `fsck.fat -n` looks at the result.
+mtools reads and writes it as an ordinary user; `fsck.fat -n` checks the result.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The one rule: pycdlib is used only here, and what it raises leaves as a MediumError with one clear line.
+"""Read ISO images and create small ones; pycdlib is used only here, and its exceptions become a MediumError.
 
 Names are looked up through Rock Ridge, else Joliet, else plain ISO 9660 (`/.treeinfo` has that name in the first two
-only). All dates are set from outside: the same inputs give the same bytes.
+only). All dates are arguments: the same inputs give the same bytes.
 """
 
 from __future__ import annotations

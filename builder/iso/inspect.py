@@ -1,4 +1,4 @@
-"""The one rule: a look at a medium reads its tables, not its contents, unless more is asked for."""
+"""Inspect an install medium by its tables; its contents are read only on request."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The one rule: a new ISO is planned before a byte of it is written, and file contents are copied, never loaded.
+"""Plan a new ISO image before any of it is written; file contents are copied, never loaded into memory.
 
-pycdlib lays an image out by copying from one file object to another. Here both are ours: the one it reads from
-hands out spans (where the bytes are) in place of the bytes, the one it writes to notes what would go where. What
-comes out is a plan of a few thousand small pieces, made in milliseconds whatever the size of the image, which can be
-corrected and then written, hashed and flushed in one pass.
+pycdlib lays an image out by copying from one file object to another. Here both are ours: the one it reads from returns
+spans (where the bytes are) in place of the bytes, the one it writes to records what goes where. The result is a plan of
+a few thousand small pieces, made in milliseconds whatever the size of the image, which can be corrected and then
+written, hashed and flushed in one pass.
 """
 
 from __future__ import annotations

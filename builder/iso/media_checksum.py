@@ -1,15 +1,13 @@
-"""The one rule: what is implanted passes the media check of old installers and of new ones alike.
+"""Implant and verify the media checksum of isomd5sum, so that old installers and new ones alike accept it.
 
-The sum that `implantisomd5` leaves stands in the 512 bytes of application use of the primary volume descriptor. It
-covers the volume without its last 15 sectors (burned CDs read badly there), with those 512 bytes taken as blanks.
+The sum that `implantisomd5` leaves is in the 512 bytes of application use of the primary volume descriptor. It covers
+the volume without its last 15 sectors (burned CDs read badly there), with those 512 bytes taken as blanks.
 Sums of the parts read so far let a check fail early: with n of them the volume is cut into n + 1 fragments, and the
 checker, reading 32 KiB at a time, compares after the first read that begins in a new fragment. (Up to isomd5sum 1.2.0
-a fragment is reckoned as `offset * (n + 1) // total`, since then as `offset // (total // (n + 1))`: for whole sectors
-that is the same.) In a volume so small that a read would skip a fragment the programs themselves implant sums that
-they refuse later; here such a volume gets fewer fragments.
-
-Source of the facts: isomd5sum, libcheckisomd5.c and libimplantisomd5.c, versions 1.0.10 (the one of CentOS 7) and
-1.2.3.
+a fragment is `offset * (n + 1) // total`, since then `offset // (total // (n + 1))`: for whole sectors that is the
+same.) In a volume so small that a read would skip a fragment, the programs themselves implant sums that they refuse
+later; here such a volume gets fewer fragments.
+Source of the facts: isomd5sum, libcheckisomd5.c and libimplantisomd5.c, versions 1.0.10 (CentOS 7) and 1.2.3.
 """
 
 from __future__ import annotations

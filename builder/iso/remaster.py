@@ -1,6 +1,6 @@
-"""The one rule: a remastered medium is the vendor's, but for a kickstart and the boot menus that use it.
+"""Copy an install medium, adding only a kickstart and boot menus that use it.
 
-The vendor's file is only read. The new one appears under its name when it is complete and on disk.
+The vendor's file is only read. The new one gets its name when it is complete and on disk.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one rule: a seed CD is the same bytes for the same content, and long lower-case names are readable on it.
+"""Create a seed CD with long lower-case file names; the same content gives the same bytes.
 
 `BUILDER_KS` carries a kickstart beside an untouched install medium. It must not hold a `.discinfo` (the installer
 would take it for an install medium), and its label must not be OEMDRV (that also starts driver updates).

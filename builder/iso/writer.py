@@ -1,7 +1,7 @@
-"""The one rule: an image is written, hashed and flushed in one pass, with a bounded amount of memory.
+"""Write, hash and flush a planned image in one pass, with a bounded amount of memory.
 
-Hashing is the slowest of the three (MD5 allows no parallel work), so it sets the pace and is the limit: writing and
-flushing happen beside it, each on a thread of its own. All three release the interpreter's lock while they work.
+Hashing is the slowest of the three (MD5 allows no parallel work) and sets the pace: writing and flushing happen beside
+it, each on a thread of its own. All three release the interpreter's lock while they work.
 """
 
 from __future__ import annotations

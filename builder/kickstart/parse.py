@@ -1,8 +1,7 @@
-"""The one rule: a rendered kickstart is read here for what it asks of medium and machine; nothing is judged.
+"""Read what a rendered kickstart asks of medium and machine.
 
-This is a reader of lines, not a checker: what it does not know it passes on. `builder.kickstart.render.lint` has a
-real parser look at the text.
-
+This reads lines and judges nothing: a command that it does not know is passed on. `builder.kickstart.render.lint` has a
+real parser check the text.
 Source of the facts: the kickstart documentation of pykickstart, chapters "clearpart", "ignoredisk" and "%packages".
 """
 

@@ -1,6 +1,6 @@
-"""The one rule: what medium, kickstart and machine ask of each other is compared before a machine starts.
+"""Compare kickstart, medium and machine before the machine starts.
 
-Everything here would make the installer stop at a question or in its emergency shell, minutes later.
+Each mismatch would make the installer stop minutes later, at a question or in its emergency shell.
 
 Sources of the facts: Anaconda 21.48.22.159 (pyanaconda/isys: MIN_RAM 320 MiB; storage/checking: 200 MiB more without
 swap; packaging/yumpayload.py: how package and group names are looked up) and blivet (an EFI system partition made by

@@ -1,4 +1,4 @@
-"""The one rule: a kickstart is rendered from template texts and variables alone, the same bytes every time.
+"""Render a kickstart from template texts and variables alone, the same bytes every time, and lint it.
 
 Values were checked by `builder.recipe` before they come here, so that none can break out of its line.
 """

@@ -1,8 +1,8 @@
-"""The one rule: a file under its final name has the sha256 that was asked for; until then it is called `.part`.
+"""Download a file from the first mirror that has it; resume and retry where that helps.
 
-Whatever a server says about ranges, lengths and versions saves time only; what counts is the digest. A part that was
-put together from several answers and turns out wrong is fetched once more in one piece before its mirror is blamed.
-
+Invariant: a file under its final name has the requested sha256; until then it is called `.part`.
+What a server says about ranges, lengths and versions only saves time; the digest decides. A part that was put together
+from several answers and turns out wrong is fetched once more in one piece before its mirror is blamed.
 Sources of the facts: RFC 9110, sections 13.1.5 (If-Range), 14 (ranges) and 15.5.17 (416).
 """
 

@@ -1,9 +1,7 @@
-"""The one rule: a checksum counts only if it stands inside what the expected key signed.
+"""Verify clear-signed lists of checksums; only text counts that gpg outputs as signed by the expected key.
 
 gpg works in a throw-away home that holds the given key and no other; the user's own keyring is neither read nor
-changed. What is parsed is what gpg hands out as signed, never the text around it.
-
-Source of the facts: GnuPG, doc/DETAILS ("Format of the --status-fd output").
+changed. Source of the facts: GnuPG, doc/DETAILS ("Format of the --status-fd output").
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Checking a medium against its vendor's signed list of checksums.
+"""Check a medium against its vendor's signed list of checksums.
 
-Invariant: when a recipe names a signer, no medium passes that the signer's own list does not name.
-
-The list is the clear-signed `sha256sum.txt.asc` that CentOS keeps beside its ISOs. The key may come from anywhere,
-also from the medium itself: what counts is that its fingerprint is the recipe's.
+Invariant: when a recipe names a signer, only media on that signer's own list pass.
+The list is the clear-signed `sha256sum.txt.asc` that CentOS keeps beside its ISOs. The key may come from anywhere, even
+from the medium itself: what counts is that its fingerprint is the recipe's.
 """
 
 from __future__ import annotations

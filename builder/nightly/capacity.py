@@ -1,4 +1,4 @@
-"""How many builds this host runs at a time.
+"""Decide how many builds this host runs at a time.
 
 Invariant: they fit into the host together, even if each grows as large as its recipe allows.
 """

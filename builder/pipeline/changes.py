@@ -1,7 +1,4 @@
-"""What differs between two dumps of a stage's inputs, in a few words.
-
-Invariant: no value is shown but the words of a list.
-"""
+"""Summarise what differs between two dumps of a stage's inputs, showing no values except names in a list."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Executing a plan: its steps in order, with a record of the run.
+"""Execute a plan: its steps in order, with a record of the run.
 
-Invariant: a step is decided on with its locks held, in `Store.building`. In between another run may have finished,
-dropped or damaged something; where the look under the locks finds something else than the plan says, the plan is made
-again.
+Invariant: each step is decided with its locks held, in `Store.building`. Another run may have finished, dropped or
+damaged something since; where the store no longer fits the plan, the plan is made again.
 """
 
 from __future__ import annotations

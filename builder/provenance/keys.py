@@ -1,7 +1,6 @@
 """Signing keys: those that are trusted, and the one that signs.
 
-Invariant: private keys stay in the user's own configuration, readable by nobody else.
-
+Invariant: private keys stay in the user's own configuration, readable by their owner only.
 `~/.config/builder/signing/` (and, public halves only, `/etc/xdg/builder/signing/`): `<name>.key`, a private key, and
 `<name>.pub`, a public one, both PEM. Every public key there is trusted. `default.key` signs, unless
 $BUILDER_SIGNING_KEY names another file.

@@ -1,4 +1,4 @@
-"""The one rule: a recipe says WHAT to build, and is right in every line before anything is touched."""
+"""Recipes say WHAT to build: load them, and check every line before anything is changed."""
 
 from builder.recipe.loading import fault, find_all, load
 from builder.recipe.models import (

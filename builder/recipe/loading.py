@@ -1,4 +1,4 @@
-"""The one rule: all faults of a recipe are reported at once, each with the place where it can be mended.
+"""Find, read and check recipe files; all faults of one are reported at once, each with its place.
 
 A place is a line of the file, or the `--set` option that brought the value.
 """

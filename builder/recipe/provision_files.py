@@ -1,6 +1,6 @@
-"""The one rule: what a recipe provisions with enters by content, and what is used is what was hashed.
+"""Hash and copy the files that a recipe provisions with; the copy that is used is what was hashed.
 
-Sources are named relative to a folder `provision`, which lies beside the folder of the recipes.
+Sources are named relative to a folder `provision`, beside the folder of the recipes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one rule: no value of a kickstart variable can break out of the word it stands in.
+"""Check the values of kickstart variables: none can break out of the word that it is part of.
 
 A kickstart is read by two parsers: the installer splits its lines as a shell would, with `#` as comment, and its
 `%post` sections are shell scripts. A value is therefore checked against what a plain word may hold in both, and the

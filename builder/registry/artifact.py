@@ -1,9 +1,9 @@
-"""The one rule: how a version looks in a registry follows from the version alone, so one version has one digest.
+"""The OCI artifact of an image version; it follows from the version alone, so one version has one digest.
 
-An OCI image manifest (opencontainers/image-spec 1.1, "Guidelines for Artifact Usage") whose configuration is the
+It is an OCI image manifest (opencontainers/image-spec 1.1, "Guidelines for Artifact Usage") whose configuration is the
 version's `manifest.json`, byte for byte. Its layers are the other files, each by its title; the disk is all layers of
-its type, one after the other. A disk of more than a piece is several layers, so that whoever sends or takes it loses
-a piece at the most when it breaks; `cat` puts it together again.
+its type, one after the other. A disk larger than one piece is several layers, so that a broken transfer loses one piece
+at most; `cat` puts the disk together again.
 
 The media types in the tree of `vnd.builder` are this program's own and not registered with IANA.
 """

@@ -1,4 +1,4 @@
-"""The one rule: no request of ours leaves this host in the clear, and no host but the registry gets its credentials.
+"""Login to registries: no request leaves this host in the clear, and only the registry gets its credentials.
 
 oras finds the credentials (docker's configuration, its helpers) and answers the registry's challenges, Basic or a
 token (distribution's token authentication); this module decides where they may go.

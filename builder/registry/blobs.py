@@ -1,8 +1,8 @@
-"""The one rule: a blob is sent whole or not at all, and what came of one before a break is not asked for again.
+"""Send blobs whole, and fetch them with resume; the digest decides whether one is right.
 
-Sent: one request a blob (section "POST then PUT"). A larger file is many blobs, so that a break costs one of them: the
-protocol's own chunks within a blob cannot be relied on (docs/decisions.md). Taken: with ranges (RFC 9110,
-section 14), and hashed as it comes; the digest counts, whatever the registry says about ranges and lengths.
+Each blob is sent with one request (section "POST then PUT"). A larger file is many blobs, so that a broken connection
+costs one of them: the protocol's own chunks within a blob cannot be relied on (docs/decisions.md). Blobs are fetched
+with ranges (RFC 9110, section 14) and hashed as they arrive, whatever a registry says about ranges and lengths.
 """
 
 from __future__ import annotations

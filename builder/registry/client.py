@@ -1,8 +1,8 @@
-"""The one rule: what a registry says is checked by digest, and no password ever goes over a wire in the clear.
+"""A client for one repository of an OCI registry: addresses, manifests, tags, requests with retries.
 
-One repository of a registry that speaks the OCI distribution protocol (opencontainers/distribution-spec 1.1, which
-the sections named below belong to). oras finds credentials (docker's configuration, its helpers) and answers the
-registry's challenges; requests moves the bytes. Why the transfers are not oras's: docs/decisions.md.
+Invariant: content is checked by digest, and no password goes over a network in the clear.
+Sections named below are those of opencontainers/distribution-spec 1.1. oras finds credentials (docker's configuration,
+its helpers) and answers the registry's challenges; requests moves the bytes (why not oras: docs/decisions.md).
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The one rule: a version's tag is set when all of it is there, and the catalogue gets it when all of it is proved.
+"""Push versions of images to a registry, and pull them from it.
 
-Pushed: blobs, the manifest under its digest, referrers, the tag of the version, which never moves, and last the tag
-that does (`latest`). Pulled: into `.pulling/<digest>/` beside the images, where a pull that was cut off goes on; one
-rename puts what was proved into the catalogue.
+Invariant: a version gets its tag when all of it is there, and enters the catalogue when all of it is verified.
+Order of a push: blobs, the manifest under its digest, referrers, the tag of the version (which never moves), and last
+the tag that does (`latest`). A pull grows in `.pulling/<digest>/` beside the images, where an interrupted one resumes.
 """
 
 from __future__ import annotations

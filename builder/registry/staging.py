@@ -1,4 +1,4 @@
-"""The one rule: what a pull that was cut off left stays where the next one finds it, until gc takes it away.
+"""Folders in which pulled versions grow; what an interrupted pull left stays for the next one, until gc removes it.
 
 `.pulling/<digest of the manifest>/<name>/<version>/` beside the images, and a lock file beside that.
 """

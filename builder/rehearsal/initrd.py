@@ -1,7 +1,7 @@
-"""The one rule: one initramfs serves the installer and every machine installed from it, on whatever bus the disk is.
+"""Make the one initramfs that serves the installer and every machine installed from it, whatever bus its disk is on.
 
-It is made by hand: busybox, one script and the modules of the devices that QEMU offers. It is a tenth of what the
-distribution's generator makes, which is what a boot without KVM is made of.
+It holds busybox, one script and the modules of the devices that QEMU offers. It is a tenth of the size of one from the
+distribution's generator; without KVM, size decides how long a boot takes.
 """
 
 from __future__ import annotations

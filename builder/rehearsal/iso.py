@@ -1,4 +1,4 @@
-"""The one rule: the medium has the shape of the vendor's, and says in its application id that it is not the vendor's.
+"""Assemble the rehearsal ISO, in the shape of the vendor's; its application id says that it is not the vendor's.
 
 Shape as published for CentOS 7.9.2009 and made by lorax (branch rhel7-branch, share/x86.tmpl): volume id, system
 id, both El Torito entries, isohybrid with the EFI image, an implanted md5, and a default menu entry that checks it.

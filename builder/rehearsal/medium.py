@@ -1,4 +1,4 @@
-"""The one rule: the same inputs digest means an equivalent medium, and nothing is left beside it.
+"""Build the rehearsal medium; the same inputs digest means an equivalent medium.
 
 `build` writes the install ISO at one path and empties its working directory again, whatever happens.
 """

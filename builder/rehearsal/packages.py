@@ -1,7 +1,7 @@
-"""The one rule: the host's own apt decides which packages make the medium, and no archive is named here.
+"""Resolve and download the packages of the medium with the host's own apt; no archive is named here.
 
-apt resolves the list against an empty system, with the package lists that the host has; it is the same answer that
-the download uses. The kernel and busybox are taken apart by hand, so that no initramfs generator comes with them.
+apt resolves the list against an empty system, with the package lists that the host has; the download uses the same
+answer. The kernel and busybox are unpacked by hand, so that no initramfs generator comes with them.
 """
 
 from __future__ import annotations

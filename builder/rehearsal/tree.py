@@ -1,6 +1,6 @@
-"""The one rule: what is laid over the distribution's packages is a file here or is made here, and root's.
+"""Make the root file system of the medium: the distribution's packages, and an overlay of our own files.
 
-The overlay travels as one tar archive, so that an ordinary user can make it and no file keeps the user's ownership.
+The overlay is one tar archive, so that an ordinary user can make it and every file in it belongs to root.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What an image may cost: size, time to the first login, number of packages.
-
-Invariant: an image that costs more than its recipe allows is not published; all excesses are reported at once.
-"""
+"""Budgets of an image (size, time to the first login, number of packages); all excesses are reported at once."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Examining a test VM: whether root gets in on console and SSH, whether all is well, and what is on it.
-
-Invariant: a copy is examined through the two ways in that its users have, console and SSH, and no other.
-"""
+"""Examine a test VM through console and SSH only: root's login, its health, and what is installed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The stage that gets the install medium: downloaded, copied, or a rehearsal medium that is built.
-
-Invariant: only the medium whose digest was asked for gets out of here, and nothing of another is kept.
-"""
+"""The stage that downloads or copies the install medium of the requested digest, or builds a rehearsal medium."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
 """The provenance statement of an image: what was made from what, by what, and which checks it has passed.
 
-Invariant: it says what the records of the stages say that made the image.
-
+Invariant: every fact comes from the records of the stages that made the image.
 An in-toto Statement v1 (github.com/in-toto/attestation) with the SLSA v1 predicate (slsa.dev/spec/v1.0/provenance).
 """
 

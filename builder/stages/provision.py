@@ -1,9 +1,8 @@
 """The stage that boots a disk, changes it as the recipe says, and generalises it.
 
-Invariant: what was booted becomes an image only after the generalise script, and with nothing of ours on it.
-
-The machine is an overlay of what the installer left, or of a published image (`from:`); both are only read. What comes
-out stands alone again, and goes through the same search, sealing and proof as a disk that was never booted.
+Invariant: a disk that was booted becomes an image only after the generalise script, with nothing of builder's on it.
+The machine is an overlay of what the installer left, or of a published image (`from:`); both are only read. The result
+has no backing file, and is searched, sealed and verified like a disk that was never booted.
 """
 
 from __future__ import annotations

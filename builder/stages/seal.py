@@ -1,7 +1,7 @@
 """The stage that searches the installed disk for secrets, compresses it and seals it.
 
-Invariant: what is sealed holds the very bytes that were searched. Private keys are only noted: `verify` finds out whose
-files they are in, where the file system is open.
+Invariant: the sealed disk holds exactly the bytes that were searched. Private keys are only noted here: `verify` finds
+out which files hold them, in a booted copy.
 """
 
 from __future__ import annotations

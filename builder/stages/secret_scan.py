@@ -1,9 +1,7 @@
 """Search the bytes of a raw disk for secrets: passwords and keys in files, in deleted files and in free space.
 
-Invariant: a leak is a leak wherever it is on the disk. Of a private key only the place is known here:
-libraries carry published ones for their self-tests, so whose file holds it decides (`builder.stages.key_owners`).
-
-Holes are skipped: where nothing is allocated, nothing is stored.
+Of a private key only the place is known here: libraries ship published keys for their self-tests, so the file that
+holds it decides (`builder.stages.key_owners`). Holes are skipped: where nothing is allocated, nothing is stored.
 """
 
 from __future__ import annotations

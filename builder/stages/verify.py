@@ -1,8 +1,7 @@
-"""The stage that proves a sealed image: two copies of it, booted side by side, let root in and differ where they must.
+"""The stage that verifies a sealed image: two test VMs, side by side, let root in and differ where they must.
 
-One of them shows which files hold the private keys on the disk (`builder.stages.key_owners`).
-
-Invariant: the copies are throw-away overlays; the sealed file is never written to, and is hashed again at the end.
+Invariant: the test VMs are throw-away overlays; the sealed file is never written to, and is hashed again at the end.
+One VM shows which files hold the private keys on the disk (`builder.stages.key_owners`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long the stages of a recipe took before, for the time left that a run shows.
+"""Durations of a recipe's stages in earlier runs, for the time left that a run shows.
 
 Kept by accelerator in `.store/durations/<name>.json`; only what succeeded counts. It enters no digest.
 """

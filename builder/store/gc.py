@@ -1,4 +1,4 @@
-"""The one rule: what a live run holds or waits for is never removed; what a dead one left always is."""
+"""Garbage collection: remove what dead runs left, and nothing that a live run holds or waits for."""
 
 from __future__ import annotations
 

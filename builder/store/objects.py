@@ -1,4 +1,4 @@
-"""The one rule: a finished object can be told, from its record alone, from one that was damaged or made otherwise."""
+"""Files and records of finished objects; the record alone shows whether an object was damaged or made otherwise."""
 
 from __future__ import annotations
 

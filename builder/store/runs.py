@@ -1,7 +1,8 @@
-"""The one rule: a run lives as long as its mark is locked, and says in `run.json` what became of it.
+"""Runs: which are alive, their records (`run.json`), and how many are kept.
 
-The mark in the store also lists the digests that the run needs, so that nobody removes them. Making a mark and
-looking for dead ones share one lock: a mark that is made but not locked yet must not look dead.
+Invariant: a run is alive as long as its mark is locked. The mark, in the store, also lists the digests that the run
+needs, so that they are not removed. Making a mark and looking for dead ones share one lock: a mark that is made but not
+locked yet must not look dead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one rule: a secret leaves here only through a property that says so, and enters a digest only as a MAC."""
+"""The root password of an image; a secret enters a digest only as a MAC, under a key of the store."""
 
 from __future__ import annotations
 

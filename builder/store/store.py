@@ -1,7 +1,7 @@
-"""The one rule: a directory stands under its digest in `objects/` if, and only if, it is complete.
+"""The content store: an object is in `objects/` under its digest if and only if it is complete.
 
-It is built in `tmp/`, described by `stage.json`, flushed, and moved by one rename. Whoever builds holds the digest's
-lock and looks again after locking; whoever reads holds it too, shared, so that nothing is replaced under a reader.
+It is built in `tmp/`, described by `stage.json`, flushed, and moved by one rename. A builder holds the digest's lock
+and looks again after locking; a reader holds it too, shared, so that nothing is replaced under it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one rule: a file under its final name is whole; until then it has another, and vanishes on any fault."""
+"""Write files atomically: a file gets its final name when it is complete and on disk."""
 
 from __future__ import annotations
 

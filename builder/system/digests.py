@@ -1,6 +1,6 @@
-"""The one rule: a file is hashed once; its digest is believed for as long as inode, size and mtime stay the same.
+"""SHA-256 of files, cached for as long as device, inode, size and mtime stay the same.
 
-Silent rot is not found this way: who must know reads the bytes with `sha256_file`.
+The cache does not notice silent corruption; where that matters, `sha256_file` reads the bytes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The one rule: what the host itself uses is never handed to a guest, and neither is data that nobody named.
+"""Check block and PCI devices of the host that are to be given to a guest.
 
-Block devices are looked at with lsblk and wipefs and opened exclusively, which the kernel refuses while anything on the
-host holds them. PCI devices are looked at in sysfs (https://docs.kernel.org/driver-api/vfio.html, "Groups, Devices,
-and IOMMUs": whoever gets one device of a group can reach the memory of all of them).
+Invariant: a device that the host itself uses is never given away, and data on a device is lost only with consent.
+Block devices are examined with lsblk and wipefs and opened exclusively, which the kernel refuses while anything on the
+host holds them. PCI devices are looked up in sysfs (https://docs.kernel.org/driver-api/vfio.html, "Groups, Devices, and
+IOMMUs": with one device of a group, a guest can reach the memory of all of them).
 """
 
 from __future__ import annotations

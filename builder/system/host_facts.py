@@ -1,4 +1,4 @@
-"""The one rule: what the host can do is asked of the host, and the answer comes with its reason."""
+"""Facts about this host, looked up on it, with reasons: KVM, QEMU's user, CPUs, space, access to files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule: a lock is a flock, so that the kernel drops it with the process that holds it, however that dies."""
+"""Locks between processes: flocks, which the kernel drops with the process that holds them, however it ends."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The one rule: an interface's addresses and routes move as one, and what stood before can be put back exactly.
+"""Links, addresses, routes and neighbours, by the kernel's routing sockets; nothing else uses pyroute2.
 
-The only module that talks to the kernel's routing sockets (pyroute2). Everything is done in the running system, so a
-reboot forgets it. Source: rtnetlink(7), and linux/if_addr.h and linux/rtnetlink.h for the numbers.
+Invariant: the addresses and routes of an interface move together, and a snapshot restores them exactly. Only the
+running system is changed. Source: rtnetlink(7), and linux/if_addr.h and linux/rtnetlink.h for the numbers.
 """
 
 from __future__ import annotations

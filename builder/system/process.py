@@ -1,7 +1,8 @@
-"""The one rule: every program that builder starts is started here, and none outlives its caller.
+"""Run programs; nothing else starts any.
 
-A program runs in its own process group with a clean environment (C locale). When the caller is interrupted
-or the time limit passes, the whole group is ended and reaped before the exception goes on.
+Invariant: a program does not outlive its caller, unless `run_through` or `start_daemon` started it. It has its own
+process group and a clean environment (C locale). When the caller is interrupted or the time limit passes, the whole
+group is ended and reaped before the exception goes on.
 """
 
 from __future__ import annotations

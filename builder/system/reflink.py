@@ -1,4 +1,4 @@
-"""The one rule: a local file gets a second name by the cheapest means that keeps both whole.
+"""Give a local file a second name, as cheaply as the file systems allow while both stay complete.
 
 Blocks are shared where the file system can (Btrfs, XFS); else, where it is allowed, a hard link is made; else a copy.
 """

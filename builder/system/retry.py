@@ -1,4 +1,4 @@
-"""The one rule: nothing sleeps; what must be asked again is asked by tenacity, here."""
+"""Wait for an answer, and retry work that failed, by tenacity; no code sleeps by itself."""
 
 from __future__ import annotations
 

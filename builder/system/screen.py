@@ -1,4 +1,4 @@
-"""The one rule: what a terminal would show is found by a terminal emulator (pyte), not by guessing at escape codes.
+"""Read what a terminal would show from the bytes of a console, by a terminal emulator (pyte).
 
 Consoles are 80 columns wide: installers (tmux, newt) address the cursor, kernels and shells just print.
 """

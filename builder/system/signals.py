@@ -1,4 +1,4 @@
-"""The one rule: INT, TERM and HUP are one exception, raised once; what is cleaned up after it is not disturbed."""
+"""Turn the first INT, TERM or HUP into one exception; later ones do not disturb its clean-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one rule: how far a transfer is, and why it broke, is said in one line, whatever the library calls it."""
+"""Progress of a transfer, and the reason why one failed, in one line each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What libvirt's capabilities say of its host: QEMU's user, and the types of machines that it offers."""
+"""Facts from libvirt's capabilities: QEMU's user, and the types of machines that the host offers."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The one rule: every machine is found again by its UUID and is gone when its block ends, whatever happened.
+"""Machines on libvirt: start, follow, and end them.
 
-The only module that talks to libvirt. Machines are transient and started with AUTODESTROY: when builder is killed,
-libvirt's daemon ends them. That flag lives in the daemon's memory, so where the daemon has died, QEMU itself is ended
-through its pidfd.
+Invariant: a machine is found by its UUID, and is gone when its block ends, whatever happened. Machines are transient
+and started with AUTODESTROY: when builder is killed, libvirt's daemon ends them. That flag is in the daemon's memory,
+so where the daemon has died, QEMU itself is ended through its pidfd.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The one rule: builder finds a libvirt daemon that works, and no daemon stays that nobody uses.
+"""Find the daemons of libvirt, and start them where nothing else would; they exit when nothing uses them any more.
 
 Where systemd runs, its sockets start the daemons of `qemu:///system`, and libvirt itself starts the one of
 `qemu:///session`. Elsewhere (containers, chroots) nothing would start them for root, and process 1 often collects
 orphans late, which makes libvirt wait for the dead. There they are started here, detached and below
-`builder.vm.reaper`; they leave by themselves when no client and no machine has been left for two minutes. The
-log daemon of a session is always started here: the one that libvirt starts would leave its machines after that time.
+`builder.vm.reaper`; they exit by themselves two minutes after the last client and machine are gone. The log daemon of a
+session is always started here: the one that libvirt starts would leave its machines after that time.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The one rule: a machine's description is pure data, and its XML is made here and nowhere else.
+"""The description of a machine as data, and its libvirt domain XML.
 
-No file is looked at and no library beyond `xml.etree` is used, so every value is escaped by construction.
+Only `xml.etree` makes the XML, which escapes every value, and no file is read.
 Sources: the libvirt domain format (https://libvirt.org/formatdomain.html) and QEMU's `-netdev user` manual.
 """
 

@@ -1,4 +1,4 @@
-"""Persistent domains of libvirt, as clones are; machines that go with their block are in `builder.vm.connection`.
+"""Persistent domains of libvirt, as clones are; `builder.vm.connection` has the transient machines.
 
 Invariant: a domain is undefined only if its metadata says that builder made it.
 """

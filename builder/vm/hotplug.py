@@ -1,7 +1,7 @@
-"""The one rule: memory has changed when the guest says so, all else when QEMU has done it; nothing more is claimed.
+"""Change memory, processors and network of a running machine.
 
-Memory and processors are plugged in and given back (https://libvirt.org/formatdomain.html, "Memory Allocation", "CPU
-Allocation"); a card is pulled from one network and put into another.
+Invariant: memory counts as changed when the guest reports it, everything else when QEMU has done it.
+Memory and processors: https://libvirt.org/formatdomain.html, "Memory Allocation", "CPU Allocation".
 """
 
 from __future__ import annotations

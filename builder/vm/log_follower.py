@@ -1,8 +1,8 @@
-"""The one rule: a log that another program rolls is copied whole, in order, while it grows.
+"""Copy a log whole and in order while it grows and another program rotates it.
 
 libvirt's log daemon renames `x` to `x.0`, `x.0` to `x.1` and so on at 2 MiB, and deletes what would become the
 fourth. A file is followed by its inode, never by its name: the open descriptor stays on the same bytes wherever they
-are renamed to, and what comes next is the neighbour on the younger side.
+are renamed to, and the next file is its neighbour on the younger side.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The one rule: a machine's end is an event that says how it ended; silence and disappearance are never success.
+"""A running machine: its console, its events, and how it ended.
 
-`Machine` is what `builder.vm.connection.Hypervisor.boot` hands out. Nothing here knows libvirt: the few calls
-that need it come in through `Handle`. That QEMU is gone is learnt from the kernel (a pidfd), at once and also when
-libvirt itself has died.
+Invariant: a machine's end is an event that says how it ended; silence and disappearance are never success.
+`builder.vm.connection.Hypervisor.boot` returns a `Machine`. Nothing here knows libvirt: the few calls that need it come
+in through `Handle`. The end of QEMU comes from the kernel (a pidfd), at once and also when libvirt itself has died.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of the machines of a run, so that they are found again after a crash."""
+"""Names of the machines of a run, by which they are found again after a crash."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The one rule: pools and networks of libvirt are looked at and changed here, by name; machines are not.
+"""Pools and networks of libvirt: look them up, create and remove them, and reserve addresses.
 
-Those are `builder.vm.connection`'s. Looking starts no daemon where none runs.
+Looking them up starts no daemon. Machines are in `builder.vm.connection`.
 """
 
 from __future__ import annotations

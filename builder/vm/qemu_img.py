@@ -1,6 +1,6 @@
-"""The one rule: what is in a disk image is known to qemu-img, and it says so in JSON.
+"""Disk images, by qemu-img and its JSON output: create, inspect, convert, check and compare.
 
-Every file is a plain local one: nothing here follows a backing chain that an image's header names by itself.
+Invariant: files are plain local ones; no backing chain is followed that only an image's header names.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one rule: a QEMU is held by a pidfd, so that what is waited for or killed is never another process."""
+"""The QEMU process of a machine, held by a pidfd, so that no other process can be waited for or killed in its place."""
 
 from __future__ import annotations
 

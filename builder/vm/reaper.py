@@ -1,15 +1,16 @@
-"""The one rule: whatever a daemon leaves behind is collected at once, until nothing of it is left.
+"""Reap every process that a daemon leaves behind, until none is left.
 
 Run as a program: `python reaper.py [--logs SOCKET SECONDS] PROGRAM ARGUMENT…`. It starts the program, becomes the
-parent of everything that the program detaches, collects each as it ends, and leaves with the last one.
+parent of everything that the program detaches, reaps each as it ends, and exits with the last one. It needs only the
+standard library, so that it runs as a lone file.
 
-With `--logs` the program is virtlogd, which leaves when it has had no client for a time, although it holds the logs of
-running machines (libvirt 9.0): what they write from then on is lost. So while it has a log open, which is looked at
-again and again, this is a client of it.
+With `--logs` the program is virtlogd, which exits when it has had no client for a time, although it holds the logs of
+running machines (libvirt 9.0): what they write from then on is lost. So while virtlogd has a log open, which is checked
+at intervals, the reaper stays a client of it.
 
-libvirt detaches every QEMU it starts and takes it for alive as long as its entry in the process table stands. Where
-process 1 collects orphans late or never (many containers), each start of a machine takes over a minute, since QEMU
-is first asked several times what it can do. Needs nothing but the standard library, so that it runs as a lone file.
+libvirt detaches every QEMU it starts and believes it alive as long as its entry is in the process table. Where process
+1 reaps orphans late or never (many containers), each start of a machine takes over a minute, since QEMU is first asked
+several times what it can do.
 """
 
 from __future__ import annotations

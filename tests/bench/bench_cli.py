@@ -1,4 +1,4 @@
-"""What the command line itself costs: help, and a run that finds nothing to do with a 1 GB medium in the store."""
+"""Benchmark of the command line: help, and a run that finds nothing to do with a 1 GB medium in the store."""
 
 from __future__ import annotations
 

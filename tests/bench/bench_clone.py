@@ -1,4 +1,4 @@
-"""What a clone costs: defined by builder, by virt-clone, by qemu-img and virsh by hand; does the image's size matter?
+"""Benchmark of clones: defined by builder, by virt-clone, by qemu-img and virsh by hand; for images of two sizes.
 
 Each figure is the median of ROUNDS, all kinds taking turns. Run it alone: python -m tests.bench.bench_clone
 """

@@ -1,10 +1,10 @@
-"""A night without machines on a farm: 500 pipelines on 50 workers, and what the farm costs beside threads.
+"""Benchmark of a nightly run without machines on a farm: 500 pipelines on 50 workers, compared with threads.
 
-The builds are real child processes that tell their stages, wait, and end with a published image. What a stage takes is
-drawn from a history of real runs (`durations.json`, as `.store/durations/` keeps it), times a factor of each pipeline
-(log-normal, for recipes differ), and scaled down. Whatever is not such waiting counts as idle: starting processes,
-Dask, evidence on its way, and the end of the night, when there is less to do than there are workers. The 50 workers
-are Dask workers in this process, spoken to over TCP; joining the farm counts, too.
+The builds are real child processes that report their stages, wait, and end with a published image. What a stage takes
+is drawn from a history of real runs (`durations.json`, as `.store/durations/` keeps it), times a factor of each
+pipeline (log-normal, for recipes differ), and scaled down. All time that is not such waiting counts as idle: starting
+processes, Dask, evidence on its way, and the end of the run, when there is less to do than there are workers. The 50
+workers are Dask workers in this process, reached over TCP; joining the farm counts, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What preparing a host costs: looking at it, and how long a bridge keeps it silent (in namespaces of its own)."""
+"""Benchmark of preparing a host: a check, and how long a bridge interrupts its network (in namespaces of its own)."""
 
 from __future__ import annotations
 

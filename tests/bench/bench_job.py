@@ -1,8 +1,8 @@
-"""What the main job costs: the medium, a first run, a run with nothing to do, the end of a guest, and Packer beside it.
+"""Benchmark of the main job: the medium, a first run, a run with nothing to do, the end of a guest, and Packer.
 
 The medium is a rehearsal that is padded to the size of the vendor's, so that bytes cost what they will cost. Packer
-gets the very ISO that builder remastered (kickstart included), the same machine, no checksum to look at and nothing to
-type. It proves nothing about its image, so builder's side ends where the sealed disk stands. Run it alone:
+gets the very ISO that builder remastered (kickstart included), the same machine, no checksum to verify and nothing to
+type. It does not verify its image, so builder's time ends when the sealed disk exists. Run it alone:
 python -m tests.bench.bench_job
 """
 

@@ -1,4 +1,4 @@
-"""What the install medium costs: remastered by builder, by xorriso, and merely copied.
+"""Benchmark of the install medium: remastered by builder, by xorriso, and merely copied.
 
 Each figure is the median of ROUNDS, all kinds taking turns, so that a busy minute of the machine hits all of them.
 Everything is flushed to disk and the source is warm. Run it alone: python -m tests.bench.bench_media

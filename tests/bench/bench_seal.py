@@ -1,6 +1,6 @@
-"""What sealing costs: builder's qemu-img options against others, and a trimmed disk against one filled with zeros.
+"""Benchmark of sealing: builder's qemu-img options against others, and a trimmed disk against one filled with zeros.
 
-The disk is as an installed one: text that compresses well, packed files that do not, and twice as much free space.
+The disk is like an installed one: text that compresses well, packed files that do not, and twice as much free space.
 Each figure is the median of ROUNDS, all kinds taking turns. Run it alone: python -m tests.bench.bench_seal
 """
 

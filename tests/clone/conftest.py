@@ -1,4 +1,4 @@
-"""A catalogue with an image that boots a sector of ours, and a libvirt on which clones of it are made for real."""
+"""A catalogue with an image that boots a boot sector of ours, and a libvirt on which real clones of it are made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices of the host for a clone: only those that nobody uses, and no data that nobody named."""
+"""Devices of the host for a clone: only unused ones, and data is lost only where its device was named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the administrator does with clones, on machines that boot a sector of ours."""
+"""Commands on clones, with machines that boot a boot sector of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clones are different machines on one base, made whole or not at all."""
+"""Clones are different machines on one base, made completely or not at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bad requests are refused before libvirt, the catalogue or a registry is asked."""
+"""Bad requests are refused before libvirt, the catalogue or a registry is queried."""
 
 from __future__ import annotations
 

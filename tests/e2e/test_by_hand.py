@@ -1,4 +1,4 @@
-"""The published image needs nothing of builder's: plain QEMU, a seed CD made by hand, and an ordinary ssh."""
+"""The published image needs nothing from builder: plain QEMU, a seed CD made by hand, and an ordinary ssh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a golden image to three machines that answer, each as itself; and back to nothing."""
+"""From a golden image to three machines that answer, each with its own identity; and back to nothing."""
 
 from __future__ import annotations
 

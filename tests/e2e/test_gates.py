@@ -1,4 +1,4 @@
-"""Each gate refuses what it is there for: the golden image is broken on purpose, once a gate."""
+"""Each check before publishing refuses what it is there for: the golden image is broken on purpose, once for each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job, from install medium to golden image, and what is said of it afterwards."""
+"""The main job, from install medium to golden image, and what is reported about it afterwards."""
 
 from __future__ import annotations
 

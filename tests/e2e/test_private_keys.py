@@ -1,4 +1,4 @@
-"""Private keys in a running copy of the golden image, on xfs and with its dpkg: whose they are, and what that means."""
+"""Private keys in a running copy of the golden image, on xfs and with its dpkg: whose files they are, what follows."""
 
 from __future__ import annotations
 

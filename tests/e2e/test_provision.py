@@ -1,4 +1,4 @@
-"""An image built on another one: provisioned, generalised, proved like its base, and cloned."""
+"""An image built on another one: provisioned, generalised, verified like its base, and cloned."""
 
 from __future__ import annotations
 

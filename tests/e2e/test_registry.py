@@ -1,4 +1,4 @@
-"""From one store to another by way of a registry, and root is in: pushed, pulled, proved, cloned."""
+"""From one store to another through a registry, and root logs in: pushed, pulled, verified, cloned."""
 
 from __future__ import annotations
 

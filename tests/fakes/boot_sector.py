@@ -1,7 +1,7 @@
-"""The one rule: a machine under test does one thing, in 512 bytes written out here instruction by instruction.
+"""A boot sector for machines under test, in 512 bytes written out here instruction by instruction.
 
-A boot sector for the first disk (or, through El Torito "no emulation", for a CD) that says things on the two serial
-ports and ends in a chosen way. In real mode, nothing but the 16550 ports and the ACPI power register is touched.
+It is for the first disk (or, through El Torito "no emulation", for a CD), writes to the two serial ports and ends in a
+chosen way. It uses real mode, and touches nothing but the 16550 ports and the ACPI power register.
 Sources: Intel SDM volume 2 (encodings), the 16550 data sheet (line status bit 5: transmitter empty), SeaBIOS
 (power management base 0x600, so PM1a control is port 0x604, on both `q35` and `pc`), the BIOS's extended disk services
 (int 13h, functions 42h and 43h).

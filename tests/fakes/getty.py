@@ -1,6 +1,6 @@
-"""The one rule: a console that asks for a name and a password as getty and login(1) do, and then runs a real shell.
+"""A console that asks for a name and a password as getty and login(1) do, and then runs a real shell.
 
-Run as a program on a terminal, with the manner as its one argument; the password is in the environment.
+Run as a program on a terminal, with the kind of login as its one argument; the password is in the environment.
 """
 
 from __future__ import annotations

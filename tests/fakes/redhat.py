@@ -1,5 +1,7 @@
-"""A host that looks like RHEL 9 with SELinux: rpm, dnf, semanage and restorecon are scripts, QEMU and libvirt lie
-where its packages put them. It is laid over the machine of the tests; nothing of RHEL's own runs here."""
+"""A host that looks like RHEL 9 with SELinux, made of fakes over the machine of the tests; nothing of RHEL's runs here.
+
+rpm, dnf, semanage and restorecon are scripts; QEMU and libvirt are where RHEL's packages put them.
+"""
 
 from __future__ import annotations
 

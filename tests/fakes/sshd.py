@@ -1,4 +1,4 @@
-"""The one rule: a guest's sshd is paramiko's own server on loopback, with one fault at most."""
+"""A guest's sshd: paramiko's own server on loopback, with one fault at most."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strikes libvirtd in the middle of a stage, in name spaces where it is nobody else's; then runs the pipeline again.
+"""Strike libvirtd in the middle of a stage, in namespaces where nothing else uses it; then run the pipeline again.
 
 `python -m tests.faults.own_libvirt PLACE STAGE HOW` prints one JSON document. STAGE is `install` or `verify`, HOW is
 `killed`, `stopped` or `restarted`.

@@ -1,4 +1,4 @@
-"""The table of causes: whole, without a dead row, and right about words that no guest here says."""
+"""The table of causes: complete, without an unused row, and right about messages that no guest here prints."""
 
 from __future__ import annotations
 

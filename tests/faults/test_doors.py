@@ -1,4 +1,4 @@
-"""The state of an SSH attempt has a name, and what heals is tried until it is over; a wrong key is refused at once."""
+"""SSH attempts report their state; temporary failures are retried until time is up, a wrong key is refused at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the installer says before it hangs is understood at once, and the run's folder tells it to people."""
+"""The installer's last words before it hangs are classified at once, and the run's folder explains them to people."""
 
 from __future__ import annotations
 

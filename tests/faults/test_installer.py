@@ -1,4 +1,4 @@
-"""The rehearsal installer, told to fail, under the real fetch, medium and install stages: what a night would see."""
+"""The rehearsal installer, made to fail, under the real fetch, medium and install stages: as in a nightly run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""libvirtd goes in the middle of a stage: said at once, its machines are ended, and the next run starts it again."""
+"""libvirtd dies in mid-stage: reported at once, its machines are ended, and the next run starts it again."""
 
 from __future__ import annotations
 

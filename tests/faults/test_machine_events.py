@@ -1,4 +1,4 @@
-"""What happens to the machine itself: killed, destroyed, out of disk, silent; an event or several silences tell it."""
+"""Failures of the machine itself (killed, destroyed, out of disk, silent) are found by an event or several silences."""
 
 from __future__ import annotations
 

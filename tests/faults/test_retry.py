@@ -1,4 +1,4 @@
-"""What may heal by itself is tried again; what cannot never is."""
+"""Temporary failures are retried; permanent ones never are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store and the catalogue under a full disk, rot, stale locks and crowds: the last good image stays as it was."""
+"""The store and the catalogue under a full disk, corruption, stale locks and crowds: the last good image stays."""
 
 from __future__ import annotations
 

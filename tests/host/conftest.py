@@ -1,6 +1,6 @@
 """A host and its gateway, each in namespaces of its own; all that runs in them dies with the test.
 
-What a host may run but the machine of the tests must not (sshd, NetworkManager), is unpacked, never installed.
+Programs that the machine of the tests must not run itself (sshd, NetworkManager) are unpacked, never installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From bare Linux to a host that can build, and back: real packages in a chroot that had nothing but Python."""
+"""From bare Linux to a host that can build, and back: real packages in a chroot that had only Python."""
 
 from __future__ import annotations
 

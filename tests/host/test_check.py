@@ -1,4 +1,4 @@
-"""`host check` on this machine, on a chroot that has nothing, and judgements on directories and files made here."""
+"""`host check` on this machine and on a chroot that has nothing, and checks of directories and files made here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guests on networks of `host prepare`: the two copies of the proof and clones on its bridge, one clone behind NAT."""
+"""Guests on networks of `host prepare`: two test VMs and clones on its bridge, one clone behind NAT."""
 
 from __future__ import annotations
 

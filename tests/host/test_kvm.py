@@ -1,4 +1,4 @@
-"""Where the system's libvirt probes QEMU at each look-up, `host check` and `run` say so; `host prepare` mends it."""
+"""Where the system's libvirt probes QEMU at each query, `host check` and `run` report it; `host prepare` fixes it."""
 
 from __future__ import annotations
 

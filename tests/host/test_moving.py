@@ -1,4 +1,4 @@
-"""What moves from an uplink to a bridge, a family at a time; no host is touched."""
+"""Addresses that move from an uplink to a bridge, one family at a time; no host is touched."""
 
 from __future__ import annotations
 

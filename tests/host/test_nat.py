@@ -1,4 +1,4 @@
-"""A NAT network of `host prepare`, and clones that have an address of their own on it. The daemon is the cell's own."""
+"""A NAT network of `host prepare`, and clones with their own addresses on it. The libvirt daemon is the test's own."""
 
 from __future__ import annotations
 

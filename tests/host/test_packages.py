@@ -1,4 +1,4 @@
-"""The one table of packages: read by builder and by the Makefile alike, for apt and for dnf."""
+"""The table of packages: read by builder and by the Makefile alike, for apt and for dnf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans are judged before anything is touched; what would be written is compared with files that people have read."""
+"""Plans are checked before anything is touched; what would be written is compared with reviewed files."""
 
 from __future__ import annotations
 

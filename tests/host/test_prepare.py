@@ -1,4 +1,4 @@
-"""Prepared once, nothing is left to do; restored, nothing of it is left. libvirt's daemon is the cell's own."""
+"""A prepared host needs nothing more; restored, it keeps nothing of it. The libvirt daemon is the test's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A host like RHEL 9, made of fakes: dnf, rpm, SELinux, qemu-kvm, modular daemons. RHEL itself was never here."""
+"""A host like RHEL 9, made of fakes: dnf, rpm, SELinux, qemu-kvm, modular daemons. It is never RHEL itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Over SSH a change is kept only when somebody proves, by a new session, that the host can still be reached."""
+"""Over SSH a change is kept only when a new session proves that the host can still be reached."""
 
 from __future__ import annotations
 

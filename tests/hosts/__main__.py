@@ -1,4 +1,4 @@
-"""Run the whole job on bare Debian systems, one a suite, and print a table of what became of it.
+"""Run the whole job on bare Debian systems, one per suite, and print a table of the results.
 
 `python -m tests.hosts [--steps "run again"] [--keep] SUITE...`, as root, with the standard library alone: it also runs
 where builder is not set up yet. A system is made by mmdebstrap from this machine's own apt settings, holds nothing but

@@ -1,4 +1,4 @@
-"""Headless Chromium, spoken to over two pipes (Chrome DevTools Protocol with --remote-debugging-pipe)."""
+"""Headless Chromium, driven over two pipes (Chrome DevTools Protocol with --remote-debugging-pipe)."""
 
 from __future__ import annotations
 

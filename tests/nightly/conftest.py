@@ -1,4 +1,4 @@
-"""A folder with toy recipes, and nights in it."""
+"""A folder with toy recipes, and nightly runs in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture to find again on a page."""
+"""A picture that tests can find again on a page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Servers on this host that messages are sent to: a webhook, a mail server, and one that never answers."""
+"""Servers on this host that receive messages: a webhook, a mail server, and one that never answers."""
 
 from __future__ import annotations
 

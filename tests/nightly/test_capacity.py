@@ -1,4 +1,4 @@
-"""How many builds run at a time, on hosts of any size."""
+"""The number of builds that run at a time, on hosts of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nights on a real Dask scheduler with two worker processes on loopback, each with a store of its own."""
+"""Nightly runs on a real Dask scheduler with two worker processes on loopback, each with a store of its own."""
 
 from __future__ import annotations
 

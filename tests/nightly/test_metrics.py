@@ -1,4 +1,4 @@
-"""Metrics of nights, as Prometheus reads them."""
+"""Metrics of nightly runs, as Prometheus reads them."""
 
 from __future__ import annotations
 

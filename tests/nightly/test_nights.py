@@ -1,4 +1,4 @@
-"""Whole nights over toy stages: every build is a real child process of the real command line."""
+"""Whole nightly runs over toy stages: every build is a real child process of the real command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages about nights: real nights over toy stages, apprise, a webhook and a mail server on this host."""
+"""Messages about nightly runs over toy stages: apprise, a webhook and a mail server on this host."""
 
 from __future__ import annotations
 

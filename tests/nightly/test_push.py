@@ -1,4 +1,4 @@
-"""Where the images of a night meet: a registry."""
+"""Nightly runs push their images to a registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a night, as a browser, a CI system and a reader of plain text see it."""
+"""The report of a nightly run, as a browser, a CI system and a reader of plain text see it."""
 
 from __future__ import annotations
 

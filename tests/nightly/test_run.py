@@ -1,4 +1,4 @@
-"""A nightly run goes on, and ends with a report, when one of its builds raises an exception."""
+"""A nightly run continues, and ends with a report, when one of its builds raises an exception."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What starts a night by itself: units for systemd, and templates for CI systems."""
+"""Ways to start a nightly run automatically: units for systemd, and templates for CI systems."""
 
 from __future__ import annotations
 

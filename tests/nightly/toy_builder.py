@@ -1,7 +1,7 @@
 """The whole command line of builder over stages that write a few bytes: `python -P toy_builder.py nightly …`.
 
-What a toy build does is said by its recipe's variables: `behave` is one of the words in `_install` or anything else,
-`size` the image's bytes.
+The variables of its recipe control a toy build: `behave` is one of the words in `_install` or anything else, `size` the
+image's bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A host with Debian's packages, no checkout: the wheel and what its metadata asks for make an image of both media."""
+"""A host with Debian's packages and no checkout: the wheel and its dependencies make an image from both media."""
 
 from __future__ import annotations
 

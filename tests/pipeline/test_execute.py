@@ -1,4 +1,4 @@
-"""Runs: what is done is what was planned, failures leave evidence and nothing else."""
+"""Runs do what was planned; failures leave evidence and nothing else."""
 
 from __future__ import annotations
 

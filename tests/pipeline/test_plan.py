@@ -1,4 +1,4 @@
-"""Plans: each action with its reason, and no trace left by asking."""
+"""Plans: each action with its reason; planning leaves no trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many processes at once on one store: each thing is made once, and nothing is taken from under a live run."""
+"""Many processes at once on one store: each object is made once, and nothing that a live run needs is removed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage whose sources changed says whether its results did: by its version, or by recording the harmless edit."""
+"""A stage whose sources changed gets a new version if its results changed; else the harmless edit is recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian's docker-registry on a free port, a wire in front of it that breaks as told, and an image to send."""
+"""Debian's docker-registry on a free port, a proxy before it that breaks connections, and an image to push."""
 
 from __future__ import annotations
 

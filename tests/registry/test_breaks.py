@@ -1,4 +1,4 @@
-"""A wire that breaks, and processes that are killed: what came through stays, and nothing half is ever seen."""
+"""Broken connections and killed processes: what arrived stays, and nothing half-made is ever visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clone of an image that is not here yet: pulled, proved, and then like any other. No machine is switched on."""
+"""A clone of an image that is not here yet: pulled, verified, and then like any other. No machine is switched on."""
 
 from __future__ import annotations
 

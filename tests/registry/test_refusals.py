@@ -1,4 +1,4 @@
-"""What a registry refuses, lacks or garbles: one line each, exit 7, a hint; and where passwords go."""
+"""Refusals, gaps and garbage from a registry: one line each, exit 7, a hint; and where passwords go."""
 
 from __future__ import annotations
 

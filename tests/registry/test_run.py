@@ -1,4 +1,4 @@
-"""`builder run --push`: what was published is in the registry, too, also when there was nothing to build."""
+"""`builder run --push`: the published image is in the registry, too, even when there was nothing to build."""
 
 from __future__ import annotations
 

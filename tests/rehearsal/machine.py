@@ -1,6 +1,6 @@
-"""The one rule: a machine lives as long as its `with` block, and all it says is in files of one folder.
+"""Machines in QEMU without KVM, driven through QMP; each lives as long as its `with` block.
 
-QEMU without KVM, driven through QMP; the serial lines and the installer's log port are written to files as they speak.
+The serial lines and the installer's log port are written to files of one folder as they arrive.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The rehearsal fails as Anaconda does: the same words, and the machine stays up or goes off as the real one would.
+"""The rehearsal fails as Anaconda does: the same messages, and the machine stays up or goes off as the real one would.
 
 The installer is booted once, to where it waits for a CD with the kickstart, and its state is saved; each row continues
 from there with a CD of its own.

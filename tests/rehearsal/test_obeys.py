@@ -1,4 +1,4 @@
-"""The rehearsal obeys the kickstart: two installs that each change many things, each looked at in the booted result.
+"""The rehearsal obeys the kickstart: two installs that each change many things, each checked in the booted result.
 
 Each row names where its expectation was read: a bare file name is one of Anaconda's rhel7-branch, 21.48.22.159 (the
 installer of 7.9), below pyanaconda/; pykickstart is its handlers/rhel7.py.

@@ -1,4 +1,4 @@
-"""The installer's parts that touch nothing: what they decide, case by case."""
+"""Pure parts of the installer, which touch no system: their decisions, case by case."""
 
 from __future__ import annotations
 

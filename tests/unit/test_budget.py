@@ -1,4 +1,4 @@
-"""What an image may cost: each excess is told, all at once, before anything reaches the catalogue."""
+"""Budgets of an image: all excesses are reported at once, before anything reaches the catalogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`builder clone` and `builder vm` where neither libvirt nor a registry is asked."""
+"""`builder clone` and `builder vm`, as far as they need neither libvirt nor a registry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of commands says what the commands say of themselves."""
+"""The table of commands agrees with the help texts of the commands."""
 
 from __future__ import annotations
 

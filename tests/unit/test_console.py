@@ -1,4 +1,4 @@
-"""What people and programs see of a run: on a terminal, in a pipe, as JSON lines."""
+"""Output of a run for people and programs: on a terminal, in a pipe, as JSON lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long stages took before, and the time left that follows from it."""
+"""Durations of earlier stages, and the time left that follows from them."""
 
 from __future__ import annotations
 

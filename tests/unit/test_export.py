@@ -1,4 +1,4 @@
-"""Export: each format holds the image's bytes, is there whole or not at all, and changes nothing in the catalogue."""
+"""Exports: each format holds the image's bytes, is complete or absent, and changes nothing in the catalogue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The catalogue: immutable versions, `latest`, and what is said when an image cannot be found or published."""
+"""The catalogue: immutable versions, `latest`, and the errors when an image cannot be found or published."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The commands that change the catalogue, as programs: what they print, what they exit with, what they leave."""
+"""The commands that change the catalogue, as programs: their output, exit codes and leftovers."""
 
 from __future__ import annotations
 

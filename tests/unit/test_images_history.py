@@ -1,4 +1,4 @@
-"""What becomes of versions after they were published: rolled back, released, pruned, proved, compared."""
+"""Versions after they were published: rolled back, released, pruned, verified, compared."""
 
 from __future__ import annotations
 

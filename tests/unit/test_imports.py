@@ -1,4 +1,4 @@
-"""No module imports itself by way of others, be it for its types only or inside a function."""
+"""No module imports itself through others, not even for its types only or inside a function."""
 
 from __future__ import annotations
 

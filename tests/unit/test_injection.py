@@ -1,4 +1,4 @@
-"""What a recipe or a medium names can neither leave its folder nor be read as XML, shell, kickstart or GRUB syntax."""
+"""Values from a recipe or a medium cannot leave their folder or be read as XML, shell, kickstart or GRUB syntax."""
 
 from __future__ import annotations
 

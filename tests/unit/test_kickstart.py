@@ -1,4 +1,4 @@
-"""The rendered kickstart: what the CentOS 7 installer must find in it, and what no variable can do to it."""
+"""The rendered kickstart: what the CentOS 7 installer must find in it, and that no variable can break it."""
 
 from __future__ import annotations
 

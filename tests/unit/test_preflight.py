@@ -1,4 +1,4 @@
-"""What a kickstart asks of medium and machine, found without starting anything."""
+"""Mismatches of kickstart, medium and machine are found without starting anything."""
 
 from __future__ import annotations
 

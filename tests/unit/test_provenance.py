@@ -1,4 +1,4 @@
-"""Where an image comes from: signed, proved offline, and each kind of tampering told on a line of its own."""
+"""Provenance of an image: signed, verified offline, and each kind of tampering reported on a line of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Provisioning: what a recipe may say, what it is built on, and that what is used is what was hashed."""
+"""Provisioning: what a recipe may contain, what it is built on, and that what is used is what was hashed."""
 
 from __future__ import annotations
 

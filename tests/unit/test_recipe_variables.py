@@ -1,4 +1,4 @@
-"""Variables of a kickstart: nothing that is accepted can leave the word it stands in."""
+"""Variables of a kickstart: no accepted value can leave the word that it is part of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/recipe.md and docs/causes.md say what the code says."""
+"""docs/recipe.md and docs/causes.md agree with the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which medium a run takes when nobody said: the store's, else the host's own copy, else a mirror's."""
+"""The medium of a run that names none: the store's, else the host's own copy, else a mirror's."""
 
 from __future__ import annotations
 

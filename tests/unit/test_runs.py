@@ -1,4 +1,4 @@
-"""Run records: what is kept, what is blotted out, and what goes when there are too many."""
+"""Run records: what is kept, what is redacted, and what is removed when there are too many."""
 
 from __future__ import annotations
 

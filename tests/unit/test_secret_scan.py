@@ -1,4 +1,4 @@
-"""The search for secrets on a raw disk: what it must find wherever it stands, and what it only notes."""
+"""The search for secrets on a raw disk: what it must find wherever it is, and what it only notes."""
 
 from __future__ import annotations
 

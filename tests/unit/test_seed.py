@@ -1,4 +1,4 @@
-"""The seed CD's files: what reaches the guest, and what is refused before it is written."""
+"""The seed CD's files: the content for the guest, and what is refused before it is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The store's small parts: the digest cache, locks, secrets' files, where it cannot be made."""
+"""Small parts of the store: the digest cache, locks, files of secrets, and places where no store can be made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines that boot a sector of ours, on the libvirt that builder itself finds or starts."""
+"""Machines that boot a boot sector of ours, on the libvirt that builder itself finds or starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The install stage judged by guests of 512 bytes: only a machine that said our token and powered itself off passes."""
+"""The install stage with guests of 512 bytes: only one that reports our token and powers itself off passes."""
 
 from __future__ import annotations
 

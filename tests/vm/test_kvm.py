@@ -1,4 +1,4 @@
-"""Where QEMU's user cannot open /dev/kvm, libvirt keeps what it has learnt of QEMU, and machines start at once."""
+"""Where QEMU's user cannot open /dev/kvm, libvirt keeps what it learned about QEMU, and machines start at once."""
 
 from __future__ import annotations
 

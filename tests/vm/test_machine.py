@@ -1,4 +1,4 @@
-"""What a machine does is reported as it is, and nothing of the machine is left."""
+"""Machines: their ends are reported correctly, and nothing of them is left."""
 
 from __future__ import annotations
 

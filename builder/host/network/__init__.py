@@ -1,1 +1,1 @@
-"""Networks of the host: planned purely, made in the running system first, kept only when confirmed."""
+"""Networks of the host: validate a request, change the running system, keep the change only when it is confirmed."""

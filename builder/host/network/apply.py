@@ -1,4 +1,4 @@
-"""The one rule: the guardian stands before anything is changed, and hears of every end this process can still tell."""
+"""Apply a change of the network while the guardian watches; confirm it, or roll it back."""
 
 from __future__ import annotations
 

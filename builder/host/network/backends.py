@@ -1,7 +1,7 @@
-"""The one rule: what runs a host's network is one record here; another one is another record.
+"""Back ends for what manages a host's network, one record each: NetworkManager, ifcfg files, runtime.
 
-A back end renders files, names what makes them known, and takes the running bridge over. `runtime` has neither: the
-bridge lasts until the next reboot.
+A back end renders files, names the command that reloads them, and takes over the running bridge. `runtime` writes no
+files: its bridge lasts until the next reboot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an administrator asks for when a bridge shall take over an uplink."""
+"""The request for a bridge over an uplink, as an administrator makes it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The one rule: each family of addresses moves as a whole: what was asked for, else all that the uplink has.
+"""Decide what a bridge takes over from its uplink: per address family what was requested, else all that there is.
 
-Pure: what the uplink has comes in as a snapshot.
+These functions are pure: what the uplink has comes in as a snapshot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one rule: a change is plain data, complete before it begins, so that any process can undo or finish it."""
+"""A bridge over an uplink as plain data, complete before it begins, so that any process can undo or finish it."""
 
 from __future__ import annotations
 

@@ -1,14 +1,15 @@
-"""The one rule: whatever happens to builder, the network ends as confirmed or as it was before.
+"""The guardian: a process that undoes a change of the network unless the change is confirmed.
 
-A process of its own: started before the change, in a session of its own, it needs neither builder nor a terminal.
-It speaks one JSON line a message on a socket that only root can open:
+Invariant: whatever happens to builder, the network ends as confirmed or as it was before.
+It is started before the change, in a session of its own, and needs neither builder nor a terminal. It reads one word
+per message and answers in JSON lines, on a socket that only root can open:
 
-    hold       the changer; while it has not said `applied`, its end undoes the change
-    applied    the change is made: the gateway is asked; then it is kept, or a confirmation waited for
-    revert     undo it now
-    confirm    from `builder host confirm`: kept, if the session is newer than the change and the gateway answers
+    hold       from builder: until it sends `applied`, its end undoes the change
+    applied    the change is made: the guardian probes the gateway, then keeps the change or waits for a confirmation
+    revert     undo the change now
+    confirm    from `builder host confirm`: keep it, if the session is newer than the change and the gateway answers
 
-Kept means: only now the files that make it last are written, and the journal gets its undo.
+Only when a change is kept are the files that make it permanent written, and its undo is recorded in the journal.
 """
 
 from __future__ import annotations

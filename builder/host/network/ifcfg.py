@@ -1,6 +1,6 @@
-"""The one rule: ifcfg files are written in the form that initscripts of CentOS and RHEL 7 read, and judged by it.
+"""Write, read and check ifcfg files, in the form that initscripts of CentOS and RHEL 7 read.
 
-Keys as /usr/share/doc/initscripts-*/sysconfig.txt and nm-settings-ifcfg-rh(5) have them.
+Keys: /usr/share/doc/initscripts-*/sysconfig.txt and nm-settings-ifcfg-rh(5).
 """
 
 from __future__ import annotations

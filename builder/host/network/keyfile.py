@@ -1,6 +1,6 @@
-"""The one rule: NetworkManager gets profiles in its own keyfile form, ours beside the old ones, which stay untouched.
+"""Write NetworkManager profiles as keyfiles (nm-settings-keyfile(5)).
 
-Ours win by autoconnect-priority, so taking our files away brings the old ones back. Form: nm-settings-keyfile(5).
+Invariant: existing profiles stay untouched. Ours win by autoconnect-priority, so removing them restores the old ones.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The one rule: a host gets its network back to the end, whatever happens to the command that asked for it.
+"""Roll an uplink back to a snapshot, in a process of its own that reads the snapshot from standard input.
 
-A process of its own that reads what to put back from its standard input, in one piece.
+Invariant: a rollback that began runs to its end, whatever happens to the command that started it.
 """
 
 from __future__ import annotations

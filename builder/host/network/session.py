@@ -1,7 +1,7 @@
-"""The one rule: who asks from where is read from the kernel's process table, not believed.
+"""Find out where a process was started from: on this host or over the network, and since when.
 
-`sudo` drops SSH_CONNECTION, so the process's ancestors are looked at too. A terminal multiplexer hides the connection
-it is used over, so it counts as remote.
+Invariant: the process table of the kernel decides, not what a caller claims. `sudo` drops SSH_CONNECTION, so the
+ancestors of the process are examined too. A terminal multiplexer hides its connection, so it counts as remote.
 """
 
 from __future__ import annotations

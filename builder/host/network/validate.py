@@ -1,6 +1,6 @@
-"""The one rule: a wrong network is refused before anything is touched, every fault in a line of its own.
+"""Validate bridges and NAT networks before anything is changed, with one line for each fault.
 
-Pure: what the host has comes in as arguments.
+These functions are pure: what the host has comes in as arguments.
 """
 
 from __future__ import annotations

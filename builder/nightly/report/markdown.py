@@ -1,6 +1,6 @@
 """The report of a nightly run as Markdown, and the texts of messages about it.
 
-Invariant: the first ten lines tell a reader whether anything has to be done.
+Invariant: the first ten lines show whether anything has to be done.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How many reports are kept."""
+"""Remove old reports of nightly runs."""
 
 from __future__ import annotations
 

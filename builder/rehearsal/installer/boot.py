@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: the installed system boots with the kernel line Anaconda would give it.
+"""Install the boot loader of the new system.
 
-That is: its root, what `bootloader --append` says, what is preserved of the installer's own line, and the installer's
-last console=.
+Invariant: the system boots with the kernel line that Anaconda would give it: its root, what `bootloader --append` says,
+what is preserved of the installer's own line, and the installer's last console=.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: the kernel command line is read once, and the last of several wins, as in dracut and Anaconda."""
+"""Parse the kernel command line; the last of several values wins, as in dracut and Anaconda."""
 
 from __future__ import annotations
 

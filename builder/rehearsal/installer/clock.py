@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: everything that waits, waits here."""
+"""Wait, and read the time of day. Everything that waits uses this module."""
 
 from __future__ import annotations
 

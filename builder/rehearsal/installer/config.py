@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: each command of the kickstart leaves the EL7 file that Anaconda would leave.
+"""Configure the new system: each command of the kickstart leaves the EL7 file that Anaconda would leave.
 
-Passwords travel by standard input only.
+Invariant: passwords are passed through standard input only.
 """
 
 from __future__ import annotations

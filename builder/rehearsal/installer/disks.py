@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: disks are named as blivet names them, and a specification matches as blivet's does.
+"""Find disks, and match them with the specifications of a kickstart, by blivet's names and rules.
 
 A specification may have several parts separated by `|`, tried from left to right; each is a shell pattern over device
 names, nodes and all udev links (`sda`, `sd*`, `disk/by-id/*SERIAL*`), or LABEL= or UUID= of what is on the disk.

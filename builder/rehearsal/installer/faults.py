@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: `rehearsal.fault=NAME`, for tests only, fails in one named way where Anaconda 7 would, in its words.
+"""Deliberate faults, for tests only: `rehearsal.fault=NAME` fails as Anaconda 7 would, with its messages.
 
-What a bad kickstart can cause is caused by one: the kickstart is changed before it is read, and all that follows is
-what any such kickstart meets. The rest is done at the place where Anaconda would meet it. `module-refused`, `no-medium`
-and `medium-check` are the initramfs's (boot/init). `rehearsal.fault=cdrom` takes the name from the file `/fault` beside
-the kickstart, for a machine whose command line was written before the name was known.
+A fault that a bad kickstart can cause is caused by one: the kickstart is changed before it is read. Any other fault is
+made at the place where Anaconda would meet it. `module-refused`, `no-medium` and `medium-check` are in the initramfs
+(boot/init). `rehearsal.fault=cdrom` takes the name from the file `/fault` beside the kickstart, for a machine whose
+command line was written before the name was known.
 """
 
 from __future__ import annotations

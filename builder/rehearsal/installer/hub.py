@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: the hub lets an install begin only when every mandatory item is there, and asks otherwise."""
+"""The hub: checks that every mandatory item is there before an install begins, and asks for those that are missing."""
 
 from __future__ import annotations
 

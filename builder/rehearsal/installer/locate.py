@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: the kickstart is looked for where dracut would, in its order, with its patience.
+"""Find the kickstart where dracut would, in the same order and with the same timeouts.
 
 Location forms (CentOS 7's dracut modules of Anaconda): `hd:DEVICE:/path` with DEVICE a name, LABEL= or UUID=,
 `cdrom:/path`, `cdrom:DEVICE:/path`, `file:/path`. The path is /ks.cfg when none is given.

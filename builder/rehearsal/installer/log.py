@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: each event is one line `HH:MM:SS,mmm SEVERITY program:message`, in /tmp and on the virtio port.
+"""The installer's log: one line `HH:MM:SS,mmm SEVERITY program:message` per event, in /tmp and on the virtio port.
 
-The port is used when it is there, under the one name that Anaconda knows.
+The port is used when the machine has one under the name that Anaconda knows.
 """
 
 from __future__ import annotations

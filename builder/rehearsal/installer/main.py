@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: the order of events, and of the lines on the console, is Anaconda's.
+"""The installer's main program: `install` carries a kickstart out, `main` handles every way it can end.
 
-Read `install` for what happens, `main` for how it can end.
+Invariant: the order of events, and of the lines on the console, is Anaconda's.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: pykickstart's RHEL7 handler reads the kickstart, and a command that is not carried out stops it.
+"""Read the kickstart with pykickstart's RHEL7 handler; a command that cannot be carried out stops the install.
 
 The early pass runs %pre only, so that the second can %include what %pre wrote.
 """

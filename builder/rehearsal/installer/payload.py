@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: the installed system is the file system the installer runs from, less the installer.
+"""Fill the new root: the file system that the installer runs from, less the installer.
 
-It is unpacked whole (three times as fast as copying files); then names that were not chosen are taken out and chosen
-ones put in.
+It is unpacked whole (three times as fast as copying files); then names that were not chosen are removed and chosen ones
+are added.
 """
 
 from __future__ import annotations

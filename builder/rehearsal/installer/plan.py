@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: where each partition goes is decided here, without touching a disk.
+"""Plan partitions: decide where each one goes, without touching a disk.
 
-Sizes are MiB. Requests are placed in the order boot loader, /boot, then as written; those that grow share what is
-left in proportion to their size, none beyond its maximum (blivet's way).
+Sizes are MiB. Requests are placed in the order boot loader, /boot, then as written; those that grow share the remaining
+space in proportion to their size, none beyond its maximum (blivet's way).
 """
 
 from __future__ import annotations

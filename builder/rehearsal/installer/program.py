@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: every program the installer runs is run here, and what it says goes to program.log."""
+"""Run programs; every program the installer runs is run here, and its output goes to program.log."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: a script's output is kept until it and everything it started has ended, then written at once."""
+"""Run the scripts of a kickstart; the output is written at once, when all that a script started has ended."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: package names are EL7's, and a name the table does not have is a missing package.
+"""Choose packages by their EL7 names; a name that is not in the table is a missing package.
 
-The table (`table.json`) says for each known name whether the base system has it, whether Packages/ has it, or whether
-it is known and has no files here (firmware, for instance).
+The table (`table.json`) records for each name whether the base system has it, whether Packages/ has it, or whether it
+is known but has no files here (firmware, for instance).
 """
 
 from __future__ import annotations

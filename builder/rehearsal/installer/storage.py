@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: nothing is written to a disk that the kickstart did not give free.
+"""Partition, format and mount disks as the kickstart says, and write /etc/fstab.
 
-From the kickstart's commands to mounted file systems and /etc/fstab.
+Invariant: nothing is written to a disk that the kickstart did not give free.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""The one rule: what goes wrong, is said and waits exactly as in Anaconda's text and cmdline modes.
+"""The installer's console: messages, questions and waits of Anaconda's text and cmdline modes.
 
-In text mode every fault ends at a prompt, and the machine stays up. In cmdline mode nothing is asked: the words are
+In text mode every fault ends at a prompt, and the machine stays up. In cmdline mode nothing is asked: the message is
 printed, 180 seconds pass, and then the kickstart's own poweroff or reboot runs.
 """
 

@@ -1,4 +1,4 @@
-"""Facts are read from libvirt's own document, and a daemon is suspected only where it has a reason to probe again."""
+"""Facts come from libvirt's own document, and a daemon is suspected only where it has a reason to probe again."""
 
 from __future__ import annotations
 

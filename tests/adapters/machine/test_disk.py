@@ -1,4 +1,4 @@
-"""Disk images of a mebibyte, by the real qemu-img."""
+"""Disk images of one mebibyte, by the real qemu-img."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The XML of each kind of machine, held against files, libvirt's own schema and libvirt's own parser.
+"""The XML of each kind of machine, compared with files, libvirt's own schema and libvirt's own parser.
 
-After a wanted change: `GOLDEN=write pytest tests/adapters/machine/test_domain_xml.py`, and read the diff.
+After an intended change: `GOLDEN=write pytest tests/adapters/machine/test_domain_xml.py`, and read the diff.
 """
 
 from __future__ import annotations

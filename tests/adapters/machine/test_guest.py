@@ -1,4 +1,4 @@
-"""A login happens with the right host key only, and a failed one says how far it came."""
+"""A login succeeds with the right host key only, and a failed one reports how far it came."""
 
 from __future__ import annotations
 

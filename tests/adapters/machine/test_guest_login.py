@@ -1,4 +1,4 @@
-"""The way into a guest: what it reports on ttyS1, and how long and where it is waited for."""
+"""The way into a guest: its reports on ttyS1, and how long and where builder waits for it."""
 
 from __future__ import annotations
 

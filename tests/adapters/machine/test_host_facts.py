@@ -1,4 +1,4 @@
-"""What is said of the host is looked up on a host, real or made of files."""
+"""Facts about a host are looked up on a host, real or made of files."""
 
 from __future__ import annotations
 

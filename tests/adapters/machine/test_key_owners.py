@@ -1,4 +1,4 @@
-"""Whose files private keys on a disk are in: on real file systems, with the real dpkg and rpm."""
+"""The files that hold private keys on a disk: on real file systems, with the real dpkg and rpm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A program that must not stop half-way goes on when the one who started it is killed."""
+"""A program that must not stop half-way continues when its caller is killed."""
 
 from __future__ import annotations
 

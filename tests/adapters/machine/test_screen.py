@@ -1,4 +1,4 @@
-"""What a terminal would show, from the bytes that installers and kernels write."""
+"""The screen of a terminal, from the bytes that installers and kernels write."""
 
 from __future__ import annotations
 

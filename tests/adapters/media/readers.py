@@ -1,4 +1,4 @@
-"""What other programs than builder make of an image."""
+"""Read an image with programs other than builder."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""Boot menus with a kickstart entry: what it starts, what stays of the vendor's, and what is refused."""
+
 from __future__ import annotations
 
 import re

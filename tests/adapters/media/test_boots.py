@@ -1,4 +1,4 @@
-"""An injected medium of the vendor's size and shape starts as a CD and as a stick, by BIOS and by UEFI.
+"""An injected medium of the vendor's size and shape boots as a CD and as a stick, by BIOS and by UEFI.
 
 It holds what the vendor's holds, starts what its menu says and nothing else, and other programs find it sound.
 """

@@ -1,3 +1,5 @@
+"""Downloads from servers that break off, lie, change files, or go away: the file is right, or there is none."""
+
 from __future__ import annotations
 
 import fcntl

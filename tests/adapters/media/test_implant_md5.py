@@ -1,3 +1,5 @@
+"""Implanted media checksums, compared with implantisomd5 and with the loops of both checkers."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,3 +1,5 @@
+"""Facts about vendor's, remastered and rehearsal media, and the damage that is found in them."""
+
 from __future__ import annotations
 
 import json

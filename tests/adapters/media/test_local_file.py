@@ -1,3 +1,5 @@
+"""A local file gets a second name: by shared blocks, a link or a copy."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,3 +1,5 @@
+"""Remastered media: everything else stays bit for bit, other programs find them sound, and bad sources are refused."""
+
 from __future__ import annotations
 
 import contextlib

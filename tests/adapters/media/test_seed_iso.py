@@ -1,3 +1,5 @@
+"""Seed CDs: Linux reads their labels and names, and the same content gives the same bytes."""
+
 from __future__ import annotations
 
 from datetime import UTC, datetime

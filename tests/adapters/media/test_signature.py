@@ -1,3 +1,5 @@
+"""Clear-signed lists of checksums: read where the expected key signed them, refused everywhere else."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
