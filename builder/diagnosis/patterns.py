@@ -48,7 +48,7 @@ _REFUSED = (
     r"modprobe: (?:can't load module .{1,80}?|ERROR: could not insert .{1,40}?): (?i:unknown symbol in module"
     r"(?:, or unknown parameter)?|invalid module format|module has wrong symbol version|required key not available)"
 )
-# The first that is found counts, so what says more stands before what follows from it.
+# The first that is found counts, so what says more comes before what follows from it.
 PATTERNS = (
     _pattern(Origin.INSTALLER, Cause.KICKSTART_ERROR, "ANA anaconda, kickstart.py",
           r"The following problem occurred on line \d+ of the kickstart file: .{0,160}"),

@@ -232,7 +232,7 @@ def _contents(iso: Iso) -> Contents | None:
                 _small_copy(opened, Path(folder) / "repomd.xml")
             repository.xml_parse_repomd(str(Path(folder) / "repomd.xml"), index)
             places = {record.type: record.location_href for record in index.records}
-            # The other lists (files, change logs, the same as databases) are large, and nobody asks for them.
+            # The other lists (files, change logs, the same as databases) are large, and not needed.
             copies = {kind: Path(folder) / Path(places[kind]).name for kind in _LISTS if kind in places}
             for kind, copy in copies.items():
                 iso.copy_out(f"/{places[kind]}", copy)
@@ -268,7 +268,7 @@ def _groups(name: str, path: Path) -> tuple[tuple[str, ...], frozenset[str]]:
         raise MediumError(f"{name}: its list of package groups is damaged", details=str(fault)) from fault
     entries = [entry for kind in ("group", "environment") for entry in root.iter(kind)]
     ids = {entry.findtext("id") or "" for entry in entries} - {""}
-    names = {told.text or "" for entry in entries for told in entry.findall("name")} - {""}
+    names = {name.text or "" for entry in entries for name in entry.findall("name")} - {""}
     return tuple(sorted(ids)), frozenset(ids | names)
 
 
