@@ -20,8 +20,9 @@ def put_back(before: Snapshot, bridge: str) -> None:
     Raises:
         HostError: the uplink is gone, or the kernel refuses a part.
     """
+    # It runs in /: with -P no folder there is taken for this program.
     told = json.dumps({"before": before.as_dict(), "bridge": bridge})
-    process.run_through([sys.executable, "-m", "builder.host.network.rollback"], told)
+    process.run_through([sys.executable, "-P", "-m", "builder.host.network.rollback"], told)
 
 
 def main() -> int:
