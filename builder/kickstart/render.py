@@ -23,6 +23,7 @@ import jinja2.meta
 
 from builder.errors import RecipeError
 from builder.kickstart import sandbox
+from builder.settings import inside
 from builder.system import process
 
 # What builder gives a template beside the recipe's variables.
@@ -93,15 +94,23 @@ def _refuse_shell_lengths(environment: jinja2.Environment, name: str, text: str)
 
 
 def _read(name: str, search: Sequence[Path]) -> str:
+    outside: list[Path] = []
     for folder in search:
         path = folder / name
-        # A name such as ../../etc/passwd leaves the folder.
-        if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
+        # A name such as ../../etc/passwd leaves the folder, and so may a link.
+        if inside(folder, name) is None:
+            outside.append(path)
+        elif path.is_file():
             try:
                 return path.read_text(encoding="utf-8")
             except UnicodeDecodeError as fault:
                 line = path.read_bytes()[: fault.start].count(b"\n") + 1
                 raise RecipeError(f"{path}:{line}: not UTF-8", str(fault), "save the template as UTF-8") from None
+    for path in outside:
+        if path.exists():
+            raise RecipeError(
+                f"no kickstart template {name}: it leads out of its folder", str(path), "copy the file there"
+            )
     known = sorted({found.name for folder in search for found in folder.glob("*.ks.j2")})
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"templates found: {', '.join(known) or 'none'}"

@@ -57,7 +57,11 @@ def main() -> int:
     """Render what standard input asks for, and write the text or the fault as JSON."""
     wanted = json.load(sys.stdin)
     # Before anything of the template runs; a core file would hold the password's hash.
-    for kind, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, wanted["seconds"])):
+    for kind, most in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_CPU, wanted["seconds"]),
+    ):
         resource.setrlimit(kind, (most, most))
     try:
         answer = {"text": environment(wanted["texts"]).get_template(wanted["entry"]).render(wanted["variables"])}

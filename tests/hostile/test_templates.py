@@ -55,7 +55,7 @@ BOMBS = {
     "a wide text": "{{ 'a'.ljust(10**10) }}",
     "a padded number": "{{ '%09999999999d' % 1 }}",
     "a large power": "{{ 10**(10**10) }}",
-    "a text that doubles": "{% set n = namespace(t='aa') %}{% for i in range(64) %}{% set n.t = n.t ~ n.t %}{% endfor %}",
+    "doubled": "{% set n = namespace(t='aa') %}{% for i in range(64) %}{% set n.t = n.t ~ n.t %}{% endfor %}",
     "a list of lists": "{{ [names] * 10**10 }}",
     "a macro of itself": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "itself": "{% include 'evil.ks.j2' %}",
