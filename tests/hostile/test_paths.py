@@ -43,15 +43,17 @@ def whole(folder: Path, outside: Path) -> None:
     folder.symlink_to(outside)
 
 
+def two_links(folder: Path, outside: Path) -> None:
+    (folder / "a").symlink_to("b")
+    (folder / "b").symlink_to(outside)
+
+
 # What leads out, and the name that a recipe gives.
 WAYS: dict[str, tuple[Callable[[Path, Path], None], str]] = {
     "the file": (lambda folder, outside: (folder / "x").symlink_to(outside / "shadow"), "x"),
     "a folder on the way": (lambda folder, outside: (folder / "conf").symlink_to(outside), "conf/shadow"),
     "a folder as source": (lambda folder, outside: (folder / "conf").symlink_to(outside), "conf"),
-    "a link to a link": (
-        lambda folder, outside: ((folder / "a").symlink_to("b"), (folder / "b").symlink_to(outside), None)[-1],
-        "a/shadow",
-    ),
+    "a link to a link": (two_links, "a/shadow"),
     "up and down": (lambda folder, _: (folder / "up").symlink_to("../.."), "up/etc/shadow"),
     "the whole folder": (whole, "shadow"),
 }
