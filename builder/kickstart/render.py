@@ -31,6 +31,7 @@ OWN_VARIABLES = frozenset({"root_crypt", "disk_serial", "token"})
 
 # Seconds to wait for a rendering on a busy host; what it may use of the processor is less.
 LONGEST = 120.0
+PROGRAM = (sys.executable, "-P", "-m", sandbox.__name__)
 RAW = "what is not meant for the template engine goes between {% raw %} and {% endraw %}"
 
 # pykickstart 3.78 with -v RHEL7 refuses these, the installer of 7.9 accepts them (anaconda >= 21.48.22.57).
@@ -151,8 +152,7 @@ def render(texts: Mapping[str, str], entry: str, variables: Mapping[str, object]
             much memory.
     """
     wanted = {"texts": dict(texts), "entry": entry, "variables": dict(variables), "seconds": sandbox.SECONDS}
-    words = [sys.executable, "-P", "-m", sandbox.__name__]
-    done = process.run(words, stdin=json.dumps(wanted), check=False, timeout=LONGEST, error=RecipeError)
+    done = process.run(PROGRAM, stdin=json.dumps(wanted), check=False, timeout=LONGEST, error=RecipeError)
     try:
         answer = json.loads(done.stdout)
     except ValueError:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from builder.errors import RecipeError
+from builder.host.network import guardian, rollback
 from builder.kickstart import render
+from builder.nightly import notify, worker
 from builder.nightly.farm.worker import collect_files, unpack_files
 from builder.recipe import provision_files
 
@@ -146,6 +148,21 @@ def test_of_keys_only_public_halves_travel(repository: Path, outside: Path, tmp_
     (keys / "shadow").symlink_to(outside / "shadow")
     with pytest.raises(RecipeError, match="cannot be sent to a farm"):
         collect_files(repository, [])
+
+
+@pytest.mark.parametrize(
+    "program",
+    [guardian.PROGRAM, rollback.PROGRAM, notify.PROGRAM, worker.BUILDER, render.PROGRAM],
+    ids=lambda words: words[-1],
+)
+def test_no_folder_is_taken_for_this_program(tmp_path: Path, program: tuple[str, ...]) -> None:
+    """The guardian runs in /, where /builder may be a folder with anything."""
+    for folder in ("builder", "builder/kickstart", "builder/host/network", "builder/nightly"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("builder/__init__.py", "json.py"):
+        (tmp_path / name).write_text("import os\nos.write(1, b'TAKEN')\nos._exit(0)\n")
+    done = subprocess.run(program, cwd=tmp_path, input="", capture_output=True, text=True, timeout=60, check=False)
+    assert "TAKEN" not in done.stdout
 
 
 @pytest.mark.parametrize("name", ["../escaped", "/{tmp_path}/escaped", "pipelines/../../escaped"])

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -54,8 +53,7 @@ def apply(change: Change, note: Callable[[str], None]) -> dict[str, Any]:
     guardian.OUTCOME.unlink(missing_ok=True)
     with replacing(guardian.PENDING, 0o600) as file:
         file.write(json.dumps(change.as_dict()).encode())
-    # It runs in /: with -P no folder there is taken for this program.
-    process.start_daemon([sys.executable, "-P", "-m", "builder.host.network.guardian"])
+    process.start_daemon(guardian.PROGRAM)
     with _line(WITHIN) as line:
         try:
             with _reverting(line):

@@ -34,6 +34,8 @@ from builder.host.network.backends import BACKENDS
 from builder.host.network.change import Change
 from builder.system import netlink, process
 
+# It runs in /: with -P no folder there is taken for this program.
+PROGRAM = (sys.executable, "-P", "-m", "builder.host.network.guardian")
 RUN = Path("/run/builder/host")
 SOCKET = RUN / "guardian.sock"
 PENDING = RUN / "pending.json"
