@@ -87,6 +87,8 @@ def carry_out(preparation: Preparation, note: Callable[[str], None]) -> dict[str
     """
     journal = Journal()
     with journal.locked():
+        for text in journal.unreadable():
+            note(f"warning: {text}")
         for step in preparation.steps:
             note(step.title)
             step.do(journal)
