@@ -75,7 +75,7 @@ class Journal:
         """Lines that are passed over, a text for people each; one that a crash cut short was never acted on."""
         return list(self._read().unreadable)
 
-    def _read(self) -> jsonlines.Lines[Entry]:
+    def _read(self) -> jsonlines.LinesRead[Entry]:
         try:
             return jsonlines.read(self.path, _require_kind)
         except OSError as fault:

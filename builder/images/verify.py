@@ -190,11 +190,11 @@ def unreadable_verifications(path: Path) -> list[str]:
     return list(_records(path).unreadable)
 
 
-def _records(path: Path) -> jsonlines.Lines[VerificationResult]:
+def _records(path: Path) -> jsonlines.LinesRead[VerificationResult]:
     try:
         return jsonlines.read(_journal(path), _result)
     except OSError as fault:
-        return jsonlines.Lines((), (f"{_journal(path)} cannot be read: {fault.strerror}",))
+        return jsonlines.LinesRead((), (f"{_journal(path)} cannot be read: {fault.strerror}",))
 
 
 def _result(document: dict[str, Any]) -> VerificationResult:

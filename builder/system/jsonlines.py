@@ -20,7 +20,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True)
-class Lines(Generic[T]):
+class LinesRead(Generic[T]):
     """What is in a file.
 
     Args:
@@ -52,7 +52,7 @@ def append(path: Path, entry: Mapping[str, Any], mode: int) -> None:
     sync_folder(path.parent)
 
 
-def read(path: Path, parse: Callable[[dict[str, Any]], T]) -> Lines[T]:
+def read(path: Path, parse: Callable[[dict[str, Any]], T]) -> LinesRead[T]:
     """Read all lines; those that are no JSON object, or that `parse` refuses, are passed over and named.
 
     Raises:
@@ -61,7 +61,7 @@ def read(path: Path, parse: Callable[[dict[str, Any]], T]) -> Lines[T]:
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
-        return Lines((), ())
+        return LinesRead((), ())
     entries, unreadable = [], []
     for number, line in enumerate(lines, start=1):
         if not line:
@@ -73,4 +73,4 @@ def read(path: Path, parse: Callable[[dict[str, Any]], T]) -> Lines[T]:
             entries.append(parse(entry))
         except UNREADABLE:
             unreadable.append(f"{path}, line {number}, cannot be read and is passed over")
-    return Lines(tuple(entries), tuple(unreadable))
+    return LinesRead(tuple(entries), tuple(unreadable))
