@@ -21,7 +21,7 @@ from typing import Literal
 import jinja2
 import jinja2.meta
 
-from builder.errors import RecipeError
+from builder.errors import HostError, RecipeError
 from builder.kickstart import sandbox
 from builder.settings import inside
 from builder.system import process
@@ -150,12 +150,15 @@ def render(texts: Mapping[str, str], entry: str, variables: Mapping[str, object]
     Raises:
         RecipeError: a variable is missing or the template fails, with its file and line; or it takes too long or too
             much memory.
+        HostError: the process for it cannot be started.
     """
     wanted = {"texts": dict(texts), "entry": entry, "variables": dict(variables), "seconds": sandbox.SECONDS}
     done = process.run(PROGRAM, stdin=json.dumps(wanted), check=False, timeout=LONGEST, error=RecipeError)
     try:
         answer = json.loads(done.stdout)
     except ValueError:
+        if done.status >= 0 and "MemoryError" not in done.stderr:
+            raise HostError("the process that renders templates cannot be started", done.said) from None
         limits = f"{sandbox.SECONDS} s of processor time and {sandbox.MEMORY >> 20} MiB"
         hint = "is there a loop without a bound in it?"
         raise RecipeError(f"kickstarts/{entry} takes more than {limits} to render", done.said, hint) from None
