@@ -13,7 +13,7 @@ import typer
 
 from builder import console, images
 from builder.cli.options import DryRun, Force, ImageSpec, Json, Signed
-from builder.cli.output import display_path, emit
+from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
 from builder.errors import RecipeError, VerifyError
 from builder.images import Difference, Image, Kind, VerificationResult
@@ -52,6 +52,8 @@ def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
     image = images.load_image(ctx.ensure_object(State).settings().images, name)
     users = [use for use in images.users_of(image) if use.state != "gone"]
     results = images.verifications(image.path)
+    for warning in images.unreadable_verifications(image.path):
+        note(f"warning: {warning}")
     facts = {
         "users": [{"name": use.name, "state": use.state} for use in users],
         "proofs": [_result_facts(result) for result in results],

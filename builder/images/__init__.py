@@ -17,7 +17,14 @@ from builder.images.export import KINDS, Kind, default_name, export
 from builder.images.references import Use, User, enter, leave, users_of, using
 from builder.images.retention import Pruned, prune
 from builder.images.rollback import held_version, previous, release, roll_back
-from builder.images.verify import VerificationResult, require_signature, verifications, verify_version, versions
+from builder.images.verify import (
+    VerificationResult,
+    require_signature,
+    unreadable_verifications,
+    verifications,
+    verify_version,
+    versions,
+)
 
 __all__ = [
     "KINDS",
@@ -49,6 +56,7 @@ __all__ = [
     "release",
     "require_signature",
     "roll_back",
+    "unreadable_verifications",
     "users_of",
     "using",
     "verifications",

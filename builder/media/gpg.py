@@ -74,6 +74,20 @@ def fingerprints(key: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def public_half(key: Path) -> bytes:
+    """Return the public keys in a file, armoured; empty where it holds no key.
+
+    What else is in the file is left out: private keys, and text around the keys.
+
+    Raises:
+        HostError: gpg is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="builder-gpg-") as home:
+        # No agent takes the private half; the public one is imported all the same.
+        process.run([*_gpg(home), "--quiet", "--import", key], check=False)
+        return process.run([*_gpg(home), "--quiet", "--armor", "--export"], check=False).stdout.encode()
+
+
 def _gpg(home: str) -> list[str | Path]:
     return ["gpg", "--homedir", home, "--batch", "--no-tty", "--no-autostart", "--trust-model", "always"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import shlex
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from builder.nightly import ENVIRONMENT, timer
 from tests.nightly.conftest import Place
@@ -90,3 +92,16 @@ def test_templates_for_ci_are_what_their_schemas_want(file: str, schema: str) ->
     cached = text[text.index("cache") : text.index("nightly --")]
     for name in ("media", ".store", "images", "reports"):
         assert f"artifacts/{name}" in cached
+
+
+def test_templates_for_ci_cache_no_secret_and_pin_what_they_run() -> None:
+    yaml = YAML(typ="safe", pure=True)
+    jobs = [yaml.load(CI / name) for name in ("github-actions.yml", "gitlab-ci.yml")]
+    steps = jobs[0]["jobs"]["images"]["steps"]
+    actions = [step["uses"] for step in steps if "uses" in step]
+    assert actions
+    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action) for action in actions)
+    (cache,) = (step["with"]["path"].split() for step in steps if step.get("uses", "").startswith("actions/cache@"))
+    for paths in (cache, jobs[1]["images"]["cache"]["paths"]):
+        # A folder is cached with all that is in it.
+        assert all(not "artifacts/.store/secrets/".startswith(f"{path.rstrip('/')}/") for path in paths)

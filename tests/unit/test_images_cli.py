@@ -38,6 +38,20 @@ def two(tmp_path: Path) -> tuple[images.Image, images.Image]:
     return old, publish(tmp_path, "two", ["bash 1-2", "vim 7-1", "zsh 5-1"])
 
 
+def test_a_damaged_record_is_named_and_passed_over(builder: Run, two: tuple[images.Image, images.Image]) -> None:
+    new = two[1]
+    assert builder("images", "verify", "toy").returncode == 0
+    record = new.path.parent / ".verified" / f"{new.version}.jsonl"
+    with record.open("ab") as file:
+        file.write(b'null\n{"name": "to')
+    shown = builder("images", "show", "toy")
+    assert shown.returncode == 0
+    assert "proved   " in shown.stdout
+    assert [line.partition(", line ")[2] for line in shown.stderr.splitlines()] == [
+        f"{number}, cannot be read and is passed over" for number in (2, 3)
+    ]
+
+
 def test_going_back_and_forth(builder: Run, two: tuple[images.Image, images.Image]) -> None:
     old, new = two
     done = builder("images", "rollback", "toy")
