@@ -6,15 +6,17 @@ Invariant: libvirt and the record of a clone are changed together, under one loc
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder import images
 from builder.clones import ownership, ports
-from builder.clones.record import Vm, spec
+from builder.clones.record import DISK, Vm, spec
 from builder.clones.workspace import Workspace
 from builder.errors import HostError, PublishError, UnreachableError
 from builder.system import host_devices
+from builder.vm import qcow2
 from builder.vm.domains import Domains, Found
 
 REFUSED_FORWARD = "host forwarding"  # QEMU: "Could not set up host forwarding rule"
@@ -94,6 +96,7 @@ def start(workspace: Workspace, name: str) -> Vm:
             host_devices.require_unused(Path(path))
         if state == "paused":
             raise PublishError(f"{name} is paused", hint=f"virsh resume {name}")
+        _require_own_files(workspace, vm)
         if state == "undefined":
             domains.define(spec(vm, workspace.path(name)))
         if vm.port is not None and not ports.free(vm.port):
@@ -152,6 +155,23 @@ def require_base(vm: Vm) -> None:
     """
     if vm.base and not Path(vm.base).exists():
         raise PublishError(f"the base of {vm.name} is gone: {vm.image}@{vm.version}", f"no such file: {vm.base}")
+
+
+def _require_own_files(workspace: Workspace, vm: Vm) -> None:
+    """Make sure that QEMU will open the clone's disk and its base, and nothing that their headers name.
+
+    Raises:
+        VerifyError: one of them names another file.
+        PublishError: one of them cannot be read.
+    """
+    try:
+        if vm.base:
+            qcow2.require_image(Path(vm.base), f"{vm.image}@{vm.version}")
+        # With a libvirt that works for this user as root does, the disk belongs to QEMU's user.
+        with suppress(PermissionError):
+            qcow2.require_overlay(workspace.path(vm.name) / DISK, Path(vm.base) if vm.base else None, vm.name)
+    except OSError as error:
+        raise PublishError(f"the disk of {vm.name} cannot be read: {error.strerror}", str(error)) from error
 
 
 def require_on(domains: Domains, name: str) -> None:

@@ -16,7 +16,7 @@ from builder.clones.record import DISK, Vm
 from builder.clones.workspace import Workspace
 from builder.errors import PublishError
 from builder.images import User
-from builder.system import process
+from builder.vm import qcow2, qemu_img
 
 
 def rebase(workspace: Workspace, name: str, image: str | None) -> Vm:
@@ -35,9 +35,10 @@ def rebase(workspace: Workspace, name: str, image: str | None) -> Vm:
         if str(base.disk.absolute()) == vm.base:
             return vm
         target = workspace.path(name) / DISK
+        old = _old_base(vm, target)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         images.enter(base, User(str(vm.uuid), "clone", name, str(target), since))
-        _qemu_rebase(target, base.disk.absolute())
+        qemu_img.rebase(target, old, base.disk.absolute())
         update = {"base": str(base.disk.absolute()), "image": base.name, "version": base.version}
         return _recorded(workspace, vm, vm.model_copy(update=update))
 
@@ -51,7 +52,8 @@ def flatten(workspace: Workspace, name: str) -> Vm:
     ownership.find_clone(workspace, name)
     with workspace.lock():
         vm = _stopped(workspace, name)
-        _qemu_rebase(workspace.path(name) / DISK, None)
+        target = workspace.path(name) / DISK
+        qemu_img.rebase(target, _old_base(vm, target), None)
         return _recorded(workspace, vm, vm.model_copy(update={"base": None}))
 
 
@@ -70,10 +72,16 @@ def _stopped(workspace: Workspace, name: str) -> Vm:
     return vm
 
 
-def _qemu_rebase(disk: Path, base: Path | None) -> None:
-    words: list[str | Path] = ["qemu-img", "rebase", "-q", "-f", "qcow2", "-b"]
-    words += [base, "-F", "qcow2", disk] if base else ["", disk]
-    process.run(words)
+def _old_base(vm: Vm, disk: Path) -> Path:
+    """Return the base of a clone's disk after a look at both.
+
+    Raises:
+        VerifyError: one of them names a file that it must not name.
+    """
+    base = Path(vm.base or "")
+    qcow2.require_overlay(disk, base, vm.name)
+    qcow2.require_image(base, f"{vm.image}@{vm.version}")
+    return base
 
 
 def _recorded(workspace: Workspace, old: Vm, new: Vm) -> Vm:

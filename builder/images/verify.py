@@ -22,6 +22,7 @@ from builder.provenance import dsse, sbom_check
 from builder.provenance import keys as signing
 from builder.system.atomic_file import sync_folder
 from builder.system.digests import sha256_file
+from builder.vm import qcow2
 
 FOLDER = ".verified"
 # Of a key's id and of a SHA-256, shown to people.
@@ -149,6 +150,7 @@ def verify_version(path: Path, tell: Callable[[str], None] = lambda _: None) -> 
     signers: tuple[str, ...] = ()
     manifest = _manifest(path, findings)
     if manifest is not None:
+        _disk(path, findings)
         _files(path, manifest, findings, tell)
         _sums(path, manifest, findings)
         _record(path, manifest, findings)
@@ -217,6 +219,19 @@ def _manifest(path: Path, findings: _Findings) -> dict[str, Any] | None:
         findings.failed(MANIFEST, f"the disk's sha256 {disk} does not begin with the version")
     whole: dict[str, Any] = manifest
     return whole
+
+
+def _disk(path: Path, findings: _Findings) -> None:
+    """The disk's own header, before anything opens the disk; a missing one is for `_files` to name."""
+    name = f"{path.parent.name}.qcow2"
+    try:
+        fault = qcow2.fault_of_image(path / name)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        fault = f"{error.strerror}"
+    if fault is not None:
+        findings.failed(name, fault)
 
 
 def _files(path: Path, manifest: dict[str, Any], findings: _Findings, tell: Callable[[str], None]) -> None:
