@@ -150,8 +150,8 @@ def verify_version(path: Path, tell: Callable[[str], None] = lambda _: None) -> 
     signers: tuple[str, ...] = ()
     manifest = _manifest(path, findings)
     if manifest is not None:
-        _disk(path, findings)
         _files(path, manifest, findings, tell)
+        _disk(path, findings)
         _sums(path, manifest, findings)
         _record(path, manifest, findings)
         _bill(path, manifest, findings)
@@ -222,12 +222,12 @@ def _manifest(path: Path, findings: _Findings) -> dict[str, Any] | None:
 
 
 def _disk(path: Path, findings: _Findings) -> None:
-    """The disk's own header, before anything opens the disk; a missing one is for `_files` to name."""
+    """The disk's own header: whoever published it, nothing that opens the disk may be led to other files."""
     name = f"{path.parent.name}.qcow2"
+    if findings.fails(name):
+        return
     try:
         fault = qcow2.fault_of_image(path / name)
-    except FileNotFoundError:
-        return
     except OSError as error:
         fault = f"{error.strerror}"
     if fault is not None:

@@ -277,14 +277,14 @@ def test_another_base_or_none_shows_the_guest_the_same(house: CloneEnv, host: Do
     store.stop(vm.name, now=True)
     done = house.run("vm", "rebase", vm.name)
     assert done.stdout == f"{vm.name}: its disk is based on toy@{new.version}\n", done.stderr
-    assert qemu_img.info(target).backing == str(new.disk)
+    assert qemu_img.info(target, "qcow2").backing == str(new.disk)
     assert qemu_img.same(target, "qcow2", before, "raw")
     assert (images.users_of(old), [use.name for use in images.users_of(new)]) == ([], [vm.name])
     host.take_snapshot(vm.name, "one")
     assert house.run("vm", "flatten", vm.name).returncode == 7
     host.drop_snapshot(vm.name, "one")
     assert house.run("vm", "flatten", vm.name).stdout == f"{vm.name}: its disk is independent of any image\n"
-    assert qemu_img.info(target).backing is None
+    assert qemu_img.info(target, "qcow2").backing is None
     assert qemu_img.same(target, "qcow2", before, "raw")
     assert images.users_of(new) == []
     store.start(vm.name)
@@ -316,7 +316,7 @@ def test_a_rebase_killed_anywhere_loses_nothing(house: CloneEnv, host: Domains) 
         assert vm.version in (old.version, new.version)
         assert vm.name in [use.name for use in images.users_of(images.load_image(house.catalogue, f"toy@{vm.version}"))]
         rebase_in(house, vm.name, new.version)
-        assert qemu_img.info(target).backing == str(new.disk)
+        assert qemu_img.info(target, "qcow2").backing == str(new.disk)
         assert qemu_img.same(target, "qcow2", content, "raw")
         assert images.users_of(old) == []
     assert len(made) > 3
