@@ -17,6 +17,9 @@ from enum import StrEnum
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PLACES = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
+# Commands that work on a full disk and give space back.
+FREE_SPACE = "these free space: builder gc; builder images prune; builder vm delete NAME"
+
 
 class Cause(StrEnum):
     """Names of known causes of failures; programs may act on the values, so they never change."""
@@ -228,7 +231,7 @@ def of_os_error(fault: OSError, where: object = "") -> HostError | None:
     """
     if fault.errno not in _PLACES:
         return None
-    hint = "builder gc frees space" if fault.errno in _FULL else ""
+    hint = FREE_SPACE if fault.errno in _FULL else ""
     place = fault.filename or where
     brief = f"{os.strerror(fault.errno)}{f': {place}' if place else ''}"
     return HostError(brief, str(fault), hint, cause=cause_of(fault))
