@@ -95,9 +95,7 @@ def gc(store: Store, older_than: float, *, dry_run: bool = False) -> int:
     return freed
 
 
-def delete_torn(
-    folders: Iterable[Path], older_than: float, *, pattern: str = ".*.tmp", dry_run: bool = False
-) -> int:
+def delete_torn(folders: Iterable[Path], older_than: float, *, pattern: str = ".*.tmp", dry_run: bool = False) -> int:
     """Remove the incomplete files that killed processes left in some folders; returns the bytes freed.
 
     Args:

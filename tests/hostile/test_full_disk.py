@@ -1,4 +1,4 @@
-"""A disk without a free byte: what frees space still works, gc finds what killed processes left, no mirror fills a disk."""
+"""A disk without a free byte: what frees space still works, gc finds what was left, and no mirror fills a disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from builder import images
-from builder.errors import FREE_SPACE, Cause, HostError, MediumError
+from builder.errors import FREE_SPACE, Cause, HostError, MediumError, of_os_error
 from builder.images import holds
 from builder.media import download
 from builder.settings import Settings
@@ -70,7 +70,8 @@ def three_versions(catalogue: Path) -> list[images.Image]:
         image = images.publish(catalogue, "toy", {"toy.qcow2": disk}, {})
         manifest = image.path / images.MANIFEST
         manifest.chmod(0o644)
-        manifest.write_text(manifest.read_text().replace(image.manifest["created"], f"2026-01-0{number}T00:00:00+00:00"))
+        created = f"2026-01-0{number}T00:00:00+00:00"
+        manifest.write_text(manifest.read_text().replace(image.manifest["created"], created))
         found.append(image)
         disk.unlink()
     return found
@@ -181,7 +182,7 @@ class Endless(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.send_response(200)
         if self.path.endswith("/long"):
             self.send_header("Content-Length", str(1 << 40))
@@ -213,12 +214,11 @@ def endless() -> Iterator[str]:
 
 
 def test_an_endless_mirror_does_not_fill_the_disk(small: Path, endless: str) -> None:
-    least = small
-    with pytest.raises(HostError, match="no space for x.iso.part") as caught:
+    with pytest.raises(HostError, match=r"no space for x\.iso\.part") as caught:
         download.fetch([f"{endless}/x.iso"], "0" * 64, small / "x.iso", progress=Silent(), pause=0)
     assert (caught.value.diagnosis.cause, caught.value.hint) == (Cause.DISK_FULL, FREE_SPACE)
-    assert list(least.iterdir()) == []
-    with pytest.raises(HostError, match="no space for x.iso.part: 1048576 MiB to come"):
+    assert list(small.iterdir()) == []
+    with pytest.raises(HostError, match=r"no space for x\.iso\.part: 1048576 MiB to come"):
         download.fetch([f"{endless}/long"], "0" * 64, small / "x.iso", progress=Silent(), pause=0)
     assert list(small.iterdir()) == []
 
@@ -243,7 +243,5 @@ def test_more_than_any_medium_is_refused(tmp_path: Path, endless: str, monkeypat
 
 
 def test_errno_of_a_full_disk_has_the_hint() -> None:
-    from builder.errors import of_os_error
-
     found: Any = of_os_error(OSError(errno.ENOSPC, "No space left on device", "/x"))
     assert found.hint == FREE_SPACE

@@ -112,7 +112,7 @@ def test_what_is_in_the_catalogue_already_is_refused_by_all_who_open_it(
     assert not (tmp_path / "out.img").exists()
     paths = SimpleNamespace(images=tmp_path / "artifacts/images")
     job: Any = SimpleNamespace(inputs=SimpleNamespace(base=("evil", image.sha256)), paths=paths)
-    with pytest.raises(VerifyError, match="the disk of evil@.* is refused"), provision._below(job):
+    with pytest.raises(VerifyError, match=r"the disk of evil@.* is refused"), provision._below(job):
         pass
     with pytest.raises(VerifyError, match="the disk of evil is refused"):
         publish.run(sealed_job(image.disk, tmp_path))
@@ -136,7 +136,7 @@ def test_a_clone_whose_disk_or_base_reaches_further_is_refused(house: CloneEnv, 
     house.publish(b"something else\r\n")
     for kind in KINDS:
         evil = catalogued(house.catalogue, hostile(kind, victim, house.folder))
-        with pytest.raises(VerifyError, match="the disk of evil@.* another file"):
+        with pytest.raises(VerifyError, match=r"the disk of evil@.* another file"):
             store.rebase(vm.name, f"evil@{evil.version}")
         assert images.users_of(evil) == []
         good = disk.read_bytes()

@@ -85,7 +85,10 @@ def test_a_damaged_version_is_told_and_exits_6(builder: Run, two: tuple[images.I
     new.disk.write_text("tampered")
     done = builder("images", "verify", "toy")
     assert done.returncode == 6
-    assert f"  toy@{new.version}: toy.qcow2: 8 bytes, {new.manifest['files']['toy.qcow2']['size']} published" in done.stderr.splitlines()
+    assert (
+        f"  toy@{new.version}: toy.qcow2: 8 bytes, {new.manifest['files']['toy.qcow2']['size']} published"
+        in done.stderr.splitlines()
+    )
     assert builder("images", "verify", "toy", "--json").returncode == 6
     shown = builder("images", "show", "toy", "--json").document()
     assert [proof["good"] for proof in shown["proofs"]] == [True, False, False]
