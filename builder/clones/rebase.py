@@ -7,16 +7,15 @@ named last, so a command that is killed in between leaves a disk that is right o
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from builder import images
 from builder.clones import ownership
-from builder.clones.lifecycle import apply, require_base, state_of
+from builder.clones.lifecycle import apply, require_base, require_disk, state_of
 from builder.clones.record import DISK, Vm
 from builder.clones.workspace import Workspace
 from builder.errors import PublishError
 from builder.images import User
-from builder.vm import qcow2, qemu_img
+from builder.vm import qemu_img
 
 
 def rebase(workspace: Workspace, name: str, image: str | None) -> Vm:
@@ -35,7 +34,7 @@ def rebase(workspace: Workspace, name: str, image: str | None) -> Vm:
         if str(base.disk.absolute()) == vm.base:
             return vm
         target = workspace.path(name) / DISK
-        old = _old_base(vm, target)
+        old = require_disk(workspace, vm)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         images.enter(base, User(str(vm.uuid), "clone", name, str(target), since))
         qemu_img.rebase(target, old, base.disk.absolute())
@@ -53,7 +52,7 @@ def flatten(workspace: Workspace, name: str) -> Vm:
     with workspace.lock():
         vm = _stopped(workspace, name)
         target = workspace.path(name) / DISK
-        qemu_img.rebase(target, _old_base(vm, target), None)
+        qemu_img.rebase(target, require_disk(workspace, vm), None)
         return _recorded(workspace, vm, vm.model_copy(update={"base": None}))
 
 
@@ -70,18 +69,6 @@ def _stopped(workspace: Workspace, name: str) -> Vm:
     if state == "off" and domains.snapshots(name):
         raise PublishError(f"{name} has snapshots, which need its base", hint=f"builder vm snapshot {name}")
     return vm
-
-
-def _old_base(vm: Vm, disk: Path) -> Path:
-    """Return the base of a clone's disk after a look at both.
-
-    Raises:
-        VerifyError: one of them names a file that it must not name.
-    """
-    base = Path(vm.base or "")
-    qcow2.require_overlay(disk, base, vm.name)
-    qcow2.require_image(base, f"{vm.image}@{vm.version}")
-    return base
 
 
 def _recorded(workspace: Workspace, old: Vm, new: Vm) -> Vm:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,21 +68,6 @@ def fault_of_image(path: Path) -> str | None:
     return "it has internal snapshots" if header.snapshots else None
 
 
-def fault_of_overlay(path: Path, base: Path | None) -> str | None:
-    """Return why this cannot be the disk of a clone of `base` (None: of a clone with a whole copy); None if it can.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    try:
-        header = _read(path)
-    except _FaultError as fault:
-        return str(fault)
-    if header.backing is not None and (base is None or header.backing != os.fsencode(base)):
-        return f"it needs another file: {_shown(header.backing)}"
-    return None
-
-
 def require_image(path: Path, name: str) -> None:
     """Make sure that a disk can be opened as the disk of an image.
 
@@ -101,23 +87,33 @@ def require_image(path: Path, name: str) -> None:
         )
 
 
-def require_overlay(path: Path, base: Path | None, name: str) -> None:
-    """Make sure that the disk of a clone names no other file than its base.
+def require_overlay(path: Path, bases: Collection[Path], name: str) -> Path | None:
+    """Make sure that the disk of a clone names no other file than one of its bases.
 
     Args:
         name: of the clone, for people.
 
+    Returns:
+        The base that it names.
+
     Raises:
-        VerifyError: it does, or it is damaged.
+        VerifyError: it names another file, or it is damaged.
         OSError: it cannot be read.
     """
-    fault = fault_of_overlay(path, base)
-    if fault is not None:
+    try:
+        backing = _read(path).backing
+        if backing is None:
+            return None
+        for base in bases:
+            if backing == os.fsencode(base):
+                return base
+        raise _FaultError(f"it needs another file: {_shown(backing)}")
+    except _FaultError as fault:
         raise VerifyError(
             f"the disk of {name} is refused: {fault}",
             f"{path}\nQEMU would open what the header of this file names; nothing was opened",
             f"look at it: qemu-img info -f qcow2 {path}; without it: builder vm delete {name}",
-        )
+        ) from None
 
 
 def _read(path: Path) -> Header:

@@ -84,17 +84,17 @@ def grow(path: Path, format: Format, size_bytes: int) -> None:  # noqa: A002
         process.run(["qemu-img", "resize", "-q", opened(path, format), str(size_bytes)])
 
 
-def rebase(path: Path, old: Path, new: Path | None) -> None:
+def rebase(path: Path, old: Path | None, new: Path | None) -> None:
     """Give an overlay another base, or none, and copy into it what the two differ in; all three are qcow2.
 
     Args:
-        old: its base until now.
+        old: its base until now; None without one.
 
     Raises:
         HostError: qemu-img refuses.
     """
     words = ["qemu-img", "rebase", "-q", "-b", *([str(new), "-F", "qcow2"] if new else [""])]
-    process.run([*words, opened(path, "qcow2", (old, "qcow2"))])
+    process.run([*words, opened(path, "qcow2", (old, "qcow2") if old else None)])
 
 
 def info(path: Path, format: Format, *, error: type[BuilderError] = HostError) -> ImageInfo:  # noqa: A002

@@ -80,7 +80,7 @@ def test_links_in_the_way_of_an_export(builder: Builder, shared: Path, victim: P
 
 
 def test_while_an_export_is_written_nobody_else_may_enter_its_folder(shared: Path, tmp_path: Path) -> None:
-    modes = []
+    modes: list[int] = []
 
     def look(_what: str, _percent: float) -> None:
         modes.extend(path.stat().st_mode & 0o777 for path in shared.glob(".out.img.exporting*"))

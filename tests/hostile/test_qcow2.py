@@ -19,6 +19,7 @@ from builder.clones.record import DISK
 from builder.errors import VerifyError
 from builder.registry import artifact, push_pull
 from builder.stages import provision, publish, seal, verify
+from builder.stages.budget import BudgetInputs
 from builder.vm import qcow2, qemu_img
 from builder.vm.domains import Domains
 from tests.clone.conftest import MADE_FOR, CloneEnv, host, house
@@ -97,7 +98,7 @@ def sealed_job(disk: Path, where: Path) -> Any:
     (where / "verify").mkdir()
     (where / "verify" / verify.FILE).write_text('{"twins": {}}')
     needs = {"seal": where / "seal", "verify": where / "verify"}
-    inputs = SimpleNamespace(name="evil", budget=publish.BudgetInputs())
+    inputs = SimpleNamespace(name="evil", budget=BudgetInputs())
     return SimpleNamespace(needs=needs, inputs=inputs)
 
 
@@ -209,9 +210,11 @@ def test_what_qemu_img_makes_without_another_file_passes(tmp_path: Path) -> None
         assert qcow2.fault_of_image(tmp_path / str(number)) is None, options
     overlay = tmp_path / "overlay"
     qemu("create", "-q", "-f", "qcow2", "-b", tmp_path / "1", "-F", "qcow2", overlay)
-    assert qcow2.fault_of_overlay(overlay, tmp_path / "1") is None
-    assert "another file" in (qcow2.fault_of_overlay(overlay, tmp_path / "2") or "")
-    assert "another file" in (qcow2.fault_of_overlay(overlay, None) or "")
+    assert qcow2.require_overlay(overlay, [tmp_path / "1"], "web") == tmp_path / "1"
+    assert qcow2.require_overlay(tmp_path / "1", [], "web") is None
+    for bases in ([tmp_path / "2"], []):
+        with pytest.raises(VerifyError, match="the disk of web is refused: it needs another file"):
+            qcow2.require_overlay(overlay, bases, "web")
 
 
 def test_an_encrypted_image_is_refused(tmp_path: Path) -> None:
@@ -236,7 +239,8 @@ def test_mutated_headers_are_judged_and_never_break(tmp_path: Path, victim: Path
     for number, words in enumerate((("-o", "compat=0.10"), ("-o", "cluster_size=512"))):
         qemu("create", "-q", "-f", "qcow2", *words, tmp_path / f"seed{number}", "1M")
         seeds.append((tmp_path / f"seed{number}").read_bytes())
-    path, passed = tmp_path / "mutant", []
+    path = tmp_path / "mutant"
+    passed: list[bytes] = []
     for _ in range(1500):
         data = bytearray(rng.choice(seeds))
         for _ in range(rng.randint(1, 6)):
@@ -250,10 +254,10 @@ def test_mutated_headers_are_judged_and_never_break(tmp_path: Path, victim: Path
         if fault is None and len(passed) < 12:
             passed.append(bytes(data))
     assert passed
-    for data in passed:
-        path.write_bytes(data)
-        words = ["qemu-img", "info", "-f", "qcow2", path]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    for mutant in passed:
+        path.write_bytes(mutant)
+        command: list[str | Path] = ["qemu-img", "info", "-f", "qcow2", path]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert "backing file:" not in done.stdout
         assert "data file:" not in done.stdout
-        assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(data).digest()
+        assert hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(mutant).digest()
