@@ -67,7 +67,7 @@ def gc(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Remove old intermediate results, downloads and pulls; never an image."""
+    """Remove old results, downloads and pulls; never an image."""
     settings = ctx.ensure_object(State).settings()
     age = older_than * DAY
     freed = staging.delete_stale(settings.images, age, dry_run=dry_run)
