@@ -138,7 +138,7 @@ COMMANDS: Mapping[str, Command | Group] = {
             "show": Command("housekeeping:show", "Show one run: stages, verdict, evidence."),
         },
     ),
-    "gc": Command("housekeeping:gc", "Remove old intermediate results and pulls; never an image."),
+    "gc": Command("housekeeping:gc", "Remove old results, downloads and pulls; never an image."),
     "host": Group(
         "Check this host, prepare it, and undo that.",
         {

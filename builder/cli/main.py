@@ -23,6 +23,7 @@ from builder.cli.output import display_path, print_json, print_lines, silence
 from builder.cli.state import State
 from builder.errors import BuilderError, HostError, Interrupted, of_os_error
 from builder.system.signals import one_interrupt
+from builder.system.umask import readable_by_all
 
 # Without markup mode typer prints help without rich, whose import alone would take half the time that --help has.
 app = typer.Typer(
@@ -68,7 +69,7 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     state = State()
     try:
-        with one_interrupt():
+        with readable_by_all(), one_interrupt():
             app(prog_name="builder", obj=state)
         return 0
     except SystemExit as done:

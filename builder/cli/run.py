@@ -141,6 +141,7 @@ def _look_at_host(settings: Settings, watched: Watcher) -> str:
     """Say first how machines will run, and return it; a host that cannot run them is found out before hours of work."""
     with connection.connect(settings.uri) as host:
         accel = host.choose_accel(settings.accel, settings.require_kvm)
+        host.require_passage(settings.store)
         probing = host.probing_seconds()
     if probing is not None:
         watched.note(

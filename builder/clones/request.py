@@ -177,8 +177,8 @@ def drafts(
         RecipeError: an address lies outside the network, or the disk is to be smaller than the image's.
     """
     check_network(request.network, [address for _, address in request.hosts()], domains, others)
-    size = int((image.manifest.get("disk") or {}).get("virtual_size") or 0)
-    size = size or qemu_img.info(image.disk, error=PublishError).virtual_size
+    # Not what the manifest says: it came with the image.
+    size = qemu_img.info(image.disk, "qcow2", error=PublishError).virtual_size
     if request.disk_size is not None and (request.disk_size < size or request.disk_size % 512):
         raise RecipeError(
             f"--disk-size {request.disk_size} is smaller than the image's disk ({size} bytes), or not whole sectors"

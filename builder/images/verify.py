@@ -21,6 +21,7 @@ from builder.provenance import dsse, sbom_check
 from builder.provenance import keys as signing
 from builder.system import jsonlines
 from builder.system.digests import sha256_file
+from builder.vm import qcow2
 
 FOLDER = ".verified"
 # Of a key's id and of a SHA-256, shown to people.
@@ -149,6 +150,7 @@ def verify_version(path: Path, tell: Callable[[str], None] = lambda _: None) -> 
     manifest = _manifest(path, findings)
     if manifest is not None:
         _files(path, manifest, findings, tell)
+        _disk(path, findings)
         _sums(path, manifest, findings)
         _record(path, manifest, findings)
         _bill(path, manifest, findings)
@@ -226,6 +228,19 @@ def _manifest(path: Path, findings: _Findings) -> dict[str, Any] | None:
         findings.failed(MANIFEST, f"the disk's sha256 {disk} does not begin with the version")
     whole: dict[str, Any] = manifest
     return whole
+
+
+def _disk(path: Path, findings: _Findings) -> None:
+    """The disk's own header: whoever published it, nothing that opens the disk may be led to other files."""
+    name = f"{path.parent.name}.qcow2"
+    if findings.fails(name):
+        return
+    try:
+        fault = qcow2.fault_of_image(path / name)
+    except OSError as error:
+        fault = f"{error.strerror}"
+    if fault is not None:
+        findings.failed(name, fault)
 
 
 def _files(path: Path, manifest: dict[str, Any], findings: _Findings, tell: Callable[[str], None]) -> None:

@@ -21,9 +21,10 @@ from urllib.parse import urlsplit
 import requests
 import tenacity
 
-from builder.errors import Cause, HostError, MediumError
+from builder.errors import FREE_SPACE, Cause, HostError, MediumError, of_os_error
 from builder.stage import Progress
 from builder.system.atomic_file import sync_folder
+from builder.system.plain_file import open_plain
 from builder.system.transfer_progress import Beat, brief
 
 _CHUNK = 1 << 20
@@ -31,6 +32,11 @@ _CHUNK = 1 << 20
 _NET_CHUNK = 1 << 16
 _CONNECT_TIMEOUT = 10.0
 _READ_TIMEOUT = 60.0
+# Of an answer that does not say how long it is; the largest install media have 13 GiB.
+MOST_UNKNOWN = 32 << 30
+# Bytes of the disk that a download leaves free, and how many are written between two looks.
+RESERVE = 64 << 20
+_LOOK_EVERY = 16 << 20
 # Besides server errors: a time-out on the server's side, too early, too many requests.
 _PASSING = (408, 425, 429)
 
@@ -68,7 +74,8 @@ def fetch(
     Args:
         urls: mirrors, in the order in which they are tried; http or https.
         sha256: what the file must have, 64 hex digits.
-        out: its folder must exist. Beside it `.part` stays behind when a download breaks off, and is resumed.
+        out: its folder must exist. Beside it `.part` stays behind when a download breaks off, and is resumed; not when
+            it has filled the disk.
         progress: gets a beat twice a second.
         pause: seconds before the first retry; each further one waits twice as long, up to 30 times as long.
         tries: on one mirror, without a byte more than before.
@@ -94,7 +101,7 @@ def fetch(
                     part.publish(out)
                     return
     except OSError as fault:
-        raise HostError(f"cannot write {out}: {fault.strerror or fault}") from fault
+        raise of_os_error(fault, out) or HostError(f"cannot write {out}: {fault.strerror or fault}") from fault
     raise MediumError(
         f"no mirror gave the install medium {_file_name(urls) or out.name}" + _common(reasons),
         details="\n".join([*faults, f"sha256 wanted: {wanted}"]),
@@ -296,7 +303,7 @@ class _Part:
 
     def _locked(self) -> BinaryIO:
         while True:
-            file = self.path.open("ab+")
+            file = os.fdopen(open_plain(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab+")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -317,8 +324,10 @@ class _Part:
         return self._sha256.hexdigest()
 
     def restart(self) -> None:
-        """Drop what is there."""
-        self._file.truncate(0)
+        """Drop what is there, also what a full disk does not take."""
+        with suppress(OSError):
+            self._file.flush()
+        os.ftruncate(self._file.fileno(), 0)
         self._sha256 = hashlib.sha256()
         self.size = 0
         self.pieced = False
@@ -329,22 +338,44 @@ class _Part:
 
         Args:
             total: size of the whole file, None where the server does not say.
+
+        Raises:
+            HostError: the disk has no space for it.
         """
         if total is not None:
-            self._room(total - self.size)
+            self._require_space(total - self.size)
+        limit = MOST_UNKNOWN if total is None else total
         beat = Beat(self._progress, self.size, total, f"from {host}")
+        looked = self.size
         for data in chunks:
-            self._file.write(data)
+            if self.size + len(data) > limit:
+                self.restart()
+                raise _MirrorError(f"it sends more than {limit} bytes", "it sends too much", Cause.WRONG_MEDIUM)
+            if total is None and self.size - looked >= _LOOK_EVERY:
+                looked = self.size
+                with self._dropped():
+                    self._require_space(_LOOK_EVERY)
+            with self._dropped():
+                self._file.write(data)
             self._sha256.update(data)
             self.size += len(data)
             beat.at(self.size)
 
-    def _room(self, size: int) -> None:
+    @contextmanager
+    def _dropped(self) -> Iterator[None]:
+        """Give the space back when there is none left: nobody could do anything with what is there."""
+        try:
+            yield
+        except (HostError, OSError):
+            self.restart()
+            raise
+
+    def _require_space(self, size: int) -> None:
         disk = os.fstatvfs(self._file.fileno())
         free = disk.f_bavail * disk.f_frsize
-        if free < size:
+        if free < size + RESERVE:
             text = f"no space for {self.path.name}: {size >> 20} MiB to come, {free >> 20} MiB are free"
-            raise HostError(text, cause=Cause.DISK_FULL)
+            raise HostError(text, f"{RESERVE >> 20} MiB are left free", FREE_SPACE, cause=Cause.DISK_FULL)
 
     def publish(self, out: Path) -> None:
         """Give it its final name."""

@@ -121,6 +121,16 @@ class Hypervisor:
         """
         return host_facts.choose_accel(wanted, require_kvm, self._host.domain_types, self.qemu_user)
 
+    def require_passage(self, folder: Path) -> None:
+        """Make sure that QEMU's user gets into a folder, or to the place where it will be made.
+
+        Raises:
+            HostError: it does not; the message names the folder that is closed.
+        """
+        if self.qemu_user:
+            there = next(path for path in (folder, *folder.parents) if path.exists())
+            host_facts.require_reach(*self.qemu_user, [], [there / "any"])
+
     def probing_seconds(self) -> float | None:
         """Measure a look-up where libvirt starts QEMU for each of them, see `capabilities.probes_again`; else None."""
         access = host_facts.kvm_access(*self.qemu_user) if self.qemu_user else None

@@ -17,6 +17,7 @@ import libvirt
 
 from builder.errors import HostError, PublishError
 from builder.system import host_facts, retry
+from builder.system.atomic_file import replacing
 from builder.vm import connection, daemon, domain_xml
 from builder.vm.connection import Hypervisor
 from builder.vm.domain_xml import MachineSpec
@@ -162,10 +163,8 @@ class Domains:
                 picture += data
             stream.finish()
         target = path if kind == "image/png" else path.with_suffix(".ppm")
-        try:
-            target.write_bytes(picture)
-        except OSError as fault:
-            raise HostError(f"cannot write {target}: {fault.strerror}") from fault
+        with replacing(target) as file:
+            file.write(picture)
         return target
 
     def address(self, name: str) -> str | None:

@@ -26,6 +26,7 @@ from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
 from builder.stages import publish
 from builder.store.objects import recorded
+from tests.fakes.qcow2 import qcow2
 from tests.nightly.pictures import red_square
 from tests.rewording import rewrite_all
 
@@ -82,7 +83,7 @@ def _install(job: Job[Any]) -> None:
             (job.paths.artifacts / "environment").write_text("\n".join(os.environ))
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
-    (job.out / "disk").write_bytes(str(sorted(given.items())).encode() * int(given.get("size", 10)))
+    (job.out / "disk").write_bytes(qcow2(str(sorted(given.items())).encode() * int(given.get("size", 10))))
 
 
 def _publish(job: Job[Any]) -> None:
