@@ -1,4 +1,7 @@
-"""The one rule: it is over when words or events prove it, or when every sign of life has been quiet for too long."""
+"""Notices from its console, its log and its drives that a machine has failed although it does not end.
+
+Invariant: it is over when words or events prove it, or when every sign of life has been quiet for too long.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ from pathlib import Path
 
 from builder.diagnosis.classify import Verdict, classify
 from builder.errors import Cause, Source
-from builder.system.screen import ESCAPES, cleaned, last_line
+from builder.system import tail
+from builder.system.screen import cleaned, last_line
 from builder.vm.machine import Machine
 
 # Bytes before the new ones that are read again, since a message may come in pieces: a few screens.
 SCREENFUL = 16384
-# More than this at once is no screen but a flood, and is read without a terminal emulator.
+# Bytes of the end of a console in which the reason of an ending is looked for.
 SCREENS = 64 * 1024
+# Bytes that are read at one look; what is more waits for the next one.
+PIECE = 1 << 20
 # Bytes of one log: an installer writes a few MiB, and the run's folder must not fill the disk.
 FLOOD = 256 << 20
 PICTURE_EVERY = 15.0
@@ -49,7 +55,7 @@ class Watch:
             self._pictured = clock
         shown, logged = self._console.new(), self._log.new()
         self.verdict = (
-            (classify(console_text(shown), Source.CONSOLE) if shown else None)
+            (classify(cleaned(shown), Source.CONSOLE) if shown else None)
             or (classify(logged.decode("utf-8", "replace"), Source.INSTALLER_LOG) if logged else None)
             or flooded(self._console.size, Source.CONSOLE)
             or flooded(self._log.size, Source.INSTALLER_LOG)
@@ -69,33 +75,33 @@ class Watch:
 
 
 class _Growing:
-    """A file that somebody appends to."""
+    """A file that somebody appends to.
+
+    Attributes:
+        size: bytes that it had at the last look.
+    """
 
     def __init__(self, path: Path) -> None:
         self.size = 0
+        self._read = 0
         self._path = path
 
     def new(self) -> bytes:
-        """What came since the last look, with some of what was before it; b"" when nothing did."""
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size == self.size:
+        """Return what came since the last look, with some of what was before it; b"" when nothing did."""
+        self.size = self._path.stat().st_size if self._path.exists() else 0
+        if self.size == self._read:
             return b""
+        start = max(0, self._read - SCREENFUL)
         with self._path.open("rb") as file:
-            file.seek(max(0, self.size - SCREENFUL))
-            self.size = size
-            return file.read()
+            file.seek(start)
+            data = file.read(self._read - start + PIECE)
+        self._read = start + len(data)
+        return data
 
 
 def flooded(size: int, source: Source) -> Verdict | None:
     """The verdict on a log of so many bytes, if it is a flood."""
     return Verdict(Cause.CONSOLE_FLOOD, f"{size >> 20} MiB", source) if size > FLOOD else None
-
-
-def console_text(data: bytes) -> str:
-    """The text of a console, whatever its length."""
-    if len(data) <= SCREENS:
-        return cleaned(data)
-    return ESCAPES.sub(b"", data).replace(b"\r", b"").decode("utf-8", "replace")
 
 
 def read_texts(files: Mapping[Source, Path], most: int = 1 << 20) -> dict[Source, str]:
@@ -108,10 +114,6 @@ def read_texts(files: Mapping[Source, Path], most: int = 1 << 20) -> dict[Source
     texts = {}
     for source, path in files.items():
         if path.exists():
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - most))
-                data = file.read()
-            texts[source] = (
-                console_text(data[-SCREENS:]) if source is Source.CONSOLE else data.decode("utf-8", "replace")
-            )
+            data = tail.last_bytes(path, most)
+            texts[source] = cleaned(data[-SCREENS:]) if source is Source.CONSOLE else data.decode("utf-8", "replace")
     return texts
