@@ -25,8 +25,9 @@ WORDS = re.compile(r"\w")
 ESCAPES = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
 )
-# Of those, what pyte takes for text or raises on; and the leap to the far corner with which systemd measures a terminal: one that
-# answers is put back to where it was, one that keeps silent as we do is left there, below many empty lines.
+# Of those, what pyte takes for text or raises on; and the leap to the far corner with which systemd measures a
+# terminal: one that answers is put back to where it was, one that keeps silent as we do is left there, below many
+# empty lines.
 UNDRAWN = re.compile(
     rb"\x1b(?:\[[0-?]*[ -/]+[@-~]|\[[<-?][0-?]*[@-IL-gi-km-~]|[PX^_][^\x07\x1b\r\n]*(?:\x07|\x1b\\)|\[32766;32766H)"
 )
