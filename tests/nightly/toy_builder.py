@@ -29,7 +29,6 @@ from builder.store.objects import recorded
 from tests.nightly.pictures import red_square
 from tests.rewording import rewrite_all
 
-
 # An escape code and a character that the terminal emulator raises on, bytes that are no text, heaped marks.
 HOSTILE = (
     b"\x1b[?1m"
