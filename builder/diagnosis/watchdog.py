@@ -33,15 +33,16 @@ class Watch:
     Args:
         console: the growing copy of its ttyS0.
         log: the growing copy of the installer's log.
+        reports: the growing copy of its ttyS1.
         quiet: seconds without anything on the console, in the log or on any drive that mean the end.
 
     `verdict` says what was noticed.
     """
 
-    def __init__(self, machine: Machine, console: Path, log: Path, picture: Path, quiet: float) -> None:
+    def __init__(self, machine: Machine, console: Path, log: Path, reports: Path, picture: Path, quiet: float) -> None:
         self.verdict: Verdict | None = None
         self._machine, self._picture, self._quiet = machine, picture, quiet
-        self._console, self._log = _Growing(console), _Growing(log)
+        self._console, self._log, self._reports = _Growing(console), _Growing(log), reports
         self._pictured = 0.0
         self._seen: tuple[int, int, int, int] | None = None
         self._since = time.monotonic()
@@ -59,6 +60,7 @@ class Watch:
             or (classify(logged.decode("utf-8", "replace"), Source.INSTALLER_LOG) if logged else None)
             or flooded(self._console.size, Source.CONSOLE)
             or flooded(self._log.size, Source.INSTALLER_LOG)
+            or flooded(_size(self._reports), Source.GUEST_REPORT)
         )
         if self.verdict is not None:
             return self.verdict.brief
@@ -88,7 +90,7 @@ class _Growing:
 
     def new(self) -> bytes:
         """Return what came since the last look, with some of what was before it; b"" when nothing did."""
-        self.size = self._path.stat().st_size if self._path.exists() else 0
+        self.size = _size(self._path)
         if self.size == self._read:
             return b""
         start = max(0, self._read - SCREENFUL)
@@ -97,6 +99,10 @@ class _Growing:
             data = file.read(self._read - start + PIECE)
         self._read = start + len(data)
         return data
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def flooded(size: int, source: Source) -> Verdict | None:

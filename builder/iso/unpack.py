@@ -8,14 +8,15 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from builder.system import process
 
 _CHUNK = 1 << 20
 _ZSTD = b"\x28\xb5\x2f\xfd"
-_OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
 # Seconds; 64 MiB take one.
 _TIMEOUT = 60.0
 
@@ -45,14 +46,18 @@ def unpack(source: Path, target: Path, limit: int) -> None:
         if not target.stat().st_size:
             raise UnpackError("it is damaged")
     else:
-        opener = next((opener for begin, opener in _OPENERS.items() if magic.startswith(begin)), open)
+        opener = next((opener for begin, opener in _OPENERS.items() if magic.startswith(begin)), _plain)
         try:
-            with opener(source, "rb") as packed, target.open("wb") as copy:
+            with opener(source) as packed, target.open("wb") as copy:
                 _copy(packed, copy, limit)
         except (EOFError, lzma.LZMAError, gzip.BadGzipFile, ValueError) as fault:
             raise UnpackError(f"it is damaged: {fault}") from None
     if target.stat().st_size > limit:
         raise UnpackError(f"it holds more than {limit >> 20} MiB")
+
+
+def _plain(path: Path) -> IO[bytes]:
+    return path.open("rb")
 
 
 def _copy(packed: IO[bytes], copy: IO[bytes], limit: int) -> None:

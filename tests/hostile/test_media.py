@@ -198,7 +198,7 @@ def test_a_signed_list_that_unpacks_to_a_gib_is_refused(
     plain = tmp_path / "plain"
     with plain.open("wb") as file:
         file.truncate(64 << 20)
-    gpg = ["gpg", "--homedir", signer.home, "--batch", "--compress-algo", "bzip2"]
+    gpg = ["gpg", "--homedir", str(signer.home), "--batch", "--compress-algo", "bzip2"]
     run([*gpg, "--output", tmp_path / "signed", "--sign", plain])
     plain.unlink()
     content = (tmp_path / "signed").read_bytes()
