@@ -43,7 +43,7 @@ def _execute(channel: paramiko.Channel, command: bytes) -> None:
     with tempfile.TemporaryFile() as typed, tempfile.TemporaryFile() as errors:
         typed.write(given)
         typed.seek(0)
-        argv = ["sh", "-c", command]
+        argv = ["sh", "-c", os.fsdecode(command)]
         child = subprocess.Popen(argv, stdin=typed, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
         # A client that has enough hangs up.
         with child, contextlib.suppress(OSError):
