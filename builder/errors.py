@@ -147,6 +147,11 @@ class Diagnosis:
         return {**asdict(self), "cause": self.cause or "", "source": self.source or "", "transient": self.transient}
 
 
+def _writable(text: str) -> str:
+    """Return text that every file and terminal takes: a file name need not be UTF-8, and has surrogates then."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class BuilderError(Exception):
     """A failure with a message for people.
 
@@ -175,12 +180,12 @@ class BuilderError(Exception):
         role: str = "",
         output: str = "",
     ) -> None:
-        super().__init__(brief)
-        self.brief = brief
-        self.details = details or output
-        self.hint = hint
+        self.brief = _writable(brief)
+        super().__init__(self.brief)
+        self.details = _writable(details or output)
+        self.hint = _writable(hint)
         self.output = output
-        self.diagnosis = Diagnosis(role=role) if cause is None else Diagnosis(cause, brief, source, role)
+        self.diagnosis = Diagnosis(role=role) if cause is None else Diagnosis(cause, self.brief, source, role)
 
     def as_dict(self) -> dict[str, object]:
         """Return the same for programs (`--json`, verdict.json)."""

@@ -1,8 +1,8 @@
 """Export a version's disk to a file of another format.
 
-Invariant: an export has its name only when it is complete and was read back. Until then it is in a hidden folder that only
-its writer may enter, so no one else can put a link in its way. What a killed process left is removed by the next export to
-the same place.
+Invariant: an export has its name only when it is complete and was read back. Until then it is in a hidden folder that
+only its writer may enter, so no one else can put a link in its way. What a killed process left is removed by the next
+export to the same place.
 """
 
 from __future__ import annotations

@@ -188,7 +188,8 @@ def _isolinux_entry(model: list[str], arguments: Sequence[str], title: str) -> l
 
 def _appended(line: str, arguments: Sequence[str]) -> str:
     new = " ".join([line.rstrip(), *arguments])
-    if len(new.encode()) > _LINE_LIMIT:
+    # The vendor's line need not be UTF-8.
+    if len(new.encode("utf-8", "surrogateescape")) > _LINE_LIMIT:
         raise MediumError(f"the kernel arguments are too long: the kernel takes {_LINE_LIMIT} bytes", details=new)
     return new
 

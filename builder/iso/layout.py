@@ -68,6 +68,8 @@ class Source:
         raise io.UnsupportedOperation("fileno")
 
     def read(self, size: int = -1) -> bytes | Span:
+        if self._at < 0:
+            raise ValueError("before the beginning of the image")
         left = max(0, self._size - self._at)
         size = left if size < 0 else min(size, left)
         start, self._at = self._at, self._at + size

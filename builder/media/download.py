@@ -24,6 +24,7 @@ import tenacity
 from builder.errors import FREE_SPACE, Cause, HostError, MediumError, of_os_error
 from builder.stage import Progress
 from builder.system.atomic_file import sync_folder
+from builder.system.http_bounds import STEADY, BoundedAdapter, Pace
 from builder.system.plain_file import open_plain
 from builder.system.transfer_progress import Beat, brief
 
@@ -68,6 +69,7 @@ def fetch(
     progress: Progress,
     pause: float = 1.0,
     tries: int = 5,
+    pace: Pace = STEADY,
 ) -> None:
     """Download a file from the first mirror that has it.
 
@@ -78,7 +80,8 @@ def fetch(
             it has filled the disk.
         progress: gets a beat twice a second.
         pause: seconds before the first retry; each further one waits twice as long, up to 30 times as long.
-        tries: on one mirror, without a byte more than before.
+        tries: on one mirror that bring less than 64 KiB.
+        pace: least speed of a mirror.
 
     Raises:
         MediumError: no mirror has it; the details name the fault of each.
@@ -92,7 +95,8 @@ def fetch(
         with _Part(out.with_name(out.name + ".part"), progress) as part:
             for url in urls:
                 try:
-                    _from_mirror(url, wanted, part, pause, tries)
+                    with _session(pace) as session:
+                        _from_mirror(session, url, wanted, part, pause, tries)
                 except _MirrorError as fault:
                     faults.append(f"{_shown(url)}: {fault}")
                     reasons.add(fault.why)
@@ -110,19 +114,26 @@ def fetch(
     )
 
 
-def small(urls: Sequence[str], *, limit: int = 1 << 20, pause: float = 1.0, tries: int = 3) -> bytes:
+def small(
+    urls: Sequence[str],
+    *,
+    limit: int = 1 << 20,
+    pause: float = 1.0,
+    tries: int = 3,
+    pace: Pace = STEADY,
+) -> bytes:
     """A small file from the first mirror that has it; nothing is known of its content yet.
 
     Args:
         limit: bytes; a longer answer is no answer.
-        pause, tries: as for `fetch`.
+        pause, tries, pace: as for `fetch`.
 
     Raises:
         MediumError: no mirror has it; the details name the fault of each.
     """
     faults = []
     causes: set[Cause] = set()
-    with requests.Session() as session:
+    with _session(pace) as session:
         for url in urls:
             try:
                 return bytes(_retrying(pause, tries, lambda: 0)(_small, session, url, limit))
@@ -159,16 +170,23 @@ def _file_name(urls: Sequence[str]) -> str:
     return urlsplit(urls[0]).path.rpartition("/")[2] if urls else ""
 
 
-def _from_mirror(url: str, wanted: str, part: _Part, pause: float, tries: int) -> None:
+def _session(pace: Pace) -> requests.Session:
+    """Return a session that gives up mirrors that are too slow: one byte a minute would hold a run for ever."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, BoundedAdapter(pace))
+    return session
+
+
+def _from_mirror(session: requests.Session, url: str, wanted: str, part: _Part, pause: float, tries: int) -> None:
     if urlsplit(url).scheme not in ("http", "https"):
         raise _MirrorError("only http and https are accepted")
     part.validator = None
     try:
-        with requests.Session() as session:
+        _retrying(pause, tries, lambda: part.size)(_attempt, session, url, part)
+        if part.digest() != wanted and part.pieced:
+            part.restart()
             _retrying(pause, tries, lambda: part.size)(_attempt, session, url, part)
-            if part.digest() != wanted and part.pieced:
-                part.restart()
-                _retrying(pause, tries, lambda: part.size)(_attempt, session, url, part)
     except _PassingFaultError as fault:
         raise _MirrorError(f"{fault} ({tries} tries)", str(fault), fault.cause) from None
     found = part.digest()
@@ -182,14 +200,14 @@ def _retrying(pause: float, tries: int, got: Callable[[], int]) -> tenacity.Retr
 
     Args:
         pause: seconds before the first retry; twice as long before each further one that brought nothing.
-        tries: that may bring nothing, one after the other.
+        tries: that may bring less than 64 KiB, one after the other: a mirror that hangs up after each byte is useless.
         got: bytes that are there.
     """
     fruitless, best = 0, got()
 
     def count(_: tenacity.RetryCallState) -> None:
         nonlocal fruitless, best
-        fruitless = 0 if got() > best else fruitless + 1
+        fruitless = 0 if got() - best >= _NET_CHUNK else fruitless + 1
         best = max(best, got())
 
     return tenacity.Retrying(
@@ -225,8 +243,9 @@ def _asked(session: requests.Session, url: str, headers: Mapping[str, str]) -> I
             # No name server, or no such host: the next mirror is the better try.
             raise _MirrorError(brief(fault), cause=Cause.NO_MIRROR) from None
         raise _PassingFaultError(brief(fault)) from None
-    except requests.RequestException as fault:
-        raise _MirrorError(brief(fault)) from None
+    except (requests.RequestException, ValueError) as fault:
+        # ValueError: a redirect to what is no address.
+        raise _MirrorError(brief(fault) if isinstance(fault, requests.RequestException) else str(fault)) from None
 
 
 def _refuse(answer: requests.Response) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 from builder.errors import MediumError
 from builder.system import process
 
+# Bytes of a signed list; those of vendors have some KiB. Seconds of processor time for one look of gpg's.
+_LARGEST = 4 << 20
+_SECONDS = 20
 _GNU = re.compile(r"(?P<sha256>[0-9a-fA-F]{64})[ \t]+\*?(?P<name>\S+)")
 _BSD = re.compile(r"SHA256 \((?P<name>[^()]+)\) = (?P<sha256>[0-9a-fA-F]{64})")
 
@@ -39,7 +42,7 @@ def verify_signature(checksums_asc: bytes, fingerprint: str, key: Path) -> dict[
         gpg = _gpg(home)
         process.run([*gpg, "--quiet", "--import", key], error=MediumError)
         signed, status = Path(home) / "signed", Path(home) / "status"
-        argv = [*gpg, "--status-file", status, "--output", signed, "--decrypt"]
+        argv = [*gpg, "--status-file", status, "--max-output", str(_LARGEST), "--output", signed, "--decrypt"]
         done = process.run(argv, stdin=checksums_asc, check=False)
         said = status.read_text(errors="replace") if status.exists() else ""
         fault = _fault(said, wanted)
@@ -89,7 +92,21 @@ def public_half(key: Path) -> bytes:
 
 
 def _gpg(home: str) -> list[str | Path]:
-    return ["gpg", "--homedir", home, "--batch", "--no-tty", "--no-autostart", "--trust-model", "always"]
+    # A message and a key may be compressed: some KiB can unpack to GiB, which gpg alone would write and hold.
+    limits = [f"--fsize={2 * _LARGEST}", f"--data={512 << 20}", f"--cpu={_SECONDS}"]
+    return [
+        "prlimit",
+        *limits,
+        "--",
+        "gpg",
+        "--homedir",
+        home,
+        "--batch",
+        "--no-tty",
+        "--no-autostart",
+        "--trust-model",
+        "always",
+    ]
 
 
 def _line(line: str) -> re.Match[str] | None:

@@ -162,7 +162,11 @@ def require_running(job: Job[Inputs], vm: TestVm, error: type[BuilderError], *, 
     ending = retry.until(vm.machine.gone, within=within)
     if ending is None:
         text = "".join(read_texts({Source.CONSOLE: vm.console}, CONSOLE_END).values())
-        verdict = classify(text, Source.CONSOLE, Origin.GUEST) or flooded(vm.console.stat().st_size, Source.CONSOLE)
+        verdict = (
+            classify(text, Source.CONSOLE, Origin.GUEST)
+            or flooded(vm.console.stat().st_size, Source.CONSOLE)
+            or flooded(vm.reports.stat().st_size, Source.GUEST_REPORT)
+        )
     else:
         log = f"{vm.role}.qemu.log"
         evidence.keep_qemu_log(job, vm.machine.spec.name, log)

@@ -30,6 +30,15 @@ from tests.fakes.qcow2 import qcow2
 from tests.nightly.pictures import red_square
 from tests.rewording import rewrite_all
 
+# An escape code and a character that the terminal emulator raises on, bytes that are no text, heaped marks.
+HOSTILE = (
+    b"\x1b[?1m"
+    + "\u3042\rx\r\n".encode()
+    + b"\xff\xed\xb0\x80\x00\x1b]0;"
+    + "a\u0301\u0301".encode() * 999
+    + b"\x07\r\n"
+)
+
 
 class Named(Inputs):
     """Under which name."""
@@ -69,6 +78,11 @@ def _install(job: Job[Any]) -> None:
             (job.evidence / "console.log").write_bytes(b"booting\r\n<script>alert(1)</script>\r\nPane is dead\r\n")
             (job.evidence / "screenshot.png").write_bytes(red_square())
             raise InstallError("the installer ended by itself", "Pane is dead\n]]> \x1b[31m", "see the console")
+        case "hostile":
+            (job.evidence / "console.log").write_bytes(HOSTILE + b"Pane is dead\r\n")
+            raise InstallError("the installer ended by itself", "no such file: /x/\udcff", "see the console")
+        case "raise":
+            raise LookupError("a bug, \udcff")
         case "medium":
             raise MediumError("no mirror gave the install medium", "nothing answers", "--media FILE")
         case "wait" if not (job.paths.artifacts / "calm").exists():
