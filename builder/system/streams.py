@@ -21,7 +21,7 @@ def prepare() -> None:
     # The lowest free number is given, so in this order each gets its own, unless a module has a file open there.
     numbers = [_null() if gone else number for number, gone in enumerate(missing)]
     if missing[0]:
-        sys.stdin = open(numbers[0], encoding="utf-8", closefd=False)  # noqa: SIM115, PTH123 (as long as the process)
+        sys.stdin = open(numbers[0], encoding="utf-8", closefd=False)  # noqa: SIM115 (as long as the process)
     sys.stdout = _output(numbers[1], sys.stdout)
     sys.stderr = _output(numbers[2], sys.stderr)
 

@@ -53,7 +53,7 @@ def test_a_json_error_that_cannot_be_written_is_said_in_words(tmp_path: Path) ->
 
 def test_a_file_that_is_opened_gets_no_number_of_a_stream() -> None:
     """What is opened first would otherwise be standard input, and a program that is started would write into it."""
-    script = "import os, sys; from builder.system import streams; streams.prepare(); sys.exit(os.open(os.curdir, 0) < 3)"
+    script = "import os, sys; from builder.system import streams; streams.prepare(); sys.exit(os.open('.', 0) < 3)"
     done = subprocess.run(
         ["bash", "-c", f'"{sys.executable}" -c "{script}" <&- >&- 2>&-'],
         cwd=Path(streams.__file__).parents[2],
