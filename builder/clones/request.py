@@ -20,7 +20,7 @@ from typing import Any, Literal
 from builder.clones import ports
 from builder.clones.record import Vm, nat_name
 from builder.errors import HostError, PublishError, RecipeError
-from builder.guest.seed import Identity
+from builder.guest.seed import Identity, normal_address
 from builder.images import Image
 from builder.system import host_devices, host_facts, process
 from builder.vm import qemu_img
@@ -106,10 +106,10 @@ class CloneRequest:
         return self.hostname if self.count == 1 else f"{head}-{number + 1}{dot}{tail}"
 
     def _address(self, number: int) -> str | None:
-        if self.address is None or number == 0:
-            return self.address
-        first = ipaddress.IPv4Interface(self.address)
-        if int(first.ip) + number >= int(first.network.broadcast_address):
+        if self.address is None:
+            return None
+        first = ipaddress.IPv4Interface(normal_address(self.address))
+        if number and int(first.ip) + number >= int(first.network.broadcast_address):
             raise RecipeError(f"{first.network} has fewer than {self.count} addresses from {first.ip} on")
         return f"{first.ip + number}/{first.network.prefixlen}"
 
