@@ -7,7 +7,7 @@ for it (as pip does it with its `commands_dict`).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -149,6 +149,25 @@ COMMANDS: Mapping[str, Command | Group] = {
         },
     ),
 }
+
+
+def parse(path: Sequence[str], words: Sequence[str]) -> Mapping[str, Any]:
+    """Parse words as a command does, and return its parameters; the command is not run.
+
+    Args:
+        path: the names of the command, e.g. `("nightly", "run")`.
+
+    Raises:
+        click's UsageError: the command would refuse the words.
+    """
+    entry: Command | Group | None = Group("", COMMANDS)
+    for name in path:
+        assert isinstance(entry, Group)
+        entry = entry.commands[name]
+    assert isinstance(entry, Command)
+    context = _Deferred(path[-1], entry).load().make_context(" ".join(("builder", *path)), list(words))
+    parameters: Mapping[str, Any] = context.params
+    return parameters
 
 
 class _Deferred(TyperCommand):
