@@ -18,6 +18,7 @@ import jinja2
 import jinja2.meta
 
 from builder.errors import RecipeError
+from builder.recipe import text_faults
 from builder.system import process
 
 # What builder gives a template beside the recipe's variables.
@@ -72,10 +73,14 @@ def _read(name: str, search: Sequence[Path]) -> str:
         # A name such as ../../etc/passwd leaves the folder.
         if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
             try:
-                return path.read_text(encoding="utf-8")
+                # DOS line endings become plain ones here.
+                text = path.read_text(encoding="utf-8")
             except UnicodeDecodeError as fault:
                 line = path.read_bytes()[: fault.start].count(b"\n") + 1
                 raise RecipeError(f"{path}:{line}: not UTF-8", str(fault), "save the template as UTF-8") from None
+            if fault := text_faults.of_kickstart(text):
+                raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
+            return text
     known = sorted({found.name for folder in search for found in folder.glob("*.ks.j2")})
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"templates found: {', '.join(known) or 'none'}"
@@ -130,14 +135,17 @@ def load(path: Path) -> str:
     """Read a kickstart as it is.
 
     Raises:
-        RecipeError: it cannot be read, or is not UTF-8 text.
+        RecipeError: it cannot be read, is not UTF-8 text, or has a byte order mark or DOS line endings.
     """
     try:
         # In binary, so that DOS line endings are not hidden.
-        return path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"cannot read {path}", str(reason)) from None
+    if fault := text_faults.of_kickstart(text):
+        raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
+    return text
 
 
 def lint(text: str) -> list[Finding]:

@@ -23,6 +23,7 @@ import tenacity
 
 from builder.errors import Cause, HostError, MediumError
 from builder.stage import Progress
+from builder.system import proxies
 from builder.system.atomic_file import sync_folder
 from builder.system.transfer_progress import Beat, brief
 
@@ -75,8 +76,9 @@ def fetch(
 
     Raises:
         MediumError: no mirror has it; the details name the fault of each.
-        HostError: no space, or the folder cannot be written to.
+        HostError: no space, the folder cannot be written to, or a proxy of the environment is not an address.
     """
+    proxies.require_addresses()
     wanted = sha256.lower()
     faults: list[str] = []
     reasons: set[str] = set()
@@ -113,6 +115,7 @@ def small(urls: Sequence[str], *, limit: int = 1 << 20, pause: float = 1.0, trie
     Raises:
         MediumError: no mirror has it; the details name the fault of each.
     """
+    proxies.require_addresses()
     faults = []
     causes: set[Cause] = set()
     with requests.Session() as session:

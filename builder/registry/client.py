@@ -20,7 +20,7 @@ import requests
 
 from builder.errors import PublishError, RecipeError
 from builder.registry.auth import CONNECT_TIMEOUT, Challenges, Guarded, Login, is_loopback
-from builder.system import retry
+from builder.system import proxies, retry
 from builder.system.transfer_progress import brief
 
 T = TypeVar("T")
@@ -124,6 +124,7 @@ class Repository:
     """
 
     def __init__(self, address: Address, login: Login | None = None, *, pause: float = 1.0, tries: int = 5) -> None:
+        proxies.require_addresses()
         self.address = address
         self.session = requests.Session()
         self._pause, self._tries = pause, tries
