@@ -151,21 +151,19 @@ COMMANDS: Mapping[str, Command | Group] = {
 }
 
 
-def parse(path: Sequence[str], words: Sequence[str]) -> Mapping[str, Any]:
+def parse(group: str, name: str, words: Sequence[str]) -> Mapping[str, Any]:
     """Parse words as a command does, and return its parameters; the command is not run.
 
     Args:
-        path: the names of the command, e.g. `("nightly", "run")`.
+        group, name: of the command, e.g. `nightly` and `run`.
 
     Raises:
         click's UsageError: the command would refuse the words.
     """
-    entry: Command | Group | None = Group("", COMMANDS)
-    for name in path:
-        assert isinstance(entry, Group)
-        entry = entry.commands[name]
-    assert isinstance(entry, Command)
-    context = _Deferred(path[-1], entry).load().make_context(" ".join(("builder", *path)), list(words))
+    entry = COMMANDS[group]
+    assert isinstance(entry, Group)
+    command = _Deferred(name, entry.commands[name]).load()
+    context = command.make_context(f"builder {group} {name}", list(words))
     parameters: Mapping[str, Any] = context.params
     return parameters
 

@@ -160,7 +160,7 @@ def install_timer(
 ) -> None:
     """Write a systemd timer that starts `builder nightly` here."""
     settings = ctx.ensure_object(State).settings()
-    given = parse(("nightly", "run"), options or [])
+    given = parse("nightly", "run", options or [])
     find_builds(given["pipelines"] or (), settings.recipes, rehearsal=given["media"] == "rehearsal")
     if given["push"] is not None:
         transfer.destination(given["push"], "any", allow_rehearsal=True)
