@@ -78,8 +78,7 @@ def _read(name: str, search: Sequence[Path]) -> str:
             except UnicodeDecodeError as fault:
                 line = path.read_bytes()[: fault.start].count(b"\n") + 1
                 raise RecipeError(f"{path}:{line}: not UTF-8", str(fault), "save the template as UTF-8") from None
-            if fault := text_faults.of_kickstart(text):
-                raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
+            _require_plain(text, path)
             return text
     known = sorted({found.name for folder in search for found in folder.glob("*.ks.j2")})
     near = difflib.get_close_matches(name, known, n=1)
@@ -143,9 +142,13 @@ def load(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"cannot read {path}", str(reason)) from None
+    _require_plain(text, path)
+    return text
+
+
+def _require_plain(text: str, path: Path) -> None:
     if fault := text_faults.of_kickstart(text):
         raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
-    return text
 
 
 def lint(text: str) -> list[Finding]:

@@ -55,7 +55,7 @@ def brief(fault: requests.RequestException) -> str:
     if isinstance(fault, requests.exceptions.ProxyError):
         # urllib3 keeps what it says of all proxies and what happened to this one side by side.
         happened = inner.args[-1] if isinstance(inner, Exception) and inner.args else inner
-        url = fault.request.url if fault.request is not None else None
+        url = str(fault.request.url) if fault.request is not None else None
         return f"the proxy {proxies.used_for(url)} cannot be used: {_words(happened, fault)}"
     return _words(inner, fault)
 

@@ -129,7 +129,7 @@ def test_a_password_in_a_proxy_is_in_a_file_for_the_owner(place: Place) -> None:
     unit = (place.folder / "units" / timer.SERVICE).read_text()
     assert (done.returncode, file.stat().st_mode & 0o777, "p$w" in unit) == (0, 0o600, False)
     assert f"EnvironmentFile={file}\n" in unit
-    words = ["sh", "-c", '. "$1"; echo "$http_proxy"', "sh", file]
+    words = ["sh", "-c", '. "$1"; echo "$http_proxy"', "sh", str(file)]
     assert subprocess.run(words, capture_output=True, text=True).stdout == 'http://me:p$w%"d@proxy:3128/\n'
     # Without one the file goes.
     assert (install(place).returncode, file.exists()) == (0, False)
