@@ -67,7 +67,7 @@ def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
         f"size     {_size(image)}",
         f"sha256   {image.sha256}",
         f"users    {', '.join(use.name for use in users) or 'none'}",
-        *[f"proved   {result.when[:16].replace('T', ' ')} UTC: {_verdict(result)}" for result in results[-3:]],
+        *[f"verified {result.when[:16].replace('T', ' ')} UTC: {_verdict(result)}" for result in results[-3:]],
         "",
         *console.table(["SIZE", "FILE"], files, right=(0,)).splitlines(),
     ]
@@ -232,8 +232,8 @@ def _result_facts(result: VerificationResult) -> dict[str, Any]:
 def _result_lines(result: VerificationResult) -> list[str]:
     return [
         f"{result.name}@{result.version}: {_verdict(result)}",
-        *(f"  proved: {line}" for line in result.passed),
-        *(f"  not proved: {line}" for line in result.skipped),
+        *(f"  passed: {line}" for line in result.passed),
+        *(f"  skipped: {line}" for line in result.skipped),
     ]
 
 

@@ -41,7 +41,7 @@ from builder.provenance import keys
 from builder.registry import transfer
 from builder.settings import Settings
 from builder.store.durations import Durations
-from builder.vm import connection
+from builder.vm import connection, daemon
 
 KeepFailed = Annotated[
     bool, typer.Option("--keep-failed", help="Keep the machine and the files of a stage that failed.")
@@ -85,6 +85,7 @@ def run(
         root_password_file=root_password_file,
         signing_key=keys.chosen(),
     )
+    daemon.require_short_paths(settings.uri)
     with console.watcher(as_json=as_json) as watcher:
         state.watcher = watcher
         if state.moved:

@@ -101,7 +101,7 @@ def _define_all(
 
 
 def _identity(vm: Vm, key: Key | None) -> Identity:
-    return Identity(vm.instance, vm.hostname, (key.line,) if key else (), vm.address, vm.gateway, vm.dns)
+    return Identity(vm.instance, vm.hostname, (key.line,) if key else (), vm.address, vm.gateway, vm.dns, vm.mac)
 
 
 def _define(workspace: Workspace, image: Image, vm: Vm, identity: Identity, others: Sequence[Vm]) -> Vm:

@@ -12,7 +12,7 @@ from builder.errors import Source
 from builder.stage import Inputs, Job, Secrets
 from builder.system import tail
 from builder.system.screen import cleaned
-from builder.vm import daemon
+from builder.vm.uri import machine_log
 
 # Names in the run's folder; `builder.store.runs` says in its README.txt what each is.
 CONSOLE, READABLE = "console.log", "console.txt"
@@ -59,7 +59,7 @@ def keep_kickstart(job: Job[Inputs]) -> None:
 def keep_qemu_log(job: Job[Inputs], name: str, target: str = QEMU) -> None:
     """Keep what QEMU and libvirt noted of the machine of this name."""
     # Not there where libvirt runs in another place, or already rolled away: then there is none to keep.
-    with contextlib.suppress(OSError), daemon.machine_log(job.host.uri, name).open("rb") as log:
+    with contextlib.suppress(OSError), machine_log(job.host.uri, name).open("rb") as log:
         log.seek(max(0, os.fstat(log.fileno()).st_size - MOST))
         write(job.evidence / target, log.read().decode("utf-8", "replace"))
 

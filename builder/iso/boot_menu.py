@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from builder.errors import MediumError
+from builder.iso.layout import RewriteError
 
 Menu = Literal["unattended", "safe"]
 
@@ -70,10 +71,9 @@ def require_label(text: str, volume_id: str, name: str) -> None:
         raw = (found[1] or found[2]).strip("'\"")
         label = re.sub(r"\\+x([0-9a-fA-F]{2})", lambda code: chr(int(code[1], 16)), raw)
         if label != volume_id:
-            raise MediumError(
+            raise RewriteError(
                 f"the medium's boot menu looks for the label {label!r}, but its volume id is {volume_id!r}",
-                f"{name}: {found[0].strip()}",
-                "somebody relabelled this medium: take the vendor's, or use delivery: seed, which needs no menu",
+                f"somebody relabelled this medium; {name}: {found[0].strip()}",
             )
 
 

@@ -18,8 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from builder.errors import MediumError
-from builder.iso.layout import SECTOR, SYSTEM_AREA
+from builder.iso.layout import SECTOR, SYSTEM_AREA, RewriteError
 
 BLOCK = 512
 _PER_SECTOR = SECTOR // BLOCK
@@ -144,7 +143,7 @@ def rebuild(area: bytes, moved: Mapping[int, int], old_size: int, old_volume: in
         new_volume: bytes of the new one.
 
     Raises:
-        MediumError: the records point at something that is no boot file of the catalogue.
+        RewriteError: the records point at something that is no boot file of the catalogue.
     """
     if area[510:512] != b"\x55\xaa" or not any(area[_PARTITIONS:510]):
         return Rebuilt(area, new_volume, b"")
@@ -171,11 +170,8 @@ def rebuild(area: bytes, moved: Mapping[int, int], old_size: int, old_volume: in
     return Rebuilt(bytes(new), size, backup)
 
 
-def _refused(why: str) -> MediumError:
-    return MediumError(
-        f"the boot records of the install medium cannot be rewritten: {why}",
-        hint="use delivery: seed, which leaves the medium untouched",
-    )
+def _refused(why: str) -> RewriteError:
+    return RewriteError(f"the boot records of the install medium cannot be rewritten: {why}")
 
 
 @dataclass(frozen=True)

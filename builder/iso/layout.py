@@ -12,10 +12,26 @@ import io
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from builder.errors import MediumError
+
+
+class RewriteError(MediumError):
+    """The medium cannot be rewritten; the command that wanted it knows what else can be done (`with_hint`)."""
+
+
+@contextmanager
+def with_hint(hint: str) -> Iterator[None]:
+    """Add to errors about a medium that cannot be rewritten what to do next."""
+    try:
+        yield
+    except RewriteError as error:
+        error.hint = hint
+        raise
+
 
 SECTOR = 2048
 SYSTEM_AREA = 16 * SECTOR
@@ -133,10 +149,9 @@ class Plan:
             ((at, piece) for at, piece in self.pieces if isinstance(piece, Span)), key=lambda placed: placed[0]
         ):
             if offset < end or offset + len(span) > self.size:
-                raise MediumError(
+                raise RewriteError(
                     "the install medium cannot be rewritten: its files would overlap",
                     details=f"at byte {offset} of the new image",
-                    hint="use delivery: seed, which leaves the medium untouched",
                 )
             end = offset + len(span)
 

@@ -23,6 +23,7 @@ import jinja2.meta
 
 from builder.errors import HostError, RecipeError
 from builder.kickstart import sandbox
+from builder.recipe import text_faults
 from builder.settings import inside
 from builder.system import process
 
@@ -103,10 +104,13 @@ def _read(name: str, search: Sequence[Path]) -> str:
             outside.append(path)
         elif path.is_file():
             try:
-                return path.read_text(encoding="utf-8")
+                # DOS line endings become plain ones here.
+                text = path.read_text(encoding="utf-8")
             except UnicodeDecodeError as fault:
                 line = path.read_bytes()[: fault.start].count(b"\n") + 1
                 raise RecipeError(f"{path}:{line}: not UTF-8", str(fault), "save the template as UTF-8") from None
+            _require_plain(text, path)
+            return text
     for path in outside:
         if path.exists():
             raise RecipeError(
@@ -171,14 +175,21 @@ def load(path: Path) -> str:
     """Read a kickstart as it is.
 
     Raises:
-        RecipeError: it cannot be read, or is not UTF-8 text.
+        RecipeError: it cannot be read, is not UTF-8 text, or has a byte order mark or DOS line endings.
     """
     try:
         # In binary, so that DOS line endings are not hidden.
-        return path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"cannot read {path}", str(reason)) from None
+    _require_plain(text, path)
+    return text
+
+
+def _require_plain(text: str, path: Path) -> None:
+    if fault := text_faults.of_kickstart(text):
+        raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
 
 
 def lint(text: str) -> list[Finding]:

@@ -23,6 +23,7 @@ import tenacity
 
 from builder.errors import FREE_SPACE, Cause, HostError, MediumError, of_os_error
 from builder.stage import Progress
+from builder.system import proxies
 from builder.system.atomic_file import sync_folder
 from builder.system.http_bounds import STEADY, BoundedAdapter, Pace
 from builder.system.plain_file import open_plain
@@ -85,8 +86,9 @@ def fetch(
 
     Raises:
         MediumError: no mirror has it; the details name the fault of each.
-        HostError: no space, or the folder cannot be written to.
+        HostError: no space, the folder cannot be written to, or a proxy of the environment is not an address.
     """
+    proxies.require_addresses()
     wanted = sha256.lower()
     faults: list[str] = []
     reasons: set[str] = set()
@@ -131,6 +133,7 @@ def small(
     Raises:
         MediumError: no mirror has it; the details name the fault of each.
     """
+    proxies.require_addresses()
     faults = []
     causes: set[Cause] = set()
     with _session(pace) as session:

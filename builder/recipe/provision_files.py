@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from builder.errors import RecipeError
+from builder.recipe import text_faults
 from builder.settings import inside
 
 
@@ -24,6 +25,18 @@ def collect(sources: Iterable[str], folders: Sequence[Path]) -> dict[str, str]:
         RecipeError: one is in none of the folders, or holds something that is neither a file nor a folder.
     """
     return {name: _digest(_place(name, folders)) for name in sources}
+
+
+def check_scripts(names: Iterable[str], folders: Sequence[Path]) -> None:
+    """Check that a guest can start the scripts.
+
+    Raises:
+        RecipeError: one has a byte order mark or line endings of DOS, or is in none of the folders.
+    """
+    for name in names:
+        path = _place(name, folders)
+        if path.is_file() and (fault := text_faults.of_script(path.read_bytes())):
+            raise RecipeError(f"the script {path} {fault.what}", fault.why, fault.command(path))
 
 
 def take(name: str, sha256: str, folders: Sequence[Path], target: Path) -> Path:

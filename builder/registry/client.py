@@ -20,7 +20,7 @@ import requests
 
 from builder.errors import PublishError, RecipeError
 from builder.registry.auth import CONNECT_TIMEOUT, Challenges, Guarded, Login, is_loopback
-from builder.system import retry
+from builder.system import proxies, retry
 from builder.system.http_bounds import STEADY, Pace, UnboundedError, read_small
 from builder.system.transfer_progress import brief
 
@@ -137,6 +137,7 @@ class Repository:
         tries: int = 5,
         pace: Pace = STEADY,
     ) -> None:
+        proxies.require_addresses()
         self.address = address
         self.session = requests.Session()
         self._pause, self._tries = pause, tries

@@ -106,7 +106,8 @@ def boot_test_vm(
     overlay = job.scratch / f"{role}.qcow2"
     qemu_img.create(overlay, backing.size, "qcow2", backing=(backing.path, backing.format))
     seed = job.scratch / f"{role}.iso"
-    seed_cd.write_iso(seed, seed_cd.IDENTITY_LABEL, files(Identity(instance, role, (key.public,))), mode=0o444)
+    identity = Identity(instance, role, (key.public,), mac=machine_names(job.run_id, role).mac)
+    seed_cd.write_iso(seed, seed_cd.IDENTITY_LABEL, files(identity), mode=0o444)
     spec = _spec(job, accel, role, backing, network)
     reports, console = job.evidence / f"{role}.ttyS1.log", job.evidence / f"{role}.console.log"
     evidence.write(job.evidence / f"{role}.xml", render(spec))

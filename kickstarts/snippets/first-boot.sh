@@ -44,10 +44,16 @@ value() {
     sed -n "s/^$1=//p" "$conf" | head -n 1
 }
 
-set_hostname() {
+# Linux takes 64 characters, and DNS 63 in each part between dots; no part begins or ends with a '-'.
+is_hostname() {
     case $1 in
-        '' | -* | *[!A-Za-z0-9.-]*) complain "hostname '$1' refused"; return ;;
+        '' | *[!A-Za-z0-9.-]* | .* | *. | *..* | -* | *- | *.-* | *-.*) return 1 ;;
     esac
+    ! echo "$1" | grep -Eq '.{65}|[^.]{64}'
+}
+
+set_hostname() {
+    is_hostname "$1" || { complain "hostname '$1' refused"; return; }
     echo "$1" > /etc/hostname
     restorecon /etc/hostname
     hostname "$1"
@@ -63,11 +69,12 @@ set_keys() {
 }
 
 is_address() {
-    case $1 in
-        '' | *[!0-9.]*) return 1 ;;
-        *.*.*.*) return 0 ;;
-    esac
-    return 1
+    octet='(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])'
+    echo "$1" | grep -Eqx "($octet\.){3}$octet"
+}
+
+is_prefix() {
+    echo "$1" | grep -Eqx '[1-9]|[12][0-9]|3[0-2]'
 }
 
 # One interface: the first one, which net.ifnames=0 calls eth0. The file is sourced by the network scripts of EL7,
@@ -78,9 +85,7 @@ set_address() {
     gateway=$(value gateway)
     servers=$(value dns | tr ',' ' ')
     prefix=${address#*/}
-    case $prefix in
-        '' | *[!0-9]*) complain "address '$address' refused"; return ;;
-    esac
+    is_prefix "$prefix" || { complain "address '$address' refused"; return; }
     for one in ${address%/*} $gateway $servers; do
         is_address "$one" || { complain "address '$one' refused"; return; }
     done

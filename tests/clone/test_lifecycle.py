@@ -24,6 +24,7 @@ from builder.clones.lifecycle import Started
 from builder.clones.request import MIB
 from builder.clones.store import CloneStore
 from builder.errors import BuilderError, HostError, PublishError, RecipeError, UnreachableError
+from builder.guest import ssh
 from builder.system import packages, retry
 from builder.vm import hotplug, qemu_img
 from builder.vm.domains import Domains
@@ -361,7 +362,7 @@ def test_logging_in_needs_the_private_key(house: CloneEnv, host: Domains, store:
     with pytest.raises(RecipeError, match=f"the private key that {vm.name} accepts is not known"):
         login.wait_all(store, [vm], 1, lambda _: None)
     public = house.folder / "only.pub"
-    public.write_text("ssh-ed25519 " + "A" * 68 + " me\n")
+    public.write_text(ssh.make_keypair().public + "\n")
     done = house.run("clone", "toy", house.name("two"), "--ssh-key", str(public), "--wait")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --wait needs the private key")

@@ -67,7 +67,7 @@ def test_a_signed_image_is_proved(builder: Builder, published: Callable[..., Pat
     told = builder("images", "verify", "toy", "--signed").stdout.splitlines()
     assert told[0].endswith(": good, signed by default")
     assert told[1:] == [
-        f"  proved: {line}"
+        f"  passed: {line}"
         for line in (
             f"{images.SBOM}: sha256 as published",
             "toy.qcow2: sha256 as published",
