@@ -1,7 +1,7 @@
 """What the first-boot unit does to partition tables: root takes what its disk gained, and nothing of anybody else's.
 
-The script itself runs, on loop devices with real partition tables. Its programs are those on PATH, the test's own are the
-system's: with another sfdisk in front of PATH (EL7's, built from util-linux 2.23.2) the same tests hold.
+The script itself runs, on loop devices with real partition tables. Its programs are those on PATH, the test's own are
+the system's: with another sfdisk in front of PATH (EL7's, built from util-linux 2.23.2) the same tests hold.
 """
 
 from __future__ import annotations
@@ -97,7 +97,11 @@ class Disk:
     def run(self, *words: str) -> str:
         """Run the script under test, with the programs on PATH, and take what it prints."""
         done = subprocess.run(
-            [*self.inside, "sh", SCRIPT, *words, self.mount], text=True, stdout=subprocess.PIPE, check=True, env=SYSTEM | _path()
+            [*self.inside, "sh", SCRIPT, *words, self.mount],
+            text=True,
+            stdout=subprocess.PIPE,
+            check=True,
+            env=SYSTEM | _path(),
         )
         return done.stdout.strip()
 
@@ -183,9 +187,7 @@ def gpt(table: str, root: int, name: str) -> object:
         gpt(LAST_BY_START, 2, "last by start only"),
     ],
 )
-def test_the_last_partition_takes_what_the_disk_gained(
-    table: str, root: int, tmp_path: Path, stack: ExitStack
-) -> None:
+def test_the_last_partition_takes_what_the_disk_gained(table: str, root: int, tmp_path: Path, stack: ExitStack) -> None:
     disk = made(stack, tmp_path, table, root)
     before, noise = disk.table(), others(disk, root)
     (disk.seen / "kept").write_text("kept")

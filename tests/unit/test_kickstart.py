@@ -106,7 +106,9 @@ def test_initramfs_fits_any_hardware(text: str) -> None:
 def test_the_size_of_the_disk_is_recorded_before_the_image_is_sealed(text: str) -> None:
     post = section(text, "%post")
     assert "\n/usr/libexec/builder/grow-root --record\n" in post
-    assert post.index("chmod 0755 /usr/libexec/builder/first-boot /usr/libexec/builder/grow-root") < post.index("--record\n")
+    assert post.index("chmod 0755 /usr/libexec/builder/first-boot /usr/libexec/builder/grow-root") < post.index(
+        "--record\n"
+    )
 
 
 def test_repositories_are_three_paths_of_the_vault(text: str) -> None:
