@@ -30,7 +30,8 @@ number_of() {
 # The partition that holds root: of several physical volumes the one that starts last.
 find_partition() {
     source=$(findmnt -n -v -o SOURCE "$mount" | tail -n 1)
-    part=$(readlink -f "$source")
+    # By its number: /dev/mapper has links or devices of its own, as udev likes.
+    part=$(readlink -f "/sys/dev/block/$(findmnt -n -o MAJ:MIN "$mount" | tail -n 1 | tr -d ' ')")
     part=${part##*/}
     volume=
     case $(cat "$sys/$part/dm/uuid" 2> /dev/null) in
