@@ -4,7 +4,7 @@
     BUILDER HOSTKEY <SHA256:fingerprint> <type>   an SSH host key was made; sshd is not running yet
     BUILDER ADDRESS <IPv4 address>                the guest's own static address
     BUILDER READY <instance id>                   identity is in place (`none` without a seed)
-    BUILDER WARNING <text>                        something in the seed was refused
+    BUILDER WARNING <text>                        something in the seed was refused, or root was not grown
 
 They are written by `%post` of the kickstart and by `kickstarts/snippets/first-boot.sh`. A port delivers what a guest
 prints, so other lines are ignored.

@@ -127,5 +127,5 @@ def _from(label: str) -> str:
 
 
 STAGE = Stage(
-    "remaster", 3, ("fetch", "kickstart"), inputs, run, "put the kickstart into the medium", intermediate=True
+    "remaster", 4, ("fetch", "kickstart"), inputs, run, "put the kickstart into the medium", intermediate=True
 )

@@ -109,31 +109,9 @@ set_address() {
     report "ADDRESS ${address%/*}"
 }
 
-# Root is the last partition; when the disk has room behind it, take that room.
+# What it prints is why root was left as it is.
 grow_root() {
-    root=$(findmnt -n -o SOURCE /) || return
-    part=${root##*/}
-    number=$(cat "/sys/class/block/$part/partition" 2> /dev/null) || return
-    disk=$(readlink -f "/sys/class/block/$part/..")
-    disk=${disk##*/}
-    start=$(cat "/sys/class/block/$part/start")
-    size=$(cat "/sys/class/block/$part/size")
-    whole=$(cat "/sys/class/block/$disk/size")
-    # 4096 sectors, 2 MiB: what alignment and a backup GPT may leave unused at the end.
-    [ $((whole - start - size)) -gt 4096 ] || return
-    case $(blkid -p -o value -s PTTYPE "/dev/$disk") in
-        # In sectors: EL7's sfdisk (2.23) counts in cylinders unless told, and then ends short of the disk or beyond it.
-        dos) echo ',+' | sfdisk -uS --force --no-reread -N "$number" "/dev/$disk" > /dev/null 2>&1 ;;
-        # A grown disk has its backup GPT in the wrong place: Fix. The partition is in use: Yes.
-        gpt) printf 'Fix\n' | parted ---pretend-input-tty "/dev/$disk" print > /dev/null 2>&1
-             printf 'Yes\n100%%\n' | parted ---pretend-input-tty "/dev/$disk" resizepart "$number" > /dev/null 2>&1 ;;
-    esac
-    partx -u --nr "$number" "/dev/$disk"
-    case $(findmnt -n -o FSTYPE /) in
-        xfs) xfs_growfs / > /dev/null ;;
-        ext4) resize2fs "$root" > /dev/null 2>&1 ;;
-    esac
-    [ "$(cat "/sys/class/block/$part/size")" -gt "$size" ] || complain "root partition /dev/$part did not grow"
+    /usr/libexec/builder/grow-root | while read -r line; do complain "$line"; done
 }
 
 # The copy of a machine that was booted before: its host keys belong to that one.
