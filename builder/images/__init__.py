@@ -2,26 +2,35 @@
 
 from builder.images.catalogue import (
     LATEST,
-    MANIFEST,
     PROVENANCE,
     SBOM,
     SUMS,
-    VERSION_DIGITS,
     Image,
     list_images,
     load_image,
     publish,
+    unreadable,
 )
 from builder.images.diff import Changes, Difference, compare
 from builder.images.export import KINDS, Kind, default_name, export
+from builder.images.manifest import MANIFEST, VERSION_DIGITS
+from builder.images.origins import LOCAL, built_here
 from builder.images.references import Use, User, enter, leave, users_of, using
 from builder.images.retention import Pruned, prune
 from builder.images.rollback import held_version, previous, release, roll_back
-from builder.images.verify import VerificationResult, require_signature, verifications, verify_version, versions
+from builder.images.verify import (
+    VerificationResult,
+    require_signature,
+    require_signed,
+    verifications,
+    verify_version,
+    versions,
+)
 
 __all__ = [
     "KINDS",
     "LATEST",
+    "LOCAL",
     "MANIFEST",
     "PROVENANCE",
     "SBOM",
@@ -35,6 +44,7 @@ __all__ = [
     "Use",
     "User",
     "VerificationResult",
+    "built_here",
     "compare",
     "default_name",
     "enter",
@@ -48,7 +58,9 @@ __all__ = [
     "publish",
     "release",
     "require_signature",
+    "require_signed",
     "roll_back",
+    "unreadable",
     "users_of",
     "using",
     "verifications",

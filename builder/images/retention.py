@@ -48,7 +48,7 @@ def prune(catalogue: Path, names: Iterable[str], keep: int, *, dry_run: bool = F
         folder = catalogue / name
         try:
             with changing(folder), references.removing(folder):
-                away, stay = _decide(list_images(catalogue, name)[keep:])
+                away, stay = _decide(_by_age(catalogue, name)[keep:])
                 kept += stay
                 removed += away
                 if not dry_run:
@@ -57,6 +57,16 @@ def prune(catalogue: Path, names: Iterable[str], keep: int, *, dry_run: bool = F
         except OSError as fault:
             raise PublishError(f"{folder} cannot be pruned: {fault.strerror or fault}", str(fault)) from fault
     return Pruned(tuple(removed), tuple(kept), freed)
+
+
+def _by_age(catalogue: Path, name: str) -> list[Image]:
+    """All versions of a name, the newest first; those that came from elsewhere than the latest are the oldest.
+
+    So nothing that is pulled under the name pushes out what is built here.
+    """
+    versions = list_images(catalogue, name)
+    origin = next((image.origin for image in versions if image.latest), None)
+    return sorted(versions, key=lambda image: image.origin != origin)
 
 
 def _decide(old: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from builder.errors import PublishError
-from builder.images.catalogue import LATEST, MANIFEST, PROVENANCE, SBOM, SUMS, VERSION_DIGITS, folders, load_image
-from builder.provenance import dsse, sbom_check
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from builder.errors import PublishError, VerifyError
+from builder.images import manifest as manifests
+from builder.images.catalogue import LATEST, PROVENANCE, SBOM, SUMS, folders, load_image
+from builder.images.manifest import MANIFEST, Manifest, ManifestError, Read
+from builder.provenance import dsse, sbom_check, statement
 from builder.provenance import keys as signing
 from builder.system.atomic_file import sync_folder
 from builder.system.digests import sha256_file
@@ -145,20 +149,35 @@ def verify_version(path: Path, tell: Callable[[str], None] = lambda _: None) -> 
     Raises:
         PublishError: the record cannot be written.
     """
+    result = _look(path, tell, every_byte=True)
+    record(path, result)
+    return result
+
+
+def check_signature(path: Path) -> VerificationResult:
+    """Look at all of a version but the bytes of its disk, which would take as long as reading it; adds no record.
+
+    That is enough for an image that was verified when it entered the catalogue: the signature covers the sum of the
+    disk, and the disk is named by that sum.
+    """
+    return _look(path, lambda _: None, every_byte=False)
+
+
+def _look(path: Path, tell: Callable[[str], None], *, every_byte: bool) -> VerificationResult:
     findings = _Findings()
     signers: tuple[str, ...] = ()
     manifest = _manifest(path, findings)
     if manifest is not None:
-        _files(path, manifest, findings, tell)
-        _sums(path, manifest, findings)
+        facts = manifest.facts
+        unread = () if every_byte else (f"{facts.name}.qcow2",)
+        _files(path, facts, findings, tell, unread)
+        _sums(path, facts, findings)
         _record(path, manifest, findings)
-        _bill(path, manifest, findings)
-        signers, about_these = _provenance(path, manifest, findings)
-        _add_passed(manifest, findings, signers, about_these=about_these)
+        _bill(path, facts, findings)
+        signers, about_these = _provenance(path, facts, findings)
+        _add_passed(facts, findings, signers, about_these=about_these, unread=unread)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    result = VerificationResult(path.parent.name, path.name, when, tuple(findings), signers)
-    record(path, result)
-    return result
+    return VerificationResult(path.parent.name, path.name, when, tuple(findings), signers)
 
 
 def require_signature(result: VerificationResult) -> VerificationResult:
@@ -167,6 +186,23 @@ def require_signature(result: VerificationResult) -> VerificationResult:
         return result
     lacking = Finding("signature", Status.FAILED, "no key that you trust vouches for it")
     return replace(result, findings=(*result.findings, lacking))
+
+
+def require_signed(path: Path) -> VerificationResult:
+    """Look at a version of the catalogue as `check_signature` does, and refuse it unless a trusted key signed it.
+
+    Raises:
+        VerifyError: it is not signed, or it is not what was signed.
+    """
+    result = require_signature(check_signature(path))
+    if not result.good:
+        spoken = f"{result.name}@{result.version}"
+        raise VerifyError(
+            f"{spoken} is not signed by a key that you trust",
+            "\n".join(result.faults),
+            f"builder images verify {spoken} --signed says more; builder keys trust FILE, if you know whose key it is",
+        )
+    return result
 
 
 def record(path: Path, result: VerificationResult) -> None:
@@ -182,7 +218,7 @@ def record(path: Path, result: VerificationResult) -> None:
 
 
 def verifications(path: Path) -> list[VerificationResult]:
-    """Return all verifications of a version on record, the first one first."""
+    """Return all verifications of a version on record, the first one first; lines that cannot be read are none."""
     results = []
     try:
         lines = _journal(path).read_bytes().splitlines()
@@ -190,105 +226,113 @@ def verifications(path: Path) -> list[VerificationResult]:
         return []
     for line in lines:
         try:
-            document = json.loads(line)
-            findings = tuple(Finding(one["file"], Status(one["status"]), one["text"]) for one in document["findings"])
-            head = (document["name"], document["version"], document["when"])
-            results.append(VerificationResult(*head, findings, tuple(document["signers"])))
-        except (ValueError, TypeError, KeyError):
+            results.append(_Kept.model_validate_json(line).result())
+        except ValidationError:
             continue
     return results
 
 
-def _manifest(path: Path, findings: _Findings) -> dict[str, Any] | None:
+class _KeptFinding(BaseModel):
+    file: str
+    status: Status
+    text: str
+
+
+class _Kept(BaseModel):
+    """A line of the record."""
+
+    name: str
+    version: str
+    when: str
+    findings: list[_KeptFinding]
+    signers: list[str]
+
+    def result(self) -> VerificationResult:
+        findings = tuple(Finding(one.file, one.status, one.text) for one in self.findings)
+        return VerificationResult(self.name, self.version, self.when, findings, tuple(self.signers))
+
+
+def _manifest(path: Path, findings: _Findings) -> Read | None:
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        disk = manifest["files"][f"{path.parent.name}.qcow2"]["sha256"]
-        if not all({"size", "sha256"} <= facts.keys() for facts in manifest["files"].values()):
-            raise KeyError("size, sha256")
-    except OSError as fault:
+        return manifests.read(path)
+    except FileNotFoundError as fault:
         findings.failed(MANIFEST, f"{fault.strerror}")
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        findings.failed(MANIFEST, "it is not what was published")
-        return None
-    if (manifest.get("name"), manifest.get("version")) != (path.parent.name, path.name):
-        findings.failed(MANIFEST, f"it belongs to {manifest.get('name')}@{manifest.get('version')}")
-    elif disk[:VERSION_DIGITS] != path.name:
-        findings.failed(MANIFEST, f"the disk's sha256 {disk} does not begin with the version")
-    whole: dict[str, Any] = manifest
-    return whole
+    except ManifestError as fault:
+        findings.failed(MANIFEST, f"it {fault.why}")
+    return None
 
 
-def _files(path: Path, manifest: dict[str, Any], findings: _Findings, tell: Callable[[str], None]) -> None:
-    for name, facts in sorted(manifest["files"].items()):
+def _files(
+    path: Path, facts: Manifest, findings: _Findings, tell: Callable[[str], None], unread: Collection[str]
+) -> None:
+    for name, file in sorted(facts.files.items()):
         tell(name)
         try:
             size = (path / name).stat().st_size
-            found = sha256_file(path / name) if size == facts["size"] else None
+            whole = size == file.size
+            found = file.sha256 if whole and name in unread else sha256_file(path / name) if whole else None
         except OSError as fault:
             findings.failed(name, f"{fault.strerror}")
             continue
         if found is None:
-            findings.failed(name, f"{size} bytes, {facts['size']} published")
-        elif found != facts["sha256"]:
-            was = str(facts["sha256"])
-            findings.failed(name, f"sha256 {found[:SHOWN]}…, {was[:SHOWN]}… published")
-    known = {*manifest["files"], MANIFEST, PROVENANCE, SUMS}
+            findings.failed(name, f"{size} bytes, {file.size} published")
+        elif found != file.sha256:
+            findings.failed(name, f"sha256 {found[:SHOWN]}…, {file.sha256[:SHOWN]}… published")
+    known = {*facts.files, MANIFEST, PROVENANCE, SUMS}
     for name in sorted({one.name for one in path.iterdir()} - known):
         findings.failed(name, "it was added")
 
 
-def _sums(path: Path, manifest: dict[str, Any], findings: _Findings) -> None:
+def _sums(path: Path, facts: Manifest, findings: _Findings) -> None:
     try:
         lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         findings.failed(SUMS, "it cannot be read")
         return
-    said = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
-    if MANIFEST not in said:
-        findings.skipped(MANIFEST, "published before its own sum was written down")
-    elif sha256_file(path / MANIFEST) != said.pop(MANIFEST):
-        findings.failed(MANIFEST, "it is not what was published")
-    statement = said.pop(PROVENANCE, None)
-    if statement is not None:
+    sums = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
+    for name in (MANIFEST, PROVENANCE):
+        written = sums.pop(name, None)
+        if written is None:
+            if name == MANIFEST or (path / name).exists():
+                findings.failed(SUMS, f"it does not name {name}")
+            continue
         try:
-            if sha256_file(path / PROVENANCE) != statement:
-                findings.failed(PROVENANCE, "it is not what was published")
+            if sha256_file(path / name) != written:
+                findings.failed(name, "it is not what was published")
         except OSError as fault:
-            findings.failed(PROVENANCE, f"{fault.strerror}")
-    if said != {name: facts["sha256"] for name, facts in manifest["files"].items()}:
+            findings.failed(name, f"{fault.strerror}")
+    if sums != {name: file.sha256 for name, file in facts.files.items()}:
         findings.failed(SUMS, f"it does not say what {MANIFEST} says")
 
 
-def _record(path: Path, manifest: dict[str, Any], findings: _Findings) -> None:
+def _record(path: Path, manifest: Read, findings: _Findings) -> None:
     """The proof of the twins: for this very disk, and the same in both places."""
-    name = "verify.json"
-    if name not in manifest["files"]:
+    name, facts = "verify.json", manifest.facts
+    if name not in facts.files:
         return
     try:
-        told = json.loads((path / name).read_bytes())
-    except (OSError, ValueError):
+        proof = from_json((path / name).read_bytes(), allow_inf_nan=False)
+    except OSError:
         return
-    if (
-        told != manifest.get("verified")
-        or told.get("sealed") != manifest["files"][f"{path.parent.name}.qcow2"]["sha256"]
-    ):
+    except ValueError:
+        proof = None
+    disk = facts.files[f"{facts.name}.qcow2"].sha256
+    if not isinstance(proof, dict) or proof != manifest.raw.get("verified") or proof.get("sealed") != disk:
         findings.failed(name, "it is not the proof of this disk")
 
 
-def _bill(path: Path, manifest: dict[str, Any], findings: _Findings) -> None:
+def _bill(path: Path, facts: Manifest, findings: _Findings) -> None:
     """The bill of materials: readable, and of this very disk."""
-    if SBOM not in manifest["files"]:
+    if SBOM not in facts.files:
         findings.skipped(SBOM, "published before there was one")
         return
-    # Dear to load, and needed here only.
     with suppress(OSError):
-        wrong = sbom_check.fault((path / SBOM).read_bytes(), manifest["files"][f"{path.parent.name}.qcow2"]["sha256"])
+        wrong = sbom_check.fault((path / SBOM).read_bytes(), facts.files[f"{facts.name}.qcow2"].sha256)
         if wrong is not None:
             findings.failed(SBOM, f"{wrong}")
 
 
-def _provenance(path: Path, manifest: dict[str, Any], findings: _Findings) -> tuple[tuple[str, ...], bool]:
+def _provenance(path: Path, facts: Manifest, findings: _Findings) -> tuple[tuple[str, ...], bool]:
     """Check the statement of provenance.
 
     Returns:
@@ -298,17 +342,15 @@ def _provenance(path: Path, manifest: dict[str, Any], findings: _Findings) -> tu
     keys = {dsse.key_id(public, name): (name, public) for name, public in signing.trusted().items()}
     try:
         opened = dsse.open_((path / PROVENANCE).read_bytes(), [public for _, public in keys.values()])
-        subjects = {one["name"]: one["digest"]["sha256"] for one in json.loads(opened.payload)["subject"]}
+        subjects = statement.subjects(opened.payload)
     except FileNotFoundError:
-        # Where it once was, SHA256SUMS names it.
-        if not findings.fails(PROVENANCE):
-            findings.skipped(PROVENANCE, "published before there was one")
+        _no_provenance(facts, findings)
         return (), False
     except OSError as fault:
         findings.failed(PROVENANCE, f"{fault.strerror}")
         return (), False
-    except (ValueError, KeyError, TypeError):
-        findings.failed(PROVENANCE, "it is no signed statement")
+    except ValueError:
+        findings.failed(PROVENANCE, "it is not a signed statement of provenance")
         return (), False
     for key in opened.wrong:
         findings.failed(PROVENANCE, f"the signature of {keys[key][0]} is wrong")
@@ -317,7 +359,7 @@ def _provenance(path: Path, manifest: dict[str, Any], findings: _Findings) -> tu
     elif not opened.proved and not opened.wrong:
         who = ", ".join(key[:KEY_DIGITS] for key in opened.signers)
         findings.skipped(PROVENANCE, f"signed by {who}, whom you do not trust (builder keys trust FILE)")
-    there = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    there = {name: file.sha256 for name, file in facts.files.items()}
     with suppress(OSError):
         there[MANIFEST] = sha256_file(path / MANIFEST)
     others = [name for name in sorted(there) if subjects.get(name) != there[name]]
@@ -326,12 +368,29 @@ def _provenance(path: Path, manifest: dict[str, Any], findings: _Findings) -> tu
     return tuple(keys[key][0] for key in opened.proved), not (others or altered)
 
 
-def _add_passed(manifest: dict[str, Any], findings: _Findings, signers: tuple[str, ...], *, about_these: bool) -> None:
+def _no_provenance(facts: Manifest, findings: _Findings) -> None:
+    """Judge a version without a statement: where it once was, SHA256SUMS or the manifest gives that away."""
+    if findings.fails(PROVENANCE):
+        return
+    if facts.builder is not None or SBOM in facts.files:
+        findings.failed(PROVENANCE, "it is missing: the builder that made this image always writes one")
+    else:
+        findings.skipped(PROVENANCE, "published before there was one")
+
+
+def _add_passed(
+    facts: Manifest,
+    findings: _Findings,
+    signers: tuple[str, ...],
+    *,
+    about_these: bool,
+    unread: Collection[str],
+) -> None:
     """Add what nothing was found against."""
-    for name in [*sorted(manifest["files"]), MANIFEST]:
-        if not findings.doubts(name):
+    for name in [*sorted(facts.files), MANIFEST]:
+        if not findings.doubts(name) and name not in unread:
             findings.passed(name, "sha256 as published")
-    if SBOM in manifest["files"] and not findings.doubts(SBOM):
+    if SBOM in facts.files and not findings.doubts(SBOM):
         findings.passed(SBOM, "CycloneDX, of this disk")
     if about_these:
         findings.passed(PROVENANCE, "of these very files")
