@@ -38,7 +38,7 @@ def list_(
         require_name(catalogue, name)
     versions = images.list_images(catalogue, name)
     for fault in images.unreadable(catalogue, name):
-        note(f"not listed: {fault.brief}")
+        note(fault.brief)
     rows = [
         [image.name, image.version, "*" if image.latest else _mark(image), _size(image), _moment(image)]
         for image in versions

@@ -127,9 +127,6 @@ def _clear(workspace: Workspace, name: str) -> list[Path]:
 
 def _drop_references(catalogue: Path, folder: Path) -> None:
     for entry in catalogue.glob(f"*/{references.FOLDER}/*/*.json"):
-        try:
-            disk = str(json.loads(entry.read_bytes())["disk"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if Path(disk).parent == folder:
+        user = references.look(entry).user
+        if user is not None and Path(user.disk).parent == folder:
             entry.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """The settings files: where things live on this host, and who gets messages about nightly builds.
 
-`settings.toml` has three tables. `directories`, which `host prepare` writes: `media` (install ISOs) and `store` (images,
-clones, runs). `notify`: `to` (addresses, or files that hold them), `when` (`failure` or `always`) and `report_url`.
-`images`: `require_signed` (`true`: pull, clone and build on signed images only).
+`settings.toml` has three tables. `directories`, which `host prepare` writes: `media` (install ISOs) and `store`
+(images, clones, runs). `notify`: `to` (addresses, or files that hold them), `when` (`failure` or `always`) and
+`report_url`. `images`: `require_signed` (`true`: pull, clone and build on signed images only).
 The user's own file wins over the one for the whole host, key by key. Where: platformdirs' configuration directories,
 that is `~/.config/builder` and `/etc/xdg/builder`.
 """
@@ -135,7 +135,7 @@ def _tables(path: Path) -> dict[str, dict[str, Any]]:
         raise _wrong(path, str(fault)) from None
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
+    except (tomllib.TOMLDecodeError, RecursionError) as fault:
         raise _wrong(path, str(fault)) from None
     for name, table in content.items():
         if name not in TABLES or not isinstance(table, dict):

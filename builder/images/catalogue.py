@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder.errors import Cause, PublishError, VerifyError
+from builder.errors import BuilderError, Cause, PublishError, VerifyError
 from builder.images import holds, origins
 from builder.images import manifest as manifests
 from builder.images.manifest import MANIFEST, VERSION_DIGITS, Manifest
@@ -181,16 +181,19 @@ def list_images(catalogue: Path, name: str | None = None) -> list[Image]:
     return _survey(catalogue, name)[0]
 
 
-def unreadable(catalogue: Path, name: str | None = None) -> list[VerifyError]:
-    """Why versions of one image or of all are missing from `list_images`, one error each."""
+def unreadable(catalogue: Path, name: str | None = None) -> list[BuilderError]:
+    """What cannot be read of one image or of all: a version that `list_images` misses, holds, or origins."""
     return _survey(catalogue, name)[1]
 
 
-def _survey(catalogue: Path, name: str | None) -> tuple[list[Image], list[VerifyError]]:
+def _survey(catalogue: Path, name: str | None) -> tuple[list[Image], list[BuilderError]]:
     found: list[Image] = []
-    faults: list[VerifyError] = []
+    faults: list[BuilderError] = []
     for one in [name] if name is not None else folders(catalogue):
         images = []
+        for what, kept in (("holds", holds), ("origins", origins)):
+            if kept.damaged(catalogue / one):
+                faults.append(PublishError(f"the {what} of {one} cannot be read: {catalogue / one / kept.FILE}"))
         for version in folders(catalogue / one):
             try:
                 images.append(_read(catalogue / one, version))

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
 from builder.system.atomic_file import replacing
 
 FILE = ".holds.json"
@@ -24,13 +26,26 @@ class Hold:
     gave_way_to: str
 
 
+_HOLDS = TypeAdapter(dict[str, Hold])
+
+
 def read(folder: Path) -> dict[str, Hold]:
-    """Holds by version. A file that cannot be read holds nothing."""
+    """Holds by version. A file that cannot be read holds nothing; `damaged` says so."""
     try:
-        told = json.loads((folder / FILE).read_bytes())
-        return {str(version): Hold(**hold) for version, hold in told.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return _HOLDS.validate_json((folder / FILE).read_bytes())
+    except (OSError, ValidationError):
         return {}
+
+
+def damaged(folder: Path) -> bool:
+    """Whether there is a file of holds that cannot be read."""
+    try:
+        _HOLDS.validate_json((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValidationError):
+        return True
+    return False
 
 
 def write(folder: Path, holds: Mapping[str, Hold]) -> None:

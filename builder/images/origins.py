@@ -9,24 +9,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic_core import from_json, to_json
+from pydantic import TypeAdapter, ValidationError
 
 from builder.store.store import Store
 from builder.system.atomic_file import replacing
 
 FILE = ".origins.json"
 LOCAL = "local"
+_ORIGINS = TypeAdapter(dict[str, str])
 
 
 def read(folder: Path) -> dict[str, str]:
-    """Return origins by version. A file that cannot be read names none."""
+    """Return origins by version. A file that cannot be read names none; `damaged` says so."""
     try:
-        known = from_json((folder / FILE).read_bytes(), allow_inf_nan=False)
-    except (OSError, ValueError):
+        return _ORIGINS.validate_json((folder / FILE).read_bytes())
+    except (OSError, ValidationError):
         return {}
-    if not isinstance(known, dict):
-        return {}
-    return {version: origin for version, origin in known.items() if isinstance(origin, str)}
+
+
+def damaged(folder: Path) -> bool:
+    """Whether there is a file of origins that cannot be read."""
+    try:
+        _ORIGINS.validate_json((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        return False
+    except (OSError, ValidationError):
+        return True
+    return False
 
 
 def built_here(name: str, sha256: str, origin: str | None, store: Store) -> bool:
@@ -54,4 +63,4 @@ def note(folder: Path, version: str, origin: str) -> None:
 
 def _write(folder: Path, origins: Mapping[str, str]) -> None:
     with replacing(folder / FILE) as file:
-        file.write(to_json(dict(origins), indent=2) + b"\n")
+        file.write(_ORIGINS.dump_json(dict(origins), indent=2) + b"\n")

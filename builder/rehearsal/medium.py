@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pydantic import BaseModel, Field, ValidationError
+
 from builder.errors import HostError
 from builder.rehearsal import initrd, iso, packages, tree
 from builder.stage import Progress
@@ -25,6 +27,13 @@ _PROGRAMS = (
     *("apt-get", "depmod", "dpkg-deb", "genisoimage", "grub-mkimage", "implantisomd5", "isohybrid"),
     *("mcopy", "mkfs.vfat", "mksquashfs", "mmdebstrap", "zstd"),
 )
+
+
+class _Answer(BaseModel):
+    """The last answer of `inputs_digest`, and the state of the host that it belongs to."""
+
+    state: str
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
 
 
 def _own_state() -> str:
@@ -49,10 +58,11 @@ def inputs_digest(cache: Path | None = None) -> str:
     state = hashlib.sha256(f"{_own_state()} {packages.apt_state()} {host}".encode()).hexdigest()
     known = cache / "rehearsal-inputs.json" if cache else None
     if known is not None:
-        with suppress(OSError, ValueError, KeyError):
-            last = json.loads(known.read_text())
-            if last["state"] == state:
-                return str(last["digest"])
+        # Without a memory, or with one that cannot be read, apt is asked.
+        with suppress(OSError, ValidationError):
+            last = _Answer.model_validate_json(known.read_bytes())
+            if last.state == state:
+                return last.digest
     whole = hashlib.sha256()
     for path in tree.sources():
         whole.update(f"{path.name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -63,7 +73,7 @@ def inputs_digest(cache: Path | None = None) -> str:
         if known is not None:
             known.parent.mkdir(parents=True, exist_ok=True)
             with replacing(known) as file:
-                file.write(json.dumps({"state": state, "digest": answer}).encode())
+                file.write(_Answer(state=state, digest=answer).model_dump_json().encode())
     return answer
 
 
