@@ -5,7 +5,6 @@ Invariant: a clone is removed with exactly the files that it owned, its record f
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack

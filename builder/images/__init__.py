@@ -18,11 +18,10 @@ from builder.images.origins import LOCAL, built_here
 from builder.images.references import Use, User, enter, leave, users_of, using
 from builder.images.retention import Pruned, prune
 from builder.images.rollback import held_version, previous, release, roll_back
+from builder.images.verification_record import VerificationResult, verifications
 from builder.images.verify import (
-    VerificationResult,
     require_signature,
     require_signed,
-    verifications,
     verify_version,
     versions,
 )

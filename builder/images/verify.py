@@ -1,96 +1,30 @@
 """Verification of published versions: every file is read again and compared with what was published.
 
-Invariant: each verification is written down beside its version, one line of `.verified/<version>.jsonl` each, the last
-one last. A torn last line is left from a process that was killed; it counts as none.
+Invariant: each verification is recorded beside its version (`builder.images.verification_record`).
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from builder.errors import PublishError, VerifyError
+from builder.errors import VerifyError
 from builder.images import manifest as manifests
 from builder.images.catalogue import LATEST, PROVENANCE, SBOM, SUMS, folders, load_image
 from builder.images.manifest import MANIFEST, Manifest, ManifestError, Read
+from builder.images.verification_record import Finding, Status, VerificationResult, record
 from builder.provenance import dsse, sbom_check, statement
 from builder.provenance import keys as signing
-from builder.system.atomic_file import sync_folder
 from builder.system.digests import sha256_file
 
-FOLDER = ".verified"
 # Of a key's id and of a SHA-256, shown to people.
 KEY_DIGITS = 12
 SHOWN = 16
-
-
-class Status(StrEnum):
-    """What a check of a file has shown."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check of one file has shown; `text` is for people."""
-
-    file: str
-    status: Status
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.text}"
-
-
-@dataclass(frozen=True)
-class VerificationResult:
-    """What reading a version again has shown.
-
-    Args:
-        when: UTC, ISO 8601.
-        findings: of all checks, failed and skipped ones first.
-        signers: names of the trusted keys that signed where it comes from.
-    """
-
-    name: str
-    version: str
-    when: str
-    findings: tuple[Finding, ...]
-    signers: tuple[str, ...] = ()
-
-    @property
-    def good(self) -> bool:
-        """Whether no check failed."""
-        return not self.faults
-
-    @property
-    def faults(self) -> tuple[str, ...]:
-        """What is not as it was published, one line each."""
-        return self._lines(Status.FAILED)
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """What could not be checked, one line each."""
-        return self._lines(Status.SKIPPED)
-
-    @property
-    def passed(self) -> tuple[str, ...]:
-        """What is as it was published, one line each."""
-        return self._lines(Status.PASSED)
-
-    def _lines(self, status: Status) -> tuple[str, ...]:
-        return tuple(str(finding) for finding in self.findings if finding.status is status)
 
 
 class _Findings(list[Finding]):
@@ -203,53 +137,6 @@ def require_signed(path: Path) -> VerificationResult:
             f"builder images verify {spoken} --signed says more; builder keys trust FILE, if you know whose key it is",
         )
     return result
-
-
-def record(path: Path, result: VerificationResult) -> None:
-    """Write down, beside a version, that it was verified.
-
-    Raises:
-        PublishError: the record cannot be written.
-    """
-    try:
-        _add(path, result)
-    except OSError as fault:
-        raise PublishError(f"the record of {path} cannot be written: {fault.strerror}", str(fault)) from fault
-
-
-def verifications(path: Path) -> list[VerificationResult]:
-    """Return all verifications of a version on record, the first one first; lines that cannot be read are none."""
-    results = []
-    try:
-        lines = _journal(path).read_bytes().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            results.append(_Kept.model_validate_json(line).result())
-        except ValidationError:
-            continue
-    return results
-
-
-class _KeptFinding(BaseModel):
-    file: str
-    status: Status
-    text: str
-
-
-class _Kept(BaseModel):
-    """A line of the record."""
-
-    name: str
-    version: str
-    when: str
-    findings: list[_KeptFinding]
-    signers: list[str]
-
-    def result(self) -> VerificationResult:
-        findings = tuple(Finding(one.file, one.status, one.text) for one in self.findings)
-        return VerificationResult(self.name, self.version, self.when, findings, tuple(self.signers))
 
 
 def _manifest(path: Path, findings: _Findings) -> Read | None:
@@ -396,21 +283,3 @@ def _add_passed(
         findings.passed(PROVENANCE, "of these very files")
     for name in signers:
         findings.passed(PROVENANCE, f"signed by {name}")
-
-
-def _journal(path: Path) -> Path:
-    return path.parent / FOLDER / f"{path.name}.jsonl"
-
-
-def _add(path: Path, result: VerificationResult) -> None:
-    journal = _journal(path)
-    journal.parent.mkdir(exist_ok=True)
-    handle = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    try:
-        size = os.fstat(handle).st_size
-        torn = size and os.pread(handle, 1, size - 1) != b"\n"
-        os.write(handle, (b"\n" if torn else b"") + json.dumps(asdict(result)).encode() + b"\n")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    sync_folder(journal.parent)

@@ -20,7 +20,8 @@ from builder.images import manifest as manifests
 from builder.images import references
 from builder.images.catalogue import Image, admit, list_images
 from builder.images.manifest import MANIFEST
-from builder.images.verify import VerificationResult, record, require_signature, verify_version
+from builder.images.verification_record import VerificationResult, record
+from builder.images.verify import require_signature, verify_version
 from builder.registry import artifact, asked, blobs, staging
 from builder.registry.artifact import Artifact, Draft, Piece
 from builder.registry.client import INDEX_TYPE, LATEST, MANIFEST_TYPE, Found, Repository, digest_of

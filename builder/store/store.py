@@ -277,7 +277,7 @@ class Store:
         if len(key) != KEY_BYTES:
             raise HostError(
                 f"{self.secrets / 'key'} is damaged: it holds {len(key)} bytes, and not {KEY_BYTES}",
-                hint=f"restore it from a backup, or remove it: everything is built anew then: rm {self.secrets / 'key'}",
+                hint="restore it from a backup, or remove it: everything is built anew then",
             )
         return key
 
