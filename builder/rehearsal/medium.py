@@ -42,6 +42,14 @@ def _own_state() -> str:
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
 
 
+def _last_answer(path: Path) -> _Answer | None:
+    """The last answer; None where there is none that can be read, and apt has to be asked."""
+    try:
+        return _Answer.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
 def inputs_digest(cache: Path | None = None) -> str:
     """Digest of everything that goes into the medium, 64 hex digits. No network.
 
@@ -57,12 +65,8 @@ def inputs_digest(cache: Path | None = None) -> str:
     host = packages.this_host()
     state = hashlib.sha256(f"{_own_state()} {packages.apt_state()} {host}".encode()).hexdigest()
     known = cache / "rehearsal-inputs.json" if cache else None
-    if known is not None:
-        # Without a memory, or with one that cannot be read, apt is asked.
-        with suppress(OSError, ValidationError):
-            last = _Answer.model_validate_json(known.read_bytes())
-            if last.state == state:
-                return last.digest
+    if known is not None and (last := _last_answer(known)) is not None and last.state == state:
+        return last.digest
     whole = hashlib.sha256()
     for path in tree.sources():
         whole.update(f"{path.name} ".encode() + hashlib.sha256(path.read_bytes()).digest())

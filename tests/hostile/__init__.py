@@ -1,0 +1,1 @@
+"""Hostile and damaged input, one file a kind of it."""
