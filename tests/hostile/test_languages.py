@@ -58,7 +58,7 @@ def test_a_vagrantfile_holds_known_values_only(tmp_path: Path) -> None:
 @given(NAMES, NAMES)
 @examples(max_examples=60)
 def test_names_of_folders_and_images_are_text_in_xml(folder: str, image: str) -> None:
-    """XML knows most characters as text only where they are escaped; what it does not know at all is refused."""
+    """Whatever the words are, they add no element."""
     manifest: dict[str, Any] = {
         "name": "web", "uuid": "6f5d2e7c-24f5-4bb0-8a57-30f0d5b2a1c4", "mac": "52:54:00:00:00:01", "image": image,
         "version": "0" * 12, "base": f"/{folder}/base.qcow2", "created": "", "uri": "qemu:///session", "accel": "tcg",
@@ -70,7 +70,6 @@ def test_names_of_folders_and_images_are_text_in_xml(folder: str, image: str) ->
     found = ET.fromstring(domain_xml.render(spec))
     assert found.findtext("name") == "web"
     plain = ET.fromstring(domain_xml.render(dataclasses.replace(spec, keepsake={"image": "x"})))
-    # Whatever the words are, they add no element.
     keep = {f"{{{domain_xml.METADATA_NS}}}{name}" for name in ("image", "version", "folder")}
     assert [one.tag for one in found.iter() if one.tag not in keep] == [
         one.tag for one in plain.iter() if one.tag not in keep

@@ -18,7 +18,7 @@ from builder import images
 from builder.cli import images as cli
 from builder.clones import record, request
 from builder.clones.request import CloneRequest
-from builder.errors import BuilderError, VerifyError
+from builder.errors import VerifyError
 from builder.images import manifest as manifests
 from builder.images import vagrant
 from builder.vm import domain_xml
@@ -183,9 +183,7 @@ def test_whatever_a_manifest_says_it_is_refused_or_used_whole(
             continue
     try:
         read = manifests.parse(json.dumps(manifest).encode(), "toy@x", "here", ("toy", GOOD["version"]))
-    except BuilderError as fault:
-        assert fault.exit_code == 6
-        assert len(fault.brief) < 400
+    except VerifyError:
         return
     image = images.Image("toy", GOOD["version"], Path("/nowhere"), read.raw, read.facts, latest=True)
     assert images.compare(image, image).as_dict()["old"]["name"] == "toy"

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from builder import images
+from builder.cli import clone
 from builder.errors import VerifyError
 from builder.images import Image
 from builder.images import manifest as manifests
@@ -114,7 +115,9 @@ def test_a_stranger_with_a_local_name_does_not_become_its_latest(
     assert f"origin   {address}" in builder("images", "show", f"toy@{theirs.version}").stdout
     # Again, and as a clone's image: the name stays.
     assert builder("images", "pull", address).returncode == 0
-    builder("clone", address, "web", "--no-start", "--connect", "qemu:///session", "--disk-size", "1")
+    settings = Settings(artifacts=tmp_path / "artifacts", recipes=(), templates=())
+    spec = clone._pulled(settings, address, signed=False, allow_rehearsal=False, as_json=False)
+    assert spec == f"toy@{theirs.version}"
     assert images.load_image(catalogue, "toy").version == mine.version
     # What is built here next moves it; so does the user's own word, and from then on it is that repository's.
     newer = publish(tmp_path / "artifacts", "newer")
@@ -144,6 +147,24 @@ def test_an_origin_is_recorded_and_not_believed(registry: Registry, tmp_path: Pa
     address = registry.address(repository="liar/toy")
     pushed(publish(tmp_path / "there", "theirs", origin="local", origins={"x": "local"}), address)
     assert pulled(tmp_path / "here", address).image.origin == address.removeprefix("oci://")
+
+
+def test_a_manifest_with_unknown_values_does_not_enter(registry: Registry, builder: Run, tmp_path: Path) -> None:
+    address = registry.address(repository="unknown/toy")
+    image = publish(tmp_path / "there", "theirs")
+    for one in image.path.iterdir():
+        one.chmod(0o644)
+    told = json.loads((image.path / images.MANIFEST).read_bytes())
+    told["stages"] = {"verify": {"inputs": {"vcpus": 10**9}}}
+    (image.path / images.MANIFEST).write_text(json.dumps(told))
+    sums(image.path)
+    pushed(image, address)
+    for words in (("images", "pull", address), ("clone", address, "web", "--no-start")):
+        done = builder(*words)
+        assert done.returncode == 6, done.stderr
+        assert f"the manifest of {address}" in done.stderr
+        assert "says stages.verify.inputs.vcpus=1000000000" in " ".join(done.stderr.split())
+    assert builder("images", "list").stdout == "no images\n"
 
 
 # -- secrets
