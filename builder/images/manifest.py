@@ -56,7 +56,7 @@ class ManifestError(VerifyError):
         super().__init__(f"the manifest of {spoken} {why}", details, hint)
 
 
-ImageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ImageName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$")]
 Version = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{VERSION_DIGITS}}}$")]
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,254}$")]
 RecipeName = Annotated[str, StringConstraints(pattern=f"^{NAME}$")]

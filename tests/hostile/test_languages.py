@@ -80,7 +80,7 @@ def test_names_of_folders_and_images_are_text_in_xml(folder: str, image: str) ->
 @examples(max_examples=60)
 def test_a_name_that_is_no_name_is_no_manifest(name: str) -> None:
     manifest = written(b"disk", name)
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", name):
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", name):
         return
     with pytest.raises(VerifyError):
         manifests.parse(json.dumps(manifest).encode(), "x", "here")

@@ -238,6 +238,12 @@ def test_a_host_can_demand_signatures(registry: Registry, builder: Run, tmp_path
     assert resolved(tmp_path / "artifacts", require_signed=True) == "web"
 
 
+def test_nothing_is_built_that_could_not_be_signed_where_it_has_to_be(builder: Run) -> None:
+    done = builder("run", "small", BUILDER_REQUIRE_SIGNED="1")
+    assert (done.returncode, "no key to sign with" in done.stderr) == (2, True)
+    assert "no key to sign with" not in builder("plan", "small", BUILDER_REQUIRE_SIGNED="1").stderr
+
+
 def test_a_changed_manifest_of_a_signed_image_is_not_signed(tmp_path: Path, key: Path) -> None:
     image = publish(tmp_path / "here", "signed", key=key)
     manifest = image.path / images.MANIFEST
