@@ -248,7 +248,7 @@ def test_a_changed_manifest_of_a_signed_image_is_not_signed(tmp_path: Path, key:
     image = publish(tmp_path / "here", "signed", key=key)
     manifest = image.path / images.MANIFEST
     manifest.chmod(0o644)
-    manifest.write_text(manifest.read_text().replace('"created": "20', '"created": "19'))
+    manifest.write_text(manifest.read_text().replace('"created": "202', '"created": "201'))
     (image.path / images.SUMS).chmod(0o644)
     sums(image.path)
     with pytest.raises(VerifyError, match="is not signed"):

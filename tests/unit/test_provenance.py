@@ -127,7 +127,7 @@ def test_a_forger_who_mends_all_sums_is_found_by_the_signature(
         change(path / images.SUMS, "".join(sums).encode())
 
     manifest = (path / images.MANIFEST).read_bytes()
-    change(path / images.MANIFEST, manifest.replace(b'"created": "20', b'"created": "19'))
+    change(path / images.MANIFEST, manifest.replace(b'"created": "202', b'"created": "201'))
     mend()
     assert verified(builder, code=6)["faults"] == [f"{images.PROVENANCE}: it is not about this manifest.json"]
 
