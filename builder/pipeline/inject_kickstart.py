@@ -12,7 +12,7 @@ from builder.errors import RecipeError
 from builder.iso import boot_menu, inspect, remaster
 from builder.iso.inspect import MediumFacts
 from builder.iso.remaster import RemasterReport
-from builder.kickstart import parse, preflight, render
+from builder.kickstart import lint, parse, preflight, render
 from builder.kickstart.parse import Kickstart
 from builder.pipeline import media_library
 
@@ -65,7 +65,7 @@ def _require_no_errors(path: Path, text: str) -> None:
         raise RecipeError(
             f"{path} has DOS line endings: the installer's scripts would fail", hint=f"sed -i 's/\\r$//' {path}"
         )
-    errors = [finding for finding in render.lint(text) if finding.severity == "error"]
+    errors = lint.errors(lint.lint(text))
     if errors:
         raise RecipeError(f"{path}: {errors[0]}", "\n".join(map(str, errors)), f"builder kickstart lint {path}")
 

@@ -1,28 +1,60 @@
-"""Render a pipeline's kickstart without its secrets."""
+"""Render or adapt a kickstart without its secrets."""
 
 from __future__ import annotations
 
-from builder.kickstart import render
+from collections.abc import Sequence
+from pathlib import Path
+
+from builder.diagnosis import evidence
+from builder.kickstart import adapt, demands, last_act, render
+from builder.kickstart.adapt import Adapted
+from builder.kickstart.el7_rules import LintFinding
+from builder.pipeline import own_kickstart
 from builder.recipe import Recipe
 from builder.settings import Settings
 from builder.stages import kickstart as stage
 from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 
+NO_TOKEN = "0" * 64
+
 
 def preview(recipe: Recipe, settings: Settings) -> str:
-    """Render the kickstart of a recipe with stars for the root password's hash and zeros for the build's token.
+    """Render the kickstart of a recipe with stars for what lets somebody in and zeros for the build's token.
 
     Raises:
-        RecipeError: a template is missing or cannot be rendered, or its variables are not those of the recipe.
+        RecipeError: a template or file is missing or cannot be rendered, or its variables are not those of the recipe.
     """
     chosen = recipe.kickstart
-    texts = render.collect(chosen.template, settings.templates)
-    render.check_variables(texts, chosen.vars)
+    if chosen.file is None:
+        texts = render.collect(chosen.entry, settings.templates)
+    else:
+        texts = own_kickstart.load(chosen, (*settings.templates, *settings.recipes))[1]
+    if not chosen.plain:
+        render.check_variables(texts, chosen.vars)
     given = stage.KickstartInputs(
-        template=chosen.template,
+        template=chosen.entry,
         templates=texts,
         vars=dict(chosen.vars),
         disk_serial=SYSTEM_DISK_SERIAL,
         password_mac="",
+        own=chosen.file is not None,
+        adapt=chosen.file is not None and chosen.adapt,
+        files=chosen.files,
+        networked=recipe.install.network != "none",
     )
-    return stage.render(given, root_crypt="********", token="0" * 64)
+    return stage.render(given, root_crypt=evidence.MASK, token=NO_TOKEN)
+
+
+def adapt_text(text: str, search: Sequence[Path], *, networked: bool) -> Adapted:
+    """Adapt a kickstart as a run would, with stars for the password's hash and zeros for the build's token.
+
+    Args:
+        search: folders with builder's parts of kickstarts.
+    """
+    closing = last_act.maker(last_act.collect(search), NO_TOKEN)
+    return adapt.adapt(text, adapt.Terms(evidence.MASK, SYSTEM_DISK_SERIAL, closing, networked=networked))
+
+
+def unmet(made: Adapted, *, networked: bool) -> list[LintFinding]:
+    """Return what a run would still refuse in an adapted kickstart."""
+    return demands.unmet(made.text, SYSTEM_DISK_SERIAL, (), networked=networked)

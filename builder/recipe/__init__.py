@@ -1,12 +1,13 @@
 """The one rule: a recipe says WHAT to build, and is right in every line before anything is touched."""
 
-from builder.recipe.loading import fault, find_all, load
+from builder.recipe.loading import fault, find_all, load, loads
 from builder.recipe.models import (
     REHEARSAL,
     Budget,
     Check,
     Disk,
     File,
+    Install,
     Kickstart,
     Limits,
     Machine,
@@ -29,6 +30,7 @@ __all__ = [
     "Check",
     "Disk",
     "File",
+    "Install",
     "Kickstart",
     "Limits",
     "Machine",
@@ -46,6 +48,7 @@ __all__ = [
     "fault",
     "find_all",
     "load",
+    "loads",
     "schema",
     "size",
 ]

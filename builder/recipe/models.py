@@ -74,11 +74,11 @@ class Source(Section):
 
     Args:
         sha256: of the ISO file.
-        urls: mirrors, in the order in which they are tried.
+        urls: mirrors, in the order in which they are tried; without one the file is given with `--media`.
     """
 
     sha256: Sha256
-    urls: tuple[Url, ...] = Field(min_length=1)
+    urls: tuple[Url, ...] = Field(default=(), min_length=1)
 
 
 class Media(Section):
@@ -108,15 +108,49 @@ class Media(Section):
 
 
 class Kickstart(Section):
-    """The kickstart: a template, and the values it is filled with.
+    """The kickstart: a template and the values it is filled with, or somebody's own file, adapted to builder.
 
     Args:
-        template: name of a file in `kickstarts/`.
+        template: name of a file in `kickstarts/`, complete as builder needs it.
+        file: name of an own kickstart in `kickstarts/` or beside the recipe, instead of `template`; it is filled in as
+            a template only if its name ends with `.j2`.
+        files: names of files beside it that are put on the medium, for `%include` and scripts.
+        adapt: change in `file` what builder needs otherwise, as `builder kickstart adapt` shows; without it the file
+            has to bring all that itself.
         vars: values of the template's variables, by name; a secret is refused.
     """
 
-    template: Template
+    template: Template | None = None
+    file: Template | None = None
+    files: tuple[Template, ...] = ()
+    adapt: StrictBool = True
     vars: dict[str, Variable] = Field(default_factory=dict)
+
+    @property
+    def entry(self) -> str:
+        """Name of the file that is the kickstart, or is made into it."""
+        return self.template or self.file or ""
+
+    @property
+    def plain(self) -> bool:
+        """Whether the file is the kickstart as it is, and nothing is filled in."""
+        return self.file is not None and not self.file.endswith(".j2")
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Kickstart:
+        faults: list[Fault] = []
+        if self.template is None and self.file is None:
+            faults.append(((("template",), ("file",)), "is missing (or `file`, for a kickstart of your own)"))
+        if self.template is not None:
+            given = {"file": self.file, "files": self.files, "adapt": not self.adapt}
+            faults += [(((name,),), "has no use beside template") for name, value in given.items() if value]
+        if self.plain and self.vars:
+            faults.append(((("vars",),), "a kickstart is filled in only if its name ends with .j2"))
+        if reserved := [name for name in self.files if name in (self.file, "ks.cfg")]:
+            faults.append(((("files",),), f"{reserved[0]}: the kickstart itself is on the medium as ks.cfg anyway"))
+        if faults:
+            raise SectionError(faults)
+        return self
 
     @field_validator("vars", mode="before")
     @classmethod
@@ -177,8 +211,19 @@ class Disk(Section):
         return whole_mib(value, least=1)
 
 
+class Install(Section):
+    """How the installer runs.
+
+    Args:
+        network: what the installer may reach: `none`, or the network of this kind. With one, packages come from
+            wherever the kickstart says: the same recipe may give another image tomorrow, and the manifest says so.
+    """
+
+    network: Literal["none", "user", "nat", "bridge"] = "none"
+
+
 class Network(Section):
-    """The network of the test VMs; the install itself never has one that leads out.
+    """The network of the test VMs; the install has none unless `install.network` gives it one.
 
     Args:
         mode: `user` needs nothing; `nat` and `bridge` need qemu:///system and a network of the host.
@@ -339,6 +384,7 @@ class Recipe(Section):
     machine: Machine = Machine()
     disk: Disk = Disk()
     network: Network = Network()
+    install: Install = Install()
     limits: Limits = Limits()
     verify: Verify = Verify()
     publish: Publish = Publish()
