@@ -20,21 +20,23 @@ from builder.kickstart.parse import Command, Kickstart, Script
 DISK = "sda"
 
 
-def unmet(text: str, disk_serial: str, files: Collection[str], *, networked: bool) -> list[LintFinding]:
+def unmet(text: str, disk_serial: str, files: Collection[str]) -> list[LintFinding]:
     """Return what keeps the kickstart from becoming an image.
 
     Args:
         text: as the installer gets it.
         disk_serial: of the machine's one disk.
         files: names of what comes along on the medium.
-        networked: the install may use a network.
     """
     given, scripts = parse.read(text), parse.scripts(text)
     found = [*_reports(given, scripts), *_end(given), *_mandatory(given, scripts), *_boots(given), *_lets_in(given)]
     found += [*_disks(given, disk_serial), *_included(given, scripts, files)]
-    if not networked:
-        found += [_error(None, wrong.text) for wrong in preflight.sources(given)]
     return sorted(dict.fromkeys(found), key=lambda finding: finding.line or 0)
+
+
+def remote(text: str) -> list[LintFinding]:
+    """Return what needs a network while installing."""
+    return [_error(None, wrong.text) for wrong in preflight.sources(parse.read(text))]
 
 
 def _error(line: int | None, message: str) -> LintFinding:

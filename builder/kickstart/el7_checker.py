@@ -62,6 +62,15 @@ COMMANDS: dict[str, type] = {
     "xconfig": _with(F14_XConfig, "--server"),
 }
 DATA: dict[str, type] = {"LogVolData": F23_LogVolData, "MountData": F27_MountData, "SshKeyData": F22_SshKeyData}
+# Commands of 1.99.66.22 that do not look at words behind their options, which newer versions refuse.
+LENIENT = frozenset(
+    {
+        "autostep", "bootloader", "clearpart", "firstboot", "group", "harddrive", "ignoredisk", "liveimg", "logging",
+        "network", "nfs", "ostreesetup", "reboot", "halt", "poweroff", "shutdown", "reqpart", "rescue", "selinux",
+        "services", "url", "user", "vnc", "zfcp", "%packages", "%pre", "%post",
+    }
+)  # fmt: skip
+SUPERFLUOUS = re.compile(r"unrecognized arguments: ((?!-)\S+(?: (?!-)\S+)*)")
 
 
 class NumberedLines(PutBackIterator):  # type: ignore[misc]
@@ -86,6 +95,7 @@ class Checker(KickstartParser):  # type: ignore[misc]
     def __init__(self, handler: Any) -> None:
         self.findings: list[dict[str, Any]] = []
         self.line: int | None = None
+        self.command = ""
         super().__init__(handler, followIncludes=False)
 
     def note(self, severity: str, said: Any, line: int | None) -> None:
@@ -96,11 +106,13 @@ class Checker(KickstartParser):  # type: ignore[misc]
             named = int(found[1])
             text = text.replace(found[0], "")
         message = " ".join(str(text).split()) or type(said).__name__
+        if self.command in ("", *LENIENT) and (extra := SUPERFLUOUS.fullmatch(message)):
+            severity, message = "warning", f"{self.command}: the installer does not look at: {extra[1]}"
         self.findings.append({"line": named or line, "severity": severity, "message": message})
 
     def handleCommand(self, lineno: int, args: list[str]) -> Any:  # noqa: N802 - pykickstart's name
         """Remember which line is at work."""
-        self.line = lineno
+        self.line, self.command = lineno, args[0]
         return super().handleCommand(lineno, args)
 
     def _tryFunc(self, fn: Callable[[], Any]) -> None:  # noqa: N802 - pykickstart's name
@@ -113,7 +125,7 @@ class Checker(KickstartParser):  # type: ignore[misc]
                 self.note("error", fault, self.line)
         for warning in seen:
             self.note("warning", warning.message, self.line)
-        self.line = None
+        self.line, self.command = None, ""
 
     def setupSections(self) -> None:  # noqa: N802 - pykickstart's name
         """Know the sections of 7.9, which has no %certificate."""

@@ -109,6 +109,9 @@ def _unsupported(given: Kickstart) -> Iterator[LintFinding]:
         yield LintFinding(
             command.line, "error", f"{command.name}: the installer of CentOS 7 does not support it and ends"
         )
+    for command in given.all("vnc"):
+        if (word := command.option("password")) is not None and not 6 <= len(word) <= 8:
+            yield LintFinding(command.line, "error", "vnc: the password must have six to eight characters")
 
 
 def _mount_points(given: Kickstart) -> Iterator[LintFinding]:

@@ -57,4 +57,4 @@ def adapt_text(text: str, search: Sequence[Path], *, networked: bool) -> Adapted
 
 def unmet(made: Adapted, *, networked: bool) -> list[LintFinding]:
     """Return what a run would still refuse in an adapted kickstart."""
-    return demands.unmet(made.text, SYSTEM_DISK_SERIAL, (), networked=networked)
+    return [*demands.unmet(made.text, SYSTEM_DISK_SERIAL, ()), *([] if networked else demands.remote(made.text))]

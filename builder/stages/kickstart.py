@@ -74,8 +74,7 @@ def inputs(spec: BuildSpec) -> KickstartInputs:
     if given.own:
         made = make(given, root_crypt=evidence.MASK, token="0" * 64)
         _require_adapted(given, made)
-        # What a repository would need is a matter of the run: it says how to give it a network.
-        _require(given, demands.unmet(made.text, given.disk_serial, given.files, networked=True), "")
+        _require(given, demands.unmet(made.text, given.disk_serial, given.files), "")
     return given
 
 
@@ -137,8 +136,11 @@ def run(job: Job[KickstartInputs]) -> None:
             job.progress.note(f"kickstart {finding}")
     wrong = lint.errors(findings)
     if given.own:
-        wrong += demands.unmet(made.text, given.disk_serial, given.files, networked=given.networked)
+        wrong += demands.unmet(made.text, given.disk_serial, given.files)
     _require(given, wrong, f"see the rendered text: {job.evidence / evidence.KICKSTART}")
+    if given.own and not given.networked:
+        hint = "put it on the medium; or --set install.network=user, and the image is not hermetic"
+        _require(given, demands.remote(made.text), hint)
     file = job.out / FILE
     file.touch(mode=0o400)
     file.chmod(0o600)

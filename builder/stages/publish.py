@@ -131,11 +131,19 @@ def build_manifest(
         "run": job.run_id,
         "secrets_of": job.inputs.secrets_of,
         "booted_before_sealing": "provision" in records,
+        # Whether nothing came from a network, so that the digests below name all that is in the image.
+        "hermetic": _hermetic(records),
         "disk": dict(disk),
         "stages": {name: _facts(record) for name, record in records.items()},
         "tools": dict(tools),
         "verified": dict(verified),
     }
+
+
+def _hermetic(records: Mapping[str, Record]) -> bool:
+    """False where the installer had a network, or what was provisioned with has one as it always has."""
+    installed = records["install"].inputs.get("network", "none") if "install" in records else "none"
+    return installed == "none" and "provision" not in records
 
 
 def _bill(name: str, sha256: str, sealed: str, verified: Mapping[str, Any]) -> bytes:
