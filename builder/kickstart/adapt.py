@@ -128,6 +128,9 @@ def adapt(text: str, terms: Terms) -> Adapted:
     _append(book, terms)
     plain = "\n".join(book.lines)
     given, scripts = parse.read(plain), parse.scripts(plain)
+    for script in scripts:
+        if not script.closed:
+            book.refuse(script.line, f"{script.kind} does not end with %end, which the installer of 7 wants")
     _source(book, given, terms)
     _end(book, given)
     _root(book, given, terms)
@@ -243,8 +246,10 @@ def _network(book: Book, given: Kickstart) -> None:
     commands = given.all("network")
     if any(command.has(option) for command in commands for option in _GROUPED):
         return
+    # A line that sets the host's name alone concerns no interface (kickstart.py: Network).
+    commands = [command for command in commands if not (command.has("hostname") and len(command.words) <= 2)]
     used = [command for command in commands if _reaches(command.option("device"))]
-    if not commands or (not used and not any(command.words for command in commands)):
+    if not commands:
         line = f"network --bootproto=dhcp --device={NIC} --onboot=yes"
         book.add(line, "an interface that no `network` names is not started at boot, and the proof logs in over SSH")
         return

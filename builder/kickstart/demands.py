@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from builder.kickstart import parse, preflight
 from builder.kickstart.adapt import MARKER
 from builder.kickstart.adapt_disks import existing
-from builder.kickstart.el7_rules import LintFinding, disk_words
+from builder.kickstart.el7_rules import LintFinding, disk_words, included
 from builder.kickstart.parse import Command, Kickstart, Script
 
 # The machine's one disk on every bus that builder gives it.
@@ -30,7 +30,7 @@ def unmet(text: str, disk_serial: str, files: Collection[str]) -> list[LintFindi
     """
     given, scripts = parse.read(text), parse.scripts(text)
     found = [*_reports(given, scripts), *_end(given), *_mandatory(given, scripts), *_boots(given), *_lets_in(given)]
-    found += [*_disks(given, disk_serial), *_included(given, scripts, files)]
+    found += [*_disks(given, disk_serial), *included(given, scripts, files)]
     return sorted(dict.fromkeys(found), key=lambda finding: finding.line or 0)
 
 
@@ -85,7 +85,7 @@ def _mandatory(given: Kickstart, scripts: Sequence[Script]) -> Iterator[LintFind
 
 def _boots(given: Kickstart) -> Iterator[LintFinding]:
     for loader in given.all("bootloader"):
-        if loader.option("location") == "none" or loader.has("disabled"):
+        if loader.option("location") == "none" or any(word.startswith("--disable") for word in loader.words):
             yield _error(loader.line, "without a boot loader the image would not boot")
     for command in given.all("autopart", "part", "logvol", "raid"):
         if command.has("encrypted"):
@@ -122,16 +122,3 @@ def _ours(command: Command, word: str, serial: str) -> bool:
     there = any(fnmatch.fnmatch(DISK, name) or serial in name or "$" in name for name in names)
     # Disks to leave alone need not be ours; that they must exist is another matter.
     return there and not (command.name == "clearpart" and command.has("list"))
-
-
-def _included(given: Kickstart, scripts: Sequence[Script], files: Collection[str]) -> Iterator[LintFinding]:
-    before = "\n".join(script.body for script in scripts if script.kind == "%pre")
-    for command in given.all("%include"):
-        path = command.words[0] if command.words else ""
-        name = path.rpartition("/")[2]
-        if "://" in path or name in files or (name and name in before):
-            continue
-        if before and path.startswith(("/tmp/", "/run/", "/root/")):
-            continue  # a script may have made it under a name that it put together
-        text = f"%include {path}: no %pre makes this file, and the recipe's kickstart.files does not bring it"
-        yield _error(command.line, text)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from builder.kickstart import parse
-from builder.kickstart.parse import Command, Kickstart
+from builder.kickstart.parse import Command, Kickstart, Script
 
 KNOWN = Path(__file__).with_name("known")
 ON_ROOT = frozenset({"/bin", "/dev", "/sbin", "/etc", "/lib", "/root", "/mnt", "lost+found", "/proc"})
@@ -66,6 +66,7 @@ def check(text: str, beside: Collection[str]) -> Iterator[LintFinding]:
     for command in given.commands:
         yield from _template(command)
     yield from _appended(given, beside)
+    yield from included(given, parse.scripts(text), beside)
     yield from _loader(given)
     yield from _unsupported(given)
     yield from _mount_points(given)
@@ -88,6 +89,24 @@ def _appended(given: Kickstart, beside: Collection[str]) -> Iterator[LintFinding
             yield LintFinding(
                 command.line, "error", f"%ksappend: there is no file {name}; write %include, or give it along"
             )
+
+
+def included(given: Kickstart, scripts: Sequence[Script], beside: Collection[str]) -> Iterator[LintFinding]:
+    """Yield what is included although no script can have made it before.
+
+    Args:
+        beside: names of the files that come along.
+    """
+    before = "\n".join(script.body for script in scripts if script.kind == "%pre")
+    for command in given.all("%include"):
+        path = command.words[0] if command.words else ""
+        name = path.rpartition("/")[2]
+        if "://" in path or name in beside or (name and name in before):
+            continue
+        if before and path.startswith(("/tmp/", "/run/", "/root/")):
+            continue  # a script may have made it under a name that it put together
+        text = f"%include {path}: no %pre makes this file, and the recipe's kickstart.files does not bring it"
+        yield LintFinding(command.line, "error", text)
 
 
 def _loader(given: Kickstart) -> Iterator[LintFinding]:

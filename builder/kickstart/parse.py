@@ -109,11 +109,13 @@ class Script:
     Args:
         line: of its head.
         words: of its head, the name of the section first.
+        closed: it ends with %end, and no other section begins before.
     """
 
     line: int
     words: tuple[str, ...]
     body: str
+    closed: bool = True
 
     @property
     def kind(self) -> str:
@@ -122,20 +124,21 @@ class Script:
 
 
 def scripts(text: str) -> list[Script]:
-    """Return all sections, in their order; one that does not end goes on to the end of the file."""
+    """Return all sections, in their order; one without %end goes on to the next one or to the end of the file."""
     found: list[Script] = []
     head: tuple[int, tuple[str, ...]] | None = None
     body: list[str] = []
-    for number, line in enumerate([*text.splitlines(), "%end"], start=1):
+    for number, line in enumerate(text.splitlines(), start=1):
         first = line.split()[0] if line.strip() else ""
-        if head is None and first in _SECTIONS:
-            head, body = (number, tuple(_split(line))), []
-        elif head is not None and first == "%end":
-            found.append(Script(*head, "\n".join(body)))
+        begins = first in _SECTIONS
+        if head is not None and (begins or first == "%end"):
+            found.append(Script(*head, "\n".join(body), closed=not begins))
             head = None
+        if begins:
+            head, body = (number, tuple(_split(line))), []
         elif head is not None:
             body.append(line)
-    return found
+    return [*found, Script(*head, "\n".join(body), closed=False)] if head is not None else found
 
 
 def read(text: str) -> Kickstart:
