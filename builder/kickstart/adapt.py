@@ -205,7 +205,7 @@ def _root(book: Book, given: Kickstart, terms: Terms) -> None:
 
 
 def _disk(book: Book, given: Kickstart, plain: str, terms: Terms) -> None:
-    meant: Meant = meant_disks(given)
+    meant: Meant = meant_disks(given, terms.disk)
     for line, reason in meant.refused:
         book.refuse(line, reason)
     one = "the machine has one disk, found by its serial number; it has other names on other machines"

@@ -18,14 +18,18 @@ class Meant:
     refused: tuple[tuple[int, str], ...]
 
 
-def meant_disks(given: Kickstart) -> Meant:
-    """Return what the commands outside of scripts and included files say of disks."""
+def meant_disks(given: Kickstart, ours: str) -> Meant:
+    """Return what the commands outside of scripts and included files say of disks.
+
+    Args:
+        ours: how builder names its own.
+    """
     spared = {_bare(word) for command in given.all("ignoredisk") for word in _words(command, "drives")}
     groups: list[tuple[frozenset[str], int]] = []
     refused: list[tuple[int, str]] = []
     for line, word in _named(given):
         names = frozenset(_bare(one) for one in word.split("|"))
-        if names <= spared or "$" in word:
+        if names <= spared or "$" in word or word == ours:
             continue
         if not any(_meet(names, other) for other, _ in groups):
             groups.append((names, line))

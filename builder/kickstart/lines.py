@@ -23,7 +23,8 @@ def with_option(line: str, name: str, value: str | None, *, instead: str = "") -
     word = instead if value is None else f"--{name}={value}"
     if re.search(rf"\s--{name}{_VALUE}", code):
         return re.sub(rf"--{name}{_VALUE}", lambda _: word, code, count=1) + comment
-    return f"{code.rstrip()} {word}{comment}"
+    kept = code.rstrip()
+    return f"{kept} {word}{code[len(kept) :]}{comment}"
 
 
 def _apart(line: str) -> tuple[str, str]:
