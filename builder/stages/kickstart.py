@@ -152,6 +152,7 @@ def run(job: Job[KickstartInputs]) -> None:
         for name, content in own.files.items():
             (job.out / BESIDE / name).touch(mode=0o600)
             (job.out / BESIDE / name).write_bytes(content)
+            (job.out / BESIDE / name).chmod(0o400)
 
 
 def beside(folder: Path) -> dict[str, bytes]:

@@ -132,7 +132,7 @@ def build_manifest(
         "secrets_of": job.inputs.secrets_of,
         "booted_before_sealing": "provision" in records,
         # Whether nothing came from a network, so that the digests below name all that is in the image.
-        "hermetic": _hermetic(records),
+        "hermetic": hermetic(records),
         "disk": dict(disk),
         "stages": {name: _facts(record) for name, record in records.items()},
         "tools": dict(tools),
@@ -140,8 +140,8 @@ def build_manifest(
     }
 
 
-def _hermetic(records: Mapping[str, Record]) -> bool:
-    """False where the installer had a network, or what was provisioned with has one as it always has."""
+def hermetic(records: Mapping[str, Record]) -> bool:
+    """Return whether no stage had a network: the installer has none by itself, provisioning always has one."""
     installed = records["install"].inputs.get("network", "none") if "install" in records else "none"
     return installed == "none" and "provision" not in records
 
