@@ -69,6 +69,7 @@ def check(text: str, beside: Collection[str]) -> Iterator[LintFinding]:
     yield from included(given, parse.scripts(text), beside)
     yield from _loader(given)
     yield from _unsupported(given)
+    yield from _users(given)
     yield from _mount_points(given)
     yield from _disks(given)
     yield from _names(given)
@@ -131,6 +132,18 @@ def _unsupported(given: Kickstart) -> Iterator[LintFinding]:
     for command in given.all("vnc"):
         if (word := command.option("password")) is not None and not 6 <= len(word) <= 8:
             yield LintFinding(command.line, "error", "vnc: the password must have six to eight characters")
+
+
+def _users(given: Kickstart) -> Iterator[LintFinding]:
+    """Users that the installer does not make, or not wholly, and goes on (users.py: createUser)."""
+    groups = {command.option("name"): command.line for command in given.all("group")}
+    for user in given.all("user"):
+        name = user.option("name")
+        if name == "root":
+            yield LintFinding(user.line, "warning", "user: root is there already; the installer leaves it as it is")
+        if name and name in groups:
+            why = "makes the same group, so the user stays without its password; leave out one of them"
+            yield LintFinding(user.line, "warning", f"user: `group --name={name}` in line {groups[name]} {why}")
 
 
 def _mount_points(given: Kickstart) -> Iterator[LintFinding]:
