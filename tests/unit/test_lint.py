@@ -133,3 +133,8 @@ def test_deprecations_are_warnings() -> None:
 def test_known_names(kind: str, names: set[str]) -> None:
     assert names <= known_names(kind)
     assert not any(name.startswith("#") for name in known_names(kind))
+
+
+def test_users_that_are_not_made_are_told(quick: None) -> None:
+    found = lint.lint(HEAD + "group --name=web\nuser --name=web\nuser --name=root\nuser --name=db --groups=db,wheel\n")
+    assert [(finding.line, finding.severity) for finding in found] == [(6, "warning"), (7, "warning")]
