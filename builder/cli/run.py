@@ -38,7 +38,7 @@ from builder.errors import RecipeError
 from builder.images import Image
 from builder.pipeline import build
 from builder.pipeline.build import Build
-from builder.pipeline.draft import Draft, draft
+from builder.pipeline.draft import RecipeDraft, draft
 from builder.pipeline.execute import Outcome, execute
 from builder.provenance import keys
 from builder.registry import transfer
@@ -137,7 +137,7 @@ def plan(
 
 def _wanted(
     pipeline: str | None, kickstart: Path | None, name: str | None, media: str | None, settings: Settings
-) -> str | Draft:
+) -> str | RecipeDraft:
     """What is to be built: a pipeline, or a kickstart of one's own.
 
     Raises:

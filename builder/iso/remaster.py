@@ -88,20 +88,13 @@ def remaster(
         iso = stack.enter_context(open_iso(source))
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="builder-remaster-")))
         date = when or iso.volume.written or _NO_DATE
-        added = {f"/{name}": content for name, content in (beside or {}).items()} | {KICKSTART: kickstart}
-        taken = [path for path in added if path != KICKSTART and path in iso.paths]
-        if taken:
-            raise MediumError(
-                f"{iso.name} has a file {taken[0]} of its own", hint="give the file of the recipe another name"
-            )
+        added = _added(iso, beside or {}) | {KICKSTART: kickstart}
         changes = _changes(iso, kernel_args, menu, date, work) | _translations(iso, [*added])
         before = [entry.sector for entry in iso.boot_entries()]
         plan = iso.plan({**changes, **added}, date, stack)
-        after = [entry.sector for entry in iso.boot_entries()]
-
         with source.open("rb") as file:
             area = file.read(SYSTEM_AREA)
-        moved = dict(zip(before, after, strict=True))
+        moved = dict(zip(before, (entry.sector for entry in iso.boot_entries()), strict=True))
         records = boot_records.rebuild(area, moved, source.stat().st_size, iso.volume.size, plan.size)
         volume_size = plan.size
         plan.put(0, records.area)
@@ -124,6 +117,16 @@ def remaster(
             tuple(dict.fromkeys(entry.platform for entry in iso.boot_entries())),
             any(records.area[510:512]),
         )
+
+
+def _added(iso: Iso, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """New files of the root folder by path; the vendor's own are not replaced."""
+    added = {f"/{name}": content for name, content in files.items()}
+    if taken := [path for path in added if path in iso.paths]:
+        raise MediumError(
+            f"{iso.name} has a file {taken[0]} of its own", hint="give the file of the recipe another name"
+        )
+    return added
 
 
 def _may_implant(application_use: bytes) -> bool:

@@ -11,7 +11,7 @@ from builder import recipe
 from builder.diagnosis.classify import diagnose
 from builder.errors import BuilderError
 from builder.images import Image, load_image
-from builder.pipeline.draft import Draft
+from builder.pipeline.draft import RecipeDraft
 from builder.pipeline.execute import Context, Outcome
 from builder.pipeline.pipelines import stages_of
 from builder.pipeline.plan import plan
@@ -38,7 +38,7 @@ class Build:
 
 
 def prepare(
-    pipeline: str | Draft,
+    pipeline: str | RecipeDraft,
     changes: Mapping[str, str],
     media: str | None,
     rebuild: Collection[str],
@@ -65,13 +65,13 @@ def prepare(
     return Build(planned, Context(store, settings, resolved.build, resolved.secrets), resolved.secrets.path)
 
 
-def load(pipeline: str | Draft, changes: Mapping[str, str], settings: Settings) -> tuple[Recipe, Settings]:
+def load(pipeline: str | RecipeDraft, changes: Mapping[str, str], settings: Settings) -> tuple[Recipe, Settings]:
     """Load a recipe, and return it with the settings that find the files beside it.
 
     Raises:
         RecipeError: there is no such recipe, or it has faults.
     """
-    if isinstance(pipeline, Draft):
+    if isinstance(pipeline, RecipeDraft):
         chosen = recipe.loads(pipeline.text, changes, label=str(pipeline.kickstart), stem=pipeline.name)
         return chosen, replace(settings, templates=(pipeline.kickstart.absolute().parent, *settings.templates))
     chosen = recipe.load(pipeline, changes, settings.recipes)

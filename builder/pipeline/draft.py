@@ -25,7 +25,7 @@ SPARE = 1 * GIB
 
 
 @dataclass(frozen=True)
-class Draft:
+class RecipeDraft:
     """A recipe as text, and the kickstart that it is for.
 
     Args:
@@ -40,7 +40,7 @@ class Draft:
 
 def draft(
     kickstart: Path, name: str | None, media: str | None, settings: Settings, *, called: str | None = None
-) -> Draft:
+) -> RecipeDraft:
     """Write a recipe for a kickstart.
 
     Args:
@@ -70,10 +70,10 @@ def draft(
     lines += ["", "kickstart:", f"  file: {json.dumps(called or kickstart.name)}"]
     lines += [f"  files: {json.dumps(list(files))}"] if files else []
     lines += ["", f"disk: {{size: {disk // GIB}GiB}}"]
-    return Draft(chosen, "\n".join(lines) + "\n", kickstart, files)
+    return RecipeDraft(chosen, "\n".join(lines) + "\n", kickstart, files)
 
 
-def write(made: Draft, recipes: Path, kickstarts: Path, called: str, *, force: bool) -> list[Path]:
+def write(made: RecipeDraft, recipes: Path, kickstarts: Path, called: str, *, force: bool) -> list[Path]:
     """Write the recipe and copy its kickstart, and return the new files.
 
     Args:

@@ -1,5 +1,6 @@
 """The one rule: a recipe says WHAT to build, and is right in every line before anything is touched."""
 
+from builder.recipe.kickstart_section import Kickstart
 from builder.recipe.loading import fault, find_all, load, loads
 from builder.recipe.models import (
     REHEARSAL,
@@ -8,7 +9,6 @@ from builder.recipe.models import (
     Disk,
     File,
     Install,
-    Kickstart,
     Limits,
     Machine,
     Media,
