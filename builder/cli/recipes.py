@@ -16,6 +16,7 @@ from builder.cli.options import Force, Json, Media, Pipeline, Sets, parse_set_op
 from builder.cli.output import display_path, emit, note, print_json
 from builder.cli.state import State, search_path
 from builder.errors import RecipeError
+from builder.kickstart import parse
 from builder.kickstart import render as kickstart
 from builder.kickstart.lint import lint as lint_kickstart
 from builder.pipeline import build, kickstart_preview
@@ -71,11 +72,13 @@ def adapt(
     settings = ctx.ensure_object(State).settings()
     if file.name.endswith(".j2"):
         raise RecipeError(f"{file} is a template", hint="builder kickstart render PIPELINE shows what becomes of it")
-    made = kickstart_preview.adapt_text(kickstart.load(file), settings.templates, networked=networked)
+    text = kickstart.load(file)
+    files = drafting.included(parse.read(text.replace("\r", "")), file)
+    made = kickstart_preview.adapt_text(text, settings.templates, files, networked=networked)
     if made.refused:
         lines = "\n".join(f"{file}:{refusal.line}: {refusal.reason}" for refusal in made.refused)
         raise RecipeError(f"{file} cannot be adapted: {made.refused[0].reason}", lines, "change the kickstart")
-    unmet = kickstart_preview.unmet(made, networked=networked)
+    unmet = kickstart_preview.unmet(made, files, networked=networked)
     facts = {
         "text": made.text,
         "changes": [asdict(change) for change in made.changes],

@@ -29,7 +29,13 @@ def unmet(text: str, disk_serial: str, files: Collection[str]) -> list[LintFindi
         files: names of what comes along on the medium.
     """
     given, scripts = parse.read(text), parse.scripts(text)
-    found = [*_reports(given, scripts), *_end(given), *_mandatory(given, scripts), *_boots(given), *_lets_in(given)]
+    found = [
+        *_reports(given, scripts),
+        *_end(given),
+        *_mandatory(given, scripts),
+        *_boots(given),
+        *_lets_in(given, scripts),
+    ]
     found += [*_disks(given, disk_serial), *included(given, scripts, files)]
     return sorted(dict.fromkeys(found), key=lambda finding: finding.line or 0)
 
@@ -92,8 +98,12 @@ def _boots(given: Kickstart) -> Iterator[LintFinding]:
             yield _error(command.line, "an encrypted disk asks for its passphrase at each boot, and nobody is there")
 
 
-def _lets_in(given: Kickstart) -> Iterator[LintFinding]:
+def _lets_in(given: Kickstart, scripts: Sequence[Script]) -> Iterator[LintFinding]:
     why = "the proof logs in over SSH"
+    for script in scripts:
+        bare = script.kind == "%packages" and "--nocore" in script.words and given.complete
+        if bare and not {wanted.name for wanted in given.wanted} & {"openssh-server", "core", "Core"}:
+            yield _error(script.line, f"--nocore leaves out openssh-server: {why}")
     for command in given.all("rootpw"):
         if command.has("lock"):
             yield _error(command.line, "root is locked, and the proof logs in as root")

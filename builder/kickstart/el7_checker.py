@@ -137,7 +137,8 @@ def check(text: str) -> list[dict[str, Any]]:
     """Return everything that pykickstart has to say."""
     handler = returnClassForVersion(RHEL7)(commandUpdates=COMMANDS, dataUpdates=DATA)
     parser = Checker(handler)
-    lines = NumberedLines([*text.splitlines(keepends=True), ""])
+    # As Python 2 did it: a form feed ends no line.
+    lines = NumberedLines([*re.findall(r"[^\n]*\n|[^\n]+", text), ""])
     try:
         parser._stateMachine(lines)
     except (KickstartError, ValueError) as fault:

@@ -128,7 +128,7 @@ def scripts(text: str) -> list[Script]:
     found: list[Script] = []
     head: tuple[int, tuple[str, ...]] | None = None
     body: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         first = line.split()[0] if line.strip() else ""
         begins = first in _SECTIONS
         if head is not None and (begins or first == "%end"):
@@ -164,7 +164,7 @@ def read(text: str) -> Kickstart:
 def _lines(text: str) -> Iterator[tuple[int, str, list[str]]]:
     """Every line that says something: its number, the section it stands in (empty outside all), its words."""
     section = ""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         first = line.split()[0] if line.strip() else ""
         if first == "%end":
             section = ""

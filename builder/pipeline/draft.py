@@ -60,7 +60,7 @@ def draft(
     if not re.fullmatch(TEMPLATE, called or kickstart.name):
         raise RecipeError(f"{kickstart}: the name of a kickstart is made of letters, digits, '.', '_' and '-'")
     given = parse.read(text.replace("\r", ""))
-    files = _included(given, kickstart)
+    files = included(given, kickstart)
     disk = max(SMALLEST, -(-(preflight.least_disk(given) * MIB + SPARE) // GIB) * GIB)
     lines = [f"name: {chosen}", "", "media:", "  sources:"]
     for source in _sources(media, settings):
@@ -106,8 +106,8 @@ def _stem(kickstart: Path) -> str:
     return kickstart.name.removesuffix(".j2").rpartition(".")[0] or kickstart.name
 
 
-def _included(given: parse.Kickstart, kickstart: Path) -> tuple[str, ...]:
-    """The files beside the kickstart that it includes."""
+def included(given: parse.Kickstart, kickstart: Path) -> tuple[str, ...]:
+    """Return the names of the files beside a kickstart that it includes."""
     names = [Path(command.words[0]).name for command in given.all("%include", "%ksappend") if command.words]
     return tuple(dict.fromkeys(name for name in names if (kickstart.absolute().parent / name).is_file()))
 

@@ -45,16 +45,18 @@ def preview(recipe: Recipe, settings: Settings) -> str:
     return stage.render(given, root_crypt=evidence.MASK, token=NO_TOKEN)
 
 
-def adapt_text(text: str, search: Sequence[Path], *, networked: bool) -> Adapted:
+def adapt_text(text: str, search: Sequence[Path], files: tuple[str, ...], *, networked: bool) -> Adapted:
     """Adapt a kickstart as a run would, with stars for the password's hash and zeros for the build's token.
 
     Args:
         search: folders with builder's parts of kickstarts.
+        files: names of the files that come along.
     """
     closing = last_act.maker(last_act.collect(search), NO_TOKEN)
-    return adapt.adapt(text, adapt.Terms(evidence.MASK, SYSTEM_DISK_SERIAL, closing, networked=networked))
+    terms = adapt.Terms(evidence.MASK, SYSTEM_DISK_SERIAL, closing, files=files, networked=networked)
+    return adapt.adapt(text, terms)
 
 
-def unmet(made: Adapted, *, networked: bool) -> list[LintFinding]:
+def unmet(made: Adapted, files: tuple[str, ...], *, networked: bool) -> list[LintFinding]:
     """Return what a run would still refuse in an adapted kickstart."""
-    return [*demands.unmet(made.text, SYSTEM_DISK_SERIAL, ()), *([] if networked else demands.remote(made.text))]
+    return [*demands.unmet(made.text, SYSTEM_DISK_SERIAL, files), *([] if networked else demands.remote(made.text))]

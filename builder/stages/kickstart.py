@@ -12,7 +12,7 @@ from typing import Any
 from builder.diagnosis import evidence
 from builder.errors import Cause, RecipeError, Source
 from builder.kickstart import adapt as adapting
-from builder.kickstart import demands, last_act, lint
+from builder.kickstart import demands, last_act, lint, parse
 from builder.kickstart import render as template
 from builder.kickstart.adapt import Adapted
 from builder.kickstart.el7_rules import LintFinding
@@ -126,6 +126,7 @@ def run(job: Job[KickstartInputs]) -> None:
     made = make(given, root_crypt=job.secrets.root_crypt, token=job.digest, own=own)
     evidence.write(job.evidence / evidence.KICKSTART, evidence.masked(made.text, job.secrets))
     _require_adapted(given, made)
+    _require_included(given, made.text, own)
     for change in made.changes:
         was = f"`{change.was}` becomes " if change.was else "added "
         job.progress.note(
@@ -173,6 +174,31 @@ def _require_adapted(given: KickstartInputs, made: Adapted) -> None:
         )
 
 
+def _require_included(given: KickstartInputs, text: str, own: OwnKickstart | None) -> None:
+    """Check that no file which the kickstart includes says what would have to be adapted: files are not changed.
+
+    Raises:
+        RecipeError: naming each line.
+    """
+    if own is None or not given.adapt:
+        return
+    commands = parse.read(text).all("%include")
+    names = [name for name in own.files if any(adapting.BESIDE + f"/{name}" in one.words for one in commands)]
+    lines = []
+    for name in names:
+        part = own.files[name].decode("utf-8", "replace")
+        made = adapting.adapt(
+            part, adapting.Terms("", given.disk_serial, lambda _: "%post\n%end", networked=given.networked)
+        )
+        lines += [f"{name}:{refusal.line}: {refusal.reason}" for refusal in made.refused]
+        lines += [f"{name}:{change.line}: {change.reason}" for change in made.changes if change.was]
+    if lines:
+        hint = f"put these lines into {given.template}, where they are adapted"
+        raise RecipeError(
+            "an included file has what builder must adapt", "\n".join(lines), hint, source=Source.KICKSTART
+        )
+
+
 def _require(given: KickstartInputs, wrong: Iterable[LintFinding], hint: str) -> None:
     errors = [str(error) for error in wrong]
     if errors:
@@ -188,4 +214,4 @@ def _require(given: KickstartInputs, wrong: Iterable[LintFinding], hint: str) ->
         )
 
 
-STAGE = Stage("kickstart", 2, (), inputs, run, "render or adapt the kickstart, and check it", intermediate=True)
+STAGE = Stage("kickstart", 2, (), inputs, run, "render and check the kickstart", intermediate=True)

@@ -207,4 +207,4 @@ def _tools(uri: str) -> dict[str, str]:
     return tools | {name: version(name) for name in LIBRARIES}
 
 
-STAGE = Stage("publish", 5, ("seal", "verify"), inputs, run, "put the image into the catalogue", why_stale=why_stale)
+STAGE = Stage("publish", 6, ("seal", "verify"), inputs, run, "put the image into the catalogue", why_stale=why_stale)

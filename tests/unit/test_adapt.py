@@ -247,6 +247,17 @@ def test_lines_keep_their_numbers_and_comments_their_words() -> None:
         assert made.text.splitlines()[change.line - 1] == change.now
 
 
+def test_a_form_feed_ends_no_line() -> None:
+    made = adapt("# a\x0cb\u2028c\n" + GOOD.replace("poweroff", "reboot"), TERMS)
+    assert made.changes[0].line == 14
+    assert made.text.startswith("# a\x0cb\u2028c\n" + GOOD)
+
+
+def test_a_network_line_that_a_script_makes_is_left_to_it() -> None:
+    text = GOOD.replace("network --bootproto=dhcp --device=eth0", "%include /tmp/network.ks")
+    assert changes(text + "%pre\necho network --device=eth0 --bootproto=dhcp > /tmp/network.ks\n%end\n") == []
+
+
 def test_what_an_editor_left_is_taken_out() -> None:
     made = adapt("\ufeff" + GOOD.replace("\n", "\r\n"), TERMS)
     assert made.text == adapt(GOOD, TERMS).text

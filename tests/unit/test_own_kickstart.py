@@ -234,6 +234,14 @@ def test_files_that_come_along_are_in_the_object(make: Make, tmp_path: Path) -> 
     assert all(path.stat().st_mode & 0o077 == 0 for path in (job.out / stage.BESIDE).rglob("*"))
 
 
+def test_an_included_file_is_not_changed_and_so_must_need_no_change(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "kickstarts" / "more.ks").write_text("skipx\nreboot\npart /x --size=9 --ondisk=vda\n")
+    job = job_of(make(KS.replace("zerombr", "%include more.ks\nzerombr"), ", files: [more.ks]"), tmp_path)
+    with pytest.raises(RecipeError, match="an included file has what builder must adapt") as caught:
+        stage.run(job)
+    assert [line.split(": ")[0] for line in caught.value.details.splitlines()] == ["more.ks:2", "more.ks:3"]
+
+
 def test_a_template_of_ones_own_is_filled_in_and_adapted(make: Make, tmp_path: Path) -> None:
     (tmp_path / "kickstarts" / "web.ks.j2").write_text(KS.replace("timezone UTC", "timezone {{ zone }}"))
     planned = make(**{"kickstart.file": "web.ks.j2", "kickstart.vars": "{zone: Asia/Tokyo}"})
