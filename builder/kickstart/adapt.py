@@ -66,6 +66,7 @@ class Terms:
     Args:
         root_crypt: crypt string of the root password.
         disk_serial: of the machine's one disk.
+        token: what the last act reports; a report of another one, from an earlier build, does not count.
         last_act: makes the closing script, a whole section, of the names of its parts.
         files: names of what comes along on the medium.
         appended: texts by name, for %ksappend.
@@ -74,6 +75,7 @@ class Terms:
 
     root_crypt: str
     disk_serial: str
+    token: str
     last_act: Callable[[Sequence[str]], str]
     files: tuple[str, ...] = ()
     appended: Mapping[str, str] = field(default_factory=dict)
@@ -317,13 +319,13 @@ done
 
 
 def _last_act(book: Book, given: Kickstart, scripts: Sequence[Script], terms: Terms) -> None:
-    parts = missing_parts(given, scripts)
+    parts = missing_parts(given, scripts, terms.token)
     if parts:
         reason = f"the last act, which proves that the install came to its end: {', '.join(parts)}"
         book.add(terms.last_act(parts).rstrip("\n"), reason)
 
 
-def missing_parts(given: Kickstart, scripts: Sequence[Script]) -> list[str]:
+def missing_parts(given: Kickstart, scripts: Sequence[Script], token: str) -> list[str]:
     """Return the parts of builder's last act that the kickstart does not bring itself."""
     post = "\n".join(script.body for script in scripts if script.kind == "%post")
     packages = {wanted.name for wanted in given.wanted}
@@ -333,7 +335,7 @@ def missing_parts(given: Kickstart, scripts: Sequence[Script]) -> list[str]:
         "sshd": bool(re.search(r"PermitRootLogin[\s=]+(yes|without-password|prohibit-password)\b", post)),
         "initramfs": "dracut-config-generic" in packages or bool(re.search(r"--no-hostonly|hostonly=\W*no", post)),
         "seal": False,
-        "marker": MARKER in post,
+        "marker": f"{MARKER} {token}" in post,
     }
     if brought["marker"] and brought["first-boot"]:
         # A kickstart that was written for builder.

@@ -20,17 +20,18 @@ from builder.kickstart.parse import Command, Kickstart, Script
 DISK = "sda"
 
 
-def unmet(text: str, disk_serial: str, files: Collection[str]) -> list[LintFinding]:
+def unmet(text: str, disk_serial: str, token: str, files: Collection[str]) -> list[LintFinding]:
     """Return what keeps the kickstart from becoming an image.
 
     Args:
         text: as the installer gets it.
         disk_serial: of the machine's one disk.
+        token: what its last act has to report.
         files: names of what comes along on the medium.
     """
     given, scripts = parse.read(text), parse.scripts(text)
     found = [
-        *_reports(given, scripts),
+        *_reports(given, scripts, token),
         *_end(given),
         *_mandatory(given, scripts),
         *_boots(given),
@@ -49,11 +50,15 @@ def _error(line: int | None, message: str) -> LintFinding:
     return LintFinding(line, "error", message)
 
 
-def _reports(given: Kickstart, scripts: Sequence[Script]) -> Iterator[LintFinding]:
+def _reports(given: Kickstart, scripts: Sequence[Script], token: str) -> Iterator[LintFinding]:
     post = "\n".join(script.body for script in scripts if script.kind == "%post")
     if not given.complete and (MARKER not in post or "builder-first-boot" not in post):
         return  # what is included may bring it
-    if MARKER not in post:
+    if MARKER in post and f"{MARKER} {token}" not in post:
+        yield _error(
+            None, f"`{MARKER}` reports the token of another build: write {{{{ token }}}}, in a file named *.j2"
+        )
+    elif MARKER not in post:
         yield _error(
             None, f"no %post reports `{MARKER} …` on /dev/ttyS1, so the install could not be told from a failed one"
         )
@@ -79,7 +84,7 @@ def _mandatory(given: Kickstart, scripts: Sequence[Script]) -> Iterator[LintFind
         yield _error(
             None, "there is no %packages section: the installer would ask what to install; `@core` is the least"
         )
-    if not given.all("timezone"):
+    if not any(not word.startswith("-") for command in given.all("timezone") for word in command.words):
         yield _error(None, "there is no `timezone`: the installer would ask for it")
     if not given.all("autopart", "part", "logvol", "raid", "btrfs"):
         yield _error(None, "there is no `autopart` and no `part`: the installer would ask where to install")

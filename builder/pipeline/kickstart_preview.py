@@ -15,8 +15,6 @@ from builder.settings import Settings
 from builder.stages import kickstart as stage
 from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 
-NO_TOKEN = "0" * 64
-
 
 def preview(recipe: Recipe, settings: Settings) -> str:
     """Render the kickstart of a recipe with stars for what lets somebody in and zeros for the build's token.
@@ -42,7 +40,7 @@ def preview(recipe: Recipe, settings: Settings) -> str:
         files=chosen.files,
         networked=recipe.install.network != "none",
     )
-    return stage.render(given, root_crypt=evidence.MASK, token=NO_TOKEN)
+    return stage.render(given, root_crypt=evidence.MASK, token=stage.NO_TOKEN)
 
 
 def adapt_text(text: str, search: Sequence[Path], files: tuple[str, ...], *, networked: bool) -> Adapted:
@@ -52,11 +50,14 @@ def adapt_text(text: str, search: Sequence[Path], files: tuple[str, ...], *, net
         search: folders with builder's parts of kickstarts.
         files: names of the files that come along.
     """
-    closing = last_act.maker(last_act.collect(search), NO_TOKEN)
-    terms = adapt.Terms(evidence.MASK, SYSTEM_DISK_SERIAL, closing, files=files, networked=networked)
+    closing = last_act.maker(last_act.collect(search), stage.NO_TOKEN)
+    terms = adapt.Terms(evidence.MASK, SYSTEM_DISK_SERIAL, stage.NO_TOKEN, closing, files=files, networked=networked)
     return adapt.adapt(text, terms)
 
 
 def unmet(made: Adapted, files: tuple[str, ...], *, networked: bool) -> list[LintFinding]:
     """Return what a run would still refuse in an adapted kickstart."""
-    return [*demands.unmet(made.text, SYSTEM_DISK_SERIAL, files), *([] if networked else demands.remote(made.text))]
+    return [
+        *demands.unmet(made.text, SYSTEM_DISK_SERIAL, stage.NO_TOKEN, files),
+        *([] if networked else demands.remote(made.text)),
+    ]

@@ -24,6 +24,8 @@ from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 FILE = "ks.cfg"
 # The files that come along on the medium.
 BESIDE = "files"
+# Stands for the token where nothing is installed with the text.
+NO_TOKEN = "0" * 64
 # Among the templates: the text of a file that takes the place of %ksappend.
 APPENDED = "%ksappend/"
 
@@ -72,10 +74,10 @@ def inputs(spec: BuildSpec) -> KickstartInputs:
         networked=spec.recipe.install.network != "none",
     )
     if given.own:
-        made = make(given, root_crypt=evidence.MASK, token="0" * 64)
+        made = make(given, root_crypt=evidence.MASK, token=NO_TOKEN)
         _require_adapted(given, made)
         if not given.adapt:
-            _require(given, demands.unmet(made.text, given.disk_serial, given.files), "")
+            _require(given, demands.unmet(made.text, given.disk_serial, NO_TOKEN, given.files), "")
     return given
 
 
@@ -100,6 +102,7 @@ def make(given: KickstartInputs, *, root_crypt: str, token: str, own: OwnKicksta
     terms = adapting.Terms(
         root_crypt=root_crypt,
         disk_serial=given.disk_serial,
+        token=token,
         last_act=last_act.maker(given.templates, token),
         files=given.files,
         appended=appended,
@@ -138,7 +141,7 @@ def run(job: Job[KickstartInputs]) -> None:
             job.progress.note(f"kickstart {finding}")
     wrong = lint.errors(findings)
     if given.own:
-        wrong += demands.unmet(made.text, given.disk_serial, given.files)
+        wrong += demands.unmet(made.text, given.disk_serial, job.digest, given.files)
     _require(given, wrong, f"see the rendered text: {job.evidence / evidence.KICKSTART}")
     if given.own and not given.networked:
         hint = "put it on the medium; or --set install.network=user, and the image is not hermetic"
@@ -188,7 +191,7 @@ def _require_included(given: KickstartInputs, text: str, own: OwnKickstart | Non
     for name in names:
         part = own.files[name].decode("utf-8", "replace")
         made = adapting.adapt(
-            part, adapting.Terms("", given.disk_serial, lambda _: "%post\n%end", networked=given.networked)
+            part, adapting.Terms("", given.disk_serial, "", lambda _: "%post\n%end", networked=given.networked)
         )
         lines += [f"{name}:{refusal.line}: {refusal.reason}" for refusal in made.refused]
         lines += [f"{name}:{change.line}: {change.reason}" for change in made.changes if change.was]

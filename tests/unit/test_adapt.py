@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.unit.test_lint import in_process
 
 HERE = Path(__file__).parents[1] / "kickstarts"
 SNIPPETS = last_act.collect([Path(__file__).parents[2] / "kickstarts"])
-TERMS = Terms("$6$salt$hash", "BUILDER-SYSTEM", last_act.maker(SNIPPETS, "0123abcd"))
+TERMS = Terms("$6$salt$hash", "BUILDER-SYSTEM", "0123abcd", last_act.maker(SNIPPETS, "0123abcd"))
 OURS = "disk/by-id/*BUILDER-SYSTEM"
 GOOD = """\
 text
@@ -46,7 +47,9 @@ def ending(made: Adapted) -> list[str]:
     """All that is wrong with an adapted kickstart, whoever finds it."""
     found = [f"refused: {refusal.reason}" for refusal in made.refused]
     found += [f"lint: {finding.message}" for finding in lint.errors(lint.lint(made.text))]
-    return found + [f"unmet: {finding.message}" for finding in demands.unmet(made.text, "BUILDER-SYSTEM", ())]
+    return found + [
+        f"unmet: {finding.message}" for finding in demands.unmet(made.text, "BUILDER-SYSTEM", "0123abcd", ())
+    ]
 
 
 def test_a_kickstart_that_has_all_gets_the_last_act_alone() -> None:
@@ -61,6 +64,12 @@ def test_what_is_adapted_needs_nothing_more_but_seal() -> None:
     """The parts of the last act are known again; a kickstart that was written for builder is left alone."""
     made = adapt(GOOD, TERMS)
     assert adapt(made.text, TERMS) == Adapted(made.text, ())
+
+
+def test_a_report_of_another_build_does_not_count() -> None:
+    made = adapt(adapt(GOOD, TERMS).text, replace(TERMS, token="fedc", last_act=last_act.maker(SNIPPETS, "fedc")))
+    assert made.text.rstrip().endswith('echo "BUILDER INSTALLED fedc" > /dev/ttyS1\n%end')
+    assert made.changes[0].reason.endswith(": seal, marker")
 
 
 def test_the_last_act_is_the_shipped_one() -> None:
@@ -116,7 +125,7 @@ def test_the_source_is_the_medium(source: str) -> None:
 
 
 def test_with_a_network_the_sources_stay() -> None:
-    open_ = Terms(TERMS.root_crypt, TERMS.disk_serial, TERMS.last_act, networked=True)
+    open_ = replace(TERMS, networked=True)
     assert changes(GOOD.replace("cdrom", "url --url=http://m/os"), open_) == []
     (change,) = changes(GOOD.replace("cdrom\n", ""), open_)
     assert change.now == "cdrom"
@@ -265,18 +274,18 @@ def test_what_an_editor_left_is_taken_out() -> None:
 
 
 def test_files_that_come_along_are_copied_from_whichever_cd_has_them() -> None:
-    terms = Terms(TERMS.root_crypt, TERMS.disk_serial, TERMS.last_act, files=("users.ks", "setup.sh"))
+    terms = replace(TERMS, files=("users.ks", "setup.sh"))
     made = adapt(GOOD.replace("zerombr", "%include users.ks\nzerombr"), terms)
     (pre,) = [script for script in parse.scripts(made.text) if script.kind == "%pre"]
     assert pre.words == ("%pre", "--erroronfail")
     assert "for file in users.ks setup.sh; do" in pre.body
     assert "%include /run/install/users.ks" in made.text.splitlines()
     assert subprocess.run(["dash", "-n"], input=pre.body, text=True, capture_output=True, check=False).stderr == ""
-    assert demands.unmet(made.text, "BUILDER-SYSTEM", terms.files) == []
+    assert demands.unmet(made.text, "BUILDER-SYSTEM", "0123abcd", terms.files) == []
 
 
 def test_the_copying_script_copies_and_notices_what_is_missing(tmp_path: Path) -> None:
-    terms = Terms(TERMS.root_crypt, TERMS.disk_serial, TERMS.last_act, files=("a.ks", "b.ks"))
+    terms = replace(TERMS, files=("a.ks", "b.ks"))
     (pre,) = [script for script in parse.scripts(adapt(GOOD, terms).text) if script.kind == "%pre"]
     (tmp_path / "cd").mkdir()
     (tmp_path / "sr0").touch()
@@ -296,9 +305,7 @@ def test_the_copying_script_copies_and_notices_what_is_missing(tmp_path: Path) -
 
 
 def test_what_is_appended_stands_where_it_was_asked_for() -> None:
-    terms = Terms(
-        TERMS.root_crypt, TERMS.disk_serial, TERMS.last_act, files=("more.ks",), appended={"more.ks": "skipx\nreboot\n"}
-    )
+    terms = replace(TERMS, files=("more.ks",), appended={"more.ks": "skipx\nreboot\n"})
     made = adapt(GOOD.replace("zerombr", "%ksappend http://x/more.ks\nzerombr"), terms)
     lines_ = made.text.splitlines()
     assert lines_[8:11] == ["skipx", "poweroff", "zerombr"]
