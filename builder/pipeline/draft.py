@@ -57,8 +57,6 @@ def draft(
     if not re.fullmatch(NAME, chosen):
         hint = "use --name with a-z, 0-9, '.', '_', '-', at most 63, a letter or digit first"
         raise RecipeError(f"{chosen!r} cannot be the name of an image", hint=hint)
-    if not re.fullmatch(TEMPLATE, called or kickstart.name):
-        raise RecipeError(f"{kickstart}: the name of a kickstart is made of letters, digits, '.', '_' and '-'")
     given = parse.read(text.replace("\r", ""))
     files = included(given, kickstart)
     disk = max(SMALLEST, -(-(preflight.least_disk(given) * MIB + SPARE) // GIB) * GIB)
@@ -109,7 +107,8 @@ def _stem(kickstart: Path) -> str:
 def included(given: parse.Kickstart, kickstart: Path) -> tuple[str, ...]:
     """Return the names of the files beside a kickstart that it includes."""
     names = [Path(command.words[0]).name for command in given.all("%include", "%ksappend") if command.words]
-    return tuple(dict.fromkeys(name for name in names if (kickstart.absolute().parent / name).is_file()))
+    there = [name for name in names if (kickstart.absolute().parent / name).is_file()]
+    return tuple(dict.fromkeys(name for name in there if re.fullmatch(TEMPLATE, name)))
 
 
 def _sources(media: str | None, settings: Settings) -> Sequence[Source]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import Field, StrictBool, field_validator, model_validator
 
 from builder.recipe.section import Fault, Section, SectionError
-from builder.recipe.types import Template
+from builder.recipe.types import FileName, Template
 from builder.recipe.variables import Variable, check_variable
 
 
@@ -26,7 +26,7 @@ class Kickstart(Section):
     """
 
     template: Template | None = None
-    file: Template | None = None
+    file: FileName | None = None
     files: tuple[Template, ...] = ()
     adapt: StrictBool = True
     vars: dict[str, Variable] = Field(default_factory=dict)

@@ -266,7 +266,7 @@ def test_nothing_is_filled_into_a_plain_file(make: Make, tmp_path: Path) -> None
         ("{template: a.ks.j2, adapt: false}", "kickstart.adapt: has no use beside template"),
         ("{file: b.ks, vars: {a: b}}", "kickstart.vars: a kickstart is filled in only if its name ends with .j2"),
         ("{file: b.ks, files: [ks.cfg]}", "kickstart.files: ks.cfg: the kickstart itself is on the medium"),
-        ("{file: ../b.ks}", "kickstart.file: '../b.ks' is no template"),
+        ("{file: ../b.ks}", "kickstart.file: '../b.ks' is no file name"),
     ],
 )
 def test_faults_of_the_section(make: Make, section: str, said: str) -> None:
@@ -278,8 +278,9 @@ def test_faults_of_the_section(make: Make, section: str, said: str) -> None:
 def test_a_draft_takes_what_the_kickstart_needs(tmp_path: Path) -> None:
     (tmp_path / "My Server.ks").write_text("part / --size=20000\n")
     settings = Settings(tmp_path / "artifacts", search_path("pipelines"), search_path("kickstarts"))
-    with pytest.raises(RecipeError, match="the name of a kickstart is made of"):
-        draft(tmp_path / "My Server.ks", "web", None, settings)
+    odd = draft(tmp_path / "My Server.ks", None, None, settings)
+    assert odd.name == "my-server"
+    assert build.load(odd, {}, settings)[0].kickstart.file == "My Server.ks"
     (tmp_path / "Web_7.ks").write_text("part / --size=20000\n%include users.ks\n%include /tmp/x\n")
     (tmp_path / "users.ks").write_text("skipx\n")
     made = draft(tmp_path / "Web_7.ks", None, None, settings)
