@@ -20,7 +20,8 @@ from builder.diagnosis.causes import CAUSES
 from builder.errors import Cause
 from builder.recipe import types as kinds
 from builder.recipe import variables
-from builder.recipe.models import Recipe, Section
+from builder.recipe.models import Recipe
+from builder.recipe.section import Section
 from builder.recipe.types import GIB, Duration, Size
 
 DOCS = Path(__file__).parents[1] / "docs"

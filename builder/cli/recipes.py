@@ -1,22 +1,26 @@
-"""The commands `builder pipelines`, `builder schema` and `builder kickstart`.
+"""The commands `builder pipelines`, `builder recipes`, `builder schema` and `builder kickstart`.
 
-Invariant: they change nothing.
+Invariant: they change nothing but files that `recipes new` is asked to write.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from builder import console, recipe
-from builder.cli.options import Json, Pipeline, Sets, parse_set_options
-from builder.cli.output import display_path, emit, print_json
+from builder.cli.options import Force, Json, Media, Pipeline, Sets, parse_set_options
+from builder.cli.output import display_path, emit, note, print_json
 from builder.cli.state import State, search_path
 from builder.errors import RecipeError
+from builder.kickstart import parse
 from builder.kickstart import render as kickstart
-from builder.pipeline import kickstart_preview
+from builder.kickstart.lint import lint as lint_kickstart
+from builder.pipeline import build, kickstart_preview
+from builder.pipeline import draft as drafting
 
 
 def pipelines(as_json: Json = False) -> None:
@@ -37,18 +41,77 @@ def schema(as_json: Json = False) -> None:  # noqa: ARG001 (a schema is JSON any
 def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: Json = False) -> None:
     """Print a pipeline's kickstart, without its secrets."""
     settings = ctx.ensure_object(State).settings()
-    chosen = recipe.load(pipeline, parse_set_options(sets), settings.recipes)
+    chosen, settings = build.load(pipeline, parse_set_options(sets), settings)
     text = kickstart_preview.preview(chosen, settings)
-    emit({"template": chosen.kickstart.template, "text": text}, text, as_json)
+    emit({"template": chosen.kickstart.entry, "text": text}, text, as_json)
 
 
 def lint(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A rendered kickstart.")], as_json: Json = False
 ) -> None:
-    """Check the syntax of a kickstart; errors exit 2."""
-    findings = kickstart.lint(kickstart.load(file))
+    """Check a kickstart as CentOS 7.9 reads it; errors exit 2."""
+    beside = {path.name for path in file.absolute().parent.iterdir()} if file.is_file() else ()
+    findings = lint_kickstart(kickstart.load(file), beside=beside)
     facts = [{"line": finding.line, "severity": finding.severity, "message": finding.message} for finding in findings]
     text = [f"{file}:{finding.line or 0}: {finding.severity}: {finding.message}" for finding in findings]
     emit(facts, text, as_json)
     if any(finding.severity == "error" for finding in findings):
         raise typer.Exit(RecipeError.exit_code)
+
+
+def adapt(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A kickstart of your own.")],
+    networked: Annotated[bool, typer.Option("--network", help="As for a recipe with install.network.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a kickstart of your own as builder would adapt it.
+
+    The changes go to standard error, each with its line and reason.
+    """
+    settings = ctx.ensure_object(State).settings()
+    if file.name.endswith(".j2"):
+        raise RecipeError(f"{file} is a template", hint="builder kickstart render PIPELINE shows what becomes of it")
+    text = kickstart.load(file)
+    files = drafting.included(parse.read(text.replace("\r", "")), file)
+    made = kickstart_preview.adapt_text(text, settings.templates, files, networked=networked)
+    if made.refused:
+        lines = "\n".join(f"{file}:{refusal.line}: {refusal.reason}" for refusal in made.refused)
+        raise RecipeError(f"{file} cannot be adapted: {made.refused[0].reason}", lines, "change the kickstart")
+    unmet = kickstart_preview.unmet(made, files, networked=networked)
+    facts = {
+        "text": made.text,
+        "changes": [asdict(change) for change in made.changes],
+        "unmet": [{"line": finding.line, "message": finding.message} for finding in unmet],
+    }
+    if not as_json:
+        for change in made.changes:
+            was = f"{change.was!r} becomes " if change.was else "added "
+            note(f"{file}:{change.line}: {was}{change.now!r}: {change.reason}")
+        for finding in unmet:
+            note(f"{file}:{finding.line or 0}: a run would be refused: {finding.message}")
+    emit(facts, made.text, as_json)
+
+
+def new(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the recipe and of its image.")],
+    file: Annotated[Path, typer.Option("--kickstart", metavar="FILE", help="A kickstart of your own; it is copied.")],
+    media: Media = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write a recipe for a kickstart of your own.
+
+    It goes into ./pipelines, the copy of the kickstart into ./kickstarts.
+    """
+    settings = ctx.ensure_object(State).settings()
+    called = f"{name}.ks.j2" if file.name.endswith(".j2") else f"{name}.ks"
+    made = drafting.draft(file, name, media, settings, called=called)
+    folders = search_path("pipelines")[0], search_path("kickstarts")[0]
+    # What is wrong with it is better known before anything is written.
+    recipe.loads(made.text, {}, label=f"{made.name}.yaml", stem=made.name)
+    written = drafting.write(made, *folders, called, force=force)
+    text = [f"wrote {display_path(path)}" for path in written]
+    text.append(f"next: builder run {made.name}" + (f" --media {media}" if media else ""))
+    emit({"name": made.name, "files": [str(path) for path in written]}, text, as_json)

@@ -1,13 +1,14 @@
 """Recipes say WHAT to build: load them, and check every line before anything is changed."""
 
-from builder.recipe.loading import fault, find_all, load
+from builder.recipe.kickstart_section import Kickstart
+from builder.recipe.loading import fault, find_all, load, loads
 from builder.recipe.models import (
     REHEARSAL,
     Budget,
     Check,
     Disk,
     File,
-    Kickstart,
+    Install,
     Limits,
     Machine,
     Media,
@@ -29,6 +30,7 @@ __all__ = [
     "Check",
     "Disk",
     "File",
+    "Install",
     "Kickstart",
     "Limits",
     "Machine",
@@ -46,6 +48,7 @@ __all__ = [
     "fault",
     "find_all",
     "load",
+    "loads",
     "schema",
     "size",
 ]

@@ -7,12 +7,9 @@ How single values are written is in `builder.recipe.types`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StrictBool,
     StrictInt,
@@ -23,6 +20,8 @@ from pydantic import (
     model_validator,
 )
 
+from builder.recipe.kickstart_section import Kickstart
+from builder.recipe.section import Fault, Section, SectionError
 from builder.recipe.types import (
     GIB,
     BaseName,
@@ -38,35 +37,13 @@ from builder.recipe.types import (
     Sha256,
     Size,
     SourceName,
-    Template,
     Title,
     Url,
     whole_mib,
 )
-from builder.recipe.variables import Variable, check_variable
 
 # The catalogue keeps rehearsals apart under this ending.
 REHEARSAL = "-rehearsal"
-
-# Places relative to a section, and what is wrong there.
-Fault = tuple[tuple[tuple[str | int, ...], ...], str]
-
-
-class SectionError(ValueError):
-    """Several faults of one section: places relative to it, and what is wrong there.
-
-    The first place is where the fault is reported, unless a later one was given by `--set`.
-    """
-
-    def __init__(self, items: Iterable[Fault]) -> None:
-        self.items = tuple(items)
-        super().__init__("; ".join(text for _, text in self.items))
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: frozen, nothing unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Source(Section):
@@ -74,11 +51,11 @@ class Source(Section):
 
     Args:
         sha256: of the ISO file.
-        urls: mirrors, in the order in which they are tried.
+        urls: mirrors, in the order in which they are tried; without one the file is given with `--media`.
     """
 
     sha256: Sha256
-    urls: tuple[Url, ...] = Field(min_length=1)
+    urls: tuple[Url, ...] = Field(default=(), min_length=1)
 
 
 class Media(Section):
@@ -105,28 +82,6 @@ class Media(Section):
         if faults:
             raise SectionError(faults)
         return self
-
-
-class Kickstart(Section):
-    """The kickstart: a template, and the values it is filled with.
-
-    Args:
-        template: name of a file in `kickstarts/`.
-        vars: values of the template's variables, by name; a secret is refused.
-    """
-
-    template: Template
-    vars: dict[str, Variable] = Field(default_factory=dict)
-
-    @field_validator("vars", mode="before")
-    @classmethod
-    def _safe(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        faults = [(((name,),), text) for name, value in given.items() if (text := check_variable(name, value))]
-        if faults:
-            raise SectionError(faults)
-        return given
 
 
 class Machine(Section):
@@ -177,8 +132,19 @@ class Disk(Section):
         return whole_mib(value, least=1)
 
 
+class Install(Section):
+    """How the installer runs.
+
+    Args:
+        network: what the installer may reach: `none`, or the network of this kind. With one, packages come from
+            wherever the kickstart says: the same recipe may give another image tomorrow, and the manifest says so.
+    """
+
+    network: Literal["none", "user", "nat", "bridge"] = "none"
+
+
 class Network(Section):
-    """The network of the test VMs; the install itself never has one that leads out.
+    """The network of the test VMs; the install has none unless `install.network` gives it one.
 
     Args:
         mode: `user` needs nothing; `nat` and `bridge` need qemu:///system and a network of the host.
@@ -339,6 +305,7 @@ class Recipe(Section):
     machine: Machine = Machine()
     disk: Disk = Disk()
     network: Network = Network()
+    install: Install = Install()
     limits: Limits = Limits()
     verify: Verify = Verify()
     publish: Publish = Publish()
