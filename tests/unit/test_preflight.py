@@ -54,7 +54,19 @@ def test_a_kickstart_that_fits_has_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["chrony", "bash.x86_64", "bash-4.2.46", "kern*", "/bin/sh", "@Core", "@CORE", "@^minimal", "@^MINIMAL"]
+    "name",
+    [
+        "chrony",
+        "bash.x86_64",
+        "bash-4.2.46",
+        "kern*",
+        "/bin/sh",
+        "@Core",
+        "@CORE",
+        "@^minimal",
+        "@^MINIMAL",
+        "@^Minimal Install",
+    ],
 )
 def test_what_the_medium_answers_to_is_found(name: str) -> None:
     assert faults(GOOD.replace("\nchrony\n", f"\n{name}\n")) == []
