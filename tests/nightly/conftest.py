@@ -18,7 +18,7 @@ RECIPE = """\
 name: {name}
 media:
   sources: [{{sha256: "{sha256}", urls: ["http://127.0.0.1:9/toy.iso"]}}]
-kickstart: {{template: toy.ks.j2, vars: {vars}}}
+kickstart: {{template: {name}.ks.j2, vars: {vars}}}
 {more}
 """
 
@@ -36,7 +36,10 @@ class Place:
 
     def recipe(self, name: str, more: str = "", **values: Any) -> None:
         """Write a recipe; `values` are its kickstart's variables."""
-        text = RECIPE.format(name=name, sha256="0" * 64, vars=json.dumps({"hostname": name, **values}), more=more)
+        given = {"hostname": name, **values}
+        template = "text\nreqpart\n" + "".join(f"# {{{{ {one} }}}}\n" for one in given)
+        (self.folder / "kickstarts" / f"{name}.ks.j2").write_text(template)
+        text = RECIPE.format(name=name, sha256="0" * 64, vars=json.dumps(given), more=more)
         (self.folder / "pipelines" / f"{name}.yaml").write_text(text)
 
     def command(self, *words: str) -> list[str]:
@@ -79,7 +82,6 @@ class Place:
 def place(tmp_path: Path) -> Place:
     for name in ("pipelines", "kickstarts"):
         (tmp_path / name).mkdir()
-    (tmp_path / "kickstarts" / "toy.ks.j2").write_text("text\n")
     return Place(tmp_path)
 
 

@@ -370,7 +370,7 @@ def test_a_full_efi_image_is_refused(tmp_path: Path, remaster: Remaster) -> None
         # Halves, as long as they find room.
         (tmp_path / "filler").write_bytes(bytes(1 << power))
         run(["mcopy", "-i", image, tmp_path / "filler", f"::/FILL{power}"], check=False)
-    with pytest.raises(MediumError, match="has no room for the boot entry") as caught:
+    with pytest.raises(MediumError, match="has no space for the boot entry") as caught:
         remaster(vendor.press(tree, tmp_path / "medium.iso", shape))
     assert isinstance(caught.value, RewriteError)
 
