@@ -20,7 +20,8 @@ from builder.diagnosis.causes import CAUSES
 from builder.errors import Cause
 from builder.recipe import types as kinds
 from builder.recipe import variables
-from builder.recipe.models import Recipe, Section
+from builder.recipe.models import Recipe
+from builder.recipe.section import Section
 from builder.recipe.types import GIB, Duration, Size
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -32,7 +33,7 @@ KINDS = {
 RECIPE_INTRO = """\
 # Recipe reference
 
-Made by `make docs` from `builder/recipe/models.py` and `types.py`. A recipe is a YAML file in `pipelines/`.
+Made by `make docs` from `builder/recipe/models.py`, `media.py` and `types.py`. A recipe is a YAML file in `pipelines/`.
 `builder schema` prints the same as a JSON schema for editors; `--set machine.memory=4GiB` replaces a value for one run.
 An unknown key is an error.
 """

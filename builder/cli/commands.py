@@ -71,6 +71,10 @@ COMMANDS: Mapping[str, Command | Group] = {
         default="run",
     ),
     "pipelines": Command("recipes:pipelines", "List the pipelines that can be built."),
+    "recipes": Group(
+        "Write recipes.",
+        {"new": Command("recipes:new", "Write a recipe for an ISO that is at hand, with its sha256.")},
+    ),
     "schema": Command("recipes:schema", "Print the JSON schema of a recipe, for editors."),
     "kickstart": Group(
         "Render and check kickstarts.",

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import configparser
-import gzip
-import importlib
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
-from xml.etree import ElementTree
 
 from builder.errors import MediumError
-from builder.iso import boot_records, media_checksum
+from builder.iso import boot_records, media_checksum, repodata
 from builder.iso.image import BootEntry, Iso, open_iso, read_volume
 from builder.iso.media_checksum import Verdict
+from builder.iso.repodata import Contents
 
 # `builder.rehearsal` writes it into the application id of the media that it makes.
 REHEARSAL_MARK = "BUILDER REHEARSAL"
 _SMALL = 64 << 20
-_LISTS = ("primary", "group", "group_gz")
 
 
 @dataclass(frozen=True)
@@ -75,24 +69,6 @@ class MediumFacts:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Contents:
-    """What can be installed from a medium.
-
-    Args:
-        packages: names, sorted.
-        groups: ids of package groups and environments, sorted.
-        answers_to: all that may be asked for as a package: names with and without version and architecture, and what
-            packages provide.
-        group_names: ids and the names for people, in all languages.
-    """
-
-    packages: tuple[str, ...]
-    groups: tuple[str, ...]
-    answers_to: frozenset[str]
-    group_names: frozenset[str]
-
-
 def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumFacts:
     """What the medium is and whether it is whole.
 
@@ -105,10 +81,11 @@ def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumF
     """
     with open_iso(path) as iso:
         volume = iso.volume
-        tree = _treeinfo(iso)
+        info = _treeinfo(iso)
+        tree = dict(info["general"]) if info.has_section("general") else {}
         records = boot_records.read(path)
         found = media_checksum.parse(volume.application_use)
-        listed = _contents(iso) if packages else None
+        listed = repodata.contents(iso, info) if packages else None
         return MediumFacts(
             volume_id=volume.volume_id,
             application_id=volume.application_id,
@@ -140,7 +117,7 @@ def contents(path: Path) -> Contents | None:
         MediumError: no such medium, or its repodata is damaged.
     """
     with open_iso(path) as iso:
-        return _contents(iso)
+        return repodata.contents(iso, _treeinfo(iso))
 
 
 def volume_id(path: Path) -> str:
@@ -207,81 +184,15 @@ def _gpt_holds(records: boot_records.BootRecords) -> bool | None:
     return records.primary.valid and records.backup is not None and records.backup.valid
 
 
-def _treeinfo(iso: Iso) -> dict[str, str]:
+def _treeinfo(iso: Iso) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
     path = iso.find("/.treeinfo")
     if path is None:
-        return {}
+        return parser
     with iso.file(path) as opened:
         text = opened.read(1 << 20).decode("utf-8", "replace")
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         parser.read_string(text)
     except configparser.Error as fault:
         raise MediumError(f"{iso.name}: its .treeinfo is damaged", details=str(fault)) from None
-    return dict(parser["general"]) if parser.has_section("general") else {}
-
-
-def _contents(iso: Iso) -> Contents | None:
-    if iso.find("/repodata/repomd.xml") is None:
-        return None
-    repository = _repository_library()
-    with tempfile.TemporaryDirectory(prefix="builder-repodata-") as folder:
-        index = repository.Repomd()
-        try:
-            with iso.file("/repodata/repomd.xml") as opened:
-                _small_copy(opened, Path(folder) / "repomd.xml")
-            repository.xml_parse_repomd(str(Path(folder) / "repomd.xml"), index)
-            places = {record.type: record.location_href for record in index.records}
-            # The other lists (files, change logs, the same as databases) are large, and nobody asks for them.
-            copies = {kind: Path(folder) / Path(places[kind]).name for kind in _LISTS if kind in places}
-            for kind, copy in copies.items():
-                iso.copy_out(f"/{places[kind]}", copy)
-            names: set[str] = set()
-            answers_to: set[str] = set()
-
-            def note(package: Any) -> None:
-                version = f"{package.name}-{package.version}"
-                release = f"{version}-{package.release}"
-                names.add(package.name)
-                answers_to.update((package.name, version, release))
-                answers_to.update((f"{package.name}.{package.arch}", f"{release}.{package.arch}"))
-                answers_to.update(provided[0] for provided in package.provides)
-
-            repository.xml_parse_primary(str(copies["primary"]), pkgcb=note, do_files=False)
-        except (repository.CreaterepoCError, OSError, KeyError) as fault:
-            raise MediumError(f"{iso.name}: its repodata is damaged", details=str(fault)) from fault
-        lists = copies.get("group") or copies.get("group_gz")
-        ids, group_names = _groups(iso.name, lists) if lists else ((), frozenset())
-        return Contents(tuple(sorted(names)), ids, frozenset(answers_to), group_names)
-
-
-def _small_copy(opened: Any, target: Path) -> None:
-    target.write_bytes(opened.read(_SMALL))
-
-
-def _groups(name: str, path: Path) -> tuple[tuple[str, ...], frozenset[str]]:
-    """Ids out of comps.xml, which may be compressed; and ids and names together."""
-    data = path.read_bytes()
-    try:
-        root = ElementTree.fromstring(gzip.decompress(data) if data.startswith(b"\x1f\x8b") else data)
-    except (ElementTree.ParseError, OSError, EOFError) as fault:
-        raise MediumError(f"{name}: its list of package groups is damaged", details=str(fault)) from fault
-    entries = [entry for kind in ("group", "environment") for entry in root.iter(kind)]
-    ids = {entry.findtext("id") or "" for entry in entries} - {""}
-    names = {told.text or "" for entry in entries for told in entry.findall("name")} - {""}
-    return tuple(sorted(ids)), frozenset(ids | names)
-
-
-def _repository_library() -> Any:
-    """createrepo_c, loaded late (it is large) and without its complaint about hosts that have no rpm."""
-    with tempfile.TemporaryDirectory(prefix="builder-rpm-") as folder:
-        before = os.environ.get("RPM_CONFIGDIR")
-        (Path(folder) / "rpmrc").touch()
-        os.environ["RPM_CONFIGDIR"] = folder
-        try:
-            return importlib.import_module("createrepo_c")
-        finally:
-            if before is None:
-                del os.environ["RPM_CONFIGDIR"]
-            else:
-                os.environ["RPM_CONFIGDIR"] = before
+    return parser

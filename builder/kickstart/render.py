@@ -18,13 +18,11 @@ import jinja2
 import jinja2.meta
 
 from builder.errors import RecipeError
+from builder.releases import DEFAULT, RELEASES, Release
 from builder.system import process
 
 # What builder gives a template beside the recipe's variables.
 OWN_VARIABLES = frozenset({"root_crypt", "disk_serial", "token"})
-
-# pykickstart 3.78 with -v RHEL7 refuses these, the installer of 7.9 accepts them (anaconda >= 21.48.22.57).
-ACCEPTED_BY_EL7 = frozenset({"sshkey"})
 
 
 @dataclass(frozen=True)
@@ -140,8 +138,8 @@ def load(path: Path) -> str:
         raise RecipeError(f"cannot read {path}", str(reason)) from None
 
 
-def lint(text: str) -> list[Finding]:
-    """What `ksvalidator -v RHEL7` says of a kickstart, errors and warnings told apart.
+def lint(text: str, release: Release = RELEASES[DEFAULT]) -> list[Finding]:
+    """What `ksvalidator` says of a kickstart for this release, errors and warnings told apart.
 
     pykickstart exits 1 on mere deprecations too, so its words are sorted here. It is GPL and therefore run as a
     program, never imported.
@@ -152,8 +150,9 @@ def lint(text: str) -> list[Finding]:
         beside = Path(sys.executable).with_name("ksvalidator")
         program = beside if beside.exists() else Path("ksvalidator")
         # It makes a copy of its own, with the hash of the password, and forgets it: it goes with our folder.
-        done = process.run([program, "-v", "RHEL7", file], check=False, timeout=60, env={"TMPDIR": folder})
-    found = [*_errors(done.stdout + "\n" + done.stderr), *_warnings(done.stdout + "\n" + done.stderr)]
+        done = process.run([program, "-v", release.handler, file], check=False, timeout=60, env={"TMPDIR": folder})
+    said = f"{done.stdout}\n{done.stderr}"
+    found = [*_errors(said, release), *_warnings(said)]
     return sorted(found, key=lambda finding: (finding.line or 0, finding.severity))
 
 
@@ -163,12 +162,12 @@ _ERROR = re.compile(
 _DEPRECATED = re.compile(r"^(?:.*Warning: )?(Ignoring deprecated .*? on line (\d+):.*|.*deprecated.*)$", re.M)
 
 
-def _errors(said: str) -> list[Finding]:
+def _errors(said: str, release: Release) -> list[Finding]:
     found = []
     for match in _ERROR.finditer(said + "\n\n"):
         message = " ".join(match[2].split())
         unknown = re.fullmatch(r"Unknown command: (\S+)", message)
-        if unknown is None or unknown[1] not in ACCEPTED_BY_EL7:
+        if unknown is None or unknown[1] not in release.accepted:
             found.append(Finding(int(match[1]), "error", message))
     return found
 

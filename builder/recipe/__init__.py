@@ -1,6 +1,7 @@
 """Recipes say WHAT to build: load them, and check every line before anything is changed."""
 
 from builder.recipe.loading import fault, find_all, load
+from builder.recipe.media import Media, Source
 from builder.recipe.models import (
     REHEARSAL,
     Budget,
@@ -10,12 +11,10 @@ from builder.recipe.models import (
     Kickstart,
     Limits,
     Machine,
-    Media,
     Network,
     Provision,
     Publish,
     Recipe,
-    Source,
     Verify,
     schema,
 )

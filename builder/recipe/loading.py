@@ -18,7 +18,8 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from builder.errors import RecipeError
-from builder.recipe.models import Recipe, SectionError
+from builder.recipe.models import Recipe
+from builder.recipe.section import SectionError
 
 SUFFIX = ".yaml"
 LARGEST = 1 << 20  # bytes; a recipe is a page of text

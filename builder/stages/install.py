@@ -17,7 +17,7 @@ from builder.recipe.build_spec import BuildSpec
 from builder.settings import Settings
 from builder.stage import Job, Stage
 from builder.stages import launch, remaster
-from builder.stages.machine_inputs import MachineInputs, machine_of
+from builder.stages.machine_inputs import MachineInputs, machine_of, require_cpu
 from builder.system import host_facts, process
 from builder.system.tail import last_lines
 from builder.vm import qemu_img
@@ -49,9 +49,10 @@ def preflight(inputs: InstallInputs, settings: Settings) -> None:
     """Look for what would otherwise be missed after an hour of fetching.
 
     Raises:
-        HostError: no qemu-img, or no room for the disk.
+        HostError: no qemu-img, no room for the disk, or a CPU that is too old for what is installed.
     """
     process.find("qemu-img")
+    require_cpu(inputs, settings)
     host_facts.require_space(settings.store, inputs.disk_size, "the disk to install to")
 
 

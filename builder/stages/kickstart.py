@@ -7,24 +7,26 @@ from __future__ import annotations
 
 from typing import Any
 
+from builder import releases
 from builder.diagnosis import evidence
 from builder.errors import Cause, RecipeError, Source
 from builder.kickstart import render as template
 from builder.recipe.build_spec import BuildSpec
-from builder.stage import Inputs, Job, Stage
+from builder.stage import Inputs, Job, Stage, added
 from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 
 FILE = "ks.cfg"
 
 
 class KickstartInputs(Inputs):
-    """Everything the kickstart is made of."""
+    """Everything the kickstart is made of, and the release whose checker has to accept it."""
 
     template: str
     templates: dict[str, str]
     vars: dict[str, Any]
     disk_serial: str
     password_mac: str
+    release: releases.Name = added(releases.DEFAULT)
 
 
 def inputs(spec: BuildSpec) -> KickstartInputs:
@@ -41,6 +43,7 @@ def inputs(spec: BuildSpec) -> KickstartInputs:
         vars=dict(chosen.vars),
         disk_serial=SYSTEM_DISK_SERIAL,
         password_mac=spec.password_mac,
+        release=spec.recipe.release,
     )
 
 
@@ -58,7 +61,7 @@ def run(job: Job[KickstartInputs]) -> None:
     """
     text = render(job.inputs, root_crypt=job.secrets.root_crypt, token=job.digest)
     evidence.write(job.evidence / evidence.KICKSTART, evidence.masked(text, job.secrets))
-    findings = template.lint(text)
+    findings = template.lint(text, releases.RELEASES[job.inputs.release])
     for finding in findings:
         if finding.severity == "warning":
             job.progress.note(f"kickstart {finding}")
