@@ -108,7 +108,10 @@ def test_version(builder: Run) -> None:
         (["plan", "small", "--set", "machine.firmware"], "error: --set machine.firmware: no value"),
         (["run", "small", "--connect", "qemu+ssh://far/system"], "error: --connect qemu+ssh://far/system: builder"),
         (["run", "small", "--require-kvm", "--accel", "tcg"], "exclude each other"),
-        (["plan", "smal"], "error: no pipeline named 'smal'\n  known: centos7-minimal, small"),
+        (
+            ["plan", "smal"],
+            "error: no pipeline named 'smal'\n  known: almalinux10-minimal, centos-stream10-minimal, centos7-minimal, ",
+        ),
         (["plan", "small", "--set", "machine.firmware=efi"], "  --set machine.firmware=efi: 'efi' is none of"),
         (["plan", "x" * 5000 + ".yaml"], "error: no recipe at xxx"),
         (["kickstart", "lint", "none.cfg"], "error: cannot read none.cfg\n  No such file or directory\n"),
