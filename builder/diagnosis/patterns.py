@@ -1,9 +1,9 @@
 """Words of other programs that name the cause of a failure, with what they mean and where they come from.
 
 Sources, in short: `ANA` is Anaconda 21.48.22.159 (RHEL 7.9); `ANA8`, `ANA9`, `ANA10` its branches rhel-8 (33.16),
-rhel-9 (34.25), rhel-10 (40.22); `SL` python-simpleline, `DNF` dnf 4, `DNF5` dnf5, `KT` kickstart-tests (log_handler.py), `DRA`
-dracut 033, `DRA057` dracut 057 and dracut-ng 107, `LOR` lorax 19.7.28 (logmonitor.py), `LIN` Linux 3.10, `GLIBC` glibc
-2.33 and later, `SYD` systemd 219, `QEMU` 7.2 and later, `LIBVIRT` 9.0, `OS` strerror(3).
+rhel-9 (34.25), rhel-10 (40.22); `SL` python-simpleline, `DNF` dnf 4, `DNF5` dnf5, `KT` kickstart-tests
+(log_handler.py), `DRA` dracut 033, `DRA057` dracut 057 and dracut-ng 107, `LOR` lorax 19.7.28 (logmonitor.py), `LIN`
+Linux 3.10, `GLIBC` glibc 2.33 and later, `SYD` systemd 219, `QEMU` 7.2 and later, `LIBVIRT` 9.0, `OS` strerror(3).
 One table serves all releases: their words do not collide, and a medium of an unexpected release explains itself, too.
 Every run of white space in a text is folded to one blank before it is searched.
 """

@@ -11,6 +11,7 @@ from builder.errors import HostError, MediumError, RecipeError
 from builder.iso.inspect import MediumFacts
 from builder.kickstart import parse, preflight, render
 from builder.kickstart.preflight import Room
+from builder.nightly.builds import find_builds
 from builder.pipeline import kickstart_preview
 from builder.pipeline.resolve import resolve
 from builder.recipe import find_all, load
@@ -195,6 +196,11 @@ def test_no_shipped_recipe_of_a_later_release_claims_a_sum() -> None:
         recipe = load(str(path), {}, ())
         assert recipe.has_medium == (recipe.release == "el7"), name
         assert recipe.media.sources[0].urls
+
+
+def test_a_night_leaves_out_what_cannot_be_built_yet_unless_it_is_named() -> None:
+    assert [build.name for build in find_builds((), (PIPELINES,))] == ["centos7-minimal"]
+    assert [build.name for build in find_builds(("rocky9-minimal",), (PIPELINES,))] == ["rocky9-minimal"]
 
 
 def test_a_source_needs_a_sum_or_a_place(tmp_path: Path, recipe_text: str) -> None:
