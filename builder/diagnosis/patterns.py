@@ -57,7 +57,7 @@ _DNF_ASKS = (
     r"(?:Non interactive installation failed: .{{0,120}}?{0}: .{{1,120}}|"
     r"{0}: .{{1,300}}? Would you like to ignore this)"
 )
-# The first that is found counts, so what says more stands before what follows from it.
+# The first that is found counts, so what says more comes before what follows from it.
 PATTERNS = (
     # Before the panic that follows.
     _pattern(Origin.INSTALLER, Cause.CPU_TOO_OLD, "GLIBC", r"Fatal glibc error: CPU does not support x86-64-v\d"),

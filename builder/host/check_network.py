@@ -101,7 +101,7 @@ def _forwarding() -> Iterator[Row]:
     if value == "1":
         yield Row("forwarding", "ok", "on")
     elif value == "0" and nat:
-        why = "guests on it reach nobody but this host; somebody switched off what libvirt had switched on"
+        why = "guests on it reach only this host; forwarding, which libvirt had switched on, was switched off"
         yield Row("forwarding", "warn", f"off, and {nat[0]} is a NAT network", why, "sysctl -w net.ipv4.ip_forward=1")
     else:
         yield Row("forwarding", "info", "off" if value else "unknown", "libvirt switches it on with a NAT network")

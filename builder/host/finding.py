@@ -17,7 +17,7 @@ class Row:
         name: what was looked at.
         state: `ok`, `info` (neither good nor bad), `warn` (works, but worse than it could), `fail` (no build runs).
         found: what there is.
-        why: why it matters; only told for what is not ok.
+        why: why it matters; shown only for what is not ok.
         mend: the command that mends it, if one does.
     """
 

@@ -56,7 +56,7 @@ class PrepareOptions:
     Args:
         iso_dir, store_dir: where media and images shall live.
         desktop: virt-manager, and the graphical target.
-        user: somebody who shall be in the groups kvm and libvirt.
+        user: is to be in the groups kvm and libvirt.
         uri: the libvirt that gets the pools.
     """
 
@@ -89,7 +89,7 @@ def plan(options: PrepareOptions) -> list[Step]:
 
 
 def nat_steps(subnet: str, uri: str) -> list[Step]:
-    """The step that makes libvirt's NAT network; none if it stands with this subnet.
+    """The step that makes libvirt's NAT network; none if it is there with this subnet.
 
     Raises:
         RecipeError: the subnet cannot be used.
@@ -203,7 +203,7 @@ def _groups(user: str | None) -> Iterator[Step]:
 def kvm_access() -> Iterator[Step]:
     """Let QEMU's user open /dev/kvm: now, and where udev runs, after the next boot too.
 
-    Only its permission is mended, and only root sees that it is missing.
+    Only its permission is repaired, and only root sees that it is missing.
     """
     user = host_facts.qemu_user()
     if user is None or host_facts.kvm_access(*user, KVM) != "denied":

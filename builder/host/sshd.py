@@ -21,7 +21,7 @@ WHY = "a login waits for the reverse lookup of the client's address, often for m
 def row() -> Row:
     """Whether sshd looks up its clients' names."""
     if host_system.program("sshd") is None and not CONFIG.exists():
-        return Row("sshd", "info", "is not installed", "nobody logs in to this host from afar")
+        return Row("sshd", "info", "is not installed", "no one can log in to this host over SSH")
     if uses_dns():
         return Row("sshd", "warn", "UseDNS yes", WHY, "builder host prepare")
     return Row("sshd", "ok", "UseDNS no")

@@ -85,7 +85,7 @@ class BootRecords:
 
 
 def read(path: Path) -> BootRecords:
-    """The boot records of an image; never fails on strange ones."""
+    """The boot records of an image; never fails on unknown ones."""
     with path.open("rb") as file:
         area = file.read(SYSTEM_AREA)
         primary = _gpt(file, 1)
@@ -135,7 +135,7 @@ def rebuild(area: bytes, moved: Mapping[int, int], old_size: int, old_volume: in
         area: the old first 16 sectors.
         moved: new sector by old sector, for each image in the El Torito catalogue.
         old_size: bytes of the old file.
-        old_volume: bytes of the old ISO 9660 volume, without what stands behind it.
+        old_volume: bytes of the old ISO 9660 volume, without what follows it.
         new_volume: bytes of the new one.
 
     Raises:

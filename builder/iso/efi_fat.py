@@ -42,7 +42,7 @@ def replace(image: Path, path: str, content: bytes, when: datetime) -> None:
         when: the file's new date; FAT keeps every second second.
 
     Raises:
-        MediumError: no room in the image, or it is not sound.
+        MediumError: no space in the image, or it is damaged.
         HostError: mtools or dosfstools is not installed.
     """
     with tempfile.TemporaryDirectory(prefix="builder-fat-") as folder:
@@ -53,7 +53,7 @@ def replace(image: Path, path: str, content: bytes, when: datetime) -> None:
         epoch = {"SOURCE_DATE_EPOCH": str(int(when.timestamp()))}
         done = process.run(argv, env=_ENVIRONMENT | epoch, check=False)
     if done.status != 0:
-        why = "has no room for" if "Disk full" in done.said else "does not take"
+        why = "has no space for" if "Disk full" in done.said else "does not take"
         raise MediumError(
             f"the UEFI boot image on the install medium {why} the boot entry",
             output=done.said,

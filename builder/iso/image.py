@@ -133,7 +133,7 @@ class Iso:
         return list(self._where)
 
     def find(self, path: str) -> str | None:
-        """The path as it stands on the medium, found without regard to case; None when there is none."""
+        """The path as it is on the medium, found without regard to case; None when there is none."""
         if path in self._where:
             return path
         folded = path.casefold()
@@ -348,7 +348,7 @@ def _record_date(when: datetime) -> Any:
 
 
 def _modification_dates(image: Any) -> list[tuple[int, bytes]]:
-    """Where the modification date of each volume descriptor stands, and what it should be.
+    """Where the modification date of each volume descriptor is, and what it should be.
 
     pycdlib writes the current time there, whatever the descriptor says.
     """

@@ -116,7 +116,7 @@ class Plan:
     pieces: list[tuple[int, bytes | Span]] = field(default_factory=list)
 
     def put(self, offset: int, data: bytes) -> None:
-        """Cover what stands at `offset`, growing the image where it has to."""
+        """Cover what is at `offset`, growing the image where it has to."""
         self.pieces.append((offset, data))
         self.size = max(self.size, offset + len(data))
 

@@ -78,7 +78,7 @@ class Implant:
 
 @dataclass(frozen=True)
 class Implanted:
-    """What stands in a medium's application use."""
+    """What a medium's application use holds."""
 
     md5: str
     skipped: int

@@ -113,7 +113,7 @@ def _one(iso: Iso, place: str) -> Contents:
 def _lists(iso: Iso, place: str, repository: Any, folder: Path) -> dict[str, Path]:
     """The unpacked lists of packages and, where there is one, of groups.
 
-    The other lists (files, change logs, the same as databases) are large, and nobody asks for them.
+    The other lists (files, change logs, the same as databases) are large, and not needed.
     """
     with iso.file(f"{place}/repodata/repomd.xml") as opened:
         (folder / "repomd.xml").write_bytes(opened.read(_SMALL))

@@ -27,7 +27,7 @@ def render(name: str, version: str, sha256: str, created: datetime, packages: Se
     Args:
         sha256: of the disk.
         created: when the disk was sealed; a second rendering is the same bytes.
-        packages: `name version-release`, as rpm tells them.
+        packages: `name version-release`, as rpm prints them.
     """
     image = Component(
         type=ComponentType.OPERATING_SYSTEM,

@@ -19,11 +19,11 @@ FOLDER = ".pulling"
 
 @contextmanager
 def place(catalogue: Path, digest: str, on_wait: Callable[[str], None]) -> Iterator[Path]:
-    """The folder in which the version with this manifest grows, with nobody else in it.
+    """The folder in which the version with this manifest is assembled, by one process at a time.
 
     Args:
         digest: `sha256:` and 64 hex digits.
-        on_wait: called once if somebody else is pulling it.
+        on_wait: called once if another process is pulling it.
     """
     folder = catalogue / FOLDER / digest.removeprefix("sha256:")
     folder.parent.mkdir(parents=True, exist_ok=True)

@@ -232,7 +232,7 @@ def tools() -> None:
 def assemble(
     root: Path, work: Path, *, kernel: Path, initrd: Path, debs: list[Path], table_file: Path, out: Path
 ) -> None:
-    """Make the ISO at `out`; `root`/LiveOS/squashfs.img stands already.
+    """Make the ISO at `out`; `root`/LiveOS/squashfs.img exists already.
 
     Raises:
         HostError: a program is missing or fails.

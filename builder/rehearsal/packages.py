@@ -198,8 +198,8 @@ def room(work: Path, need: int) -> None:
     """Refuse to start where `need` bytes are not free.
 
     Raises:
-        HostError: too little room.
+        HostError: too little space.
     """
     free = shutil.disk_usage(work).free
     if free < need:
-        raise HostError(f"too little room in {work}: {free >> 20} MiB free, {need >> 20} MiB needed")
+        raise HostError(f"too little space in {work}: {free >> 20} MiB free, {need >> 20} MiB needed")

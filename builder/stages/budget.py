@@ -27,7 +27,7 @@ def require(allowed: BudgetInputs, size: int, verified: Mapping[str, Any]) -> No
         verified: what the two copies showed. Where they were emulated, they may take as much longer as the limits.
 
     Raises:
-        VerifyError: naming each budget that was exceeded, or that cannot be told.
+        VerifyError: naming each budget that was exceeded, or that is not known.
     """
     twins: list[Mapping[str, Any]] = list(verified["twins"].values())
     faults: dict[str, str] = {}
@@ -44,7 +44,7 @@ def require(allowed: BudgetInputs, size: int, verified: Mapping[str, Any]) -> No
     if allowed.packages is not None:
         count = len(twins[0]["packages"])
         if not count:
-            faults["packages"] = "the copies named none, so their number cannot be told"
+            faults["packages"] = "the copies named none, so their number is not known"
         elif count > allowed.packages:
             faults["packages"] = f"{count}, allowed {allowed.packages}"
     if faults:

@@ -32,7 +32,7 @@ awk -F: '{print "user=" $1 " " $3}' /etc/passwd | sort
 ss -lntu 2>/dev/null | awk '$1 ~ /^(tcp|udp)/ {print "port=" $1 " " $5}' | sort -u
 find / -xdev -type f -perm -4000 2>/dev/null | sed 's/^/suid=/' | sort
 """
-# Facts of which there are many, by the word they are told with.
+# Facts of which there are many, by the word that reports them.
 _LISTS = {"package": "packages", "service": "services", "user": "users", "port": "ports", "suid": "suid"}
 _UNIT = re.compile(r"\S+\.(?:service|socket|mount|target|timer|path|swap|device|automount|slice|scope)\b")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 CHUNK = 8 << 20
 # Longer than any match below and than a private key of ours, so that one across two chunks is seen.
 OVERLAP = 4096
-# What stands before the crypt string in /etc/shadow.
+# What comes before the crypt string in /etc/shadow.
 SHADOW = b"root:"
 # A header alone is a constant in every program that can write keys; a key has a body of base64 behind it
 # (or, in the old encrypted form, RFC 1421 headers).
@@ -87,7 +87,7 @@ def scan(disk: Path, *, password: str, crypt: str, run_key: Fingerprint | None =
         for at in _places(data, plain):
             leaks[start + at] = "the plain root password"
         for at in _places(data, hashed):
-            # The chunk before has seen a match so close to the border, with what stands in front of it.
+            # The chunk before has seen a match so close to the border, with what comes before it.
             seen_before = continued and at < len(SHADOW)
             if not seen_before and data[max(0, at - len(SHADOW)) : at] != SHADOW:
                 leaks[start + at] = "a copy of the root password's hash outside /etc/shadow"

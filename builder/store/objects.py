@@ -35,7 +35,7 @@ class Record(BaseModel):
     Args:
         needs: digest of each needed stage, by name.
         made_from: `content` of each needed stage's object that was read, by name.
-        content: one digest over names and bytes of all files; tells two builds of one digest apart.
+        content: one digest over names and bytes of all files; distinguishes two builds of one digest.
         created: UTC, ISO 8601.
         seconds: wall time of the stage.
         ledger: where seconds and bytes went (`builder.stage.Ledger`).

@@ -17,7 +17,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A file to write, which takes the name `path` when the block ends well: flushed to disk, then one rename.
 
     Args:
-        path: its folder must exist. A file that stands there keeps standing until the rename.
+        path: its folder must exist. A file that is there stays until the rename.
         mode: permissions of the finished file.
 
     Raises:

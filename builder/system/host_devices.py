@@ -22,7 +22,7 @@ from builder.system import process
 
 PCI = Path("/sys/bus/pci/devices")
 ADDRESS = re.compile(r"(?:([0-9a-f]{4}):)?([0-9a-f]{2}):([01][0-9a-f])\.([0-7])", re.I)
-# Drivers that serve nobody on the host.
+# Drivers that nothing on the host uses.
 IDLE_DRIVERS = {"vfio-pci", "pci-stub"}
 BRIDGE_CLASS = "0x06"
 
@@ -52,7 +52,7 @@ def block_device(words: str) -> BlockDevice:
 
     Raises:
         RecipeError: no absolute path, or a word that is not known.
-        HostError: no block device, mounted, in use, read-only, or with data on it whose loss nobody agreed to.
+        HostError: no block device, mounted, in use, read-only, or with data on it whose loss was not agreed to.
     """
     given, _, rest = words.partition(",")
     key, _, serial = rest.partition("=")
@@ -103,11 +103,11 @@ def require_unused(path: Path) -> dict[str, Any]:
         )
     columns = "PATH,SIZE,SERIAL,RO,TYPE,MOUNTPOINTS"
     listed = json.loads(process.run(["lsblk", "--json", "--bytes", "--paths", "--output", columns, path]).stdout)
-    told: dict[str, Any] = listed["blockdevices"][0]
-    mounted = [place for one in _all(told) for place in one.get("mountpoints") or [] if place]
+    device: dict[str, Any] = listed["blockdevices"][0]
+    mounted = [place for one in _all(device) for place in one.get("mountpoints") or [] if place]
     if mounted:
         raise HostError(f"{path} is mounted", f"at {', '.join(mounted)}", "take another disk; this one is the host's")
-    if told["ro"]:
+    if device["ro"]:
         raise HostError(f"{path} is read-only")
     try:
         os.close(os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC))
@@ -115,19 +115,19 @@ def require_unused(path: Path) -> dict[str, Any]:
         if fault.errno == errno.EBUSY:
             raise HostError(f"{path} is in use on this host", hint=f"lsblk {path} shows by what") from None
         raise HostError(f"{path} does not open: {fault.strerror}") from None
-    return told
+    return device
 
 
 def _look(path: Path) -> BlockDevice:
-    told = require_unused(path)
+    device = require_unused(path)
     found = json.loads(process.run(["wipefs", "--json", "--no-act", path]).stdout or "{}")
     signatures = tuple(str(one.get("type")) for one in found.get("signatures", []))
-    return BlockDevice(path, int(told["size"]), (told["serial"] or "").strip(), signatures)
+    return BlockDevice(path, int(device["size"]), (device["serial"] or "").strip(), signatures)
 
 
-def _all(told: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    yield told
-    for child in told.get("children", []):
+def _all(device: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield device
+    for child in device.get("children", []):
         yield from _all(child)
 
 
@@ -189,7 +189,7 @@ def _require_not_ours(folder: Path, full: str) -> None:
         raise HostError(f"{full} is a bridge, which no guest can get")
     if _text(folder / "boot_vga") == "1":
         raise HostError(f"{full} is the screen of this host")
-    # A card that is up serves the host; one that is down serves nobody.
+    # A card that is up serves the host; one that is down is not used.
     for card in sorted(folder.glob("**/net/*")):
         if _text(card / "operstate") == "up":
             raise HostError(

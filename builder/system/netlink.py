@@ -104,11 +104,11 @@ class Snapshot:
         return asdict(self)
 
     @staticmethod
-    def from_dict(told: dict[str, Any]) -> Snapshot:
+    def from_dict(data: dict[str, Any]) -> Snapshot:
         """From JSON."""
-        addresses = tuple(Address(**each) for each in told["addresses"])
-        routes = tuple(Route(**each) for each in told["routes"])
-        return Snapshot(told["uplink"], told["mac"], told["mtu"], addresses, routes)
+        addresses = tuple(Address(**each) for each in data["addresses"])
+        routes = tuple(Route(**each) for each in data["routes"])
+        return Snapshot(data["uplink"], data["mac"], data["mtu"], addresses, routes)
 
 
 def snapshot(uplink: str) -> Snapshot:
@@ -214,8 +214,8 @@ def answers(gateway: str, interface: str, within: float) -> bool:
                 probe.setblocking(False)
                 probe.sendto(b"", (gateway, 9))
             known = ip.get_neighbours(family=family, ifindex=index, dst=gateway)
-            told = [one for one in known if one["state"] & ANSWERED and one.get_attr("NDA_LLADDR")]
-            return True if told else None
+            found = [one for one in known if one["state"] & ANSWERED and one.get_attr("NDA_LLADDR")]
+            return True if found else None
 
         return bool(retry.until(look, within=within, every=0.1))
 

@@ -72,8 +72,8 @@ def run(
         env: added to the environment.
         check: raise when the exit status is not 0.
         error: the class raised for a bad exit status or a time-out.
-        heard: told what the program writes on standard output as it comes; then nothing is given to the program, and
-            there is no time limit.
+        heard: called with what the program writes on standard output as it comes; then nothing is given to the
+            program, and there is no time limit.
 
     Raises:
         HostError: the program is not installed.
@@ -132,7 +132,7 @@ def run_through(argv: Sequence[str | Path], stdin: str) -> None:
         )
 
     # Signals arrive in the main thread only: there an interrupt can strike while the child is being started, and then
-    # nobody would wait for it. Leaving the pool waits, whatever the main thread was interrupted in.
+    # nothing would wait for it. Leaving the pool waits, whatever the main thread was interrupted in.
     with ThreadPoolExecutor(1, thread_name_prefix="run-through") as pool:
         done = pool.submit(to_its_end).result()
     if done.returncode != 0:
@@ -177,7 +177,7 @@ def _listen(child: subprocess.Popen[bytes], heard: Callable[[str], None]) -> Non
 
 
 class Children:
-    """Programs under way, each watched by a thread of its own; all of them can be told to end, from any thread.
+    """Programs under way, each watched by a thread of its own; all of them can be ended, from any thread.
 
     They get SIGTERM from the kernel, too, when the thread that started them is gone without a word.
     """

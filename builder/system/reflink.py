@@ -31,7 +31,7 @@ def take(file: Path, out: Path, *, link: bool = False) -> tuple[str, How]:
     """Give a local file a second name: blocks shared where the file system can, else copied.
 
     Args:
-        link: rather than copy, make a hard link. It is the same file: whoever writes to one writes to both.
+        link: rather than copy, make a hard link. It is the same file: what is written to one is written to both.
 
     Returns:
         sha256 of the bytes, 64 hex digits; and how it was done.
@@ -63,7 +63,7 @@ def take(file: Path, out: Path, *, link: bool = False) -> tuple[str, How]:
 
 
 def _linked(file: Path, out: Path) -> bool:
-    """Fails on another file system, and on files of somebody else: those could be written to by their owner."""
+    """Fails on another file system, and on files of another user: those could be written to by their owner."""
     facts = file.stat()
     if facts.st_uid != os.geteuid() or not facts.st_mode & 0o004:
         return False

@@ -44,7 +44,7 @@ class Disk:
 
     Args:
         serial: what the guest finds below /dev/disk/by-id, at most 20 characters.
-        backing: the layers below, nearest first; empty for a disk that stands alone.
+        backing: the layers below, nearest first; empty for a disk without any.
         cache: `unsafe` for what is thrown away or flushed once at the end; `none` or `writeback` for VMs of users.
         detect_zeroes: turn written zeros into holes; costs a look at every block written.
     """
@@ -118,7 +118,7 @@ class MachineSpec:
         host_devices: PCI devices of the host, by full address.
         cdroms: ISO files, mode 0444, in drive order.
         boot: `cdrom` or `disk` first; the other is tried next.
-        console_log: file that gets every byte of ttyS0 through libvirt's log daemon, also when nobody reads the
+        console_log: file that gets every byte of ttyS0 through libvirt's log daemon, also when nothing reads the
             console stream; rolled at 2 MiB.
         serial1: file that gets every byte of ttyS1; None leaves the port out.
         channels: virtio-serial ports by name, each into a file.
@@ -210,7 +210,7 @@ def _refuse_nonsense(spec: MachineSpec) -> None:
         raise ValueError(f"a drive's serial number has at most 20 characters: {long[0]}")
     ide = len(spec.cdroms) + (len(spec.disks) + len(spec.host_disks) if spec.devices == "emulated" else 0)
     if spec.machine == "pc" and ide > 4:
-        raise ValueError(f"a pc has room for 4 IDE drives, not {ide}")
+        raise ValueError(f"a pc takes 4 IDE drives, not {ide}")
 
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> ET.Element:
@@ -313,7 +313,7 @@ def _disk(devices: ET.Element, disk: Disk, unmap: bool, dac: bool) -> ET.Element
     element = ET.SubElement(devices, "disk", type="file", device="disk")
     driver = ET.SubElement(element, "driver", name="qemu", type=disk.format, cache=disk.cache)
     if disk.cache == "unsafe":
-        # A machine whose disk fails stands still and says so, instead of going on with what it could not write.
+        # A machine whose disk fails is paused and says so, instead of going on with what it could not write.
         driver.set("error_policy", "stop")
         driver.set("rerror_policy", "stop")
     if unmap:
@@ -351,7 +351,7 @@ def _ports(devices: ET.Element, spec: MachineSpec) -> None:
         ET.SubElement(serial, "source", path=str(spec.serial1), append="off")
         ET.SubElement(serial, "target", type="isa-serial", port="1")
     for name, path in spec.channels.items():
-        # A file, never a socket: a port that nobody reads stalls the guest at its first line.
+        # A file, never a socket: a port that is not read stalls the guest at its first line.
         channel = ET.SubElement(devices, "channel", type="file")
         ET.SubElement(channel, "source", path=str(path), append="off")
         ET.SubElement(channel, "target", type="virtio", name=name)
@@ -396,7 +396,7 @@ def _network(domain: ET.Element, devices: ET.Element, spec: MachineSpec) -> None
 
 
 def _user_network(domain: ET.Element, spec: MachineSpec, network: UserNet) -> None:
-    # libvirt 9.0 has no element for a forward of user-mode networking, so QEMU is told directly. Slot 0x10 is
+    # libvirt 9.0 has no element for a forward of user-mode networking, so QEMU's own arguments say it. Slot 0x10 is
     # far above those that libvirt hands out, which does not know of this card.
     model = "virtio-net-pci" if spec.devices == "virtio" else "e1000"
     bus = "pcie.0" if spec.machine == "q35" else "pci.0"

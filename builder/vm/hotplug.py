@@ -63,7 +63,7 @@ def _give(domain: Any, target: int) -> bool:
 
     if retry.until(there, within=FOLLOWS, every=0.2):
         return True
-    # Nobody followed: what was there is asked for again, so that nothing changes later by surprise.
+    # The guest did not follow: what was there is asked for again, so that nothing changes later by surprise.
     domain.setMemoryFlags(before["actual"], LIVE)
     return False
 

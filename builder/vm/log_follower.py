@@ -87,7 +87,7 @@ class LogFollower:
             if younger is None:
                 return
             if self._current:
-                # It is rolled: nobody writes to it any more, but the last words came after the first drain.
+                # It is rolled: nothing is written to it any more, but the last words came after the first drain.
                 self._drain()
                 self._current.close()
             self._current = younger

@@ -45,9 +45,9 @@ class Ending:
     """How a machine ended.
 
     Args:
-        how: `shutdown` by the guest itself; `reset` by the guest (reboot, triple fault); `crashed` (kernel panic told
-            through pvpanic); `destroyed` by somebody on the host; `failed` (QEMU died); `disk` (it stands
-            still, because its disk cannot be written or read); `time limit`; `watch`.
+        how: `shutdown` by the guest itself; `reset` by the guest (reboot, triple fault); `crashed` (kernel panic,
+            through pvpanic); `destroyed` on the host; `failed` (QEMU died); `disk` (it is paused, because its disk
+            cannot be written or read); `time limit`; `watch`.
         seconds: since the waiting began.
         reason: one line for people; for `watch`, what the watcher said.
         cause: why, where libvirt names it (`disk`).
@@ -247,7 +247,7 @@ class Machine:
         return self._handle.traffic()
 
     def gone(self) -> Ending | None:
-        """How it ended, if QEMU is gone, or stands still for good; None while it runs.
+        """How it ended, if QEMU is gone, or paused for good; None while it runs.
 
         Raises:
             HostError: libvirt went away.
@@ -272,7 +272,7 @@ class Machine:
         return self._handle.address()
 
     def press_power(self) -> None:
-        """Press the ACPI power button; `wait_off` tells whether the guest obeyed.
+        """Press the ACPI power button; `wait_off` says whether the guest obeyed.
 
         Raises:
             HostError: the machine is gone.
@@ -290,7 +290,7 @@ class Machine:
 
         Args:
             limit_s: seconds until `time limit`; the machine still runs then.
-            beat: told every `every` seconds how it goes: time, size of the disk, last line of the console.
+            beat: called every `every` seconds with how it goes: time, size of the disk, last line of the console.
             watch: asked every `every` seconds; a reason to give up ends the waiting, the machine still runs then.
 
         Raises:
@@ -337,7 +337,7 @@ class Machine:
             return None
         # QEMU's own word for a full disk is the name of the error; for all others it says nothing more.
         number, cause = (errno.ENOSPC, Cause.DISK_FULL) if stuck == "enospc" else (errno.EIO, Cause.DISK_ERROR)
-        reason = f"the machine stands still, because of its disk: {os.strerror(number)}"
+        reason = f"the machine is paused, because of its disk: {os.strerror(number)}"
         return Ending("disk", time.monotonic() - start, reason, cause)
 
     def _ended(self, start: float) -> Ending:

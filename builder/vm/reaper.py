@@ -87,7 +87,7 @@ def has_logs(daemon: int) -> bool:
     try:
         opened = [path.readlink().name for path in Path(f"/proc/{daemon}/fd").iterdir()]
     except OSError:
-        # A file was closed meanwhile, or all are: the next look tells.
+        # A file was closed meanwhile, or all are: the next look shows it.
         return False
     return any(name.endswith(".log") and name != "virtlogd.log" for name in opened)
 

@@ -169,7 +169,7 @@ def broken_qcow2(machines: Machines, end: Literal["hang", "write"]) -> Path:
 
 @pytest.mark.parametrize(("end", "what"), [("hang", "read"), ("write", "written to (werror)")])
 def test_broken_disk(end: Literal["hang", "write"], what: str, machines: Machines, fault_row: FaultRow) -> None:
-    """QEMU reports an I/O error, and the machine stands still."""
+    """QEMU reports an I/O error, and the machine is paused."""
     own = uuid.uuid4()
     image = broken_qcow2(machines, end)
     spec = MachineSpec(

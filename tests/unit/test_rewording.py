@@ -83,7 +83,7 @@ def guest_reset_itself(folder: Path) -> None:
 
 
 def machine_without_disk_space(folder: Path) -> None:
-    ending = Ending("disk", 1.0, "it stands still", Cause.DISK_FULL)
+    ending = Ending("disk", 1.0, "it is paused", Cause.DISK_FULL)
     failed_run(folder, lambda _: _raise(of_ending(ending, {}, "").to_error(InstallError, "x")))
 
 

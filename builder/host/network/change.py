@@ -27,7 +27,7 @@ class Change:
         addresses, routes: what the bridge gets.
         gateways: who must answer afterwards.
         files: what makes it last: text and mode by path; empty for the back end `runtime`.
-        confirm: somebody must confirm from a new session.
+        confirm: the change must be confirmed from a new session.
         within: seconds for that.
     """
 
@@ -46,25 +46,25 @@ class Change:
         return asdict(self)
 
     @staticmethod
-    def from_dict(told: dict[str, Any]) -> Change:
+    def from_dict(data: dict[str, Any]) -> Change:
         """From JSON."""
         return Change(
             **{
-                **told,
-                "before": Snapshot.from_dict(told["before"]),
-                "addresses": tuple(Address(**each) for each in told["addresses"]),
-                "routes": tuple(Route(**each) for each in told["routes"]),
-                "gateways": tuple(told["gateways"]),
+                **data,
+                "before": Snapshot.from_dict(data["before"]),
+                "addresses": tuple(Address(**each) for each in data["addresses"]),
+                "routes": tuple(Route(**each) for each in data["routes"]),
+                "gateways": tuple(data["gateways"]),
             }
         )
 
 
 def plan(wish: Wish) -> Change | None:
-    """The change that fulfils a wish; None when the bridge stands as asked for.
+    """The change that fulfils a wish; None when the bridge is there as asked for.
 
     Raises:
         RecipeError: the wish cannot work; every fault is named.
-        HostError: there is no such uplink; or the bridge stands, but not as asked for.
+        HostError: there is no such uplink; or the bridge is there, but not as asked for.
     """
     if check_network.bridge_of(wish.uplink) == wish.bridge:
         _require_as_asked(wish)
@@ -77,7 +77,7 @@ def plan(wish: Wish) -> Change | None:
     refuse([*_uplink_faults(wish, backend), *moving.faults, *_faults(wish, facts, moving)])
     addresses = moving.addresses
     if backend != "networkmanager":
-        # Nobody renews a lease on the bridge before the next reboot: an address that runs out would lock us out.
+        # Before the next reboot nothing renews a lease on the bridge: an address that runs out would lock us out.
         addresses = tuple(replace(each, preferred=FOREVER, valid=FOREVER) for each in addresses)
     return Change(
         bridge=wish.bridge,
@@ -121,7 +121,7 @@ def _uplink_faults(wish: Wish, backend: Name) -> Iterator[str]:
 
 
 def _require_as_asked(wish: Wish) -> None:
-    """The bridge stands; say so if it is another one than was asked for."""
+    """The bridge is there; say so if it is another one than was asked for."""
     there = netlink.snapshot(wish.bridge)
     gateways = {route.gateway for route in there.routes if route.dst == "default"}
     missing = [
@@ -133,7 +133,7 @@ def _require_as_asked(wish: Wish) -> None:
         missing += [f"file {path}" for path in paths if not path.exists()]
     if missing:
         raise HostError(
-            f"{wish.bridge} stands over {wish.uplink} already, but not as asked for",
+            f"{wish.bridge} is over {wish.uplink} already, but not as asked for",
             "it lacks " + ", ".join(missing),
             "builder host restore, then again",
         )
@@ -167,4 +167,4 @@ def lines(change: Change) -> list[str]:
 
 def _lease(address: Address, before: Snapshot) -> str:
     leased = any(each.cidr == address.cidr and each.valid != FOREVER for each in before.addresses)
-    return ", without the end of its lease: nobody renews it before a reboot" * (leased and address.valid == FOREVER)
+    return ", without the end of its lease: nothing renews it before a reboot" * (leased and address.valid == FOREVER)

@@ -58,7 +58,7 @@ def _ip(plan: BridgePlan, version: int) -> dict[str, str]:
     for number, route in enumerate((route for route in plan.routes if route.version == version), 1):
         words = [route.network, *([route.gateway] if route.gateway else [])]
         if route.priority:
-            # A metric stands behind a gateway, if need be one of nothing but zeros.
+            # A metric comes after a gateway, if need be one of nothing but zeros.
             words = [route.network, route.gateway or {4: "0.0.0.0", 6: "::"}[version], str(route.priority)]
         section[f"route{number}"] = ",".join(words)
         options = [f"{key}={value}" for key, value in sorted(route.options())]

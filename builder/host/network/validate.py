@@ -182,7 +182,7 @@ def nat_faults(plan: NatPlan, taken: Iterable[str], defined: Mapping[str, str] |
     if not 16 <= network.prefixlen <= 28:
         yield f"subnet {network} should have a prefix length between 16 and 28"
     if not network.is_private:
-        yield f"subnet {network} belongs to somebody: take one from 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
+        yield f"subnet {network} is a public one: take one from 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"
     routed = [ipaddress.IPv4Network(other, strict=False) for other in taken]
     for other in routed:
         if network.overlaps(other):

@@ -61,7 +61,7 @@ def _pre(text: str, ui: Ui) -> None:
     except parse.KickstartError as error:
         _bad_kickstart(ui, error)
     except scripts.ScriptError as error:
-        # Before there is a user interface nobody can be asked: the installer dies of it.
+        # Before there is a user interface no one can be asked: the installer dies of it.
         ui.say(f"There was an error running the kickstart script at line {error.lineno}.\n\n{error.output}")
         raise PaneDeadError from None
 

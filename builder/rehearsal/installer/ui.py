@@ -42,7 +42,7 @@ class Ui:
         print(text, flush=True)  # noqa: T201 - the console is this program's screen
 
     def ask(self, prompt: str) -> str:
-        """Print a prompt and wait for a line. Nobody is there: this is where an unattended install hangs."""
+        """Print a prompt and wait for a line. This is where an unattended install hangs."""
         print(prompt, end="", flush=True)  # noqa: T201
         while True:
             try:
@@ -51,7 +51,7 @@ class Ui:
                 clock.pause(3600)
 
     def fatal(self, message: str) -> NoReturn:
-        """A fault that aborts the installation, told in a window."""
+        """A fault that aborts the installation, shown in a window."""
         log.error("anaconda", message)
         if self.cmdline:
             raise CmdlineError(message)
@@ -93,7 +93,7 @@ class Ui:
         raise ExitError(str(error))
 
     def script_end(self, lineno: int) -> NoReturn:
-        """What cmdline mode shows of a failed script: no more than that there is nobody to ask."""
+        """What cmdline mode shows of a failed script: no more than that no one can be asked."""
         log.error("anaconda", f"Error running the kickstart script at line {lineno}")
         self.say()
         self.say("Running in cmdline mode, no interactive debugging allowed.")
