@@ -1,7 +1,7 @@
 """The releases of Enterprise Linux and Fedora that recipes can name, and what differs between them: one literal each.
 
-Rocky Linux, AlmaLinux, CentOS Stream, Oracle Linux and RHEL are not told apart: to builder they differ in ISO, checksum
-list, key and URL, which are a recipe's own data. What differs inside the guest is looked up there by its scripts.
+Rocky Linux, AlmaLinux, CentOS Stream, Oracle Linux and RHEL count as one: they differ in ISO, list of checksums,
+key and URL, which are a recipe's own data. What differs inside the guest is looked up there by its scripts.
 
 Sources: pykickstart 3.78 (handlers); Anaconda 21.48.22.159, branches rhel-8 to rhel-10 and main (least memory of a text
 install from a CD: pyanaconda/isys and core/hw.py; least size of /boot/efi: pyanaconda/platform.py and

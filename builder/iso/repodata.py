@@ -28,6 +28,7 @@ from builder.errors import MediumError
 from builder.iso.image import Iso
 from builder.system import process
 
+_INDEX = "/repodata/repomd.xml"
 _CHUNK = 1 << 20
 _SMALL = 64 << 20
 # Bytes of a list, unpacked. The largest known one of packages (AppStream) has some 100 MB, one of groups 2 MB.
@@ -82,13 +83,12 @@ def contents(iso: Iso, tree: ConfigParser) -> Contents | None:
 
 def repositories(iso: Iso, tree: ConfigParser) -> list[str]:
     """Folders with a repository, as paths on the medium without a slash at the end; the root's is empty."""
-    named = [tree.get(part, "repository", fallback="") for part in tree.sections() if part.startswith("variant-")]
-    folders = [folder for text in named if text and (folder := _folder(text)) is not None]
-    return [
-        place
-        for place in dict.fromkeys(["", *folders[:_MOST_REPOSITORIES]])
-        if iso.find(f"{place}/repodata/repomd.xml") is not None
-    ]
+    sections = ["general", *(part for part in tree.sections() if part.startswith("variant-"))]
+    named = [tree.get(part, "repository", fallback="") for part in sections]
+    folders = dict.fromkeys(folder for text in named if text and (folder := _folder(text)) is not None)
+    # As they are on the medium, which may be written otherwise than in `.treeinfo`.
+    found = (iso.find(f"{place}{_INDEX}") for place in ["", *folders][:_MOST_REPOSITORIES])
+    return list(dict.fromkeys(path.removesuffix(_INDEX) for path in found if path is not None))
 
 
 def _folder(text: str) -> str | None:
@@ -115,7 +115,7 @@ def _lists(iso: Iso, place: str, repository: Any, folder: Path) -> dict[str, Pat
 
     The other lists (files, change logs, the same as databases) are large, and not needed.
     """
-    with iso.file(f"{place}/repodata/repomd.xml") as opened:
+    with iso.file(f"{place}{_INDEX}") as opened:
         (folder / "repomd.xml").write_bytes(opened.read(_SMALL))
     index = repository.Repomd()
     repository.xml_parse_repomd(str(folder / "repomd.xml"), index)

@@ -139,7 +139,7 @@ def load(path: Path) -> str:
 
 
 def lint(text: str, release: Release = RELEASES[DEFAULT]) -> list[Finding]:
-    """What `ksvalidator` says of a kickstart for this release, errors and warnings told apart.
+    """What `ksvalidator` says of a kickstart for this release, errors and warnings kept apart.
 
     pykickstart exits 1 on mere deprecations too, so its words are sorted here. It is GPL and therefore run as a
     program, never imported.

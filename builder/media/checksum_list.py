@@ -30,7 +30,8 @@ def parse(text: str) -> dict[str, Listed]:
     Raises:
         MediumError: it names no file.
     """
-    lines = [line.strip() for line in text.splitlines()]
+    # Names are shown to people: one that a terminal would act on is none.
+    lines = [line for whole in text.splitlines() if (line := whole.strip()).replace("\t", " ").isprintable()]
     sizes = {hit["name"]: int(hit["size"]) for line in lines if (hit := _SIZE.fullmatch(line))}
     found = {
         hit["name"]: Listed(hit["sha256"].lower(), sizes.get(hit["name"]))

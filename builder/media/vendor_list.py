@@ -26,6 +26,8 @@ DEFAULT = "sha256sum.txt.asc"
 CLEAR_SIGNED = b"-----BEGIN PGP SIGNED MESSAGE-----"
 # Endings of a signature in a file of its own.
 DETACHED = (".asc", ".sig", ".gpg")
+# Lines of a list that an error shows.
+SHOWN = 20
 # Vendors put their public keys into the root folder of the medium, under this name and their own.
 ON_MEDIUM = "/RPM-GPG-KEY"
 
@@ -82,7 +84,8 @@ def _not_listed(found: Listed, listed: dict[str, Listed], source: MediumSource, 
             "one of the two is wrong, and builder cannot know which: compare with another mirror, or ask the vendor; "
             "without `checksums` and `signed_by` in the recipe its own sha256 decides",
         )
-    lines = "\n".join(f"{name}: {one}" for name, one in listed.items())
+    lines = "\n".join(f"{name}: {one}" for name, one in [*listed.items()][:SHOWN])
+    lines += f"\n… and {len(listed) - SHOWN} more" if len(listed) > SHOWN else ""
     return MediumError(
         "the vendor's list does not name this medium",
         f"{place}\nmedium {found}\nlisted:\n{lines}",

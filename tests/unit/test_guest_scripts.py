@@ -22,7 +22,7 @@ ANACONDAS = "[connection]\nid=eth0\nuuid=3c2a\ntype=ethernet\n\n[ethernet]\nmac-
 
 @pytest.fixture(params=["el7", "el8", "el9"])
 def guest(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A root directory with what tells the releases apart."""
+    """A root directory with what the releases differ in."""
     for name in (IFCFG, KEYFILE):
         (tmp_path / name).parent.mkdir(parents=True)
     if request.param == "el7":

@@ -60,6 +60,9 @@ def press(folder: Path, iso: Path, label: str = "Rocky-9-8-x86_64-dvd") -> Path:
 def dvd(folder: Path, *, name: str = "Rocky Linux 9.8", version: str = "9.8", packed: str = "") -> Path:
     """A medium with `BaseOS/` and `AppStream/`."""
     tree = folder / "tree"
+    (tree / "images/pxeboot").mkdir(parents=True)
+    for file in ("vmlinuz", "initrd.img"):
+        (tree / "images/pxeboot" / file).write_bytes(file.encode() * 1000)
     repository(tree / "BaseOS", ["bash", *PACKAGES], packed)
     repository(tree / "AppStream", ["nginx"], packed, groups=False)
     (tree / ".treeinfo").write_text(treeinfo(name, version, {"BaseOS": "BaseOS", "AppStream": "./AppStream/"}))

@@ -37,6 +37,15 @@ def test_a_repository_that_treeinfo_does_not_name_is_none_to_the_installer(tmp_p
     assert inspect.inspect(el.press(tree, tmp_path / "a.iso"), packages=True).packages == ("bash",)
 
 
+def test_the_minimal_iso_of_rocky_linux(tmp_path: Path) -> None:
+    """Its packages are in a folder of that name, which the section `general` names, too."""
+    tree = tmp_path / "tree"
+    el.repository(tree / "minimal", ["bash"])
+    text = el.treeinfo("Rocky Linux Minimal", "9.7", {}).replace("[general]\n", "[general]\nrepository = Minimal\n")
+    (tree / ".treeinfo").write_text(text)
+    assert inspect.inspect(el.press(tree, tmp_path / "a.iso"), packages=True).packages == ("bash",)
+
+
 def test_the_root_is_a_repository_of_its_own(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     el.repository(tree, ["bash"])

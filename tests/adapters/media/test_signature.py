@@ -103,6 +103,11 @@ def test_a_text_without_checksums_is_refused() -> None:
         checksum_list.parse("hello\n")
 
 
+def test_a_name_that_a_terminal_would_act_on_is_passed_over() -> None:
+    text = f"{'a' * 64}  good.iso\n{'b' * 64}  \x1b[2Jbad.iso\n{'c' * 64}\t*tab.iso\n"
+    assert set(checksum_list.parse(text)) == {"good.iso", "tab.iso"}
+
+
 def test_sizes_in_comments_belong_to_their_file() -> None:
     text = f"# a.iso: 1480048640 bytes\nSHA256 (a.iso) = {'a' * 64}\nSHA256 (b.iso) = {'B' * 64}\n# c: x bytes\n"
     assert checksum_list.parse(text) == {"a.iso": Listed("a" * 64, 1480048640), "b.iso": Listed("b" * 64)}

@@ -23,7 +23,7 @@ from builder.stages import fetch, kernel, kickstart, remaster
 from builder.store.secrets import Secrets
 from builder.store.store import Store
 from builder.system.digests import sha256_file
-from tests.adapters.media import readers, vendor
+from tests.adapters.media import el, readers, vendor
 from tests.adapters.media.conftest import Press
 from tests.adapters.media.server import answer, serving
 from tests.conftest import Silent
@@ -144,6 +144,32 @@ def test_what_cannot_be_installed_is_told_before_anything_is_written(
         remaster.run(job)
     assert "machine.memory is 256 MiB" in caught.value.details
     assert "disk.size is 1024 MiB" in caught.value.details
+    assert list(job.out.iterdir()) == []
+
+
+def test_a_medium_of_a_later_release_is_started_from_its_own_kernel_and_a_seed(
+    make_job: MakeJob, needs: dict[str, Path], store: Store, tmp_path: Path
+) -> None:
+    known, _ = media_library.add(el.dvd(tmp_path), store)
+    text = KICKSTART + "%packages\n@core\nnginx\n%end\n"
+    (needs["kickstart"] / kickstart.FILE).write_text(text)
+    job = make_job(SEED.model_copy(update={"release": "el9"}), {**needs, "fetch": known.path.parent})
+    remaster.run(job)
+    start = remaster.boot(job.out)
+    assert start.kernel is not None
+    assert start.kernel.kernel.read_bytes() == b"vmlinuz" * 1000
+    words = start.kernel.cmdline.split()
+    assert words[:2] == ["inst.stage2=hd:LABEL=Rocky-9-8-x86_64-dvd", "inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg"]
+
+
+@pytest.mark.parametrize("release", ["el7", "el8", "el10", "fedora"])
+def test_a_medium_of_another_release_is_refused_before_anything_is_written(
+    make_job: MakeJob, needs: dict[str, Path], store: Store, tmp_path: Path, release: str
+) -> None:
+    known, _ = media_library.add(el.dvd(tmp_path), store)
+    job = make_job(SEED.model_copy(update={"release": release}), {**needs, "fetch": known.path.parent})
+    with pytest.raises(MediumError, match=rf"^the medium is Rocky Linux 9\.8, the recipe says release: {release}$"):
+        remaster.run(job)
     assert list(job.out.iterdir()) == []
 
 
