@@ -48,7 +48,8 @@ def lint(
     as_json: Json = False,
 ) -> None:
     """Check the syntax of a kickstart; errors exit 2."""
-    findings = kickstart.lint(kickstart.load(file), parse_release(release))
+    chosen = parse_release(release)
+    findings = kickstart.lint(kickstart.load(file), chosen)
     facts = [{"line": finding.line, "severity": finding.severity, "message": finding.message} for finding in findings]
     text = [f"{file}:{finding.line or 0}: {finding.severity}: {finding.message}" for finding in findings]
     emit(facts, text, as_json)
