@@ -17,6 +17,9 @@ from enum import StrEnum
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _PLACES = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
+# Commands that work on a full disk and give space back.
+FREE_SPACE = "these free space: builder gc; builder images prune; builder vm delete NAME"
+
 
 class Cause(StrEnum):
     """Names of known causes of failures; programs may act on the values, so they never change."""
@@ -146,6 +149,11 @@ class Diagnosis:
         return {**asdict(self), "cause": self.cause or "", "source": self.source or "", "transient": self.transient}
 
 
+def _writable(text: str) -> str:
+    """Return text that every file and terminal takes: a file name need not be UTF-8, and has surrogates then."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class BuilderError(Exception):
     """A failure with a message for people.
 
@@ -174,12 +182,12 @@ class BuilderError(Exception):
         role: str = "",
         output: str = "",
     ) -> None:
-        super().__init__(brief)
-        self.brief = brief
-        self.details = details or output
-        self.hint = hint
+        self.brief = _writable(brief)
+        super().__init__(self.brief)
+        self.details = _writable(details or output)
+        self.hint = _writable(hint)
         self.output = output
-        self.diagnosis = Diagnosis(role=role) if cause is None else Diagnosis(cause, brief, source, role)
+        self.diagnosis = Diagnosis(role=role) if cause is None else Diagnosis(cause, self.brief, source, role)
 
     def as_dict(self) -> dict[str, object]:
         """Return the same for programs (`--json`, verdict.json)."""
@@ -222,6 +230,11 @@ def cause_of(error: OSError) -> Cause | None:
     return _CAUSE_OF_ERRNO.get(error.errno or 0)
 
 
+def space_hint(error: OSError) -> str:
+    """Return how to get space if the disk is full, else nothing."""
+    return FREE_SPACE if error.errno in _FULL else ""
+
+
 def of_os_error(fault: OSError, where: object = "") -> HostError | None:
     """Return the same for people when the disk or our rights on it are to blame; None when it may be a bug.
 
@@ -230,10 +243,9 @@ def of_os_error(fault: OSError, where: object = "") -> HostError | None:
     """
     if fault.errno not in _PLACES:
         return None
-    hint = "builder gc frees space" if fault.errno in _FULL else ""
     place = fault.filename or where
     brief = f"{os.strerror(fault.errno)}{f': {place}' if place else ''}"
-    return HostError(brief, str(fault), hint, cause=cause_of(fault))
+    return HostError(brief, str(fault), space_hint(fault), cause=cause_of(fault))
 
 
 class MediumError(BuilderError):

@@ -145,3 +145,18 @@ class BuildOptions:
 
     medium: MediumSource = field(default_factory=MediumSource)
     timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """Return the file of this name below a folder, with all links resolved; None when that leaves the folder.
+
+    No part of the way may lead out, and the folder itself may not be a link: both come with a repository, as its files
+    do. Above the folder links may be.
+    """
+    try:
+        root = folder.parent.resolve() / folder.name
+        found = (root / name).resolve()
+    except (OSError, RuntimeError, ValueError):
+        # A circle of links, or a name that no file can have.
+        return None
+    return found if found.is_relative_to(root) else None

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pytest
 
 from builder.system import retry
-from builder.vm import daemon
+from builder.vm.uri import session_directory
 
 # `proof`: a line or an event proves it. `stall`: several quiet signals, or a limit. `mend`: found and put right.
 Kind = Literal["proof", "stall", "mend"]
@@ -75,7 +75,7 @@ def left_behind(place: Path) -> list[str]:
     word = str(place)
     found = [f"process {name}" for name, line in command_lines() if word in line]
     # libvirt's own notes of the machines that it runs, of root and of an ordinary user.
-    for notes in (Path("/run/libvirt/qemu"), daemon.session_directory() / "qemu" / "run"):
+    for notes in (Path("/run/libvirt/qemu"), session_directory() / "qemu" / "run"):
         for note in notes.glob("*.xml"):
             with contextlib.suppress(OSError):
                 found += [f"machine {note.stem}"] if word in note.read_text(encoding="utf-8", errors="replace") else []

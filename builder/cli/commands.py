@@ -7,7 +7,7 @@ for it (as pip does it with its `commands_dict`).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,7 +142,7 @@ COMMANDS: Mapping[str, Command | Group] = {
             "show": Command("housekeeping:show", "Show one run: stages, verdict, evidence."),
         },
     ),
-    "gc": Command("housekeeping:gc", "Remove old intermediate results and pulls; never an image."),
+    "gc": Command("housekeeping:gc", "Remove old results, downloads and pulls; never an image."),
     "host": Group(
         "Check this host, prepare it, and undo that.",
         {
@@ -153,6 +153,23 @@ COMMANDS: Mapping[str, Command | Group] = {
         },
     ),
 }
+
+
+def parse(group: str, name: str, words: Sequence[str]) -> Mapping[str, Any]:
+    """Parse words as a command does, and return its parameters; the command is not run.
+
+    Args:
+        group, name: of the command, e.g. `nightly` and `run`.
+
+    Raises:
+        click's UsageError: the command would refuse the words.
+    """
+    entry = COMMANDS[group]
+    assert isinstance(entry, Group)
+    command = _Deferred(name, entry.commands[name]).load()
+    context = command.make_context(f"builder {group} {name}", list(words))
+    parameters: Mapping[str, Any] = context.params
+    return parameters
 
 
 class _Deferred(TyperCommand):

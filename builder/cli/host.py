@@ -93,9 +93,12 @@ def prepare(
         typer.Option(
             "--confirm-within",
             metavar="TIME",
-            help="How long to wait for `host confirm` before rolling back (default over SSH: 60s).",
+            help="How long to wait for `host confirm` before rolling back (default: 60s, none at the host's console).",
         ),
     ] = None,
+    no_confirm: Annotated[
+        bool, typer.Option("--no-confirm", help="Keep the network without `host confirm` once the gateway answers.")
+    ] = False,
     network_only: Annotated[bool, typer.Option("--network-only", help="Change nothing but the network.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -109,9 +112,8 @@ def prepare(
     options = PrepareOptions(
         iso_dir.absolute(), store_dir.absolute(), desktop, None if user == "root" else user, SYSTEM
     )
-    wanted = BridgeOptions(
-        bridge, uplink, tuple(address or ()), tuple(gateway or ()), tuple(dns or ()), backend, confirm_within
-    )
+    lists = (tuple(address or ()), tuple(gateway or ()), tuple(dns or ()))
+    wanted = BridgeOptions(bridge, uplink, *lists, backend, confirm_within, no_confirm)
     planned = preparation.plan(options, nat, wanted, network_only=network_only)
     if dry_run or planned.empty:
         emit({"dry_run": dry_run, **_facts(planned)}, _lines(planned) or ["nothing to do"], as_json)
@@ -143,9 +145,12 @@ def restore(
     Directories stay unless they are empty, and so do files that were changed since.
     """
     _require_root("only root can restore a host", "restore")
-    titles = restoring.titles(packages=packages)
-    if dry_run or not titles:
-        emit({"dry_run": dry_run, "steps": titles}, titles or ["nothing to undo"], as_json)
+    # First of all: a host without its network is the worst that there is, and a damaged journal must not stop this.
+    steps: list[str] = [] if dry_run else restoring.restore_pending(note)
+    titles = [*steps, *restoring.titles(packages=packages)]
+    if dry_run or titles == steps:
+        text = titles or ["nothing to undo"]
+        emit({"dry_run": dry_run, "steps": titles}, ["done"] if steps else text, as_json)
         return
     left = restoring.restore(note, packages=packages)
     stay = f"; these packages stay (--packages removes them): {' '.join(left.packages)}" if left.packages else ""

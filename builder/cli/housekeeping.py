@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import shutil
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from builder import console
+from builder import console, images
 from builder.cli.options import DryRun, Json
 from builder.cli.output import display_path, emit
 from builder.cli.state import State
 from builder.errors import BuilderError
 from builder.registry import staging
+from builder.settings import Settings
 from builder.store import gc as store_gc
 from builder.store.runs import RunRecord, list_runs, load_run
 from builder.store.store import Store
@@ -65,13 +67,22 @@ def gc(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Remove old intermediate results and pulls; never an image."""
+    """Remove old results, downloads and pulls; never an image."""
     settings = ctx.ensure_object(State).settings()
     age = older_than * DAY
     freed = staging.delete_stale(settings.images, age, dry_run=dry_run)
+    freed += images.delete_torn(settings.images, age, dry_run=dry_run)
+    freed += store_gc.delete_torn(_written_to(settings), age, dry_run=dry_run)
+    freed += store_gc.delete_torn([settings.artifacts / "reports"], age, pattern=".new-*", dry_run=dry_run)
     freed += store_gc.gc(Store(settings.store), age, dry_run=dry_run)
     text = f"{console.size_text(freed)} {'would be freed' if dry_run else 'freed'}"
     emit({"dry_run": dry_run, "bytes": freed}, [text], as_json)
+
+
+def _written_to(settings: Settings) -> list[Path]:
+    """Folders in which a killed process may have left an incomplete file, besides those of store and catalogue."""
+    parents = (settings.vms, settings.runs, settings.artifacts / "reports")
+    return [settings.artifacts / ".cache", *parents, *(path for parent in parents for path in parent.glob("*/"))]
 
 
 def _brief(record: RunRecord) -> str:

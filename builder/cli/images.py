@@ -13,7 +13,7 @@ import typer
 
 from builder import console, images
 from builder.cli.options import DryRun, Force, ImageSpec, Json, Signed
-from builder.cli.output import display_path, emit
+from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
 from builder.errors import RecipeError, VerifyError
 from builder.images import Difference, Image, Kind, VerificationResult
@@ -52,6 +52,8 @@ def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
     image = images.load_image(ctx.ensure_object(State).settings().images, name)
     users = [use for use in images.users_of(image) if use.state != "gone"]
     results = images.verifications(image.path)
+    for warning in images.unreadable_verifications(image.path):
+        note(f"warning: {warning}")
     facts = {
         "users": [{"name": use.name, "state": use.state} for use in users],
         "proofs": [_result_facts(result) for result in results],
@@ -65,7 +67,7 @@ def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
         f"size     {_size(image)}",
         f"sha256   {image.sha256}",
         f"users    {', '.join(use.name for use in users) or 'none'}",
-        *[f"proved   {result.when[:16].replace('T', ' ')} UTC: {_verdict(result)}" for result in results[-3:]],
+        *[f"verified {result.when[:16].replace('T', ' ')} UTC: {_verdict(result)}" for result in results[-3:]],
         "",
         *console.table(["SIZE", "FILE"], files, right=(0,)).splitlines(),
     ]
@@ -230,8 +232,8 @@ def _result_facts(result: VerificationResult) -> dict[str, Any]:
 def _result_lines(result: VerificationResult) -> list[str]:
     return [
         f"{result.name}@{result.version}: {_verdict(result)}",
-        *(f"  proved: {line}" for line in result.passed),
-        *(f"  not proved: {line}" for line in result.skipped),
+        *(f"  passed: {line}" for line in result.passed),
+        *(f"  skipped: {line}" for line in result.skipped),
     ]
 
 

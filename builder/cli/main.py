@@ -19,10 +19,12 @@ import typer
 
 from builder import __version__
 from builder.cli.commands import CommandGroup
-from builder.cli.output import display_path, print_json, print_lines, silence
+from builder.cli.output import display_path, print_json, print_lines
 from builder.cli.state import State
 from builder.errors import BuilderError, HostError, Interrupted, of_os_error
 from builder.system.signals import one_interrupt
+from builder.system.streams import silence
+from builder.system.umask import readable_by_all
 
 # Without markup mode typer prints help without rich, whose import alone would take half the time that --help has.
 app = typer.Typer(
@@ -68,7 +70,7 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     state = State()
     try:
-        with one_interrupt():
+        with readable_by_all(), one_interrupt():
             app(prog_name="builder", obj=state)
         return 0
     except SystemExit as done:
@@ -94,11 +96,8 @@ def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State)
 
     evidence = state.evidence
     shown = str(display_path(evidence)) if evidence else ""
-    if state.as_json:
-        print_json(
-            {"error": {**_as_dict(error), "stage": state.failed_stage, "evidence": str(evidence) if evidence else None}}
-        )
-    else:
+    facts = {"stage": state.failed_stage, "evidence": str(evidence) if evidence else None}
+    if not (state.as_json and _print_error({**_as_dict(error), **facts})):
         colour = console.colourful(sys.stderr)
         try:
             width = shutil.get_terminal_size().columns if sys.stderr.isatty() else 0
@@ -106,6 +105,15 @@ def _report(error: BuilderError | Interrupted | KeyboardInterrupt, state: State)
         except OSError:
             silence(sys.stderr.fileno())
     return getattr(error, "exit_code", Interrupted.exit_code)
+
+
+def _print_error(facts: dict[str, object]) -> bool:
+    """Write an error as the one JSON document; false if that is impossible, as on a full disk."""
+    try:
+        print_json({"error": facts})
+    except HostError:
+        return False
+    return True
 
 
 def _as_dict(error: BuilderError | Interrupted | KeyboardInterrupt) -> dict[str, object]:
@@ -126,7 +134,7 @@ def _broken(error: Exception, state: State) -> BuilderError:
     for folder in (state.artifacts, Path(tempfile.gettempdir())):
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / name).open("x", encoding="utf-8") as file:
+            with (folder / name).open("x", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(text)
         except OSError:
             continue

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from builder import console
+from builder.cli.commands import parse
 from builder.cli.options import (
     Accelerator,
     AllowRehearsal,
@@ -28,6 +29,7 @@ from builder.cli.state import State
 from builder.errors import RecipeError
 from builder.host import config
 from builder.nightly import ENVIRONMENT, metrics, notify, timer
+from builder.nightly.builds import find_builds
 from builder.nightly.farm import LEASE, Tls
 from builder.nightly.farm.executor import FarmExecutor
 from builder.nightly.local import LocalExecutor
@@ -157,7 +159,13 @@ def install_timer(
     as_json: Json = False,
 ) -> None:
     """Write a systemd timer that starts `builder nightly` here."""
-    installed = timer.install(ctx.ensure_object(State).settings().artifacts, options or [], at, to)
+    settings = ctx.ensure_object(State).settings()
+    given = parse("nightly", "run", options or [])
+    find_builds(given["pipelines"] or (), settings.recipes, rehearsal=given["media"] == "rehearsal")
+    if given["push"] is not None:
+        transfer.destination(given["push"], "any", allow_rehearsal=True)
+    require_local_uri(given["connect"])
+    installed = timer.install(settings.artifacts, options or [], at, to)
     emit(
         {"units": [str(path) for path in installed.files], "then": installed.enable},
         [*(f"written  {path}" for path in installed.files), f"then     {installed.enable}"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -13,6 +12,7 @@ from builder import releases
 from builder.cli.state import PASSWORD_FILE, State
 from builder.errors import RecipeError
 from builder.settings import Accel
+from builder.vm.uri import kind_of
 
 REGISTRY_USER, REGISTRY_PASSWORD_FILE = "BUILDER_REGISTRY_USER", "BUILDER_REGISTRY_PASSWORD_FILE"
 
@@ -122,8 +122,7 @@ def require_local_uri(uri: str | None) -> str | None:
     """
     if uri is None:
         return None
-    parts = urlsplit(uri)
-    if parts.scheme in ("qemu", "qemu+unix") and not parts.netloc and parts.path in ("/system", "/session"):
+    if kind_of(uri):
         return uri
     raise RecipeError(
         f"--connect {uri}: builder works on the hypervisor itself",

@@ -1,18 +1,19 @@
 """Write a command's result to standard output, and its notes to standard error.
 
-Invariant: standard output holds the result and nothing else; a reader that left early is not an error.
+Invariant: standard output holds the result and nothing else; a reader that left early is not an error
+(`builder.system.streams`).
 """
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from builder.errors import HostError
+from builder.system.streams import silence
 
 
 def emit(data: Any, text: str | Iterable[str], as_json: bool) -> None:
@@ -68,18 +69,9 @@ def write(text: str) -> None:
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        silence(sys.stdout.fileno())
     except UnicodeEncodeError:
         sys.stdout.write(text.encode("ascii", "backslashreplace").decode())
         sys.stdout.flush()
     except OSError as error:
         silence(sys.stdout.fileno())
         raise HostError(f"cannot write the result: {error.strerror}") from None
-
-
-def silence(handle: int) -> None:
-    """Redirect a file descriptor to /dev/null, so that Python's own flush at the end cannot fail."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, handle)
-    os.close(nowhere)

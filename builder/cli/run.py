@@ -41,7 +41,7 @@ from builder.provenance import keys
 from builder.registry import transfer
 from builder.settings import Settings
 from builder.store.durations import Durations
-from builder.vm import connection
+from builder.vm import connection, daemon
 
 KeepFailed = Annotated[
     bool, typer.Option("--keep-failed", help="Keep the machine and the files of a stage that failed.")
@@ -85,6 +85,7 @@ def run(
         root_password_file=root_password_file,
         signing_key=keys.chosen(),
     )
+    daemon.require_short_paths(settings.uri)
     with console.watcher(as_json=as_json) as watcher:
         state.watcher = watcher
         if state.moved:
@@ -141,6 +142,7 @@ def _look_at_host(settings: Settings, watched: Watcher) -> str:
     """Say first how machines will run, and return it; a host that cannot run them is found out before hours of work."""
     with connection.connect(settings.uri) as host:
         accel = host.choose_accel(settings.accel, settings.require_kvm)
+        host.require_passage(settings.store)
         probing = host.probing_seconds()
     if probing is not None:
         watched.note(

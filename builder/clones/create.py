@@ -101,7 +101,7 @@ def _define_all(
 
 
 def _identity(vm: Vm, key: Key | None) -> Identity:
-    return Identity(vm.instance, vm.hostname, (key.line,) if key else (), vm.address, vm.gateway, vm.dns)
+    return Identity(vm.instance, vm.hostname, (key.line,) if key else (), vm.address, vm.gateway, vm.dns, vm.mac)
 
 
 def _define(workspace: Workspace, image: Image, vm: Vm, identity: Identity, others: Sequence[Vm]) -> Vm:
@@ -134,7 +134,7 @@ def _copy(image: Image, target: Path, size: int) -> None:
     """Copy the whole disk, compressed as it is; it shares its blocks with the image where the file system can."""
     process.run(["cp", "--reflink=auto", "--sparse=always", image.disk, target])
     target.chmod(0o600)
-    process.run(["qemu-img", "resize", "-q", "-f", "qcow2", target, str(size)])
+    qemu_img.grow(target, "qcow2", size)
 
 
 def _start_all(workspace: Workspace, vms: Sequence[Vm], options: CreateOptions) -> list[Vm]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from builder.clones.record import Vm, nat_name
 from builder.vm import networks
+from builder.vm.uri import kind_of
 
 
 def with_name(network: str, uri: str) -> str:
@@ -20,7 +21,7 @@ def with_name(network: str, uri: str) -> str:
         HostError: libvirt does not answer.
     """
     # An ordinary user's libvirt has no networks; `request.check_network` refuses those.
-    return f"nat:{networks.nat_network(uri)}" if network == "nat" and uri.endswith("/system") else network
+    return f"nat:{networks.nat_network(uri)}" if network == "nat" and kind_of(uri) == "system" else network
 
 
 def keep(vm: Vm, others: Iterable[Vm]) -> Vm:

@@ -9,6 +9,7 @@ from typing import Any
 from builder.clones.login import ssh_options
 from builder.clones.record import Vm
 from builder.clones.workspace import Workspace
+from builder.guest import ssh_words
 
 
 def as_dict(workspace: Workspace, vm: Vm) -> dict[str, Any]:
@@ -18,35 +19,13 @@ def as_dict(workspace: Workspace, vm: Vm) -> dict[str, Any]:
 
 def ssh_config(workspace: Workspace, vms: Iterable[Vm]) -> str:
     """Return one Host block of ssh_config(5) for each clone."""
-    blocks = []
-    for vm in vms:
-        lines = [f"  {name} {_quoted(value)}" for name, value in ssh_options(workspace, vm).items()]
-        blocks.append("\n".join([f"Host {vm.name}", *lines, ""]))
-    return "\n".join(blocks)
+    return "\n".join(ssh_words.config(vm.name, ssh_options(workspace, vm)) for vm in vms)
 
 
 def ansible_inventory(workspace: Workspace, vms: Iterable[Vm]) -> str:
     """Return an inventory in Ansible's INI form, with one group for each image."""
     groups: dict[str, list[str]] = {}
     for vm in vms:
-        options = ssh_options(workspace, vm)
-        facts = {
-            "ansible_host": options["HostName"],
-            "ansible_port": options["Port"],
-            "ansible_user": options["User"],
-            **({"ansible_ssh_private_key_file": options["IdentityFile"]} if "IdentityFile" in options else {}),
-            "ansible_ssh_common_args": " ".join(
-                f"-o {name}={options[name]}" for name in ("HostKeyAlias", "UserKnownHostsFile", "StrictHostKeyChecking")
-            ),
-        }
-        words = [vm.name, *(f"{name}={_ini(value)}" for name, value in facts.items())]
-        groups.setdefault(re.sub(r"[^A-Za-z0-9_]", "_", vm.image), []).append(" ".join(words))
+        line = ssh_words.inventory_line(vm.name, ssh_options(workspace, vm))
+        groups.setdefault(re.sub(r"[^A-Za-z0-9_]", "_", vm.image), []).append(line)
     return "\n".join("\n".join([f"[{group}]", *hosts, ""]) for group, hosts in groups.items())
-
-
-def _quoted(value: str) -> str:
-    return f'"{value}"' if " " in value else value
-
-
-def _ini(value: str) -> str:
-    return f"'{value}'" if re.search(r"[\s#;=]", value) else value

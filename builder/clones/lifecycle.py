@@ -5,16 +5,19 @@ Invariant: libvirt and the record of a clone are changed together, under one loc
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder import images
 from builder.clones import ownership, ports
-from builder.clones.record import Vm, spec
+from builder.clones.record import DISK, Vm, spec
 from builder.clones.workspace import Workspace
 from builder.errors import HostError, PublishError, UnreachableError
+from builder.images import references
 from builder.system import host_devices
+from builder.vm import qcow2
 from builder.vm.domains import Domains, Found
 
 REFUSED_FORWARD = "host forwarding"  # QEMU: "Could not set up host forwarding rule"
@@ -94,6 +97,9 @@ def start(workspace: Workspace, name: str) -> Vm:
             host_devices.require_unused(Path(path))
         if state == "paused":
             raise PublishError(f"{name} is paused", hint=f"virsh resume {name}")
+        # With a libvirt that works for this user as root does, the disk may belong to QEMU's user.
+        if os.access(workspace.path(vm.name) / DISK, os.R_OK):
+            require_disk(workspace, vm)
         if state == "undefined":
             domains.define(spec(vm, workspace.path(name)))
         if vm.port is not None and not ports.free(vm.port):
@@ -152,6 +158,32 @@ def require_base(vm: Vm) -> None:
     """
     if vm.base and not Path(vm.base).exists():
         raise PublishError(f"the base of {vm.name} is gone: {vm.image}@{vm.version}", f"no such file: {vm.base}")
+
+
+def require_disk(workspace: Workspace, vm: Vm) -> Path | None:
+    """Make sure that the headers of a clone's disk and of its base name no file that is not its own.
+
+    Returns:
+        The base that the disk names. It is not the one in the record if a rebase was killed half-way.
+
+    Raises:
+        VerifyError: one of them names another file.
+        PublishError: one of them cannot be read.
+    """
+    try:
+        # Each version that it rests on, or may rest on, lists it.
+        entries = workspace.catalogue.absolute().glob(f"*/{references.FOLDER}/*/{vm.uuid}.json")
+        listed = [(entry.parents[2], entry.parent.name) for entry in entries]
+        known = {folder / version / f"{folder.name}.qcow2": f"{folder.name}@{version}" for folder, version in listed}
+        if vm.base:
+            known[Path(vm.base)] = f"{vm.image}@{vm.version}"
+            qcow2.require_image(Path(vm.base), known[Path(vm.base)])
+        base = qcow2.require_overlay(workspace.path(vm.name) / DISK, known, vm.name)
+        if base is not None:
+            qcow2.require_image(base, known[base])
+        return base
+    except OSError as error:
+        raise PublishError(f"the disk of {vm.name} cannot be read: {error.strerror}", str(error)) from error
 
 
 def require_on(domains: Domains, name: str) -> None:

@@ -16,7 +16,7 @@ from builder.clones.lifecycle import state_of
 from builder.clones.record import CONSOLE, KNOWN_HOSTS, REPORTS, Vm
 from builder.clones.workspace import Workspace
 from builder.errors import BuilderError, RecipeError, UnreachableError
-from builder.guest import ssh
+from builder.guest import ssh, ssh_words
 from builder.guest.login import AddressLookup, Endpoint, Guest, Wait, log_in
 from builder.settings import TCG_FACTOR
 from builder.system import host_facts, process
@@ -118,10 +118,7 @@ def ssh_command(workspace: Workspace, name: str, within: float, command: Sequenc
     """
     with session(workspace, workspace.find(name), within):
         options = ssh_options(workspace, workspace.find(name))
-    words = [process.find("ssh")]
-    for option, value in options.items():
-        words += ["-o", f"{option}={value}"]
-    return [*words, name, *command]
+    return [process.find("ssh"), *ssh_words.words(options), name, *command]
 
 
 def ssh_options(workspace: Workspace, vm: Vm) -> dict[str, str]:

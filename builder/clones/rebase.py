@@ -7,16 +7,15 @@ named last, so a command that is killed in between leaves a disk that is right o
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 from builder import images
 from builder.clones import ownership
-from builder.clones.lifecycle import apply, require_base, state_of
+from builder.clones.lifecycle import apply, require_base, require_disk, state_of
 from builder.clones.record import DISK, Vm
 from builder.clones.workspace import Workspace
 from builder.errors import PublishError
 from builder.images import User
-from builder.system import process
+from builder.vm import qemu_img
 
 
 def rebase(workspace: Workspace, name: str, image: str | None) -> Vm:
@@ -35,9 +34,10 @@ def rebase(workspace: Workspace, name: str, image: str | None) -> Vm:
         if str(base.disk.absolute()) == vm.base:
             return vm
         target = workspace.path(name) / DISK
+        old = require_disk(workspace, vm)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         images.enter(base, User(str(vm.uuid), "clone", name, str(target), since))
-        _qemu_rebase(target, base.disk.absolute())
+        qemu_img.rebase(target, old, base.disk.absolute())
         update = {"base": str(base.disk.absolute()), "image": base.name, "version": base.version}
         return _recorded(workspace, vm, vm.model_copy(update=update))
 
@@ -51,7 +51,8 @@ def flatten(workspace: Workspace, name: str) -> Vm:
     ownership.find_clone(workspace, name)
     with workspace.lock():
         vm = _stopped(workspace, name)
-        _qemu_rebase(workspace.path(name) / DISK, None)
+        target = workspace.path(name) / DISK
+        qemu_img.rebase(target, require_disk(workspace, vm), None)
         return _recorded(workspace, vm, vm.model_copy(update={"base": None}))
 
 
@@ -68,12 +69,6 @@ def _stopped(workspace: Workspace, name: str) -> Vm:
     if state == "off" and domains.snapshots(name):
         raise PublishError(f"{name} has snapshots, which need its base", hint=f"builder vm snapshot {name}")
     return vm
-
-
-def _qemu_rebase(disk: Path, base: Path | None) -> None:
-    words: list[str | Path] = ["qemu-img", "rebase", "-q", "-f", "qcow2", "-b"]
-    words += [base, "-F", "qcow2", disk] if base else ["", disk]
-    process.run(words)
 
 
 def _recorded(workspace: Workspace, old: Vm, new: Vm) -> Vm:

@@ -20,11 +20,12 @@ from typing import Any, Literal
 from builder.clones import ports
 from builder.clones.record import Vm, nat_name
 from builder.errors import HostError, PublishError, RecipeError
-from builder.guest.seed import Identity
+from builder.guest.seed import Identity, normal_address
 from builder.images import Image
 from builder.system import host_devices, host_facts, process
 from builder.vm import qemu_img
 from builder.vm.domains import Domains
+from builder.vm.uri import kind_of
 
 MIB = 1 << 20
 LEAST_MEMORY = 64 * MIB
@@ -105,10 +106,10 @@ class CloneRequest:
         return self.hostname if self.count == 1 else f"{head}-{number + 1}{dot}{tail}"
 
     def _address(self, number: int) -> str | None:
-        if self.address is None or number == 0:
-            return self.address
-        first = ipaddress.IPv4Interface(self.address)
-        if int(first.ip) + number >= int(first.network.broadcast_address):
+        if self.address is None:
+            return None
+        first = ipaddress.IPv4Interface(normal_address(self.address))
+        if number and int(first.ip) + number >= int(first.network.broadcast_address):
             raise RecipeError(f"{first.network} has fewer than {self.count} addresses from {first.ip} on")
         return f"{first.ip + number}/{first.network.prefixlen}"
 
@@ -177,8 +178,8 @@ def drafts(
         RecipeError: an address lies outside the network, or the disk is to be smaller than the image's.
     """
     check_network(request.network, [address for _, address in request.hosts()], domains, others)
-    size = int((image.manifest.get("disk") or {}).get("virtual_size") or 0)
-    size = size or qemu_img.info(image.disk, error=PublishError).virtual_size
+    # Not what the manifest says: it came with the image.
+    size = qemu_img.info(image.disk, "qcow2", error=PublishError).virtual_size
     if request.disk_size is not None and (request.disk_size < size or request.disk_size % 512):
         raise RecipeError(
             f"--disk-size {request.disk_size} is smaller than the image's disk ({size} bytes), or not whole sectors"
@@ -227,7 +228,7 @@ def _devices(
     request: CloneRequest, domains: Domains, others: Collection[Vm]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return block devices and PCI devices of the host as the record names them, after a look at each."""
-    if request.host_devices and not domains.host.uri.endswith("/system"):
+    if request.host_devices and kind_of(domains.host.uri) != "system":
         raise RecipeError("--host-device needs qemu:///system", hint="run as root")
     disks = tuple(str(host_devices.block_device(option).path) for option in request.host_disks)
     full = [host_devices.pci_address(address) for address in request.host_devices]
@@ -253,7 +254,7 @@ def _host_address(network: str, domains: Domains) -> ipaddress.IPv4Interface | N
     """Return the host's own address in a network, and with it the addresses there are; None where it has none."""
     if network == "user":
         return USER_NETWORK
-    if domains.host.uri.startswith("qemu:///session"):
+    if kind_of(domains.host.uri) == "session":
         raise RecipeError(f"--network {network} needs qemu:///system", hint="run as root, or use --network user")
     if name := nat_name(network):
         address = domains.network_address(name)

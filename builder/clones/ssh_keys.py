@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import RecipeError
-from builder.guest import ssh
+from builder.guest import public_key, ssh
 from builder.store.store import Store
 
 SECRET = "clone_ed25519"
@@ -54,7 +54,7 @@ def builder_key(store: Store) -> Key:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return path.read_text(encoding="utf-8-sig").strip()
     except OSError as error:
         raise RecipeError(f"cannot read key file {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -62,7 +62,14 @@ def _read(path: Path) -> str:
 
 
 def _one_line(path: Path, text: str) -> str:
-    lines = text.splitlines()
+    lines = text.split("\n")
     if len(lines) != 1:
         raise RecipeError(f"{path} has {len(lines)} lines instead of one public key")
-    return lines[0]
+    try:
+        return public_key.normal_line(lines[0])
+    except ValueError as error:
+        raise RecipeError(
+            f"{path} is not a public key that a guest would accept",
+            str(error),
+            "copy the whole file of the key again, e.g. ~/.ssh/id_ed25519.pub",
+        ) from None

@@ -7,10 +7,12 @@ import os
 import re
 from pathlib import Path
 
-from builder.diagnosis.watchdog import console_text, read_texts
+from builder.diagnosis.watchdog import read_texts
 from builder.errors import Source
 from builder.stage import Inputs, Job, Secrets
-from builder.vm import daemon
+from builder.system import tail
+from builder.system.screen import cleaned
+from builder.vm.uri import machine_log
 
 # Names in the run's folder; `builder.store.runs` says in its README.txt what each is.
 CONSOLE, READABLE = "console.log", "console.txt"
@@ -27,6 +29,8 @@ SPOKEN = re.compile(
 )
 # QEMU says little; what is more is a flood.
 MOST = 1 << 20
+# Bytes of the end of a console that are made readable; an install prints a tenth of it.
+READABLE_MOST = 16 << 20
 
 
 def write(path: Path, text: str) -> None:
@@ -55,7 +59,7 @@ def keep_kickstart(job: Job[Inputs]) -> None:
 def keep_qemu_log(job: Job[Inputs], name: str, target: str = QEMU) -> None:
     """Keep what QEMU and libvirt noted of the machine of this name."""
     # Not there where libvirt runs in another place, or already rolled away: then there is none to keep.
-    with contextlib.suppress(OSError), daemon.machine_log(job.host.uri, name).open("rb") as log:
+    with contextlib.suppress(OSError), machine_log(job.host.uri, name).open("rb") as log:
         log.seek(max(0, os.fstat(log.fileno()).st_size - MOST))
         write(job.evidence / target, log.read().decode("utf-8", "replace"))
 
@@ -63,7 +67,7 @@ def keep_qemu_log(job: Job[Inputs], name: str, target: str = QEMU) -> None:
 def make_readable(console: Path) -> None:
     """Put the console's text beside its bytes: without escape codes, wrapped lines joined."""
     if console.exists():
-        write(console.with_suffix(".txt"), console_text(console.read_bytes()))
+        write(console.with_suffix(".txt"), cleaned(tail.last_bytes(console, READABLE_MOST)))
 
 
 def texts(job: Job[Inputs]) -> dict[Source, str]:

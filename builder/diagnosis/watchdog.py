@@ -1,4 +1,7 @@
-"""A watchdog for machines that have failed but do not end: known messages, events, or silence for too long."""
+"""A watchdog for machines that have failed but do not end: known messages, events, or silence for too long.
+
+Invariant: it is over when words or events prove it, or when every sign of life has been quiet for too long.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ from pathlib import Path
 
 from builder.diagnosis.classify import Verdict, classify
 from builder.errors import Cause, Source
-from builder.system.screen import ESCAPES, cleaned, last_line
+from builder.system import tail
+from builder.system.screen import cleaned, last_line
 from builder.vm.machine import Machine
 
 # Bytes before the new ones that are read again, since a message may come in pieces: a few screens.
 SCREENFUL = 16384
-# More than this at once is no screen but a flood, and is read without a terminal emulator.
+# Bytes of the end of a console in which the reason of an ending is looked for.
 SCREENS = 64 * 1024
+# Bytes that are read at one look; what is more waits for the next one.
+PIECE = 1 << 20
 # Bytes of one log: an installer writes a few MiB, and the run's folder must not fill the disk.
 FLOOD = 256 << 20
 PICTURE_EVERY = 15.0
@@ -27,15 +33,16 @@ class Watch:
     Args:
         console: the growing copy of its ttyS0.
         log: the growing copy of the installer's log.
+        reports: the growing copy of its ttyS1.
         quiet: seconds without anything on the console, in the log or on any drive that mean the end.
 
     `verdict` says what was noticed.
     """
 
-    def __init__(self, machine: Machine, console: Path, log: Path, picture: Path, quiet: float) -> None:
+    def __init__(self, machine: Machine, console: Path, log: Path, reports: Path, picture: Path, quiet: float) -> None:
         self.verdict: Verdict | None = None
         self._machine, self._picture, self._quiet = machine, picture, quiet
-        self._console, self._log = _Growing(console), _Growing(log)
+        self._console, self._log, self._reports = _Growing(console), _Growing(log), reports
         self._pictured = 0.0
         self._seen: tuple[int, int, int, int] | None = None
         self._since = time.monotonic()
@@ -49,10 +56,11 @@ class Watch:
             self._pictured = clock
         shown, logged = self._console.new(), self._log.new()
         self.verdict = (
-            (classify(console_text(shown), Source.CONSOLE) if shown else None)
+            (classify(cleaned(shown), Source.CONSOLE) if shown else None)
             or (classify(logged.decode("utf-8", "replace"), Source.INSTALLER_LOG) if logged else None)
             or flooded(self._console.size, Source.CONSOLE)
             or flooded(self._log.size, Source.INSTALLER_LOG)
+            or flooded(_size(self._reports), Source.GUEST_REPORT)
         )
         if self.verdict is not None:
             return self.verdict.brief
@@ -69,33 +77,37 @@ class Watch:
 
 
 class _Growing:
-    """A file that somebody appends to."""
+    """A file that somebody appends to.
+
+    Attributes:
+        size: bytes that it had at the last look.
+    """
 
     def __init__(self, path: Path) -> None:
         self.size = 0
+        self._read = 0
         self._path = path
 
     def new(self) -> bytes:
-        """What came since the last look, with some of what was before it; b"" when nothing did."""
-        size = self._path.stat().st_size if self._path.exists() else 0
-        if size == self.size:
+        """Return what came since the last look, with some of what was before it; b"" when nothing did."""
+        self.size = _size(self._path)
+        if self.size == self._read:
             return b""
+        start = max(0, self._read - SCREENFUL)
         with self._path.open("rb") as file:
-            file.seek(max(0, self.size - SCREENFUL))
-            self.size = size
-            return file.read()
+            file.seek(start)
+            data = file.read(self._read - start + PIECE)
+        self._read = start + len(data)
+        return data
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def flooded(size: int, source: Source) -> Verdict | None:
     """The verdict on a log of so many bytes, if it is a flood."""
     return Verdict(Cause.CONSOLE_FLOOD, f"{size >> 20} MiB", source) if size > FLOOD else None
-
-
-def console_text(data: bytes) -> str:
-    """The text of a console, whatever its length."""
-    if len(data) <= SCREENS:
-        return cleaned(data)
-    return ESCAPES.sub(b"", data).replace(b"\r", b"").decode("utf-8", "replace")
 
 
 def read_texts(files: Mapping[Source, Path], most: int = 1 << 20) -> dict[Source, str]:
@@ -108,10 +120,6 @@ def read_texts(files: Mapping[Source, Path], most: int = 1 << 20) -> dict[Source
     texts = {}
     for source, path in files.items():
         if path.exists():
-            with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - most))
-                data = file.read()
-            texts[source] = (
-                console_text(data[-SCREENS:]) if source is Source.CONSOLE else data.decode("utf-8", "replace")
-            )
+            data = tail.last_bytes(path, most)
+            texts[source] = cleaned(data[-SCREENS:]) if source is Source.CONSOLE else data.decode("utf-8", "replace")
     return texts

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from builder.errors import HostError
-from builder.guest.report import read_report
+from builder.guest.report import ReportReader
 from builder.system import netlink, retry
 
 EVERY = 0.5
@@ -42,6 +42,7 @@ def find(
         None when no source had it in time, or `stop` gave up.
     """
     asked = float("-inf")
+    reader = ReportReader(reports)
 
     def look() -> str | None:
         nonlocal asked
@@ -50,13 +51,13 @@ def find(
         if interface and time.monotonic() - asked > ASK_EVERY:
             asked = time.monotonic()
             netlink.ask_all(interface)
-        return _reported(reports) or ask() or _neighbour(mac)
+        return _reported(reader) or ask() or _neighbour(mac)
 
     return retry.until(look, within=within, every=EVERY) or None
 
 
-def _reported(reports: Path) -> str | None:
-    addresses = read_report(reports).addresses
+def _reported(reader: ReportReader) -> str | None:
+    addresses = reader.read().addresses
     try:
         return str(ipaddress.IPv4Address(addresses[-1])) if addresses else None
     except ValueError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from builder.errors import Cause, InstallError, Source
+from builder.guest import ssh_words
 from builder.system import process
 
 PROGRAM = "ansible-playbook"
@@ -36,13 +37,17 @@ def play(tree: Path, playbook: str, *, port: int, key: Path, host_key: str, work
     """
     known = work / "known_hosts"
     known.write_text(f"[127.0.0.1]:{port} {host_key}\n", encoding="utf-8")
-    options = f"-o UserKnownHostsFile={known} -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes"
+    options = {
+        "HostName": "127.0.0.1",
+        "Port": str(port),
+        "User": "root",
+        "IdentityFile": str(key),
+        "UserKnownHostsFile": str(known),
+        "StrictHostKeyChecking": "yes",
+        "IdentitiesOnly": "yes",
+    }
     inventory = work / "inventory.ini"
-    inventory.write_text(
-        f"machine ansible_host=127.0.0.1 ansible_port={port} ansible_user=root"
-        f" ansible_ssh_private_key_file={key} ansible_ssh_common_args='{options}'\n",
-        encoding="utf-8",
-    )
+    inventory.write_text(f"{ssh_words.inventory_line('machine', options)}\n", encoding="utf-8")
     done = process.run(
         [PROGRAM, "-i", inventory, playbook],
         cwd=tree,

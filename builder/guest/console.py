@@ -33,6 +33,7 @@ STEP = 30.0  # seconds for one answer of getty or login; an emulated guest compu
 ATTEMPTS = 3  # kernel messages can tear a prompt, so a step that fails is done again
 RESTARTS = 2  # login prompts in place of a password's: the first may be due to an Enter of ours, the next is getty's
 ANSWER = 60.0  # seconds for one command
+UNUSED = 256 << 10  # bytes that no pattern was found in yet; no answer here has more than a few KiB
 WHOLE_CONSOLE = "the whole console is in the run's folder"
 
 
@@ -129,7 +130,7 @@ class _Command:
         )
         self.typed = words.encode() + b"\r"
         begin, end = f"{left}<{right}".encode(), f"{left}>{right}".encode()
-        self.answer = re.compile(re.escape(begin) + rb"\r*\n(.*?)\r*\n" + re.escape(end) + rb"=(\d+)=", re.S)
+        self.answer = re.compile(re.escape(begin) + rb"\r*\n(.*?)\r*\n" + re.escape(end) + rb"=(\d{1,3})=", re.S)
 
 
 class _Reader:
@@ -176,7 +177,7 @@ class _Reader:
         if data is None:
             raise self.fault("the machine ended while its console was in use")
         self.quiet = not data
-        self._unused = ESCAPES.sub(b"", self._unused + data)
+        self._unused = ESCAPES.sub(b"", self._unused + data)[-UNUSED:]
         self._seen = (self._seen + data)[-16384:]
         return bool(data)
 

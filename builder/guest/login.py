@@ -13,7 +13,7 @@ from pathlib import Path
 
 from builder.errors import BuilderError, Cause
 from builder.guest import address, ssh
-from builder.guest.report import GuestReport, read_report
+from builder.guest.report import GuestReport, ReportReader
 from builder.system import retry
 from builder.system.tail import last_lines
 
@@ -122,12 +122,13 @@ def wait_ready(guest: Guest, wait: Wait) -> GuestReport:
         BuilderError: (`guest.error`) it does not in time, or the waiting was given up.
     """
     looked = float("-inf")
+    reports = ReportReader(guest.reports)
 
     def ready() -> GuestReport | None:
         nonlocal looked
         if wait.stop():
             raise guest.error(f"waiting for {guest.name} was given up")
-        report = read_report(guest.reports)
+        report = reports.read()
         if guest.instance in report.ready:
             return report
         if time.monotonic() - looked > RUNNING_EVERY:

@@ -14,10 +14,13 @@ import re
 from dataclasses import dataclass
 
 from builder.errors import RecipeError
+from builder.guest import public_key
+from builder.recipe import host_name
 
 LABEL = "cidata"
-_HOSTNAME = re.compile(r"(?=.{1,253}\Z)[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9]([A-Za-z0-9-]{0,62}))*")
-_KEY = re.compile(r"(ssh|ecdsa|sk)-[A-Za-z0-9@.-]+ [A-Za-z0-9+/]+={0,3}( [ -~]*)?")
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
+# cloud-init renames the card to this: it is what first-boot configures, and what EL's files are named after.
+CARD = "eth0"
 
 
 @dataclass(frozen=True)
@@ -26,10 +29,11 @@ class Identity:
 
     Args:
         instance_id: the guest acts when it differs from the one it recorded.
-        ssh_keys: public keys for root, one line each.
-        address: static IPv4 address with prefix length (`192.168.10.19/24`); None leaves DHCP.
+        ssh_keys: public keys for root, one line each; kept in their normal form.
+        address: static IPv4 address with prefix length (`192.168.10.19/24`), kept in this form; None leaves DHCP.
         gateway: must lie in the address's network.
         dns: name servers, for a machine with a static address.
+        mac: of its one network card; None where it is not known yet, and then it asks DHCP.
 
     Raises:
         RecipeError: a value is malformed, or the gateway lies outside the address's network.
@@ -41,30 +45,61 @@ class Identity:
     address: str | None = None
     gateway: str | None = None
     dns: tuple[str, ...] = ()
+    mac: str | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ssh_keys", tuple(map(_public_key, self.ssh_keys)))
+        if self.address is not None:
+            object.__setattr__(self, "address", normal_address(self.address))
         _check(self)
 
 
 def files(identity: Identity) -> dict[str, bytes]:
     """Return the files of the seed CD, by name."""
-    return {
+    texts = {
         "builder.conf": _builder_conf(identity).encode(),
         "meta-data": _json({"instance-id": identity.instance_id, "local-hostname": identity.hostname}),
         "user-data": b"#cloud-config\n"
         + _json({"disable_root": False, "ssh_authorized_keys": list(identity.ssh_keys), "preserve_hostname": False}),
-        "network-config": _json(_network(identity)),
     }
+    # Without one cloud-init asks DHCP on the first card.
+    return texts | ({"network-config": _json(_network(identity, identity.mac))} if identity.mac else {})
+
+
+def normal_address(text: str) -> str:
+    """Return a static IPv4 address as `192.168.10.19/24`, also of one with a netmask (`192.168.10.19/255.255.255.0`).
+
+    Raises:
+        RecipeError: it is not an address that a machine can have, or has no prefix length.
+    """
+    try:
+        interface = ipaddress.IPv4Interface(text)
+    except ValueError as error:
+        raise RecipeError(f"bad address: {error}") from None
+    if "/" not in text:
+        raise RecipeError(f"address {text} has no prefix length", hint=f"write {text}/24")
+    address, whole = interface.ip, interface.network
+    # A host mask (/0.0.0.255) is one of two readings of such a text.
+    if "." in text.partition("/")[2] and text.partition("/")[2] != str(interface.netmask):
+        raise RecipeError(
+            f"address {text}: {text.partition('/')[2]} is not a netmask", hint=f"write {interface.with_prefixlen}"
+        )
+    if whole.prefixlen == 0:
+        raise RecipeError(f"address {text}: a network has a prefix length of 1 to 32", hint=f"write {address}/24")
+    special = address.is_loopback or address.is_multicast or address.is_reserved or address in _THIS_NETWORK
+    if special or (whole.prefixlen < 31 and address in (whole.network_address, whole.broadcast_address)):
+        what = "it is kept for special use" if special else f"it is the network or broadcast address of {whole}"
+        raise RecipeError(f"{address} cannot be assigned to a VM: {what}")
+    return interface.with_prefixlen
 
 
 def _check(identity: Identity) -> None:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", identity.instance_id):
         raise RecipeError(f"instance-id {identity.instance_id!r} is refused", "letters, digits, '.', '_' and '-' only")
-    if not _HOSTNAME.fullmatch(identity.hostname):
-        raise RecipeError(f"hostname {identity.hostname!r} is refused", "letters, digits, '-' and '.' only")
-    for key in identity.ssh_keys:
-        if not _KEY.fullmatch(key):
-            raise RecipeError(f"not a public key in OpenSSH's one-line form: {key[:40]!r}")
+    if not host_name.is_host_name(identity.hostname):
+        raise RecipeError(f"hostname {identity.hostname!r} is refused", host_name.FORM)
+    if identity.mac is not None and not re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", identity.mac):
+        raise RecipeError(f"MAC address {identity.mac!r} is refused", "six pairs of small hex digits, joined by ':'")
     try:
         for server in identity.dns:
             ipaddress.IPv4Address(server)
@@ -74,13 +109,6 @@ def _check(identity: Identity) -> None:
         gateway = ipaddress.IPv4Address(identity.gateway) if identity.gateway else None
     except ValueError as error:
         raise RecipeError(f"bad address: {error}") from None
-    if "/" not in identity.address:
-        raise RecipeError(f"address {identity.address} has no prefix length", hint=f"write {identity.address}/24")
-    whole = interface.network
-    if whole.prefixlen < 31 and interface.ip in (whole.network_address, whole.broadcast_address):
-        raise RecipeError(
-            f"{interface.ip} cannot be assigned to a VM: it is the network or broadcast address of {whole}"
-        )
     if gateway == interface.ip:
         raise RecipeError(f"address {interface.ip} is the address of the gateway", hint="a VM cannot be its own router")
     if gateway is not None and gateway not in interface.network:
@@ -88,6 +116,13 @@ def _check(identity: Identity) -> None:
             f"gateway {gateway} lies outside {interface.network}",
             hint="a gateway is reached directly, so it must be in the machine's own network",
         )
+
+
+def _public_key(line: str) -> str:
+    try:
+        return public_key.normal_line(line)
+    except ValueError as error:
+        raise RecipeError(f"not a public key in OpenSSH's one-line form: {line[:40]!r}", str(error)) from None
 
 
 def _builder_conf(identity: Identity) -> str:
@@ -102,8 +137,13 @@ def _builder_conf(identity: Identity) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _network(identity: Identity) -> dict[str, object]:
-    nic: dict[str, object] = {"match": {"name": "e*"}}
+def _network(identity: Identity, mac: str) -> dict[str, object]:
+    """Return netplan's form of the network, which cloud-init writes for whatever the system uses.
+
+    The card is found by its address and renamed: on EL cloud-init takes the name of the entry for that of the card, and
+    a pattern for none (cloud-init 22.4, net/network_state.py).
+    """
+    nic: dict[str, object] = {"match": {"macaddress": mac}, "set-name": CARD}
     if identity.address is None:
         nic["dhcp4"] = True
     else:
@@ -112,7 +152,7 @@ def _network(identity: Identity) -> dict[str, object]:
             nic["routes"] = [{"to": "0.0.0.0/0", "via": identity.gateway}]
         if identity.dns:
             nic["nameservers"] = {"addresses": list(identity.dns)}
-    return {"version": 2, "ethernets": {"nic0": nic}}
+    return {"version": 2, "ethernets": {CARD: nic}}
 
 
 def _json(value: object) -> bytes:

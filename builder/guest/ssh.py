@@ -41,6 +41,8 @@ STEP = 15.0  # seconds that one step of one attempt may take: an emulated guest 
 PATIENCE = 4.0  # seconds that a silent connection is kept at first
 REFUSED = 20.0  # seconds after the first refusal of a key; the seed's keys are there long before
 OPEN = 4  # silent connections kept at a time
+OUTPUT = 16 << 20  # bytes of one output of a command; the list of all packages has some hundred KiB
+LONGEST = 60  # times the silence that a command may last altogether
 
 
 class KeyPair(NamedTuple):
@@ -180,10 +182,10 @@ class GuestSession:
         """Run a shell command to its end.
 
         Args:
-            timeout: seconds of silence after which it is given up.
+            timeout: seconds of silence after which it is given up. Sixty times as long in all.
 
         Raises:
-            UnreachableError: the connection broke, or the command said nothing for too long.
+            UnreachableError: the connection broke, or the command said nothing for too long, or too much.
         """
         try:
             with self._transport.open_session(timeout=timeout) as channel:
@@ -194,7 +196,8 @@ class GuestSession:
                 channel.shutdown_write()
                 out, err = _outputs(channel, timeout)
                 return Reply(channel.recv_exit_status(), out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
-        except (paramiko.SSHException, OSError, EOFError) as fault:
+        except Exception as fault:
+            # A guest that breaks the protocol makes paramiko raise what its parsers raise, ValueError for one.
             raise UnreachableError(
                 "the guest did not finish a command", details=f"{command}\n{fault or type(fault).__name__}"
             ) from fault
@@ -312,7 +315,7 @@ def _exchange_keys(transport: paramiko.Transport, step: float) -> paramiko.PKey:
         transport.start_client(timeout=step)
         # start_client also returns when its time is over; then there is no key yet, and asking for it raises.
         return transport.get_remote_server_key()
-    except (paramiko.SSHException, OSError, EOFError) as fault:
+    except Exception as fault:  # whatever paramiko's parsers raise
         if not transport.remote_version:
             state = f"connected, but no SSH banner ({fault or 'closed'})"
             raise _AttemptError(state, Cause.NO_BANNER) from None
@@ -331,7 +334,7 @@ def _authenticate(transport: paramiko.Transport, user: str, key: paramiko.PKey) 
             refused=True,
             hint="PermitRootLogin and authorized_keys of the guest decide; the seed brings the key",
         ) from None
-    except (paramiko.SSHException, OSError, EOFError) as fault:
+    except Exception as fault:  # whatever paramiko's parsers raise
         raise _AttemptError(f"host key right, but the login broke off ({fault})", Cause.SSHD_REFUSES_ROOT) from None
     if not transport.is_authenticated():
         state = f"host key right, but the guest wants more than a key for {user}"
@@ -342,16 +345,21 @@ def _outputs(channel: paramiko.Channel, timeout: float) -> tuple[bytes, bytes]:
     """Both outputs to their ends, read in turn so that neither can fill its window and block the other."""
     out, err = bytearray(), bytearray()
     deadline = time.monotonic() + timeout
+    end = time.monotonic() + LONGEST * timeout
 
     def drained() -> bool | None:
         nonlocal deadline
         got = False
-        while channel.recv_ready():
+        while len(out) <= OUTPUT and channel.recv_ready():
             out.extend(channel.recv(65536))
             got = True
-        while channel.recv_stderr_ready():
+        while len(err) <= OUTPUT and channel.recv_stderr_ready():
             err.extend(channel.recv_stderr(65536))
             got = True
+        if max(len(out), len(err)) > OUTPUT:
+            raise OverflowError(f"it wrote more than {OUTPUT >> 20} MiB")
+        if time.monotonic() > end:
+            raise TimeoutError(f"not at its end after {LONGEST * timeout:.0f} s")
         if got:
             deadline = time.monotonic() + timeout
         if channel.exit_status_ready() and channel.eof_received and not got:

@@ -20,6 +20,7 @@ from builder.system.host_facts import KVM, KvmAccess
 from builder.vm import capabilities, daemon, networks
 from builder.vm.capabilities import Capabilities
 from builder.vm.networks import Inventory
+from builder.vm.uri import SYSTEM_DIRECTORY, kind_of, session_directory
 
 PATIENCE = 1.0  # seconds for libvirt's answer
 PROBING = 15.0  # seconds for two look-ups that start QEMU
@@ -41,6 +42,7 @@ def rows(system: System, uri: str) -> Iterator[Row]:
     if daemon_program is None:
         yield Row("libvirt", "fail", "is not installed", "it runs the machines", install_line(system, ["libvirtd"]))
         return
+    yield from _socket_paths(uri)
     yield from _daemon(uri, daemon_program, system)
 
 
@@ -80,7 +82,7 @@ def _within(seconds: float, question: Callable[[], Answer], uri: str) -> Answer 
 
 def runs(uri: str) -> bool:
     """A daemon accepts connections for this address."""
-    folder = daemon.session_directory() if uri.endswith("/session") else daemon.SYSTEM
+    folder = session_directory() if kind_of(uri) == "session" else SYSTEM_DIRECTORY
     return any(daemon.answers(folder / name) for name in ("libvirt-sock", "virtqemud-sock"))
 
 
@@ -110,9 +112,20 @@ def _firmware(system: System) -> Row:
     return Row("firmware", "warn", "BIOS only", why, install_line(system, ["uefi"]))
 
 
+def _socket_paths(uri: str) -> Iterator[Row]:
+    """Whether the sockets of an ordinary user's libvirt have paths that are short enough."""
+    if kind_of(uri) != "session":
+        return
+    if long := daemon.long_socket_paths(uri):
+        found, why = "; ".join(map(str, long)), "libvirt cannot start a machine"
+        yield Row("socket paths", "fail", found, why, daemon.SHORTEN)
+        return
+    yield Row("socket paths", "ok", "short enough")
+
+
 def _daemon(uri: str, program: str, system: System) -> Iterator[Row]:
     if not runs(uri):
-        if system.systemd and uri.endswith("/system"):
+        if system.systemd and kind_of(uri) == "system":
             why = "builder starts it when it needs it; at boot it is not there"
             yield Row("libvirt", "warn", f"{program} is installed, its socket is not up", why, "builder host prepare")
         else:
@@ -138,7 +151,7 @@ def _kvm(uri: str, *, running: bool) -> Iterator[Row]:
     Args:
         running: a daemon answers.
     """
-    user = host_facts.qemu_user() if uri.endswith("/system") else None
+    user = host_facts.qemu_user() if kind_of(uri) == "system" else None
     access = host_facts.kvm_access(*user) if user else None
     if user is None or access is None:
         return
@@ -182,7 +195,7 @@ def _pools(answer: Inventory) -> Row:
 
 def _networks(answer: Inventory, uri: str) -> Row:
     why = "network.mode: nat needs one; the mode `user` needs none"
-    if uri.endswith("/session"):
+    if kind_of(uri) == "session":
         return Row("networks", "info", "user mode only", "NAT and bridge need qemu:///system")
     if not answer.networks:
         return Row("networks", "info", "none", why, "builder host prepare --nat 192.168.150.0/24")

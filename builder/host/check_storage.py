@@ -11,6 +11,7 @@ from pathlib import Path
 
 from builder.host.finding import Row, read
 from builder.system import host_facts
+from builder.vm.uri import kind_of
 
 GIB = 1 << 30
 # A vendor medium, the remastered copy, the disk and the image of a minimal system together.
@@ -32,7 +33,7 @@ def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[Row]:
         yield Row(
             "access", "fail", f"{there} cannot be written to", "everything builder makes goes there", f"ls -ld {there}"
         )
-    elif uri.endswith("/system"):
+    elif kind_of(uri) == "system":
         user = host_facts.qemu_user()
         name = host_facts.user_name(user[0]) if user else None
         reached = [reach(path, name) for path in dict.fromkeys((there, nearest(media)))]

@@ -1,11 +1,13 @@
-"""The journal of changes to this host; what undoes a change is on disk before the change is made.
+"""The journal of changes to this host: one JSON line a change, in order, with what undoes it.
 
-It has one JSON line per change, in order: plain data, so that a later builder can undo what an earlier one did.
+Invariant: what undoes a change is on disk before the change is made, so that a crash can be undone too. A line that
+cannot be read stops nothing: it is passed over, and named by `unreadable`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -17,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from builder.errors import HostError
-from builder.system import locks
-from builder.system.atomic_file import replacing, sync_folder
+from builder.system import jsonlines, locks
+from builder.system.atomic_file import replacing
 
 FOLDER = Path("/var/lib/builder/host")
 Entry = dict[str, Any]
@@ -34,6 +36,11 @@ class Journal:
     def path(self) -> Path:
         """The file."""
         return self.folder / "journal.jsonl"
+
+    @property
+    def damaged(self) -> Path:
+        """Copy of the file as it was when lines of it could not be read."""
+        return self.folder / "journal.damaged.jsonl"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -58,24 +65,27 @@ class Journal:
         """Note how to undo what is about to be done."""
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         entry = {"kind": kind, "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", **facts}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(self.folder)
+        jsonlines.append(self.path, entry, 0o600)
 
     def entries(self) -> list[Entry]:
-        """All of them, the oldest first; a last line that a crash cut short was never acted on."""
+        """All that can be read, the oldest first."""
+        return list(self._read().entries)
+
+    def unreadable(self) -> list[str]:
+        """Lines that are passed over, a text for people each; one that a crash cut short was never acted on."""
+        return list(self._read().unreadable)
+
+    def _read(self) -> jsonlines.LinesRead[Entry]:
         try:
-            lines = self.path.read_text(encoding="utf-8").split("\n")
-        except FileNotFoundError:
-            return []
+            return jsonlines.read(self.path, _require_kind)
         except OSError as fault:
-            raise HostError(f"cannot read {self.path}: {fault.strerror}", hint="run as root") from None
-        return [json.loads(line) for line in lines[:-1]]
+            hint = "run as root" if isinstance(fault, PermissionError) else "repair the file or move it away"
+            raise HostError(f"cannot read {self.path}: {fault.strerror}", hint=hint) from None
 
     def keep(self, entries: list[Entry]) -> None:
-        """Keep these entries only."""
+        """Keep these entries only; a file with lines that cannot be read is copied first."""
+        if self._read().unreadable:
+            shutil.copy2(self.path, self.damaged)
         with replacing(self.path, 0o600) as file:
             file.write("".join(json.dumps(entry) + "\n" for entry in entries).encode())
 
@@ -91,8 +101,8 @@ class Journal:
         backup = None
         if path.exists():
             mode = path.stat().st_mode & 0o7777
-            backup = self.folder / f"{len(self.entries()):04}-{path.name}"
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            backup = self._free_backup(path.name)
             shutil.copy2(path, backup)
             with backup.open("rb") as file:
                 os.fsync(file.fileno())
@@ -103,3 +113,14 @@ class Journal:
         self.record("file", path=str(path), backup=str(backup) if backup else None, sha256=written, then=then)
         with replacing(path, mode) as file:
             file.write(text.encode())
+
+    def _free_backup(self, name: str) -> Path:
+        """A name that no backup has yet; entries that were undone leave gaps in the numbers."""
+        count = itertools.count(len(self.entries()))
+        return next(path for number in count if not (path := self.folder / f"{number:04}-{name}").exists())
+
+
+def _require_kind(entry: Entry) -> Entry:
+    if not isinstance(entry["kind"], str):
+        raise TypeError(entry)
+    return entry

@@ -28,7 +28,9 @@ class BridgeOptions:
     Args:
         bridge: its name; None leaves the network alone.
         uplink: the interface it takes over; None means that of the default route.
-        confirm_within: how long to wait for `host confirm`; None means 60 s over SSH, else no confirmation.
+        confirm_within: how long to wait for `host confirm`; None means 60 s, but no confirmation at the host's own
+            console.
+        no_confirm: keep it without a confirmation as soon as the gateway answers.
     """
 
     bridge: str | None = None
@@ -38,6 +40,7 @@ class BridgeOptions:
     dns: tuple[str, ...] = ()
     backend: str = "auto"
     confirm_within: str | None = None
+    no_confirm: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,8 @@ def carry_out(preparation: Preparation, note: Callable[[str], None]) -> dict[str
     """
     journal = Journal()
     with journal.locked():
+        for text in journal.unreadable():
+            note(f"warning: {text}")
         for step in preparation.steps:
             note(step.title)
             step.do(journal)
@@ -103,6 +108,8 @@ def plan_bridge(options: BridgeOptions) -> Change | None:
         if options.uplink or options.addresses or options.gateways or options.dns:
             raise RecipeError("--uplink, --address, --gateway and --dns need --bridge", hint="--bridge br0")
         return None
+    if options.no_confirm and options.confirm_within is not None:
+        raise RecipeError("--no-confirm and --confirm-within contradict each other")
     apply.require_none()
     if options.backend not in BACKENDS:
         raise RecipeError(f"--backend {options.backend}: known are {', '.join(BACKENDS)}")
@@ -119,7 +126,7 @@ def plan_bridge(options: BridgeOptions) -> Change | None:
             options.gateways,
             options.dns,
             options.backend,  # type: ignore[arg-type]
-            options.confirm_within is not None or apply.running_over_ssh(),
+            not options.no_confirm and (options.confirm_within is not None or apply.may_be_remote()),
             _seconds(options.confirm_within or "60s"),
         )
     )

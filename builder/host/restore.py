@@ -9,6 +9,8 @@ from builder.host import undo
 from builder.host.journal import Journal
 from builder.host.network import apply
 
+PENDING = "put the network back, whose change was interrupted"
+
 
 @dataclass(frozen=True)
 class Left:
@@ -29,13 +31,33 @@ def titles(*, packages: bool) -> list[str]:
     Args:
         packages: also remove the packages that were installed.
     """
-    entries = [entry for entry in reversed(Journal().entries()) if packages or entry["kind"] != "packages"]
-    pending = ["put the network back, whose change was interrupted"] if apply.pending() else []
-    return [*pending, *map(undo.title, entries)]
+    journal = Journal()
+    entries = [entry for entry in reversed(journal.entries()) if packages or entry["kind"] != "packages"]
+    return [*([PENDING] if apply.pending() else []), *map(undo.title, entries), *journal.unreadable()]
+
+
+def restore_pending(note: Callable[[str], None]) -> list[str]:
+    """Put back an interrupted change of the network; needs nothing of the journal.
+
+    Args:
+        note: called with a line of text before it is done.
+
+    Returns:
+        What was done, a line each.
+
+    Raises:
+        HostError: it cannot be put back.
+    """
+    if not apply.pending():
+        return []
+    with Journal().locked():
+        note(PENDING)
+        apply.put_back_pending()
+    return [PENDING]
 
 
 def restore(note: Callable[[str], None], *, packages: bool) -> Left:
-    """Undo everything, the last change first.
+    """Undo everything that is in the journal, the last change first.
 
     Args:
         note: called with a line of text before each step.
@@ -43,8 +65,6 @@ def restore(note: Callable[[str], None], *, packages: bool) -> Left:
     """
     journal = Journal()
     with journal.locked():
-        if apply.pending():
-            apply.put_back_pending()
         left = undo.restore(journal, packages, note)
-    names = [name for entry in left for name in entry.get("names", ())]
+    names = [name for entry in left if entry["kind"] == "packages" for name in entry.get("names", ())]
     return Left(tuple(names), tuple(undo.title(entry) for entry in left if entry["kind"] != "packages"))

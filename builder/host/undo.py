@@ -1,9 +1,14 @@
-"""Undo recorded changes to the host; each undo may run twice, and keeps what others have made since."""
+"""How each kind of change in the journal is undone.
+
+Invariant: an undo may run twice, and destroys nothing that others made since. An entry that cannot be undone, also one
+of a kind that this builder does not know, stops no other.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -24,27 +29,43 @@ def restore(journal: Journal, packages: bool, note: Callable[[str], None]) -> li
 
     Args:
         packages: also remove the packages that were installed.
-        note: told of each step.
+        note: called with a line for each step, and for each line of the journal that is passed over.
 
     Returns:
-        What stays, because it was kept on purpose or was changed by others since.
+        What stays, because it was kept on purpose, was changed by others since, or is of an unknown kind.
     """
     left: list[Entry] = []
     entries = journal.entries()
+    if unreadable := journal.unreadable():
+        for text in unreadable:
+            note(f"warning: {text}")
+        journal.keep(entries)
     while entries:
         entry = entries[-1]
         if entry["kind"] == "packages" and not packages:
             left.insert(0, entry)
         else:
             note(title(entry))
-            try:
-                UNDO[entry["kind"]](entry)
-            except (HostError, OSError) as fault:
+            if fault := _undo(entry):
                 note(f"  left as it is: {fault}")
                 left.insert(0, entry)
         entries.pop()
         journal.keep([*entries, *left])
     return left
+
+
+def _undo(entry: Entry) -> str:
+    """Undo one entry; returns why it could not be undone, or ""."""
+    if entry["kind"] not in UNDO:
+        return "this builder does not know how to undo it; run the one that recorded it"
+    try:
+        UNDO[entry["kind"]](entry)
+    except (HostError, OSError) as fault:
+        return str(fault)
+    except Exception as fault:
+        # Facts of another shape than this builder writes: one entry is lost, the others must not be.
+        return f"its entry in the journal cannot be used: {type(fault).__name__}: {fault}"
+    return ""
 
 
 def rewind(journal: Journal, count: int) -> None:
@@ -61,7 +82,7 @@ def rewind(journal: Journal, count: int) -> None:
 
 
 def title(entry: Entry) -> str:
-    """What undoing it means, in a line."""
+    """Say in a line what undoing an entry means; one that this builder cannot read is shown as it is."""
     texts = {
         "file": "put {path} back" if entry.get("backup") else "remove {path}",
         "directory": "remove {path} if it is empty",
@@ -75,8 +96,14 @@ def title(entry: Entry) -> str:
         "label": "give {path} the SELinux type back that it had",
         "link": "give {uplink} its addresses back and remove {bridge}",
     }
-    text = texts[entry["kind"]].format(**{**entry, "names": " ".join(entry.get("names", ()))})
-    guests = _guests(entry) if entry["kind"] == "link" else ""
+    unknown = f"undo {json.dumps(entry)[:160]}"
+    if entry["kind"] not in texts:
+        return unknown
+    try:
+        text = texts[entry["kind"]].format(**{**entry, "names": " ".join(entry.get("names", ()))})
+        guests = _guests(entry) if entry["kind"] == "link" else ""
+    except (KeyError, TypeError, ValueError):
+        return unknown
     return f"{text}; {guests} lose their network" if guests else text
 
 

@@ -15,9 +15,16 @@ from builder.images.catalogue import (
 from builder.images.diff import Changes, Difference, compare
 from builder.images.export import KINDS, Kind, default_name, export
 from builder.images.references import Use, User, enter, leave, users_of, using
-from builder.images.retention import Pruned, prune
+from builder.images.retention import Pruned, delete_torn, prune
 from builder.images.rollback import held_version, previous, release, roll_back
-from builder.images.verify import VerificationResult, require_signature, verifications, verify_version, versions
+from builder.images.verify import (
+    VerificationResult,
+    require_signature,
+    unreadable_verifications,
+    verifications,
+    verify_version,
+    versions,
+)
 
 __all__ = [
     "KINDS",
@@ -37,6 +44,7 @@ __all__ = [
     "VerificationResult",
     "compare",
     "default_name",
+    "delete_torn",
     "enter",
     "export",
     "held_version",
@@ -49,6 +57,7 @@ __all__ = [
     "release",
     "require_signature",
     "roll_back",
+    "unreadable_verifications",
     "users_of",
     "using",
     "verifications",

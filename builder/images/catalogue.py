@@ -1,8 +1,8 @@
 """The catalogue: versions, which never change, and `latest`, which moves to a complete version by one rename.
 
 `images/<name>/<version>/` holds the disk `<name>.qcow2`, what belongs to it, `SHA256SUMS` and `manifest.json`; the
-version is the beginning of the disk's SHA-256. Mutable facts about versions are beside them, in hidden files:
-`.holds.json` (`builder.images.holds`), `.users/` (`references`), `.verified/` (`verify`).
+version is the beginning of the disk's SHA-256. What may change about a version is beside it, in hidden files:
+`.hold-<version>` (`builder.images.holds`), `.users/` (`references`), `.verified/` (`verify`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ SUMS = "SHA256SUMS"
 SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.intoto.jsonl"
 LATEST = "latest"
+LOCK = ".lock"
 VERSION_DIGITS = 12
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -145,12 +146,17 @@ def changing(folder: Path) -> Iterator[None]:
         OSError: the folder cannot be written to.
     """
     # Listing needs nothing of it, and its library takes longer to start than the list.
-    with locks.held(folder / ".lock", holder=f"process {os.getpid()}"):
+    with locks.held(folder / LOCK, holder=f"process {os.getpid()}"):
         # With the lock held nobody else builds or removes here: these are left from a process that was killed.
-        for torn in [*folder.glob(".new-*"), *folder.glob(".gone-*")]:
+        for torn in torn_versions(folder):
             remove(torn)
-        holds.mend(folder, latest_of(folder))
+        holds.repair(folder, latest_of(folder))
         yield
+
+
+def torn_versions(folder: Path) -> list[Path]:
+    """List versions that are being made or removed; left by killed processes where nobody holds the lock."""
+    return [*folder.glob(".new-*"), *folder.glob(".gone-*")]
 
 
 def latest_of(folder: Path) -> str | None:

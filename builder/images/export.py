@@ -1,11 +1,14 @@
-"""Export a version's disk in another format; the export gets its name only when it is complete and was read back.
+"""Export a version's disk to a file of another format.
 
-Until then it is a hidden file. One that a killed process left is removed by the next export to the same place.
+Invariant: an export has its name only when it is complete and was read back. Until then it is in a hidden folder that
+only its writer may enter, so no one else can put a link in its way. What a killed process left is removed by the next
+export to the same place.
 """
 
 from __future__ import annotations
 
 import glob
+import tempfile
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -53,14 +56,17 @@ def export(
         raise PublishError(f"{target} exists already", hint="give another name with --output, or --force")
     if target.resolve().is_relative_to(image.path.parent.resolve()):
         raise PublishError(f"{target} lies inside the catalogue", hint="give another place with --output")
-    part = target.with_name(f".{target.name}.exporting")
+    hidden = f".{target.name}.exporting"
     lock = target.with_name(f".{target.name}.lock")
+    work: Path | None = None
     try:
         with locks.held(lock, holder="builder images export"), references.using(image):
             try:
                 # Nobody else writes here while the lock is held: what is there was left by a process that was killed.
-                for left in target.parent.glob(f"{glob.escape(part.name)}*"):
+                for left in target.parent.glob(f"{glob.escape(hidden)}*"):
                     remove(left)
+                work = Path(tempfile.mkdtemp(prefix=f"{hidden}.", dir=target.parent))
+                part = work / target.name
                 if sha256_file(image.disk) != image.sha256:
                     raise PublishError(
                         f"the disk of {image.name}@{image.version} is not what was published",
@@ -72,8 +78,9 @@ def export(
                 part.rename(target)
                 sync_folder(target.parent)
             finally:
-                part.unlink(missing_ok=True)
-                lock.unlink(missing_ok=True)
+                if work is not None:
+                    remove(work)
+                locks.remove(lock)
     except OSError as fault:
         raise PublishError(f"{target} cannot be written: {fault.strerror or fault}", str(fault)) from fault
     return target

@@ -1,19 +1,19 @@
-"""Holds: versions that were rolled back from, and therefore may not become the latest by themselves.
+"""Holds: versions that were rolled back from, and do not become the latest again by themselves.
 
-`.holds.json` beside the versions records when each was held, and which version it gave way to. A hold on the latest
-version is void: a process was killed between writing the hold and moving `latest`.
+`.hold-<version>` beside the versions, a symbolic link whose text is since when, and which version it gave way to. A
+short link needs no block of its own, so `rollback` and `release` work on a full disk.
+
+Invariant: the latest version is never held. A hold on it is left from a process that was killed between holding and
+moving `latest`.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-from builder.system.atomic_file import replacing
-
-FILE = ".holds.json"
+PREFIX = ".hold-"
 
 
 @dataclass(frozen=True)
@@ -25,23 +25,33 @@ class Hold:
 
 
 def read(folder: Path) -> dict[str, Hold]:
-    """Holds by version. A file that cannot be read holds nothing."""
-    try:
-        told = json.loads((folder / FILE).read_bytes())
-        return {str(version): Hold(**hold) for version, hold in told.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+    """Return the holds by version; what is not such a link holds nothing."""
+    found = {}
+    for path in folder.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            since, _, gave_way_to = str(path.readlink()).partition("|")
+            if gave_way_to:
+                found[path.name.removeprefix(PREFIX)] = Hold(since, gave_way_to)
+    return found
 
 
-def write(folder: Path, holds: Mapping[str, Hold]) -> None:
-    """Replace all holds by one rename."""
-    with replacing(folder / FILE) as file:
-        file.write(json.dumps({version: asdict(hold) for version, hold in holds.items()}, indent=2).encode() + b"\n")
+def hold(folder: Path, version: str, entry: Hold) -> None:
+    """Hold a version; one that is held stays as it is."""
+    with suppress(FileExistsError):
+        _path(folder, version).symlink_to(f"{entry.since}|{entry.gave_way_to}")
 
 
-def mend(folder: Path, latest: str | None) -> None:
+def drop(folder: Path, version: str) -> None:
+    """Lift the hold of a version if it has one."""
+    _path(folder, version).unlink(missing_ok=True)
+
+
+def repair(folder: Path, latest: str | None) -> None:
     """Drop the hold of the latest version, and those of versions that are gone."""
-    now = read(folder)
-    kept = {version: hold for version, hold in now.items() if version != latest and (folder / version).is_dir()}
-    if kept != now:
-        write(folder, kept)
+    for version in read(folder):
+        if version == latest or not (folder / version).is_dir():
+            drop(folder, version)
+
+
+def _path(folder: Path, version: str) -> Path:
+    return folder / f"{PREFIX}{version}"

@@ -18,6 +18,7 @@ from builder.errors import PublishError
 from builder.images.catalogue import Image
 from builder.system import locks
 from builder.system.atomic_file import replacing
+from builder.vm import qcow2
 
 FOLDER = ".users"
 LOCK = ".users.lock"
@@ -71,14 +72,22 @@ class Use:
 
 @contextmanager
 def using(image: Image) -> Iterator[None]:
-    """Keep every version of this name from being removed for the length of the block.
+    """Keep every version of this name from being removed for the length of the block, and look at its disk's header.
+
+    All who open the disk of an image go through here, for it may come from anywhere.
 
     Raises:
         PublishError: this one is gone already.
+        VerifyError: its disk names another file, or is damaged.
     """
     with locks.held(image.path.parent / LOCK, shared=True):
-        if not image.disk.exists():
-            raise PublishError(f"{image.name}@{image.version} is gone", hint=f"builder images list {image.name}")
+        try:
+            qcow2.require_image(image.disk, f"{image.name}@{image.version}")
+        except FileNotFoundError:
+            hint = f"builder images list {image.name}"
+            raise PublishError(f"{image.name}@{image.version} is gone", hint=hint) from None
+        except OSError as fault:
+            raise PublishError(f"{image.disk} cannot be read: {fault.strerror}", str(fault)) from fault
         yield
 
 

@@ -1,7 +1,11 @@
-"""Remove old versions of images, but none that is in use or whose use cannot be ruled out."""
+"""Remove old versions of images, and what killed processes left beside them.
+
+Invariant: nothing that is in use, or may be, is ever removed. Nothing here needs free space.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets as randomness
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,8 +13,10 @@ from pathlib import Path
 
 from builder.errors import PublishError
 from builder.images import references
-from builder.images.catalogue import Image, changing, folders, list_images
-from builder.store.objects import remove
+from builder.images.catalogue import LOCK, Image, changing, folders, list_images, torn_versions
+from builder.store import gc
+from builder.store.objects import bytes_freed, remove
+from builder.system import locks
 from builder.system.atomic_file import sync_folder
 
 
@@ -57,6 +63,27 @@ def prune(catalogue: Path, names: Iterable[str], keep: int, *, dry_run: bool = F
         except OSError as fault:
             raise PublishError(f"{folder} cannot be pruned: {fault.strerror or fault}", str(fault)) from fault
     return Pruned(tuple(removed), tuple(kept), freed)
+
+
+def delete_torn(catalogue: Path, older_than: float, *, dry_run: bool = False) -> int:
+    """Remove what killed processes left beside the versions; returns the bytes freed.
+
+    Args:
+        older_than: seconds; what may still have a living writer stays in any case.
+    """
+    freed = 0
+    for name in folders(catalogue):
+        folder = catalogue / name
+        freed += gc.delete_torn([folder, *(folder / references.FOLDER).glob("*")], older_than, dry_run=dry_run)
+        # Versions that are made or removed; with the lock held nobody does either.
+        handle = locks.attempt(folder / LOCK, create=False)
+        if handle is None:
+            continue
+        try:
+            freed += sum(map(bytes_freed if dry_run else remove, torn_versions(folder)))
+        finally:
+            os.close(handle)
+    return freed
 
 
 def _decide(old: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:

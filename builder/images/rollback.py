@@ -25,16 +25,14 @@ def roll_back(catalogue: Path, image: Image) -> tuple[Image, str | None]:
     with _written(folder), changing(folder):
         _require(image)
         left = latest_of(folder)
-        held = holds.read(folder)
         if left == image.version or (left is not None and not (folder / left).is_dir()):
             left = None
         if left is not None:
-            held[left] = holds.Hold(datetime.now(UTC).isoformat(timespec="seconds"), image.version)
-            holds.write(folder, held)
-        # Between the two a hold on the latest version means nothing: see `holds.mend`.
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            holds.hold(folder, left, holds.Hold(since, image.version))
+        # Between the two a hold on the latest version means nothing: see `holds.repair`.
         point(folder, image.version)
-        if held.pop(image.version, None):
-            holds.write(folder, held)
+        holds.drop(folder, image.version)
     return load_image(catalogue, f"{image.name}@{image.version}"), left
 
 
@@ -73,7 +71,7 @@ def release(catalogue: Path, image: Image) -> Image:
             )
         if latest_of(folder) == hold.gave_way_to:
             point(folder, image.version)
-        holds.write(folder, held)
+        holds.drop(folder, image.version)
     return load_image(catalogue, f"{image.name}@{image.version}")
 
 

@@ -62,7 +62,7 @@ def write_box(image: Image, part: Path, *, compression: qemu_img.Compression, te
         line = ssh.public_line(ssh.load_key(work / KEY), "vagrant")
         who = Identity(f"vagrant-{image.version}", "vagrant.localdomain", (line,))
         seed_cd.write_iso(work / SEED, seed_cd.IDENTITY_LABEL, seed.files(who), mode=0o644)
-        size = qemu_img.info(work / DISK).virtual_size
+        size = qemu_img.info(work / DISK, "qcow2").virtual_size
         facts = {"provider": "libvirt", "format": "qcow2", "virtual_size": -(-size // GIB)}
         (work / "metadata.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         (work / "Vagrantfile").write_text(VAGRANTFILE % _machine(image), encoding="utf-8")

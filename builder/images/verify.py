@@ -7,7 +7,6 @@ last line, left by a process that was killed, is ignored.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -20,8 +19,9 @@ from builder.errors import PublishError
 from builder.images.catalogue import LATEST, MANIFEST, PROVENANCE, SBOM, SUMS, VERSION_DIGITS, folders, load_image
 from builder.provenance import dsse, sbom_check
 from builder.provenance import keys as signing
-from builder.system.atomic_file import sync_folder
+from builder.system import jsonlines
 from builder.system.digests import sha256_file
+from builder.vm import qcow2
 
 FOLDER = ".verified"
 # Of a key's id and of a SHA-256, shown to people.
@@ -150,6 +150,7 @@ def verify_version(path: Path, tell: Callable[[str], None] = lambda _: None) -> 
     manifest = _manifest(path, findings)
     if manifest is not None:
         _files(path, manifest, findings, tell)
+        _disk(path, findings)
         _sums(path, manifest, findings)
         _record(path, manifest, findings)
         _bill(path, manifest, findings)
@@ -183,20 +184,30 @@ def record(path: Path, result: VerificationResult) -> None:
 
 def verifications(path: Path) -> list[VerificationResult]:
     """Return all verifications of a version on record, the first one first."""
-    results = []
+    return list(_records(path).entries)
+
+
+def unreadable_verifications(path: Path) -> list[str]:
+    """Return the records that cannot be read and are passed over, a text for people each."""
+    return list(_records(path).unreadable)
+
+
+def _records(path: Path) -> jsonlines.LinesRead[VerificationResult]:
     try:
-        lines = _journal(path).read_bytes().splitlines()
-    except OSError:
-        return []
-    for line in lines:
-        try:
-            document = json.loads(line)
-            findings = tuple(Finding(one["file"], Status(one["status"]), one["text"]) for one in document["findings"])
-            head = (document["name"], document["version"], document["when"])
-            results.append(VerificationResult(*head, findings, tuple(document["signers"])))
-        except (ValueError, TypeError, KeyError):
-            continue
-    return results
+        return jsonlines.read(_journal(path), _result)
+    except OSError as fault:
+        return jsonlines.LinesRead((), (f"{_journal(path)} cannot be read: {fault.strerror}",))
+
+
+def _result(document: dict[str, Any]) -> VerificationResult:
+    findings = tuple(Finding(one["file"], Status(one["status"]), one["text"]) for one in document["findings"])
+    head = (document["name"], document["version"], document["when"])
+    result = VerificationResult(*head, findings, tuple(document["signers"]))
+    texts = [*head, *result.signers, *(text for one in findings for text in (one.file, one.text))]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError(document)
+    datetime.fromisoformat(result.when)
+    return result
 
 
 def _manifest(path: Path, findings: _Findings) -> dict[str, Any] | None:
@@ -217,6 +228,19 @@ def _manifest(path: Path, findings: _Findings) -> dict[str, Any] | None:
         findings.failed(MANIFEST, f"the disk's sha256 {disk} does not begin with the version")
     whole: dict[str, Any] = manifest
     return whole
+
+
+def _disk(path: Path, findings: _Findings) -> None:
+    """The disk's own header: whoever published it, nothing that opens the disk may be led to other files."""
+    name = f"{path.parent.name}.qcow2"
+    if findings.fails(name):
+        return
+    try:
+        fault = qcow2.fault_of_image(path / name)
+    except OSError as error:
+        fault = f"{error.strerror}"
+    if fault is not None:
+        findings.failed(name, fault)
 
 
 def _files(path: Path, manifest: dict[str, Any], findings: _Findings, tell: Callable[[str], None]) -> None:
@@ -346,12 +370,4 @@ def _journal(path: Path) -> Path:
 def _add(path: Path, result: VerificationResult) -> None:
     journal = _journal(path)
     journal.parent.mkdir(exist_ok=True)
-    handle = os.open(journal, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-    try:
-        size = os.fstat(handle).st_size
-        torn = size and os.pread(handle, 1, size - 1) != b"\n"
-        os.write(handle, (b"\n" if torn else b"") + json.dumps(asdict(result)).encode() + b"\n")
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-    sync_folder(journal.parent)
+    jsonlines.append(journal, asdict(result), 0o644)

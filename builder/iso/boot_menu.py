@@ -2,8 +2,9 @@
 
 Invariant: only the entry that `menu` names starts by itself. The new entry is a copy of the vendor's own install entry
 with the kernel arguments appended, so that everything the vendor says about finding the runtime
-(`inst.stage2=hd:LABEL=CentOS\\x207\\x20x86_64`) stays as it is, letter by letter. Lines that would choose another
-default or a shorter timeout, the vendor's or those of an earlier edit, are removed.
+(`inst.stage2=hd:LABEL=CentOS\\x207\\x20x86_64`) stays as it is, letter by letter; all but a kickstart of its own, which
+the installer would follow instead. Lines that would choose another default or a shorter timeout, the vendor's or those
+of an earlier edit, are removed.
 
 Sources of the facts: syslinux, doc/syslinux.txt and doc/menu.txt; GRUB manual, chapters "Simple configuration" and
 "Shell-like scripting"; udev, libblkid's `blkid_encode_string` (names below /dev/disk/by-label).
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from builder.errors import MediumError
+from builder.iso.layout import RewriteError
 
 Menu = Literal["unattended", "safe"]
 
@@ -33,6 +35,14 @@ _ISOLINUX_PROGRAM = r"\s*(ui\s|default\s+\S+\.c32\b)"
 _LINE_LIMIT = 2047
 # What GRUB's shell reads as more than a letter (GRUB manual, "Shell-like scripting"); `#` in front begins a comment.
 _SPECIAL = re.compile(r"[\s\0'\"{}|&$;<>]|^#")
+# A word of a menu with the white space in front of it: quotes and, in GRUB, backslashes hold it together.
+_WORD = re.compile(r"""\s*(?:\\.|'[^']*'|"(?:\\.|[^"\\])*"|[^\s'"])+""")
+# What names a kickstart to Anaconda 21.48 (rhel7-branch, dracut/parse-anaconda-kickstart.sh: `getarg ks= inst.ks=`):
+# with dracut 033 (dracut-lib.sh, getarg) any `ks`, with a value or without, comes before every `inst.ks`, in whatever
+# order; without a value it means `nfs:auto`. The others are no part of that choice and stay: ksdevice= names a network
+# interface, kssendmac, kssendsn, inst.ks.sendmac and inst.ks.sendsn what is sent to an HTTP server.
+_NAMES_KICKSTART = re.compile(r"(?:inst\.)?ks(?:=|$)")
+_MAY_NAME_KICKSTART = re.compile(r"""(?:^|[\s'"])(?:inst\.)?ks(?:=|[\s'"\\]|$)""")
 
 
 def label_argument(volume_id: str) -> str:
@@ -70,10 +80,9 @@ def require_label(text: str, volume_id: str, name: str) -> None:
         raw = (found[1] or found[2]).strip("'\"")
         label = re.sub(r"\\+x([0-9a-fA-F]{2})", lambda code: chr(int(code[1], 16)), raw)
         if label != volume_id:
-            raise MediumError(
+            raise RewriteError(
                 f"the medium's boot menu looks for the label {label!r}, but its volume id is {volume_id!r}",
-                f"{name}: {found[0].strip()}",
-                "somebody relabelled this medium: take the vendor's, or use delivery: seed, which needs no menu",
+                f"somebody relabelled this medium; {name}: {found[0].strip()}",
             )
 
 
@@ -180,15 +189,40 @@ def _isolinux_entry(model: list[str], arguments: Sequence[str], title: str) -> l
     entry = [f"label {LABEL}", f"  menu label {title}"]
     for line in model[1:]:
         if re.match(r"\s*append\s", line, re.I):
-            entry.append(_appended(line, arguments))
+            entry.append(_appended(_without_kickstart(line), arguments))
         elif re.match(r"\s*(kernel|linux|initrd)\s", line, re.I):
-            entry.append(line)
+            # The kernel's line, too, may have arguments behind the file (syslinux, com32/menu/readconfig.c).
+            entry.append(_without_kickstart(line))
     return entry
+
+
+def _without_kickstart(line: str, variables: frozenset[str] = frozenset()) -> str:
+    """A line of the vendor's without the words that name a kickstart.
+
+    Args:
+        variables: of the menu, that hold one.
+
+    Raises:
+        MediumError: one is left that cannot be told from what is around it.
+    """
+    new = _WORD.sub(lambda word: "" if _NAMES_KICKSTART.match(_plain(word[0])) else word[0], line)
+    if _MAY_NAME_KICKSTART.search(new) or any(re.search(rf"\${{?{name}\b", new) for name in variables):
+        raise MediumError(
+            "the boot menu's install entry names a kickstart of its own, in a way that cannot be taken out",
+            details=new.strip(),
+            hint="take the vendor's medium as it is, or use delivery: seed, which needs no menu",
+        )
+    return new
+
+
+def _plain(word: str) -> str:
+    return re.sub(r"""\\(.)|['"]""", r"\1", word.strip())
 
 
 def _appended(line: str, arguments: Sequence[str]) -> str:
     new = " ".join([line.rstrip(), *arguments])
-    if len(new.encode()) > _LINE_LIMIT:
+    # The vendor's line need not be UTF-8.
+    if len(new.encode("utf-8", "surrogateescape")) > _LINE_LIMIT:
         raise MediumError(f"the kernel arguments are too long: the kernel takes {_LINE_LIMIT} bytes", details=new)
     return new
 
@@ -207,7 +241,7 @@ def edit_grub(text: str, arguments: Sequence[str], menu: Menu) -> str:
     model = next((block for block in entries if _grub_installs(lines[block.first : block.end])), None)
     if model is None:
         raise MediumError("grub.cfg on the install medium has no entry that installs")
-    entry = _grub_entry(lines[model.first : model.end], arguments, TITLE[menu])
+    entry = _grub_entry(lines[model.first : model.end], arguments, TITLE[menu], _kickstart_variables(lines))
     first = min(block.first for block in entries)
     # Hands back to the firmware. A GRUB that takes a status makes it try its next boot device; after one that does
     # not, the firmware shows its own menu (UEFI 2.10, 3.1.1: a boot option that succeeded ends the boot order).
@@ -239,11 +273,21 @@ def _grub_installs(block: list[str]) -> bool:
     return bool(loads) and not text.lstrip().startswith("submenu") and "rd.live.check" not in text
 
 
-def _grub_entry(model: list[str], arguments: Sequence[str], title: str) -> list[str]:
+def _kickstart_variables(lines: list[str]) -> frozenset[str]:
+    """Names of the variables that are given a kickstart anywhere in the menu."""
+    assigned = (re.match(r"\s*set\s+(\w+)=(.*)", line) for line in lines)
+    return frozenset(found[1] for found in assigned if found and _MAY_NAME_KICKSTART.search(_plain(found[2])))
+
+
+def _grub_entry(model: list[str], arguments: Sequence[str], title: str, variables: frozenset[str]) -> list[str]:
+    # A backslash at its end continues a line.
+    model = re.sub(r"\\\n", "", "\n".join(model)).split("\n")
     head = re.sub(r"""^(\s*menuentry\s+)('[^']*'|"[^"]*"|\S+)""", lambda found: f"{found[1]}'{title}'", model[0])
     entry = [head]
     for line in model[1:]:
-        entry.append(_appended(line, arguments) if re.match(r"\s*linux(efi|16)?\s", line) else line)
+        if re.match(r"\s*linux(efi|16)?\s", line):
+            line = _appended(_without_kickstart(line, variables), arguments)
+        entry.append(line)
     return entry
 
 

@@ -10,6 +10,7 @@ at byte 432, CHS geometry, padding to a cylinder).
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -17,8 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from builder.errors import MediumError
-from builder.iso.layout import SECTOR, SYSTEM_AREA
+from builder.iso.layout import SECTOR, SYSTEM_AREA, RewriteError
 
 BLOCK = 512
 _PER_SECTOR = SECTOR // BLOCK
@@ -38,7 +38,7 @@ class Gpt:
         at, other: block of this header and of the other copy's.
         entries_at: block of the array.
         last: last block of the usable area.
-        array: the raw partition entries.
+        array: the raw partition entries; empty where they would be outside of the image.
     """
 
     valid: bool
@@ -88,15 +88,16 @@ def read(path: Path) -> BootRecords:
     """The boot records of an image; never fails on unknown ones."""
     with path.open("rb") as file:
         area = file.read(SYSTEM_AREA)
-        primary = _gpt(file, 1)
+        size = os.fstat(file.fileno()).st_size
+        primary = _gpt(file, 1, size)
         backup = None
-        if primary is not None and primary.other * BLOCK < path.stat().st_size:
-            backup = _gpt(file, primary.other)
+        if primary is not None and primary.other * BLOCK < size:
+            backup = _gpt(file, primary.other, size)
     mbr = area[510:512] == b"\x55\xaa" and any(area[_PARTITIONS:510])
     return BootRecords(mbr, mbr and any(area[_ISOLINUX_ADDRESS : _ISOLINUX_ADDRESS + 4]), primary, backup)
 
 
-def _gpt(file: BinaryIO, block: int) -> Gpt | None:
+def _gpt(file: BinaryIO, block: int, file_size: int) -> Gpt | None:
     file.seek(block * BLOCK)
     raw = file.read(BLOCK)
     if len(raw) < BLOCK or raw[:8] != b"EFI PART":
@@ -106,10 +107,13 @@ def _gpt(file: BinaryIO, block: int) -> Gpt | None:
     at, other, first, last, disk, entries_at, count, entry_size, array_sum = fields[5:]
     if entry_size != _ENTRY.size or count > 4096 or not _GPT.size <= size <= BLOCK:
         return None
-    file.seek(entries_at * BLOCK)
-    array = file.read(count * entry_size)
+    array = b""
+    if entries_at * BLOCK + count * entry_size <= file_size:
+        file.seek(entries_at * BLOCK)
+        array = file.read(count * entry_size)
     blanked = raw[:16] + bytes(4) + raw[20:size]
-    valid = zlib.crc32(blanked) == header_sum and zlib.crc32(array) == array_sum and at == block
+    whole = len(array) == count * entry_size
+    valid = zlib.crc32(blanked) == header_sum and whole and zlib.crc32(array) == array_sum and at == block
     return Gpt(valid, at, other, first, last, disk, entries_at, count, array)
 
 
@@ -139,7 +143,7 @@ def rebuild(area: bytes, moved: Mapping[int, int], old_size: int, old_volume: in
         new_volume: bytes of the new one.
 
     Raises:
-        MediumError: the records point at something that is no boot file of the catalogue.
+        RewriteError: the records point at something that is no boot file of the catalogue.
     """
     if area[510:512] != b"\x55\xaa" or not any(area[_PARTITIONS:510]):
         return Rebuilt(area, new_volume, b"")
@@ -166,11 +170,8 @@ def rebuild(area: bytes, moved: Mapping[int, int], old_size: int, old_volume: in
     return Rebuilt(bytes(new), size, backup)
 
 
-def _refused(why: str) -> MediumError:
-    return MediumError(
-        f"the boot records of the install medium cannot be rewritten: {why}",
-        hint="use delivery: seed, which leaves the medium untouched",
-    )
+def _refused(why: str) -> RewriteError:
+    return RewriteError(f"the boot records of the install medium cannot be rewritten: {why}")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from builder.errors import MediumError
+from builder.iso.layout import RewriteError
 from builder.system import process
 
 # mtools refuses images whose size does not match a floppy's geometry, and stamps local time: neither is wanted.
@@ -54,11 +55,7 @@ def replace(image: Path, path: str, content: bytes, when: datetime) -> None:
         done = process.run(argv, env=_ENVIRONMENT | epoch, check=False)
     if done.status != 0:
         why = "has no space for" if "Disk full" in done.said else "does not take"
-        raise MediumError(
-            f"the UEFI boot image on the install medium {why} the boot entry",
-            output=done.said,
-            hint="use delivery: seed, which leaves the medium untouched",
-        )
+        raise RewriteError(f"the UEFI boot image on the install medium {why} the boot entry", output=done.said)
     check(image)
 
 

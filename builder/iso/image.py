@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,15 +17,12 @@ from typing import Any, BinaryIO
 
 import pycdlib
 from pycdlib import dates
-from pycdlib.pycdlibexception import PyCdlibException
 
-from builder.errors import MediumError
+from builder.errors import BuilderError, MediumError
 from builder.iso.layout import SECTOR, SYSTEM_AREA, Plan, Recorder, Source
 from builder.system.atomic_file import replacing
 
 _PLATFORMS = {0: "bios", 1: "ppc", 2: "mac", 0xEF: "uefi"}
-# What parsing a damaged image may end in, besides pycdlib's own exceptions.
-_PARSING = (PyCdlibException, struct.error, IndexError, KeyError, ValueError, OverflowError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -165,6 +161,10 @@ class Iso:
 
     def boot_entries(self) -> list[BootEntry]:
         """The El Torito catalogue, in its order; sectors as the last `plan` placed them."""
+        with _translated(self.name):
+            return self._boot_entries()
+
+    def _boot_entries(self) -> list[BootEntry]:
         catalogue = self._image.eltorito_boot_catalog
         if catalogue is None:
             return []
@@ -267,7 +267,11 @@ def open_iso(path: Path) -> Iterator[Iso]:
 def _translated(name: str) -> Iterator[None]:
     try:
         yield
-    except _PARSING as fault:
+    except (BuilderError, OSError):
+        raise
+    except Exception as fault:
+        # On a damaged image pycdlib raises its own exceptions and whatever its parsing ends in: struct.error,
+        # IndexError, AttributeError, TypeError, OverflowError, RecursionError were seen.
         raise MediumError(
             f"{name}: the file system of the image is damaged or of an unknown kind",
             details=f"{type(fault).__name__}: {fault}",

@@ -193,6 +193,6 @@ def _treeinfo(iso: Iso) -> configparser.ConfigParser:
         text = opened.read(1 << 20).decode("utf-8", "replace")
     try:
         parser.read_string(text)
-    except configparser.Error as fault:
+    except (configparser.Error, AttributeError) as fault:
         raise MediumError(f"{iso.name}: its .treeinfo is damaged", details=str(fault)) from None
     return parser

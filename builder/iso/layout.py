@@ -12,10 +12,26 @@ import io
 import os
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from builder.errors import MediumError
+
+
+class RewriteError(MediumError):
+    """The medium cannot be rewritten; the command that wanted it knows what else can be done (`with_hint`)."""
+
+
+@contextmanager
+def with_hint(hint: str) -> Iterator[None]:
+    """Add to errors about a medium that cannot be rewritten what to do next."""
+    try:
+        yield
+    except RewriteError as error:
+        error.hint = hint
+        raise
+
 
 SECTOR = 2048
 SYSTEM_AREA = 16 * SECTOR
@@ -68,6 +84,8 @@ class Source:
         raise io.UnsupportedOperation("fileno")
 
     def read(self, size: int = -1) -> bytes | Span:
+        if self._at < 0:
+            raise ValueError("before the beginning of the image")
         left = max(0, self._size - self._at)
         size = left if size < 0 else min(size, left)
         start, self._at = self._at, self._at + size
@@ -131,10 +149,9 @@ class Plan:
             ((at, piece) for at, piece in self.pieces if isinstance(piece, Span)), key=lambda placed: placed[0]
         ):
             if offset < end or offset + len(span) > self.size:
-                raise MediumError(
+                raise RewriteError(
                     "the install medium cannot be rewritten: its files would overlap",
                     details=f"at byte {offset} of the new image",
-                    hint="use delivery: seed, which leaves the medium untouched",
                 )
             end = offset + len(span)
 

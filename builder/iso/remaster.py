@@ -28,6 +28,8 @@ EFI_IMAGE = "/images/efiboot.img"
 # The names of the root folder, long by short, for readers that know neither Rock Ridge nor Joliet (mkisofs -T).
 TRANSLATIONS = "/TRANS.TBL"
 # Where no date is given and the medium has none.
+# Bytes of a boot menu; those of vendors have some KiB.
+_MENU = 1 << 20
 _NO_DATE = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -164,7 +166,9 @@ def _translations(iso: Iso) -> dict[str, bytes | Path]:
 
 def _read_text(iso: Iso, path: str) -> str:
     with iso.file(path) as opened:
-        data: bytes = opened.read()
+        data: bytes = opened.read(_MENU + 1)
+    if len(data) > _MENU:
+        raise MediumError(f"{iso.name}: {path} is larger than {_MENU >> 20} MiB")
     return data.decode("utf-8", "surrogateescape")
 
 

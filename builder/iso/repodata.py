@@ -8,38 +8,31 @@ Sources: Anaconda rhel-9, data/anaconda.conf (`enabled_repositories_from_treeinf
 
 from __future__ import annotations
 
-import bz2
-import errno
 import importlib
-import lzma
 import os
 import re
-import signal
 import tempfile
-import zlib
-from collections.abc import Iterator
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from xml.etree import ElementTree
 
-from builder.errors import MediumError
+from builder.errors import BuilderError, MediumError
 from builder.iso.image import Iso
-from builder.system import process
+from builder.iso.unpack import unpack
 
 _INDEX = "/repodata/repomd.xml"
-_CHUNK = 1 << 20
+# Bytes of an index, and of a list as it is on the medium.
 _SMALL = 64 << 20
 # Bytes of a list, unpacked. The largest known one of packages (AppStream) has some 100 MB, one of groups 2 MB.
-LARGEST_PRIMARY, LARGEST_GROUPS = 512 << 20, 16 << 20
+LARGEST_PRIMARY, LARGEST_GROUPS = 256 << 20, 16 << 20
+# comps.xml has three levels; each that is open costs memory.
+_DEEPEST = 100
 # Repositories that are looked for; a DVD has two or three.
 _MOST_REPOSITORIES = 32
-# Memory of the unpacker: what xz -9 needs; zstd takes no more by itself.
-_MEMORY = 128 << 20
 # The list of groups as it is, or packed; a medium may have it both ways.
-_GROUPS = re.compile(r"group(_(gz|xz|zst|bz2))?")
-_XZ, _ZSTD, _GZIP, _BZIP = b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd", b"\x1f\x8b", b"BZh"
+_GROUP_LISTS = re.compile(r"group(_(gz|xz|zst|bz2))?")
 
 
 @dataclass(frozen=True)
@@ -99,41 +92,48 @@ def _folder(text: str) -> str | None:
 
 def _one(iso: Iso, place: str) -> Contents:
     repository = _library()
-    with tempfile.TemporaryDirectory(prefix="builder-repodata-") as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory(prefix="builder-repodata-") as folder:
         try:
-            lists = _lists(iso, place, repository, folder)
-            packages, answers_to = _packages(repository, lists["primary"])
-        except (repository.CreaterepoCError, OSError, KeyError) as fault:
-            raise MediumError(f"{iso.name}: its repodata is damaged", f"{place or '/'}: {fault}") from fault
-        groups, group_names = _groups(iso.name, lists["group"]) if "group" in lists else ((), frozenset())
-    return Contents(packages, groups, answers_to, group_names)
+            lists = _lists(iso, place, repository, Path(folder))
+            names, answers_to = _packages(repository, lists["primary"])
+            ids, group_names = _groups(lists["group"]) if "group" in lists else ((), frozenset())
+        except (BuilderError, MemoryError):
+            raise
+        except Exception as fault:
+            # createrepo_c is written in C and hands out what it found: names that are missing or no text.
+            why = f"{place or '/'}: {str(fault) or type(fault).__name__}"
+            raise MediumError(f"{iso.name}: its repodata is damaged", why) from fault
+    return Contents(tuple(sorted(names)), ids, frozenset(answers_to), group_names)
 
 
 def _lists(iso: Iso, place: str, repository: Any, folder: Path) -> dict[str, Path]:
-    """The unpacked lists of packages and, where there is one, of groups.
+    """The lists of packages and, where there is one, of groups, as files that are not compressed.
 
     The other lists (files, change logs, the same as databases) are large, and not needed.
     """
-    with iso.file(f"{place}{_INDEX}") as opened:
-        (folder / "repomd.xml").write_bytes(opened.read(_SMALL))
-    index = repository.Repomd()
+    index, lists = repository.Repomd(), {}
+    _copy_small(iso, f"{place}{_INDEX}", folder / "repomd.xml")
     repository.xml_parse_repomd(str(folder / "repomd.xml"), index)
     places = {record.type: record.location_href for record in index.records}
-    groups = min((kind for kind in places if _GROUPS.fullmatch(kind)), key=len, default=None)
-    wanted = {"primary": (places["primary"], LARGEST_PRIMARY)}
-    if groups is not None:
-        wanted["group"] = (places[groups], LARGEST_GROUPS)
-    found = {}
-    for kind, (href, most) in wanted.items():
-        packed = folder / f"{kind}.packed"
-        iso.copy_out(f"{place}/{href}", packed)
-        found[kind] = folder / f"{kind}.xml"
-        unpack(packed, found[kind], most, f"{iso.name}: {place}/{href}")
-    return found
+    groups = min((kind for kind in places if _GROUP_LISTS.fullmatch(kind)), key=len, default="group")
+    for name, kind, limit in (("primary", "primary", LARGEST_PRIMARY), ("group", groups, LARGEST_GROUPS)):
+        if kind in places:
+            _copy_small(iso, f"{place}/{places[kind]}", folder / "packed")
+            lists[name] = folder / f"{name}.xml"
+            unpack(folder / "packed", lists[name], limit)
+    return lists
 
 
-def _packages(repository: Any, primary: Path) -> tuple[tuple[str, ...], frozenset[str]]:
+def _copy_small(iso: Iso, path: str, target: Path) -> None:
+    with iso.file(path) as opened:
+        data = opened.read(_SMALL + 1)
+    if len(data) > _SMALL:
+        raise MediumError(f"{iso.name}: {path} is larger than {_SMALL >> 20} MiB")
+    target.write_bytes(data)
+
+
+def _packages(repository: Any, primary: Path) -> tuple[set[str], set[str]]:
+    """Names of packages, and all that they may be asked for by."""
     names: set[str] = set()
     answers_to: set[str] = set()
 
@@ -146,93 +146,48 @@ def _packages(repository: Any, primary: Path) -> tuple[tuple[str, ...], frozense
         answers_to.update(provided[0] for provided in package.provides)
 
     repository.xml_parse_primary(str(primary), pkgcb=note, do_files=False)
-    return tuple(sorted(names)), frozenset(answers_to)
+    return names, answers_to
 
 
-def _groups(name: str, path: Path) -> tuple[tuple[str, ...], frozenset[str]]:
+def _groups(comps: Path) -> tuple[tuple[str, ...], frozenset[str]]:
     """Ids out of comps.xml; and ids and names together."""
-    try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except ElementTree.ParseError as fault:
-        raise MediumError(f"{name}: its list of package groups is damaged", details=str(fault)) from fault
-    entries = [entry for kind in ("group", "environment") for entry in root.iter(kind)]
-    ids = {entry.findtext("id") or "" for entry in entries} - {""}
-    names = {said.text or "" for entry in entries for said in entry.findall("name")} - {""}
-    return tuple(sorted(ids)), frozenset(ids | names)
+    found = _Groups()
+    # A tree of all elements would take ten times the size of the file.
+    parser = ElementTree.XMLParser(target=found)
+    with comps.open("rb") as file:
+        while data := file.read(1 << 20):
+            parser.feed(data)
+    parser.close()
+    return tuple(sorted(found.ids)), frozenset(found.ids | found.names)
 
 
-def unpack(packed: Path, target: Path, most: int, shown: str) -> None:
-    """Unpack a list, whatever it is packed with; one that is not packed is copied.
+class _Groups:
+    """Collects ids and names of groups and environments while comps.xml is parsed."""
 
-    Args:
-        most: bytes that may come out of it.
-        shown: the list, for people.
+    def __init__(self) -> None:
+        self.ids: set[str] = set()
+        self.names: set[str] = set()
+        self._open: list[str] = []
+        self._text: list[str] = []
 
-    Raises:
-        MediumError: it is damaged, or more comes out.
-        HostError: it is packed with zstd, and zstd is not installed.
-    """
-    with packed.open("rb") as file:
-        magic = file.read(6)
-        file.seek(0)
-        if magic.startswith(_ZSTD):
-            _unpack_zstd(packed, target, most, shown)
-            return
-        size = 0
-        try:
-            with target.open("wb") as out:
-                for piece in _pieces(file, magic):
-                    size += len(piece)
-                    if size > most:
-                        raise _too_large(shown, most)
-                    out.write(piece)
-        except (zlib.error, lzma.LZMAError, OSError, EOFError) as fault:
-            raise MediumError(f"{shown} is damaged", details=str(fault)) from fault
+    def start(self, tag: str, _attributes: object) -> None:
+        if len(self._open) > _DEEPEST:
+            raise ValueError("elements are nested too deeply")
+        self._open.append(tag)
+        self._text.clear()
 
+    def data(self, text: str) -> None:
+        self._text.append(text)
 
-def _pieces(file: BinaryIO, magic: bytes) -> Iterator[bytes]:
-    """The unpacked content, at most a MiB at a time: a small file may hold a great deal of nothing."""
-    if magic.startswith(_GZIP):
-        yield from _inflated(file)
-    elif magic == _XZ:
-        yield from _drained(file, lzma.LZMADecompressor(memlimit=_MEMORY))
-    elif magic.startswith(_BZIP):
-        yield from _drained(file, bz2.BZ2Decompressor())
-    else:
-        while piece := file.read(_CHUNK):
-            yield piece
+    def end(self, tag: str) -> None:
+        self._open.pop()
+        text = "".join(self._text)
+        if text and self._open[-1:] in (["group"], ["environment"]) and tag in ("id", "name"):
+            (self.ids if tag == "id" else self.names).add(text)
+        self._text.clear()
 
-
-def _inflated(file: BinaryIO) -> Iterator[bytes]:
-    unpacker = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    while not unpacker.eof:
-        given = unpacker.unconsumed_tail or file.read(_CHUNK)
-        if not given:
-            raise EOFError("it ends too early")
-        yield unpacker.decompress(given, _CHUNK)
-
-
-def _drained(file: BinaryIO, unpacker: lzma.LZMADecompressor | bz2.BZ2Decompressor) -> Iterator[bytes]:
-    while not unpacker.eof:
-        given = file.read(_CHUNK) if unpacker.needs_input else b""
-        if unpacker.needs_input and not given:
-            raise EOFError("it ends too early")
-        yield unpacker.decompress(given, _CHUNK)
-
-
-def _unpack_zstd(packed: Path, target: Path, most: int, shown: str) -> None:
-    process.find("zstd")
-    # The kernel ends it at the limit: no program has to be believed. What was written until then is gone.
-    words: list[str | Path] = ["prlimit", f"--fsize={most}", "zstd", "-q", "-d", "-o", target, "--", packed]
-    done = process.run(words, check=False, timeout=600)
-    if os.strerror(errno.EFBIG) in done.stderr or done.status == -signal.SIGXFSZ:
-        raise _too_large(shown, most)
-    if done.status != 0:
-        raise MediumError(f"{shown} is damaged", details=done.said, output=done.said)
-
-
-def _too_large(shown: str, most: int) -> MediumError:
-    return MediumError(f"{shown} is larger than {most >> 20} MiB unpacked: no list of packages is")
+    def close(self) -> None:
+        """There is nothing to hand out."""
 
 
 def _library() -> Any:

@@ -121,6 +121,11 @@ def check(given: Kickstart, medium: Contents | None, room: Room) -> list[Mismatc
     return [*_sources(given), *packages(given, medium), *_memory(given, room), *_disk(given, room)]
 
 
+def machine(given: Kickstart, room: Room) -> list[Mismatch]:
+    """List what does not fit the machine, whatever the medium is."""
+    return [*_memory(given, room), *_disk(given, room)]
+
+
 def _sources(given: Kickstart) -> Iterator[Mismatch]:
     chosen = given.all(*_SOURCES)
     if given.complete and not any(command.name == "cdrom" for command in chosen):

@@ -1,4 +1,7 @@
-"""Render a kickstart from template texts and variables alone, the same bytes every time, and lint it.
+"""Kickstart templates: collected with what they include, checked, rendered, and the result linted.
+
+Invariant: a kickstart is rendered from template texts and variables alone, the same bytes every time; see `sandbox` for
+what a template may do.
 
 Values were checked by `builder.recipe` before they come here, so that none can break out of its line.
 """
@@ -6,6 +9,7 @@ Values were checked by `builder.recipe` before they come here, so that none can 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import sys
 import tempfile
@@ -17,12 +21,20 @@ from typing import Literal
 import jinja2
 import jinja2.meta
 
-from builder.errors import RecipeError
+from builder.errors import HostError, RecipeError
+from builder.kickstart import sandbox
+from builder.recipe import text_faults
 from builder.releases import DEFAULT, RELEASES, Release
+from builder.settings import inside
 from builder.system import process
 
 # What builder gives a template beside the recipe's variables.
 OWN_VARIABLES = frozenset({"root_crypt", "disk_serial", "token"})
+
+# Seconds to wait for a rendering on a busy host; what it may use of the processor is less.
+LONGEST = 120.0
+PROGRAM = (sys.executable, "-P", "-m", sandbox.__name__)
+RAW = "what is not meant for the template engine goes between {% raw %} and {% endraw %}"
 
 
 @dataclass(frozen=True)
@@ -50,30 +62,58 @@ def collect(template: str, search: Sequence[Path]) -> dict[str, str]:
     """
     texts: dict[str, str] = {}
     wanted = [template]
-    environment = jinja2.Environment()
+    environment = sandbox.environment()
     while wanted:
         name = wanted.pop()
         if name in texts:
             continue
         texts[name] = _read(name, search)
         try:
+            _refuse_shell_lengths(environment, name, texts[name])
             parsed = environment.parse(texts[name])
         except jinja2.TemplateSyntaxError as error:
-            raise RecipeError(f"kickstarts/{name}:{error.lineno}: {error.message}") from None
+            raise RecipeError(f"kickstarts/{name}:{error.lineno}: {error.message}", hint=RAW) from None
+        except RecursionError:
+            raise RecipeError(f"kickstarts/{name} is nested too deeply") from None
         wanted += [found for found in jinja2.meta.find_referenced_templates(parsed) if found]
     return texts
 
 
+def _refuse_shell_lengths(environment: jinja2.Environment, name: str, text: str) -> None:
+    """Refuse `${#…}`: for Jinja `{#` opens a comment, which swallows all up to the next `#}`.
+
+    Raises:
+        RecipeError: with file and line of the first one outside a raw block.
+    """
+    before = ""
+    for line, kind, value in environment.lex(text):
+        if kind == "comment_begin" and before.endswith("$"):
+            found = f"kickstarts/{name}:{line}: ${{# would open a comment of the template"
+            raise RecipeError(found, text.splitlines()[line - 1].strip(), RAW)
+        before = value
+
+
 def _read(name: str, search: Sequence[Path]) -> str:
+    outside: list[Path] = []
     for folder in search:
         path = folder / name
-        # A name such as ../../etc/passwd leaves the folder.
-        if path.resolve().is_relative_to(folder.resolve()) and path.is_file():
+        # A name such as ../../etc/passwd leaves the folder, and so may a link.
+        if inside(folder, name) is None:
+            outside.append(path)
+        elif path.is_file():
             try:
-                return path.read_text(encoding="utf-8")
+                # DOS line endings become plain ones here.
+                text = path.read_text(encoding="utf-8")
             except UnicodeDecodeError as fault:
                 line = path.read_bytes()[: fault.start].count(b"\n") + 1
                 raise RecipeError(f"{path}:{line}: not UTF-8", str(fault), "save the template as UTF-8") from None
+            _require_plain(text, path)
+            return text
+    for path in outside:
+        if path.exists():
+            raise RecipeError(
+                f"no kickstart template {name}: it leads out of its folder", str(path), "copy the file there"
+            )
     known = sorted({found.name for folder in search for found in folder.glob("*.ks.j2")})
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]}?" if near else f"templates found: {', '.join(known) or 'none'}"
@@ -82,7 +122,7 @@ def _read(name: str, search: Sequence[Path]) -> str:
 
 def variables_of(texts: Mapping[str, str]) -> frozenset[str]:
     """Names of the variables that the template texts want from a recipe."""
-    environment = jinja2.Environment()
+    environment = sandbox.environment()
     names = {name for text in texts.values() for name in jinja2.meta.find_undeclared_variables(environment.parse(text))}
     # A loop variable or a `set` of one file is declared there, and never asked of the recipe.
     return frozenset(names) - OWN_VARIABLES
@@ -110,32 +150,44 @@ def render(texts: Mapping[str, str], entry: str, variables: Mapping[str, object]
     """Render the template `entry`, which may include the other `texts`.
 
     Raises:
-        RecipeError: a variable is missing or the template fails, with its file and line.
+        RecipeError: a variable is missing or the template fails, with its file and line; or it takes too long or too
+            much memory.
+        HostError: the process for it cannot be started.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(dict(texts)),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
+    wanted = {"texts": dict(texts), "entry": entry, "variables": dict(variables), "seconds": sandbox.SECONDS}
+    done = process.run(PROGRAM, stdin=json.dumps(wanted), check=False, timeout=LONGEST, error=RecipeError)
     try:
-        return environment.get_template(entry).render(dict(variables))
-    except jinja2.TemplateError as error:
-        raise RecipeError(f"kickstarts/{entry} cannot be rendered", str(error)) from None
+        answer = json.loads(done.stdout)
+    except ValueError:
+        if done.status >= 0 and "MemoryError" not in done.stderr:
+            raise HostError("the process that renders templates cannot be started", done.said) from None
+        limits = f"{sandbox.SECONDS} s of processor time and {sandbox.MEMORY >> 20} MiB"
+        hint = "is there a loop without a bound in it?"
+        raise RecipeError(f"kickstarts/{entry} takes more than {limits} to render", done.said, hint) from None
+    if "text" not in answer:
+        raise RecipeError(f"{answer['where'] or f'kickstarts/{entry}'}: {answer['why']}", hint=RAW)
+    return str(answer["text"])
 
 
 def load(path: Path) -> str:
     """Read a kickstart as it is.
 
     Raises:
-        RecipeError: it cannot be read, or is not UTF-8 text.
+        RecipeError: it cannot be read, is not UTF-8 text, or has a byte order mark or DOS line endings.
     """
     try:
         # In binary, so that DOS line endings are not hidden.
-        return path.read_bytes().decode("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"cannot read {path}", str(reason)) from None
+    _require_plain(text, path)
+    return text
+
+
+def _require_plain(text: str, path: Path) -> None:
+    if fault := text_faults.of_kickstart(text):
+        raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
 
 
 def lint(text: str, release: Release = RELEASES[DEFAULT]) -> list[Finding]:

@@ -21,9 +21,12 @@ from urllib.parse import urlsplit
 import requests
 import tenacity
 
-from builder.errors import Cause, HostError, MediumError
+from builder.errors import FREE_SPACE, Cause, HostError, MediumError, of_os_error
 from builder.stage import Progress
+from builder.system import proxies
 from builder.system.atomic_file import sync_folder
+from builder.system.http_bounds import STEADY, BoundedAdapter, Pace
+from builder.system.plain_file import open_plain
 from builder.system.transfer_progress import Beat, brief
 
 _CHUNK = 1 << 20
@@ -31,6 +34,11 @@ _CHUNK = 1 << 20
 _NET_CHUNK = 1 << 16
 _CONNECT_TIMEOUT = 10.0
 _READ_TIMEOUT = 60.0
+# Of an answer that does not say how long it is; the largest install media have 13 GiB.
+MOST_UNKNOWN = 32 << 30
+# Bytes of the disk that a download leaves free, and how many are written between two looks.
+RESERVE = 64 << 20
+_LOOK_EVERY = 16 << 20
 # Besides server errors: a time-out on the server's side, too early, too many requests.
 _PASSING = (408, 425, 429)
 
@@ -62,21 +70,25 @@ def fetch(
     progress: Progress,
     pause: float = 1.0,
     tries: int = 5,
+    pace: Pace = STEADY,
 ) -> None:
     """Download a file from the first mirror that has it.
 
     Args:
         urls: mirrors, in the order in which they are tried; http or https.
         sha256: what the file must have, 64 hex digits.
-        out: its folder must exist. Beside it `.part` stays behind when a download breaks off, and is resumed.
+        out: its folder must exist. Beside it `.part` stays behind when a download breaks off, and is resumed; not when
+            it has filled the disk.
         progress: gets a beat twice a second.
         pause: seconds before the first retry; each further one waits twice as long, up to 30 times as long.
-        tries: on one mirror, without a byte more than before.
+        tries: on one mirror that bring less than 64 KiB.
+        pace: least speed of a mirror.
 
     Raises:
         MediumError: no mirror has it; the details name the fault of each.
-        HostError: no space, or the folder cannot be written to.
+        HostError: no space, the folder cannot be written to, or a proxy of the environment is not an address.
     """
+    proxies.require_addresses()
     wanted = sha256.lower()
     faults: list[str] = []
     reasons: set[str] = set()
@@ -85,7 +97,8 @@ def fetch(
         with _Part(out.with_name(out.name + ".part"), progress) as part:
             for url in urls:
                 try:
-                    _from_mirror(url, wanted, part, pause, tries)
+                    with _session(pace) as session:
+                        _from_mirror(session, url, wanted, part, pause, tries)
                 except _MirrorError as fault:
                     faults.append(f"{_shown(url)}: {fault}")
                     reasons.add(fault.why)
@@ -94,7 +107,7 @@ def fetch(
                     part.publish(out)
                     return
     except OSError as fault:
-        raise HostError(f"cannot write {out}: {fault.strerror or fault}") from fault
+        raise of_os_error(fault, out) or HostError(f"cannot write {out}: {fault.strerror or fault}") from fault
     raise MediumError(
         f"no mirror gave the install medium {_file_name(urls) or out.name}" + _common(reasons),
         details="\n".join([*faults, f"sha256 wanted: {wanted}"]),
@@ -103,19 +116,27 @@ def fetch(
     )
 
 
-def small(urls: Sequence[str], *, limit: int = 1 << 20, pause: float = 1.0, tries: int = 3) -> bytes:
+def small(
+    urls: Sequence[str],
+    *,
+    limit: int = 1 << 20,
+    pause: float = 1.0,
+    tries: int = 3,
+    pace: Pace = STEADY,
+) -> bytes:
     """A small file from the first mirror that has it; nothing is known of its content yet.
 
     Args:
         limit: bytes; a longer answer is no answer.
-        pause, tries: as for `fetch`.
+        pause, tries, pace: as for `fetch`.
 
     Raises:
         MediumError: no mirror has it; the details name the fault of each.
     """
+    proxies.require_addresses()
     faults = []
     causes: set[Cause] = set()
-    with requests.Session() as session:
+    with _session(pace) as session:
         for url in urls:
             try:
                 return bytes(_retrying(pause, tries, lambda: 0)(_small, session, url, limit))
@@ -152,16 +173,23 @@ def _file_name(urls: Sequence[str]) -> str:
     return urlsplit(urls[0]).path.rpartition("/")[2] if urls else ""
 
 
-def _from_mirror(url: str, wanted: str, part: _Part, pause: float, tries: int) -> None:
+def _session(pace: Pace) -> requests.Session:
+    """Return a session that gives up mirrors that are too slow: one byte a minute would hold a run for ever."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, BoundedAdapter(pace))
+    return session
+
+
+def _from_mirror(session: requests.Session, url: str, wanted: str, part: _Part, pause: float, tries: int) -> None:
     if urlsplit(url).scheme not in ("http", "https"):
         raise _MirrorError("only http and https are accepted")
     part.validator = None
     try:
-        with requests.Session() as session:
+        _retrying(pause, tries, lambda: part.size)(_attempt, session, url, part)
+        if part.digest() != wanted and part.pieced:
+            part.restart()
             _retrying(pause, tries, lambda: part.size)(_attempt, session, url, part)
-            if part.digest() != wanted and part.pieced:
-                part.restart()
-                _retrying(pause, tries, lambda: part.size)(_attempt, session, url, part)
     except _PassingFaultError as fault:
         raise _MirrorError(f"{fault} ({tries} tries)", str(fault), fault.cause) from None
     found = part.digest()
@@ -175,14 +203,14 @@ def _retrying(pause: float, tries: int, got: Callable[[], int]) -> tenacity.Retr
 
     Args:
         pause: seconds before the first retry; twice as long before each further one that brought nothing.
-        tries: that may bring nothing, one after the other.
+        tries: that may bring less than 64 KiB, one after the other: a mirror that hangs up after each byte is useless.
         got: bytes that are there.
     """
     fruitless, best = 0, got()
 
     def count(_: tenacity.RetryCallState) -> None:
         nonlocal fruitless, best
-        fruitless = 0 if got() > best else fruitless + 1
+        fruitless = 0 if got() - best >= _NET_CHUNK else fruitless + 1
         best = max(best, got())
 
     return tenacity.Retrying(
@@ -218,8 +246,9 @@ def _asked(session: requests.Session, url: str, headers: Mapping[str, str]) -> I
             # No name server, or no such host: the next mirror is the better try.
             raise _MirrorError(brief(fault), cause=Cause.NO_MIRROR) from None
         raise _PassingFaultError(brief(fault)) from None
-    except requests.RequestException as fault:
-        raise _MirrorError(brief(fault)) from None
+    except (requests.RequestException, ValueError) as fault:
+        # ValueError: a redirect to what is no address.
+        raise _MirrorError(brief(fault) if isinstance(fault, requests.RequestException) else str(fault)) from None
 
 
 def _refuse(answer: requests.Response) -> None:
@@ -296,7 +325,7 @@ class _Part:
 
     def _locked(self) -> BinaryIO:
         while True:
-            file = self.path.open("ab+")
+            file = os.fdopen(open_plain(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab+")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -317,8 +346,10 @@ class _Part:
         return self._sha256.hexdigest()
 
     def restart(self) -> None:
-        """Drop what is there."""
-        self._file.truncate(0)
+        """Drop what is there, also what a full disk does not take."""
+        with suppress(OSError):
+            self._file.flush()
+        os.ftruncate(self._file.fileno(), 0)
         self._sha256 = hashlib.sha256()
         self.size = 0
         self.pieced = False
@@ -329,22 +360,44 @@ class _Part:
 
         Args:
             total: size of the whole file, None where the server does not say.
+
+        Raises:
+            HostError: the disk has no space for it.
         """
         if total is not None:
-            self._room(total - self.size)
+            self._require_space(total - self.size)
+        limit = MOST_UNKNOWN if total is None else total
         beat = Beat(self._progress, self.size, total, f"from {host}")
+        looked = self.size
         for data in chunks:
-            self._file.write(data)
+            if self.size + len(data) > limit:
+                self.restart()
+                raise _MirrorError(f"it sends more than {limit} bytes", "it sends too much", Cause.WRONG_MEDIUM)
+            if total is None and self.size - looked >= _LOOK_EVERY:
+                looked = self.size
+                with self._dropped():
+                    self._require_space(_LOOK_EVERY)
+            with self._dropped():
+                self._file.write(data)
             self._sha256.update(data)
             self.size += len(data)
             beat.at(self.size)
 
-    def _room(self, size: int) -> None:
+    @contextmanager
+    def _dropped(self) -> Iterator[None]:
+        """Give the space back when there is none left: nobody could do anything with what is there."""
+        try:
+            yield
+        except (HostError, OSError):
+            self.restart()
+            raise
+
+    def _require_space(self, size: int) -> None:
         disk = os.fstatvfs(self._file.fileno())
         free = disk.f_bavail * disk.f_frsize
-        if free < size:
+        if free < size + RESERVE:
             text = f"no space for {self.path.name}: {size >> 20} MiB to come, {free >> 20} MiB are free"
-            raise HostError(text, cause=Cause.DISK_FULL)
+            raise HostError(text, f"{RESERVE >> 20} MiB are left free", FREE_SPACE, cause=Cause.DISK_FULL)
 
     def publish(self, out: Path) -> None:
         """Give it its final name."""

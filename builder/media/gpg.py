@@ -13,6 +13,10 @@ from pathlib import Path
 from builder.errors import MediumError
 from builder.system import process
 
+# Bytes of a signed list; those of vendors have some KiB. Seconds of processor time for one look of gpg's.
+_LARGEST = 4 << 20
+_SECONDS = 20
+
 
 def signed_text(data: bytes, fingerprint: str, key: Path, signature: bytes | None = None) -> str:
     """The text that a key has signed.
@@ -34,7 +38,8 @@ def signed_text(data: bytes, fingerprint: str, key: Path, signature: bytes | Non
         gpg = _gpg(home)
         process.run([*gpg, "--quiet", "--import", key], error=MediumError)
         signed, status = Path(home) / "signed", Path(home) / "status"
-        argv: list[str | Path] = [*gpg, "--status-file", status, "--output", signed, "--decrypt"]
+        limit: list[str | Path] = ["--max-output", str(_LARGEST), "--output", signed]
+        argv: list[str | Path] = [*gpg, "--status-file", status, *limit, "--decrypt"]
         if signature is not None:
             apart = Path(home) / "signature"
             apart.write_bytes(signature)
@@ -69,8 +74,36 @@ def fingerprints(key: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+def public_half(key: Path) -> bytes:
+    """Return the public keys in a file, armoured; empty where it holds no key.
+
+    What else is in the file is left out: private keys, and text around the keys.
+
+    Raises:
+        HostError: gpg is not installed.
+    """
+    with tempfile.TemporaryDirectory(prefix="builder-gpg-") as home:
+        # No agent takes the private half; the public one is imported all the same.
+        process.run([*_gpg(home), "--quiet", "--import", key], check=False)
+        return process.run([*_gpg(home), "--quiet", "--armor", "--export"], check=False).stdout.encode()
+
+
 def _gpg(home: str) -> list[str | Path]:
-    return ["gpg", "--homedir", home, "--batch", "--no-tty", "--no-autostart", "--trust-model", "always"]
+    # A message and a key may be compressed: some KiB can unpack to GiB, which gpg alone would write and hold.
+    limits = [f"--fsize={2 * _LARGEST}", f"--data={512 << 20}", f"--cpu={_SECONDS}"]
+    return [
+        "prlimit",
+        *limits,
+        "--",
+        "gpg",
+        "--homedir",
+        home,
+        "--batch",
+        "--no-tty",
+        "--no-autostart",
+        "--trust-model",
+        "always",
+    ]
 
 
 def _fault(status: str, wanted: str) -> str:

@@ -5,6 +5,7 @@ Invariant: every page of a report is made from this record alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,7 @@ MIXED = 10
 Verdict = Literal["published", "unchanged", "failed", "corrupt", "interrupted", "skipped"]
 GOOD = ("published", "unchanged")
 # The words in records of builder before 2026-11-29.
+_HALVES = re.compile(r"[\ud800-\udfff]")
 _OLD_VERDICTS = {"no news": "unchanged", "rotten": "corrupt", "not built": "skipped"}
 ReadableVerdict = Annotated[Verdict, BeforeValidator(lambda word: _OLD_VERDICTS.get(word, word))]
 
@@ -131,6 +133,26 @@ class Result(BaseModel):
     def good(self) -> bool:
         """Whether there is an image that this run verified."""
         return self.verdict in GOOD
+
+
+def checked(result: Result) -> Result:
+    """Return the same result as a file can hold it: without the halves of characters that JSON and file names may have.
+
+    Raises:
+        ValidationError: it is not a valid result; a worker of another version may have made it.
+    """
+    return Result.model_validate(_writable(result.model_dump(warnings=False)))
+
+
+def _writable(value: object) -> object:
+    match value:
+        case str():
+            return _HALVES.sub("\ufffd", value)
+        case dict():
+            return {_writable(key): _writable(content) for key, content in value.items()}
+        case list() | tuple():
+            return [_writable(content) for content in value]
+    return value
 
 
 class NightlyRun(BaseModel):

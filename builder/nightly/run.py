@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 
 from builder import __version__
-from builder.errors import HostError, Interrupted, RecipeError
+from builder.errors import Interrupted, RecipeError
 from builder.nightly import metrics, record, worker
 from builder.nightly.builds import find_builds
 from builder.nightly.capacity import Capacity
@@ -132,8 +132,9 @@ def run(plan: NightlyPlan, executor: BuildExecutor, reporter: ProgressReporter) 
     if plan.metrics is not None:
         try:
             metrics.write(plan.metrics, nightly, earlier, options.images)
-        except HostError as error:
-            reporter.note(f"the metrics were not written: {error.brief}")
+        except Exception as error:
+            # They read every image of the catalogue; a strange one must not hide what the run found.
+            reporter.note(f"the metrics were not written: {error or type(error).__name__}")
     try:
         retention.prune(plan.reports, plan.keep)
     except OSError as error:

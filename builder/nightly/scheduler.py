@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from builder.errors import Interrupted
+from builder.nightly import record
 from builder.nightly.builds import ImageBuild
 from builder.nightly.capacity import Capacity
 from builder.nightly.progress import OnEvent
@@ -108,7 +109,7 @@ def run_all(
 def _result(future: Future[Result], build: ImageBuild) -> Result:
     """Return the result of a build; an exception on the way to it is the failure of that build."""
     try:
-        return future.result()
+        return record.checked(future.result())
     except Exception as error:
         return fail(skipped(build, ""), error)
 

@@ -2,28 +2,34 @@
 
 Invariant: units are written only when systemd itself finds no fault in them, and nothing is enabled unasked.
 
-The forms are those of systemd.service(5), systemd.timer(5) and systemd.time(7); every quoted word is escaped as
-systemd.syntax(7) and systemd.service(5) ("Command lines") want it.
+The forms are those of systemd.service(5), systemd.timer(5) and systemd.time(7); values are quoted by
+`builder.nightly.unit_syntax`. The runs get the variables that the shell has, see `builder.nightly.unit_environment`.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import HostError, RecipeError
 from builder.host.config import NotifySettings
-from builder.nightly import ENVIRONMENT
+from builder.nightly import ENVIRONMENT, unit_syntax
 from builder.nightly.notify import is_address, prepare
+from builder.nightly.unit_environment import carried_over
 from builder.nightly.worker import BUILDER
-from builder.system import process
+from builder.system import packages, process
 from builder.system.atomic_file import replacing
 
+ANALYZE = "systemd-analyze"
 SERVICE, TIMER = "builder-nightly.service", "builder-nightly.timer"
 ADDRESSES = "builder-nightly.notify"
+SECRETS = "builder-nightly.environment"
+# All of systemd.time(7): numbers, names of days and time zones, and the signs between them.
+TIME = re.compile(r"[A-Za-z0-9*:,./~_+ -]+")
 NOTIFY = "--notify"
 
 
@@ -46,10 +52,13 @@ def install(artifacts: Path, options: Sequence[str], at: str, target: Path | Non
         target: folder of the units; by default the one in which systemd looks for them.
 
     Raises:
-        RecipeError: systemd does not understand the time, or apprise an address.
+        RecipeError: systemd does not understand the time, or apprise an address; or a value of the environment or a
+            path cannot be written into a unit.
         HostError: the files cannot be written, or a program is not installed.
     """
+    check_time(at)
     target = (target or folder()).absolute()
+    environment = carried_over(os.environ, root=os.geteuid() == 0)
     options = list(options)
     if not any(word.partition("=")[0] == NOTIFY for word in options):
         # systemd starts runs without the environment of this shell.
@@ -58,7 +67,13 @@ def install(artifacts: Path, options: Sequence[str], at: str, target: Path | Non
     prepare(addresses, NotifySettings())
     options += [NOTIFY, str(target / ADDRESSES)] if addresses else []
     command = [*BUILDER, "--artifacts", str(artifacts), "nightly", "run", *options]
-    written = write_units(units(command, Path.cwd(), at), target, addresses)
+    secrets = target / SECRETS if environment.secret else None
+    texts = units(command, Path.cwd(), at, environment.public, secrets)
+    private = {
+        ADDRESSES: "".join(f"{address}\n" for address in addresses),
+        SECRETS: unit_syntax.environment_file(environment.secret),
+    }
+    written = write_units(texts, target, private)
     # A user's units run while the user is logged in, unless lingering is enabled (loginctl(1)).
     user, linger = ("", "") if os.geteuid() == 0 else ("--user ", " && loginctl enable-linger")
     enable = f"systemctl {user}daemon-reload && systemctl {user}enable --now {TIMER}{linger}"
@@ -73,14 +88,43 @@ def folder() -> Path:
     return (Path(config) if config else Path.home() / ".config") / "systemd" / "user"
 
 
-def units(command: Sequence[str], directory: Path, at: str) -> dict[str, str]:
+def check_time(at: str) -> None:
+    """Check when runs start, by systemd itself where it is installed.
+
+    Raises:
+        RecipeError: it is not a time of systemd.time(7).
+    """
+    hint = "--at takes a time of systemd.time(7), e.g. 02:00 or 'Mon..Fri 02:00'"
+    if not TIME.fullmatch(at):
+        raise RecipeError(f"--at {at!r} is not a time", "it has characters that no time has", hint)
+    if packages.find_program(ANALYZE):
+        done = process.run([ANALYZE, "calendar", "--", at], check=False, timeout=60)
+        if done.status != 0:
+            raise RecipeError(f"--at {at!r} is not a time", done.said, hint)
+
+
+def units(
+    command: Sequence[str],
+    directory: Path,
+    at: str,
+    environment: Mapping[str, str] | None = None,
+    environment_file: Path | None = None,
+) -> dict[str, str]:
     """Return the text of both units, by name.
 
     Args:
         command: the command line of `builder nightly …`; its first word is a path.
         directory: where it runs.
         at: when, as systemd.time(7) has it, e.g. `02:00` or `Mon..Fri 02:00`.
+        environment: variables of each run.
+        environment_file: has more of them.
+
+    Raises:
+        RecipeError: a value cannot be written into a unit.
     """
+    variables = unit_syntax.assignments(environment or {})
+    if environment_file:
+        variables += f"EnvironmentFile={unit_syntax.path(str(environment_file), 'the folder of the units')}\n"
     service = f"""\
 [Unit]
 Description=Nightly builds of golden images
@@ -90,8 +134,8 @@ After=network-online.target libvirtd.service
 
 [Service]
 Type=oneshot
-WorkingDirectory={str(directory).replace("%", "%%")}
-ExecStart={" ".join(map(_quoted, command))}
+WorkingDirectory={unit_syntax.path(str(directory), "the working directory")}
+{variables}ExecStart={" ".join(map(unit_syntax.word, command))}
 # Builds shut their machines down when they get SIGTERM; two minutes are enough for that.
 KillMode=mixed
 TimeoutStartSec=infinity
@@ -136,48 +180,47 @@ def without_addresses(words: Sequence[str], option: str) -> tuple[list[str], lis
     return rest, addresses
 
 
-def write_units(texts: dict[str, str], target: Path, addresses: Sequence[str] = ()) -> list[Path]:
-    """Have systemd check the units, and write them.
+def write_units(texts: dict[str, str], target: Path, private: Mapping[str, str] | None = None) -> list[Path]:
+    """Have systemd check the units where it is installed, and write them.
 
     Args:
-        addresses: where messages go; they get a file of their own that only its owner can read.
+        private: texts of files that only their owner can read, by name; one that is empty is removed.
 
     Raises:
-        RecipeError: systemd does not understand the units, in most cases the time.
-        HostError: they cannot be written, or systemd-analyze is not installed.
+        RecipeError: systemd does not understand the units.
+        HostError: they cannot be written.
     """
+    if packages.find_program(ANALYZE):
+        _verify(texts)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as fault:
+        raise HostError(f"{target} cannot be created: {fault.strerror}") from fault
+    written = [target / name for name in texts]
+    for name, text in (private or {}).items():
+        if text:
+            with replacing(target / name, mode=0o600) as file:
+                file.write(text.encode())
+            written.append(target / name)
+        elif not any(str(target / name) in unit for unit in texts.values()):
+            # Options copied from the old unit name the file: then it still holds the addresses.
+            (target / name).unlink(missing_ok=True)
+    for name, text in texts.items():
+        with replacing(target / name) as file:
+            file.write(text.encode())
+    return written
+
+
+def _verify(texts: Mapping[str, str]) -> None:
     with tempfile.TemporaryDirectory(prefix="builder-timer-") as scratch:
         drafts = [Path(scratch) / name for name in texts]
         for draft in drafts:
             draft.write_text(texts[draft.name], encoding="utf-8")
         # --man=no: manual pages that are not installed are not faults of the units.
-        done = process.run(["systemd-analyze", "verify", "--man=no", *drafts], check=False, timeout=60)
+        done = process.run([ANALYZE, "verify", "--man=no", *drafts], check=False, timeout=60)
         faults = [
             line for line in (done.stdout + done.stderr).splitlines() if scratch in line or "builder-nightly" in line
         ]
         if done.status != 0 or faults:
             output = "\n".join(faults or [done.said]).replace(f"{scratch}/", "")
-            raise RecipeError("systemd refuses the timer", output, "--at takes a time of systemd.time(7), e.g. 02:00")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as fault:
-        raise HostError(f"{target} cannot be created: {fault.strerror}") from fault
-    for name, text in texts.items():
-        with replacing(target / name) as file:
-            file.write(text.encode())
-    secret = target / ADDRESSES
-    if addresses:
-        with replacing(secret, mode=0o600) as file:
-            file.write("".join(f"{address}\n" for address in addresses).encode())
-    elif not any(str(secret) in text for text in texts.values()):
-        # Options copied from the old unit name the file: then it still holds the addresses.
-        secret.unlink(missing_ok=True)
-    return [*(target / name for name in texts), *([secret] if addresses else [])]
-
-
-def _quoted(word: str) -> str:
-    """Quote a word of a command line so that systemd passes it on unchanged."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    if "\n" in word or "\r" in word:
-        raise RecipeError(f"{word!r} contains a line break; a unit cannot hold it")
-    return f'"{escaped}"'
+            raise RecipeError("systemd refuses the timer", output)

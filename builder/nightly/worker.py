@@ -27,6 +27,7 @@ from builder.nightly.record import Fault, ImageFacts, Result, StageTime
 from builder.recipe import REHEARSAL
 from builder.system.process import Children, Finished
 from builder.system.screen import cleaned
+from builder.system.tail import last_bytes
 
 # Without -P a folder named `builder` in the working directory would be taken for this program.
 BUILDER: tuple[str, ...] = (sys.executable, "-P", "-m", "builder")
@@ -285,7 +286,5 @@ def _newest(folder: Path, names: Sequence[str]) -> str:
 
 def _last_lines(console: Path) -> str:
     """Return the last lines that a terminal showed."""
-    with console.open("rb") as file:
-        file.seek(max(0, console.stat().st_size - CONSOLE_BYTES))
-        lines = cleaned(file.read()).splitlines()
+    lines = cleaned(last_bytes(console, CONSOLE_BYTES)).splitlines()
     return "\n".join(lines[-CONSOLE_LINES:])

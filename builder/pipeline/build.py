@@ -11,6 +11,7 @@ from builder import recipe
 from builder.diagnosis.classify import diagnose
 from builder.errors import BuilderError
 from builder.images import Image, load_image
+from builder.pipeline import kickstart_preview
 from builder.pipeline.execute import Context, Outcome
 from builder.pipeline.pipelines import stages_of
 from builder.pipeline.plan import plan
@@ -57,6 +58,8 @@ def prepare(
         BuilderError: the recipe, a template or the medium cannot be used.
     """
     chosen = recipe.load(pipeline, changes, settings.recipes)
+    # In the first second: what is wrong here would end the install after a download and a boot.
+    kickstart_preview.require_fit(chosen, settings)
     store = Store(settings.store)
     resolved = resolve(chosen, media, store, settings, peek=peek)
     planned = plan(stages_of(chosen), resolved.spec, store, settings, fresh=frozenset(rebuild))

@@ -6,7 +6,6 @@ damaged something since; where the store no longer fits the plan, the plan is ma
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from builder.store import gc, runs
 from builder.store.durations import Durations
 from builder.store.objects import Record, mark_corrupt
 from builder.store.store import Build, Store
+from builder.system.umask import readable_by_all
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def execute(
     with (
         # Twice: the record of the run names the cause of a fault, and writing the record may fail itself.
         _explained(store),
-        _open_umask(),
+        readable_by_all(),
         runs.register(store, run_id, {step.digest for step in given.steps}),
         runs.recording(store, settings.runs, run_id, given.name, argv) as record,
         runs.events(settings.runs, run_id) as events,
@@ -278,13 +278,3 @@ def _explained(store: Store) -> Iterator[None]:
         if plain is None:
             raise
         raise diagnose(plain) from fault
-
-
-@contextmanager
-def _open_umask() -> Iterator[None]:
-    """Finished files are for all to read unless their stage made them stricter, whatever the caller's umask is."""
-    before = os.umask(0o022)
-    try:
-        yield
-    finally:
-        os.umask(before)

@@ -5,6 +5,7 @@ Invariant: neither the medium nor the kickstart that was given is written to.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from builder import releases
 from builder.errors import RecipeError
 from builder.iso import boot_menu, inspect, remaster
 from builder.iso.inspect import MediumFacts
+from builder.iso.layout import with_hint
 from builder.iso.remaster import RemasterReport
 from builder.kickstart import parse, preflight, render
 from builder.kickstart.parse import Kickstart
@@ -52,21 +54,20 @@ def inject(medium: Path, kickstart: Path, output: Path, *, unattended: bool) -> 
     _require_packages(reading, medium)
     # The copy gets a checksum of its own, which must not cover up existing damage.
     media_library.require_sound(medium, facts)
-    report = remaster.remaster(
-        medium,
-        output,
-        kickstart=text.encode(),
-        kernel_args=(rf"inst.ks=hd:LABEL={label}:/ks.cfg", "inst.nosave=all"),
-        menu="unattended" if unattended else "safe",
-    )
+    # The installer looks for a kickstart on a medium of this name by itself (Anaconda's OEMDRV).
+    second = f"xorriso -as mkisofs -R -V OEMDRV -graft-points -o OEMDRV.iso /ks.cfg={shlex.quote(str(kickstart))}"
+    with with_hint(f"take the vendor's own medium; or put the kickstart on a second CD or stick beside it: {second}"):
+        report = remaster.remaster(
+            medium,
+            output,
+            kickstart=text.encode(),
+            kernel_args=(rf"inst.ks=hd:LABEL={label}:/ks.cfg", "inst.nosave=all"),
+            menu="unattended" if unattended else "safe",
+        )
     return Injected(report, inspect.inspect(output), reading.erases)
 
 
 def _require_no_errors(path: Path, text: str, release: Release) -> None:
-    if "\r" in text:
-        raise RecipeError(
-            f"{path} has DOS line endings: the installer's scripts would fail", hint=f"sed -i 's/\\r$//' {path}"
-        )
     errors = [finding for finding in render.lint(text, release) if finding.severity == "error"]
     if errors:
         hint = f"builder kickstart lint {path} --release {release.name}"

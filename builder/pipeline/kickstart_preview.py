@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from builder.kickstart import render
+from builder.kickstart import machine_fit, render
+from builder.kickstart.preflight import Room
 from builder.recipe import Recipe
 from builder.settings import Settings
 from builder.stages import kickstart as stage
@@ -26,3 +27,14 @@ def preview(recipe: Recipe, settings: Settings) -> str:
         password_mac="",
     )
     return stage.render(given, root_crypt="********", token="0" * 64)
+
+
+def require_fit(recipe: Recipe, settings: Settings) -> None:
+    """Make sure that the kickstart asks nothing of the machine that it cannot have; needs no medium.
+
+    Raises:
+        RecipeError: it does, or it cannot be rendered.
+    """
+    if recipe.from_ is None:
+        room = Room(recipe.machine.memory, recipe.disk.size, recipe.machine.firmware, recipe.facts)
+        machine_fit.require(preview(recipe, settings), room, SYSTEM_DISK_SERIAL)

@@ -57,6 +57,7 @@ def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings,
     # is built on an image has its password.
     owner = recipe.name if base is None else str(base.manifest.get("secrets_of") or base.manifest["recipe"])
     secrets = Secrets(store, owner, settings.root_password_file, peek=peek)
+    provision_files.check_scripts(recipe.provision.scripts, settings.provisions)
     spec = BuildSpec(
         name=recipe.image + (REHEARSAL if medium.rehearsal else ""),
         recipe=recipe,

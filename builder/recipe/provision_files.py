@@ -1,4 +1,6 @@
-"""Hash and copy the files that a recipe provisions with; the copy that is used is what was hashed.
+"""The files that a recipe provisions with: found, hashed, copied.
+
+Invariant: they enter by content, what is used is what was hashed, and none is outside of the folder.
 
 Sources are named relative to a folder `provision`, beside the folder of the recipes.
 """
@@ -12,6 +14,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from builder.errors import RecipeError
+from builder.recipe import text_faults
+from builder.settings import inside
 
 
 def collect(sources: Iterable[str], folders: Sequence[Path]) -> dict[str, str]:
@@ -21,6 +25,18 @@ def collect(sources: Iterable[str], folders: Sequence[Path]) -> dict[str, str]:
         RecipeError: one is in none of the folders, or holds something that is neither a file nor a folder.
     """
     return {name: _digest(_place(name, folders)) for name in sources}
+
+
+def check_scripts(names: Iterable[str], folders: Sequence[Path]) -> None:
+    """Check that a guest can start the scripts.
+
+    Raises:
+        RecipeError: one has a byte order mark or line endings of DOS, or is in none of the folders.
+    """
+    for name in names:
+        path = _place(name, folders)
+        if path.is_file() and (fault := text_faults.of_script(path.read_bytes())):
+            raise RecipeError(f"the script {path} {fault.what}", fault.why, fault.command(path))
 
 
 def take(name: str, sha256: str, folders: Sequence[Path], target: Path) -> Path:
@@ -44,7 +60,13 @@ def take(name: str, sha256: str, folders: Sequence[Path], target: Path) -> Path:
 def _place(name: str, folders: Sequence[Path]) -> Path:
     for folder in folders:
         if (folder / name).exists():
-            return folder / name
+            found = inside(folder, name)
+            if found is None:
+                why = "it is a link or below one: what is outside of the folder is not the recipe's"
+                raise RecipeError(
+                    f"{folder / name} leads out of {folder}", why, "copy what it leads to into the folder"
+                )
+            return found
     looked = "\n".join(f"looked in {folder}" for folder in folders)
     raise RecipeError(f"the recipe provisions with {name}, which is not there", looked, f"put it there: {folders[0]}")
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from pydantic import StrictBool, StrictInt, StrictStr
 
+from builder.recipe import host_name
+
 Variable = StrictStr | StrictInt | StrictBool | tuple[StrictStr, ...]
 
 
@@ -31,12 +33,9 @@ class Rule:
     many: bool = False
 
 
-_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOST = rf"(?=.{{1,253}}\Z){_LABEL}(\.{_LABEL})*"
-
 # Variables of well-known meaning. Any other name holds plain words (_WORD).
 RULES = {
-    "hostname": Rule(_HOST, "host name: letters, digits and '-', parts joined by '.'"),
+    "hostname": Rule(host_name.PATTERN, host_name.FORM),
     "timezone": Rule(r"[A-Z][A-Za-z0-9_+-]*(/[A-Z][A-Za-z0-9_+-]*){0,2}", "time zone such as Europe/Berlin or UTC"),
     "lang": Rule(r"(C|POSIX|[a-z]{2,3}(_[A-Z]{2})?)(\.[A-Za-z0-9-]+)?(@[a-z]+)?", "locale such as en_US.UTF-8"),
     "keyboard": Rule(r"[a-z][a-z0-9_-]{0,31}", "keyboard layout such as us or de-nodeadkeys"),

@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
 import requests.auth
 
 from builder.errors import PublishError
+from builder.system.http_bounds import STEADY, BoundedAdapter, Pace, read_small
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0
 
@@ -39,19 +39,37 @@ def is_loopback(host: str | None) -> bool:
         return False
 
 
-class Guarded(requests.adapters.HTTPAdapter):
-    """Every request has time limits, and none goes without TLS beyond loopback: no redirect and no realm either."""
+class Guarded(BoundedAdapter):
+    """Requests to one registry and to where it sends us.
 
-    def send(self, request: requests.PreparedRequest, *args: Any, **words: Any) -> requests.Response:
+    Every one has time limits, a least speed and a small answer unless it is streamed. None goes without TLS beyond
+    loopback, and none from a registry elsewhere to plain HTTP on this host, where services trust who can reach them:
+    no redirect and no realm either. A password goes without TLS to the registry itself only.
+
+    Args:
+        registry: host and port of the registry.
+    """
+
+    def __init__(self, registry: str, pace: Pace = STEADY) -> None:
+        super().__init__(pace)
+        self._registry = registry
+        self._local = is_loopback(urlsplit(f"//{registry}").hostname)
+
+    def send(self, request: requests.PreparedRequest, stream: bool = False, **words: Any) -> requests.Response:  # type: ignore[override]
         parts = urlsplit(request.url or "")
         here = is_loopback(parts.hostname)
         if parts.scheme == "http" and not here:
             raise requests.exceptions.InvalidSchema(f"http://{parts.netloc} is neither TLS nor on this host")
+        if parts.scheme == "http" and not self._local:
+            raise requests.exceptions.InvalidSchema(f"http://{parts.netloc} is this host, not the registry's")
+        basic = str(request.headers.get("Authorization", "")).lower().startswith("basic")
+        if parts.scheme == "http" and basic and parts.netloc != self._registry:
+            raise requests.exceptions.InvalidSchema(f"the password for {self._registry} would go to {parts.netloc}")
         if here:
             # A proxy that the environment names would be on another host.
             words["proxies"] = {}
         words["timeout"] = words.get("timeout") or (CONNECT_TIMEOUT, READ_TIMEOUT)
-        return super().send(request, *args, **words)
+        return super().send(request, stream=stream, **words)
 
 
 class Challenges(requests.auth.AuthBase):
@@ -63,9 +81,9 @@ class Challenges(requests.auth.AuthBase):
         known: credentials were found.
     """
 
-    def __init__(self, host: str, login: Login | None, insecure: bool) -> None:
+    def __init__(self, host: str, login: Login | None, insecure: bool, adapter: Guarded) -> None:
         self.known = login is not None
-        self._host, self._login, self._insecure = host, login, insecure
+        self._host, self._login, self._insecure, self._adapter = host, login, insecure, adapter
         self._header: str | None = None
         self._backends: dict[str, Any] = {}
 
@@ -93,7 +111,7 @@ class Challenges(requests.auth.AuthBase):
             raise
         if header is None:
             return reply
-        reply.content  # noqa: B018 (read to its end, so that the connection can be used again)
+        read_small(reply)
         reply.close()
         again = reply.request.copy()
         if isinstance(again.body, io.IOBase):
@@ -113,9 +131,18 @@ class Challenges(requests.auth.AuthBase):
             backend = self._backends[kind] = self._backend(kind)
         if kind == "basic" and not self.known:
             return None
-        headers, _changed = backend.authenticate_request(reply, {}, refresh=True)
-        header = headers.get("Authorization")
-        return str(header) if header else None
+        try:
+            headers, _changed = backend.authenticate_request(reply, {}, refresh=True)
+        except requests.RequestException:
+            raise
+        except Exception as fault:
+            # oras takes what a registry says as it comes: a realm that is missing, a token that is a list.
+            text = f"{type(fault).__name__}: {fault}"
+            raise PublishError(f"what the registry {self._host} asks of a login is not understood", text) from None
+        header = str(headers.get("Authorization") or "")
+        if not header.isascii() or not header.isprintable():
+            raise PublishError(f"the registry {self._host} gave a token that no header can hold")
+        return header or None
 
     def _backend(self, kind: str) -> Any:
         # Its own log would stand beside our one line; and it is dear to load.
@@ -128,7 +155,7 @@ class Challenges(requests.auth.AuthBase):
         session = requests.Session()
         session.auth = _as_it_is
         for scheme in ("http://", "https://"):
-            session.mount(scheme, Guarded())
+            session.mount(scheme, self._adapter)
         backend = oras.auth.get_auth_backend(kind, session, self._insecure)
         if self._login is not None:
             backend.set_basic_auth(self._login.user, self._login.password)

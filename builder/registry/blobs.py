@@ -20,6 +20,7 @@ import requests
 
 from builder.errors import PublishError
 from builder.registry.client import PassingError, Repository
+from builder.system.plain_file import open_plain
 from builder.system.transfer_progress import brief
 
 _CHUNK = 1 << 20
@@ -82,7 +83,7 @@ def take(repository: Repository, blobs: Sequence[Blob], path: Path, tell: Tell) 
         PublishError: the registry is away, lacks a blob, or has another one under its digest.
         OSError: the file cannot be written.
     """
-    with path.open("ab+") as file:
+    with os.fdopen(open_plain(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "ab+") as file:
         start = 0
         for blob in blobs:
             _take(repository, blob, file, start, tell)

@@ -20,7 +20,8 @@ import requests
 
 from builder.errors import PublishError, RecipeError
 from builder.registry.auth import CONNECT_TIMEOUT, Challenges, Guarded, Login, is_loopback
-from builder.system import retry
+from builder.system import proxies, retry
+from builder.system.http_bounds import STEADY, Pace, UnboundedError, read_small
 from builder.system.transfer_progress import brief
 
 T = TypeVar("T")
@@ -33,6 +34,9 @@ LATEST = "latest"
 
 # Besides server errors: a time-out on the server's side, too early, too many requests.
 _PASSING = (408, 425, 429)
+# Bytes of what a registry says is wrong.
+_WORDS_LIMIT = 64 << 10
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _WORD = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _ADDRESS = re.compile(
     r"oci://(?P<host>(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?)"
@@ -121,17 +125,28 @@ class Repository:
 
     Args:
         pause: seconds before the first further try; each next one waits twice as long.
+        pace: least speed of whatever comes and goes.
     """
 
-    def __init__(self, address: Address, login: Login | None = None, *, pause: float = 1.0, tries: int = 5) -> None:
+    def __init__(
+        self,
+        address: Address,
+        login: Login | None = None,
+        *,
+        pause: float = 1.0,
+        tries: int = 5,
+        pace: Pace = STEADY,
+    ) -> None:
+        proxies.require_addresses()
         self.address = address
         self.session = requests.Session()
         self._pause, self._tries = pause, tries
         self._answered = False
+        adapter = Guarded(address.host, pace)
         for scheme in ("http://", "https://"):
-            self.session.mount(scheme, Guarded())
+            self.session.mount(scheme, adapter)
         self.base = f"{self._scheme()}://{address.host}"
-        self.challenges = Challenges(address.host, login, self.base.startswith("http:"))
+        self.challenges = Challenges(address.host, login, self.base.startswith("http:"), adapter)
         self.session.auth = self.challenges
 
     def __enter__(self) -> Repository:
@@ -198,10 +213,10 @@ class Repository:
         """Tags of the repository, as many as the registry names at once; none when it does not say."""
         try:
             answer = self.ask("GET", "tags/list", ok=(200, 404))
-            found = answer.json().get("tags") if answer.status_code == 200 else None
-        except (PublishError, ValueError, AttributeError):
+            found = answer.json()["tags"] if answer.status_code == 200 else []
+            return [tag for tag in found if _TAG.fullmatch(tag)]
+        except (PublishError, ValueError, TypeError, LookupError, RecursionError):
             return []
-        return [str(tag) for tag in found or []]
 
     def ask(self, method: str, path: str, *, ok: Collection[int], **words: Any) -> requests.Response:
         """One request, and further ones while the fault may pass.
@@ -238,10 +253,9 @@ class Repository:
         Raises:
             PassingError: may heal by itself.
         """
-        url = urljoin(f"{self.base}/v2/{self.address.repository}/", path)
-        headers = {"Accept-Encoding": "identity", **words.pop("headers", {})}
         with self.speaking():
-            answer = self.session.request(method, url, headers=headers, **words)
+            url = urljoin(f"{self.base}/v2/{self.address.repository}/", path)
+            answer = self.session.request(method, url, **words)
         self._answered = True
         if answer.status_code in ok:
             return answer
@@ -264,6 +278,8 @@ class Repository:
             ) from None
         except requests.exceptions.InvalidSchema as fault:
             raise PublishError(f"the registry {host} wants to go on without TLS", str(fault)) from None
+        except UnboundedError as fault:
+            raise PublishError(f"the registry {host} answers with more than it may", str(fault)) from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as fault:
             text = brief(fault)
             # Who has answered before may be starting anew; who never did is not there.
@@ -273,6 +289,9 @@ class Repository:
             raise PassingError(text) from None
         except requests.RequestException as fault:
             raise PublishError(f"the registry {host} cannot be asked", brief(fault)) from None
+        except ValueError as fault:
+            # An address to go on at that is none.
+            raise PublishError(f"the registry {host} cannot be asked", f"it names an address: {fault}") from None
 
     def _refusal(self, answer: requests.Response) -> PublishError:
         host, status = self.address.host, f"HTTP {answer.status_code} {answer.reason}"
@@ -296,21 +315,18 @@ class Repository:
 
 def _limited(answer: requests.Response, limit: int) -> bytes:
     """The body of an answer that has to be small."""
-    content = b""
     try:
-        for data in answer.iter_content(1 << 16):
-            content += data
-            if len(content) > limit:
-                raise PublishError(f"{urlsplit(answer.url).path} is larger than {limit >> 20} MiB")
+        return read_small(answer, limit)
+    except UnboundedError:
+        raise PublishError(f"{urlsplit(answer.url).path} is larger than {limit >> 20} MiB") from None
     except requests.RequestException as fault:
         raise PassingError(brief(fault)) from None
-    return content
 
 
 def _said(answer: requests.Response) -> str:
     """What the registry itself says is wrong (section "Error Codes")."""
     try:
-        errors = json.loads(answer.content[:MANIFEST_LIMIT])["errors"]
-        return "".join(f", {one.get('message') or one['code']}" for one in errors[:3])
-    except (ValueError, KeyError, TypeError, AttributeError, requests.RequestException):
+        errors = json.loads(read_small(answer, _WORDS_LIMIT))["errors"]
+        return "".join(f", {one.get('message') or one['code']}"[:300] for one in errors[:3])
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, requests.RequestException):
         return ""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from builder.console import size_text
-from builder.errors import PublishError, VerifyError
+from builder.errors import FREE_SPACE, PublishError, VerifyError
 from builder.images import references
 from builder.images.catalogue import MANIFEST, Image, admit
 from builder.images.verify import VerificationResult, record, require_signature, verify_version
@@ -285,7 +285,7 @@ def _take(version: Artifact, repository: Repository, ready: Path, disk: str, pro
         raise PublishError(
             f"no space in {ready.parents[2].parent}",
             f"{size_text(total - there)} to come, {size_text(free)} are free",
-            "builder images prune, or builder gc",
+            FREE_SPACE,
         )
     if there:
         progress.note(f"going on after {size_text(there)} of {size_text(total)}")

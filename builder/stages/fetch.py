@@ -84,7 +84,7 @@ def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
             require_sum(target, source.file)
     else:
         # Not in the working directory: what a killed download has got is resumed by the next run.
-        downloads = job.paths.store / "downloads"
+        downloads = Store(job.paths.store).downloads
         downloads.mkdir(mode=0o700, exist_ok=True)
         arrived = downloads / f"{sha256}.iso"
         with job.ledger.spend("download"):

@@ -85,7 +85,8 @@ def run(job: Job[InstallInputs]) -> None:
         ):
             limits = job.build.timeouts.scaled_for(accel.name)
             picture = job.evidence / evidence.PICTURE
-            watch = Watch(machine, console, job.evidence / evidence.LOG, picture, limits.quiet)
+            kept = job.evidence / "ttyS1.log"
+            watch = Watch(machine, console, job.evidence / evidence.LOG, kept, picture, limits.quiet)
             ending = machine.wait_off(limits.install, job.progress.beat, every=EVERY, watch=watch.look)
             if ending.how != "shutdown":
                 machine.keep_screenshot(picture)

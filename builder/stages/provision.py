@@ -95,11 +95,11 @@ def run(job: Job[ProvisionInputs]) -> None:
         ansible.require()
     host_facts.require_space(job.out, job.inputs.disk_size, "the disk to provision")
     with _below(job) as base:
-        size = max(job.inputs.disk_size, qemu_img.info(base.path).virtual_size)
+        size = max(job.inputs.disk_size, qemu_img.info(base.path, base.format).virtual_size)
         _boot_and_provision(job, BackingDisk(base.path, base.format, size))
         overlay = job.scratch / f"{ROLE}.qcow2"
         with job.ledger.spend("convert", overlay.stat().st_blocks * 512):
-            qemu_img.convert(overlay, "qcow2", job.out / FILE, "raw")
+            qemu_img.convert(overlay, "qcow2", job.out / FILE, "raw", below=(base.path, base.format))
             qemu_img.grow(job.out / FILE, "raw", size)
 
 

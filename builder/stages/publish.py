@@ -24,7 +24,7 @@ from builder.stages.budget import BudgetInputs
 from builder.store.objects import Record, recorded
 from builder.store.store import Store
 from builder.system import process
-from builder.vm import networks
+from builder.vm import networks, qcow2
 
 FILE = "published.json"
 LIBRARIES = ("libvirt-python", "pycdlib", "paramiko", "jinja2", "pykickstart", "cyclonedx-python-lib")
@@ -70,7 +70,7 @@ def run(job: Job[PublishInputs]) -> None:
     """Put disk, proof, bill of materials and provenance into the catalogue, and let the oldest versions go.
 
     Raises:
-        VerifyError: the image costs more than the recipe allows.
+        VerifyError: the image costs more than the recipe allows, or its disk names another file.
         PublishError: the sealed file is corrupt, or the catalogue refused.
     """
     disk = job.needs["seal"] / seal.FILE
@@ -79,6 +79,7 @@ def run(job: Job[PublishInputs]) -> None:
     verified = json.loads(proof.read_text(encoding="utf-8"))
     budget.require(job.inputs.budget, int(facts["size"]), verified)
     name = job.inputs.name
+    qcow2.require_image(disk, name)
     records, tools = _records(job), _tools(job.host.uri)
     manifest = build_manifest(job, facts, records, tools, verified)
     bill = job.out / images.SBOM

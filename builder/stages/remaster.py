@@ -16,6 +16,7 @@ from typing import Literal
 from builder import releases
 from builder.iso import boot_menu, inspect, seed_cd
 from builder.iso import remaster as iso
+from builder.iso.layout import with_hint
 from builder.kickstart import preflight
 from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage, added
@@ -89,7 +90,8 @@ def run(job: Job[RemasterInputs]) -> None:
     if given.delivery == "seed":
         _seed(job, vendor, kickstart)
         return
-    with job.ledger.spend("copy", vendor.stat().st_size):
+    hint = "take the vendor's own medium, or use delivery: seed, which leaves the medium untouched"
+    with with_hint(hint), job.ledger.spend("copy", vendor.stat().st_size):
         report = iso.remaster(
             vendor,
             job.out / FILE,
@@ -131,5 +133,5 @@ def _from(label: str) -> str:
 
 
 STAGE = Stage(
-    "remaster", 3, ("fetch", "kickstart"), inputs, run, "put the kickstart into the medium", intermediate=True
+    "remaster", 4, ("fetch", "kickstart"), inputs, run, "put the kickstart into the medium", intermediate=True
 )

@@ -68,7 +68,7 @@ def run(job: Job[SealInputs]) -> None:
     facts = {
         "sha256": digest,
         "size": sealed.stat().st_size,
-        "virtual_size": qemu_img.info(sealed).virtual_size,
+        "virtual_size": qemu_img.info(sealed, "qcow2").virtual_size,
         "format": "qcow2",
         "compression": job.inputs.compression,
     }

@@ -106,7 +106,8 @@ def boot_test_vm(
     overlay = job.scratch / f"{role}.qcow2"
     qemu_img.create(overlay, backing.size, "qcow2", backing=(backing.path, backing.format))
     seed = job.scratch / f"{role}.iso"
-    seed_cd.write_iso(seed, seed_cd.IDENTITY_LABEL, files(Identity(instance, role, (key.public,))), mode=0o444)
+    identity = Identity(instance, role, (key.public,), mac=machine_names(job.run_id, role).mac)
+    seed_cd.write_iso(seed, seed_cd.IDENTITY_LABEL, files(identity), mode=0o444)
     spec = _spec(job, accel, role, backing, network)
     reports, console = job.evidence / f"{role}.ttyS1.log", job.evidence / f"{role}.console.log"
     evidence.write(job.evidence / f"{role}.xml", render(spec))
@@ -162,7 +163,11 @@ def require_running(job: Job[Inputs], vm: TestVm, error: type[BuilderError], *, 
     ending = retry.until(vm.machine.gone, within=within)
     if ending is None:
         text = "".join(read_texts({Source.CONSOLE: vm.console}, CONSOLE_END).values())
-        verdict = classify(text, Source.CONSOLE, Origin.GUEST) or flooded(vm.console.stat().st_size, Source.CONSOLE)
+        verdict = (
+            classify(text, Source.CONSOLE, Origin.GUEST)
+            or flooded(vm.console.stat().st_size, Source.CONSOLE)
+            or flooded(vm.reports.stat().st_size, Source.GUEST_REPORT)
+        )
     else:
         log = f"{vm.role}.qemu.log"
         evidence.keep_qemu_log(job, vm.machine.spec.name, log)

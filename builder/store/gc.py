@@ -1,10 +1,13 @@
-"""Garbage collection: remove what dead runs left, and nothing that a live run holds or waits for."""
+"""Garbage collection: remove what dead runs left, and what has not been used for long.
+
+Invariant: what a live run holds or waits for is never removed; what a dead one left always is. It needs no free space.
+"""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +66,7 @@ def drop(store: Store, digest: str) -> int:
 
 
 def gc(store: Store, older_than: float, *, dry_run: bool = False) -> int:
-    """Remove finished objects, temporary directories and index entries that nothing needs.
+    """Remove finished objects, temporary directories, downloads and index entries that nothing needs.
 
     Args:
         older_than: seconds since the last use; what was used later stays.
@@ -82,13 +85,26 @@ def gc(store: Store, older_than: float, *, dry_run: bool = False) -> int:
         leftovers = list(_leftovers(store, limit))
         if dry_run:
             return sum(map(bytes_freed, [*objects, *leftovers]))
-        freed = sum(_take_away(store, path.name) for path in objects) + sum(map(remove, leftovers))
+        freed = sum(_take_away(store, path.name) for path in objects)
+        freed += sum(_remove_unlocked(path) for path in leftovers)
         _stale_index(store, limit)
         for path in store.locks.iterdir():
             if len(path.name) == 64 and path.name not in spared and not store.path(path.name).exists():
                 _remove_lock(path)
     store.digests.forget(limit)
     return freed
+
+
+def delete_torn(folders: Iterable[Path], older_than: float, *, pattern: str = ".*.tmp", dry_run: bool = False) -> int:
+    """Remove the incomplete files that killed processes left in some folders; returns the bytes freed.
+
+    Args:
+        pattern: of their names.
+        older_than: seconds since they were written to; those of the last hour may have a living writer and stay.
+    """
+    limit = time.time() - max(older_than, WRITTEN_WITHIN)
+    torn = [path for folder in folders for path in folder.glob(pattern) if _older(path, limit)]
+    return sum(map(bytes_freed if dry_run else remove, torn))
 
 
 def _take_away(store: Store, digest: str) -> int:
@@ -103,6 +119,19 @@ def _take_away(store: Store, digest: str) -> int:
         except FileNotFoundError:
             return 0
         return remove(away)
+    finally:
+        os.close(handle)
+
+
+def _remove_unlocked(path: Path) -> int:
+    """Remove it, unless it is a download under way, which is locked; returns the bytes freed."""
+    if not _is_file(path):
+        return remove(path)
+    handle = locks.attempt(path, create=False)
+    if handle is None:
+        return 0
+    try:
+        return remove(path)
     finally:
         os.close(handle)
 
@@ -136,14 +165,29 @@ def _owner(path: Path) -> str:
 
 
 def _leftovers(store: Store, limit: float) -> Iterator[Path]:
-    """List kept directories that were not looked at for long, and incomplete files of writers that were killed."""
+    """List what was not looked at for long: kept directories, downloads, incomplete files of killed writers."""
     alive = runs.live(store)
     incomplete = min(limit, time.time() - WRITTEN_WITHIN)
     for path in store.tmp.iterdir():
         if _owner(path) not in alive and _older(path, limit):
             yield path
+    yield from (path for path in store.downloads.glob("*") if _older(path, limit) and _unlocked(path))
     for folder in (store.secrets, store.index, *(path for path in store.index.iterdir() if path.is_dir())):
         yield from (path for path in folder.glob(".*.tmp") if _older(path, incomplete))
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _unlocked(path: Path) -> bool:
+    if not _is_file(path):
+        return True
+    handle = locks.attempt(path, shared=True, create=False)
+    if handle is None:
+        return False
+    os.close(handle)
+    return True
 
 
 def _stale_index(store: Store, limit: float) -> None:

@@ -89,6 +89,8 @@ class Store:
         self.marks = root / "runs"
         self.secrets = root / "secrets"
         self.index = root / "index"
+        # Made when first needed; a download that broke off is resumed from here.
+        self.downloads = root / "downloads"
         self.digests = DigestCache(root / "digests.sqlite")
 
     def prepare(self) -> None:

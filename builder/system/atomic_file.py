@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from builder.errors import HostError
+from builder.errors import HostError, cause_of, space_hint
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     except OSError as fault:
-        raise HostError(f"cannot write {path}: {fault.strerror}") from fault
+        raise _not_written(path, fault) from fault
     part = Path(name)
     try:
         with os.fdopen(handle, "w+b") as file:
@@ -37,11 +37,16 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         part.rename(path)
     except OSError as fault:
         part.unlink(missing_ok=True)
-        raise HostError(f"cannot write {path}: {fault.strerror or fault}") from fault
+        raise _not_written(path, fault) from fault
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def _not_written(path: Path, fault: OSError) -> HostError:
+    brief = f"cannot write {path}: {fault.strerror or fault}"
+    return HostError(brief, hint=space_hint(fault), cause=cause_of(fault))
 
 
 def sync_folder(folder: Path) -> None:

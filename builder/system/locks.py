@@ -1,4 +1,8 @@
-"""Locks between processes: flocks, which the kernel drops with the process that holds them, however it ends."""
+"""Locks between processes: a flock on a file, which the kernel drops with the process that holds it, however that ends.
+
+Invariant: a lock file is never opened through a link, and only an empty one or one of builder's own is written
+to. The holder's name in it is a courtesy: a disk without space keeps no one from a lock.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,14 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from builder.errors import HostError
+from builder.system.plain_file import open_plain
+
+# What builder writes into a lock file begins like this.
+_MARK = b"locked by builder: "
 
 
 def attempt(path: Path, *, shared: bool = False, create: bool = True) -> int | None:
@@ -18,11 +28,13 @@ def attempt(path: Path, *, shared: bool = False, create: bool = True) -> int | N
 
     Returns:
         An open file descriptor; closing it gives the lock back.
+
+    Raises:
+        HostError: see `open_plain`.
     """
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     while True:
         try:
-            handle = os.open(path, flags, 0o600)
+            handle = _open(path, create=create)
         except FileNotFoundError:
             if create:
                 raise
@@ -52,17 +64,29 @@ def held(
         holder: who we are, for those who have to wait for us (exclusive locks only).
         shared: together with others who ask for a shared lock.
         on_wait: called once, with what the present holder says of itself (may be empty), before waiting.
+
+    Raises:
+        HostError: see `open_plain`.
     """
     handle = _wait(path, shared, on_wait)
+    ours = not shared and _is_own(handle)
     try:
-        if not shared:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, holder.encode(), 0)
+        if ours:
+            _note(handle, _MARK + holder.encode() if holder else b"")
         yield
     finally:
+        if ours:
+            _note(handle, b"")
+        os.close(handle)
+
+
+def remove(path: Path) -> None:
+    """Remove a lock file that is held; another file of that name stays."""
+    with suppress(OSError, HostError):
+        handle = _open(path, create=False)
         try:
-            if not shared:
-                os.ftruncate(handle, 0)
+            if _is_own(handle):
+                path.unlink()
         finally:
             os.close(handle)
 
@@ -73,10 +97,10 @@ def _wait(path: Path, shared: bool, on_wait: Callable[[str], None] | None) -> in
         handle = attempt(path, shared=shared)
         if handle is not None:
             return handle
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = _open(path, create=True)
         try:
             if on_wait is not None:
-                on_wait(os.pread(handle, 4096, 0).decode("utf-8", "replace"))
+                on_wait(os.pread(handle, 4096, 0).removeprefix(_MARK).decode("utf-8", "replace"))
                 on_wait = None
             fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             if _is(handle, path):
@@ -87,10 +111,25 @@ def _wait(path: Path, shared: bool, on_wait: Callable[[str], None] | None) -> in
         os.close(handle)
 
 
+def _open(path: Path, *, create: bool) -> int:
+    return open_plain(path, os.O_RDWR | (os.O_CREAT if create else 0))
+
+
+def _is_own(handle: int) -> bool:
+    content = os.pread(handle, len(_MARK), 0)
+    return content == _MARK[: len(content)]
+
+
+def _note(handle: int, text: bytes) -> None:
+    with suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, text, 0)
+
+
 def _is(handle: int, path: Path) -> bool:
     """A lock file may have been removed, with its lock held, between our opening and our locking it."""
     try:
-        there = path.stat()
+        there = path.lstat()
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(handle), there)

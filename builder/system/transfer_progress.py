@@ -8,6 +8,7 @@ import time
 import requests
 
 from builder.stage import Progress
+from builder.system import proxies
 
 _BEAT_EVERY = 0.5
 
@@ -48,9 +49,18 @@ def _clock(seconds: float) -> str:
 
 
 def brief(fault: requests.RequestException) -> str:
-    """The innermost reason, one line, without object addresses."""
+    """The innermost reason, one line, without object addresses; of a proxy also where it is."""
     inner: object = fault.args[0] if fault.args else fault
     inner = getattr(inner, "reason", None) or inner
+    if isinstance(fault, requests.exceptions.ProxyError):
+        # urllib3 keeps what it says of all proxies and what happened to this one side by side.
+        happened = inner.args[-1] if isinstance(inner, Exception) and inner.args else inner
+        url = str(fault.request.url) if fault.request is not None else None
+        return f"the proxy {proxies.used_for(url)} cannot be used: {_words(happened, fault)}"
+    return _words(inner, fault)
+
+
+def _words(inner: object, fault: requests.RequestException) -> str:
     text = re.sub(r"<[^>]* object at 0x[0-9a-f]+>:? ?", "", str(inner)) or type(fault).__name__
     # Its own words for an answer that ended early are written twice.
     if early := re.search(r"IncompleteRead\((\d+) bytes read, (\d+) more expected\)", text):

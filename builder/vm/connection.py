@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import libvirt
@@ -30,6 +29,7 @@ from builder.vm.domain_xml import MachineSpec, UserNet
 from builder.vm.libvirt_errors import libvirt_errors
 from builder.vm.machine import Console, Machine, Signals
 from builder.vm.qemu_process import QemuProcess
+from builder.vm.uri import kind_of
 
 # virDomainEventStoppedDetailType, in the words of `machine.How`.
 STOPPED = {
@@ -120,6 +120,16 @@ class Hypervisor:
             KvmError: KVM was asked for and is not there.
         """
         return host_facts.choose_accel(wanted, require_kvm, self._host.domain_types, self.qemu_user)
+
+    def require_passage(self, folder: Path) -> None:
+        """Make sure that QEMU's user gets into a folder, or to the place where it will be made.
+
+        Raises:
+            HostError: it does not; the message names the folder that is closed.
+        """
+        if self.qemu_user:
+            there = next(path for path in (folder, *folder.parents) if path.exists())
+            host_facts.require_reach(*self.qemu_user, [], [there / "any"])
 
     def probing_seconds(self) -> float | None:
         """Measure a look-up where libvirt starts QEMU for each of them, see `capabilities.probes_again`; else None."""
@@ -364,8 +374,7 @@ def _forwarded_port(domain: Any) -> int:
 
 
 def _refuse_remote(uri: str) -> None:
-    parts = urlsplit(uri)
-    if parts.scheme in ("qemu", "qemu+unix") and not parts.netloc and parts.path in ("/system", "/session"):
+    if kind_of(uri):
         return
     raise RecipeError(
         f"{uri} is not a libvirt of this host",

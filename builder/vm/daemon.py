@@ -22,11 +22,20 @@ from pathlib import Path
 from builder.errors import HostError
 from builder.system import host_facts, packages, process, retry
 from builder.vm import reaper
+from builder.vm.uri import (
+    LONGEST_FOLDER,
+    SYSTEM_DIRECTORY,
+    LongPath,
+    kind_of,
+    long_paths,
+    names_socket,
+    session_directory,
+)
 
 IDLE = 120  # seconds without client and machine after which a daemon of ours leaves
 WITHIN = 30  # seconds a daemon may take to open its socket
-SYSTEM = Path("/run/libvirt")
-NO_KVM = SYSTEM / "no-kvm"
+SHORTEN = "export XDG_CONFIG_HOME=/DIR XDG_RUNTIME_DIR=/DIR"
+NO_KVM = SYSTEM_DIRECTORY / "no-kvm"
 # systemd's sockets of the one daemon, and of the modular ones that take its place (https://libvirt.org/daemons.html).
 MONOLITHIC = ("libvirtd.socket", "virtlogd.socket")
 MODULAR = ("virtqemud.socket", "virtnetworkd.socket", "virtstoraged.socket", "virtlogd.socket")
@@ -39,11 +48,13 @@ def ensure(uri: str) -> None:
     connection was opened.
 
     Raises:
-        HostError: they are not installed, or do not come up.
+        HostError: they are not installed, do not come up, or would have sockets with paths that are too long.
     """
-    if uri == "qemu:///system" and os.geteuid() == 0:
+    require_short_paths(uri)
+    kind = None if names_socket(uri) else kind_of(uri)
+    if kind == "system" and os.geteuid() == 0:
         _ensure_system()
-    elif uri == "qemu:///session" and os.geteuid() != 0:
+    elif kind == "session" and os.geteuid() != 0:
         folder = session_directory()
         # Without one libvirt starts its own, or writes logs itself (stdio_handler = "file" in qemu.conf).
         with contextlib.suppress(HostError):
@@ -71,7 +82,7 @@ def log_daemon_kept(uri: str) -> Iterator[None]:
     machines (seen with libvirt 9.0: it was gone 120 s after the last start, and what a guest wrote afterwards was
     lost). libvirtd talks to it at starts and ends only.
     """
-    folder = SYSTEM if uri.startswith("qemu:///system") else session_directory()
+    folder = SYSTEM_DIRECTORY if kind_of(uri) == "system" else session_directory()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         # Without a log daemon (stdio_handler = "file" in qemu.conf) there is nothing to keep.
         with contextlib.suppress(OSError):
@@ -79,21 +90,28 @@ def log_daemon_kept(uri: str) -> Iterator[None]:
         yield
 
 
-def machine_log(uri: str, name: str) -> Path:
-    """QEMU's own words, as libvirt keeps them for the machine of this name."""
-    if uri.startswith("qemu:///system"):
-        return Path("/var/log/libvirt/qemu") / f"{name}.log"
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "libvirt" / "qemu" / "log" / f"{name}.log"
+def long_socket_paths(uri: str) -> list[LongPath]:
+    """Return the sockets of this user's libvirt whose paths are too long, see `builder.vm.uri.long_paths`."""
+    return long_paths(uri, modular=_modular())
 
 
-def session_directory() -> Path:
-    """Where libvirt keeps the sockets of `qemu:///session`: $XDG_RUNTIME_DIR/libvirt, else ~/.cache/libvirt."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    if runtime:
-        return Path(runtime) / "libvirt"
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "libvirt"
+def require_short_paths(uri: str) -> None:
+    """Check, before any work is done for it, that a machine of this user can start.
+
+    Raises:
+        HostError: a socket of libvirt's would have a path that is too long.
+    """
+    if long := long_socket_paths(uri):
+        raise HostError(
+            "the paths of libvirt's sockets are too long for machines of this user",
+            "\n".join(map(str, long)),
+            f"{SHORTEN}, with a directory of yours whose path has at most {LONGEST_FOLDER} bytes",
+        )
+
+
+def _modular() -> bool:
+    """Whether the modular daemons are the ones that are installed."""
+    return bool(packages.find_program("virtqemud") and not packages.find_program("libvirtd"))
 
 
 def _systemd() -> bool:
@@ -104,9 +122,9 @@ def _ensure_system() -> None:
     if not _systemd():
         _own_kvm_as_udev_does(host_facts.KVM)
         _make_lock_folder(Path("/run/lock"))
-        _start_log_daemon(SYSTEM / "virtlogd-sock")
-        _start_daemons(SYSTEM)
-    elif not any(map(answers, _main(SYSTEM))):
+        _start_log_daemon(SYSTEM_DIRECTORY / "virtlogd-sock")
+        _start_daemons(SYSTEM_DIRECTORY)
+    elif not any(map(answers, _main(SYSTEM_DIRECTORY))):
         process.run(["systemctl", "start", *(sockets() or MONOLITHIC)], timeout=WITHIN)
 
 
@@ -134,7 +152,7 @@ def _start_daemons(folder: Path) -> None:
 
     virtqemud hands on to the other two what a client asks of networks and pools, but starts neither.
     """
-    if packages.find_program("libvirtd") or not packages.find_program("virtqemud"):
+    if not _modular():
         _start_unless_up(_main(folder), ["libvirtd", "--timeout", str(IDLE)], before=_hiding_useless_kvm)
         return
     for name in ("virtnetworkd", "virtstoraged"):

@@ -120,7 +120,7 @@ class MachineSpec:
         boot: `cdrom` or `disk` first; the other is tried next.
         console_log: file that gets every byte of ttyS0 through libvirt's log daemon, also when nothing reads the
             console stream; rolled at 2 MiB.
-        serial1: file that gets every byte of ttyS1; None leaves the port out.
+        serial1: file that gets every byte of ttyS1, rolled at 2 MiB like the console's; None leaves the port out.
         channels: virtio-serial ports by name, each into a file.
         on_reboot: what a reset by the guest does.
         keepsake: for a machine that stays: what its metadata says of it, in place of run and role.

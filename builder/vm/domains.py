@@ -17,10 +17,12 @@ import libvirt
 
 from builder.errors import HostError, PublishError
 from builder.system import host_facts, retry
-from builder.vm import connection, daemon, domain_xml
+from builder.system.atomic_file import replacing
+from builder.vm import connection, domain_xml
 from builder.vm.connection import Hypervisor
 from builder.vm.domain_xml import MachineSpec
 from builder.vm.libvirt_errors import libvirt_errors
+from builder.vm.uri import machine_log
 
 State = Literal["running", "paused", "off", "crashed"]
 
@@ -92,7 +94,7 @@ class Domains:
     def last_words(self, name: str) -> str:
         """What QEMU and libvirt noted last of this machine, without its command line; empty if there is nothing."""
         try:
-            with daemon.machine_log(self.host.uri, name).open("rb") as log:
+            with machine_log(self.host.uri, name).open("rb") as log:
                 log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_END))
                 lines = log.read().decode("utf-8", "replace").splitlines()
         except OSError:
@@ -162,10 +164,8 @@ class Domains:
                 picture += data
             stream.finish()
         target = path if kind == "image/png" else path.with_suffix(".ppm")
-        try:
-            target.write_bytes(picture)
-        except OSError as fault:
-            raise HostError(f"cannot write {target}: {fault.strerror}") from fault
+        with replacing(target) as file:
+            file.write(picture)
         return target
 
     def address(self, name: str) -> str | None:

@@ -19,6 +19,7 @@ from builder.errors import HostError
 from builder.vm import capabilities, daemon
 from builder.vm.capabilities import Capabilities
 from builder.vm.domain_xml import BridgeNet, LibvirtNet, Network, UserNet
+from builder.vm.uri import kind_of
 
 # The NAT network of `builder host prepare --nat`, and the one that libvirt's packages bring.
 OWN, OTHER = "builder", "default"
@@ -176,7 +177,7 @@ def network_of(mode: str, name: str | None, uri: str) -> Network:
     """
     if mode == "user":
         return UserNet()
-    if uri.endswith("/session"):
+    if kind_of(uri) == "session":
         raise HostError(
             f"network.mode: {mode} needs qemu:///system, not {uri}",
             hint="run as root, use --connect qemu:///system, or --set network.mode=user",

@@ -44,10 +44,16 @@ value() {
     sed -n "s/^$1=//p" "$conf" | head -n 1
 }
 
-set_hostname() {
+# Linux takes 64 characters, and DNS 63 in each part between dots; no part begins or ends with a '-'.
+is_hostname() {
     case $1 in
-        '' | -* | *[!A-Za-z0-9.-]*) complain "hostname '$1' refused"; return ;;
+        '' | *[!A-Za-z0-9.-]* | .* | *. | *..* | -* | *- | *.-* | *-.*) return 1 ;;
     esac
+    ! echo "$1" | grep -Eq '.{65}|[^.]{64}'
+}
+
+set_hostname() {
+    is_hostname "$1" || { complain "hostname '$1' refused"; return; }
     echo "$1" > /etc/hostname
     restorecon /etc/hostname
     hostname "$1"
@@ -63,11 +69,12 @@ set_keys() {
 }
 
 is_address() {
-    case $1 in
-        '' | *[!0-9.]*) return 1 ;;
-        *.*.*.*) return 0 ;;
-    esac
-    return 1
+    octet='(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])'
+    echo "$1" | grep -Eqx "($octet\.){3}$octet"
+}
+
+is_prefix() {
+    echo "$1" | grep -Eqx '[1-9]|[12][0-9]|3[0-2]'
 }
 
 # Where there is a service "network" it reads ifcfg files, and so does NetworkManager beside it (EL7). Without one,
@@ -108,9 +115,7 @@ set_address() {
     gateway=$(value gateway)
     servers=$(value dns | tr ',' ' ')
     prefix=${address#*/}
-    case $prefix in
-        '' | *[!0-9]*) complain "address '$address' refused"; return ;;
-    esac
+    is_prefix "$prefix" || { complain "address '$address' refused"; return; }
     for one in ${address%/*} $gateway $servers; do
         is_address "$one" || { complain "address '$one' refused"; return; }
     done
@@ -127,31 +132,9 @@ set_address() {
     report "ADDRESS ${address%/*}"
 }
 
-# Root is the last partition; when the disk has room behind it, take that room.
+# What it prints is why root was left as it is.
 grow_root() {
-    root=$(findmnt -n -o SOURCE /) || return
-    part=${root##*/}
-    number=$(cat "/sys/class/block/$part/partition" 2> /dev/null) || return
-    disk=$(readlink -f "/sys/class/block/$part/..")
-    disk=${disk##*/}
-    start=$(cat "/sys/class/block/$part/start")
-    size=$(cat "/sys/class/block/$part/size")
-    whole=$(cat "/sys/class/block/$disk/size")
-    # 4096 sectors, 2 MiB: what alignment and a backup GPT may leave unused at the end.
-    [ $((whole - start - size)) -gt 4096 ] || return
-    case $(blkid -p -o value -s PTTYPE "/dev/$disk") in
-        # In sectors: EL7's sfdisk (2.23) counts in cylinders unless told, and then ends short of the disk or beyond it.
-        dos) echo ',+' | sfdisk -uS --force --no-reread -N "$number" "/dev/$disk" > /dev/null 2>&1 ;;
-        # A grown disk has its backup GPT in the wrong place: Fix. The partition is in use: Yes.
-        gpt) printf 'Fix\n' | parted ---pretend-input-tty "/dev/$disk" print > /dev/null 2>&1
-             printf 'Yes\n100%%\n' | parted ---pretend-input-tty "/dev/$disk" resizepart "$number" > /dev/null 2>&1 ;;
-    esac
-    partx -u --nr "$number" "/dev/$disk"
-    case $(findmnt -n -o FSTYPE /) in
-        xfs) xfs_growfs / > /dev/null ;;
-        ext4) resize2fs "$root" > /dev/null 2>&1 ;;
-    esac
-    [ "$(cat "/sys/class/block/$part/size")" -gt "$size" ] || complain "root partition /dev/$part did not grow"
+    /usr/libexec/builder/grow-root | while read -r line; do complain "$line"; done
 }
 
 # The copy of a machine that was booted before: its host keys belong to that one.

@@ -24,6 +24,7 @@ from builder.clones.lifecycle import Started
 from builder.clones.request import MIB
 from builder.clones.store import CloneStore
 from builder.errors import BuilderError, HostError, PublishError, RecipeError, UnreachableError
+from builder.guest import ssh
 from builder.system import packages, retry
 from builder.vm import hotplug, qemu_img
 from builder.vm.domains import Domains
@@ -277,18 +278,24 @@ def test_another_base_or_none_shows_the_guest_the_same(house: CloneEnv, host: Do
     store.stop(vm.name, now=True)
     done = house.run("vm", "rebase", vm.name)
     assert done.stdout == f"{vm.name}: its disk is based on toy@{new.version}\n", done.stderr
-    assert qemu_img.info(target).backing == str(new.disk)
-    assert qemu_img.same(target, "qcow2", before, "raw")
+    assert qemu_img.info(target, "qcow2").backing == str(new.disk)
+    assert shows(target, before)
     assert (images.users_of(old), [use.name for use in images.users_of(new)]) == ([], [vm.name])
     host.take_snapshot(vm.name, "one")
     assert house.run("vm", "flatten", vm.name).returncode == 7
     host.drop_snapshot(vm.name, "one")
     assert house.run("vm", "flatten", vm.name).stdout == f"{vm.name}: its disk is independent of any image\n"
-    assert qemu_img.info(target).backing is None
-    assert qemu_img.same(target, "qcow2", before, "raw")
+    assert qemu_img.info(target, "qcow2").backing is None
+    assert shows(target, before)
     assert images.users_of(new) == []
     store.start(vm.name)
     assert store.statuses()[0].state == "running"
+
+
+def shows(disk: Path, content: Path) -> bool:
+    """Whether a guest sees this on a disk, over the base that its header names."""
+    words: list[str | Path] = ["qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", disk, content]
+    return subprocess.run(words, check=False).returncode == 0
 
 
 def rebase_in(house: CloneEnv, name: str, version: str) -> None:
@@ -312,12 +319,12 @@ def test_a_rebase_killed_anywhere_loses_nothing(house: CloneEnv, host: Domains) 
         vm = house.store().find(made[-1])
         # Whatever base record and machine name, the disk shows the same on it, and that base cannot be pruned.
         target = house.vms / vm.name / record.DISK
-        assert qemu_img.same(target, "qcow2", content, "raw")
+        assert shows(target, content)
         assert vm.version in (old.version, new.version)
         assert vm.name in [use.name for use in images.users_of(images.load_image(house.catalogue, f"toy@{vm.version}"))]
         rebase_in(house, vm.name, new.version)
-        assert qemu_img.info(target).backing == str(new.disk)
-        assert qemu_img.same(target, "qcow2", content, "raw")
+        assert qemu_img.info(target, "qcow2").backing == str(new.disk)
+        assert shows(target, content)
         assert images.users_of(old) == []
     assert len(made) > 3
 
@@ -355,7 +362,7 @@ def test_logging_in_needs_the_private_key(house: CloneEnv, host: Domains, store:
     with pytest.raises(RecipeError, match=f"the private key that {vm.name} accepts is not known"):
         login.wait_all(store, [vm], 1, lambda _: None)
     public = house.folder / "only.pub"
-    public.write_text("ssh-ed25519 " + "A" * 68 + " me\n")
+    public.write_text(ssh.make_keypair().public + "\n")
     done = house.run("clone", "toy", house.name("two"), "--ssh-key", str(public), "--wait")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --wait needs the private key")

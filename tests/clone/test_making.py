@@ -31,7 +31,7 @@ def test_a_clone_is_an_overlay_with_an_identity_of_its_own(house: CloneEnv, host
     (vm,) = house.make(host, "web", disk_size=2 << 20, hostname="web.example.org")
     folder = house.vms / vm.name
     base = images.load_image(house.catalogue, "toy")
-    info = qemu_img.info(folder / record.DISK)
+    info = qemu_img.info(folder / record.DISK, "qcow2")
     assert info.backing == str(base.disk)
     assert base.version in str(info.backing)
     assert info.virtual_size == 2 << 20
@@ -62,7 +62,7 @@ def test_clones_differ_and_are_made_side_by_side(house: CloneEnv, host: Domains)
 
 def test_a_full_copy_needs_no_base(house: CloneEnv, host: Domains) -> None:
     (vm,) = house.make(host, "full", full=True, disk_size=4 << 20)
-    info = qemu_img.info(house.vms / vm.name / record.DISK)
+    info = qemu_img.info(house.vms / vm.name / record.DISK, "qcow2")
     assert (info.backing, info.virtual_size) == (None, 4 << 20)
     base = images.load_image(house.catalogue, "toy")
     assert images.users_of(base) == []

@@ -82,7 +82,7 @@ def alter(place: Path, hypervisor: Hypervisor, golden: Any) -> Alter:
             machine.press_power()
             assert machine.wait_off(200, lambda _: None).how == "shutdown"
         flat = place / f"{name}.qcow2"
-        qemu_img.convert(overlay, "qcow2", flat, "qcow2")
+        qemu_img.convert(overlay, "qcow2", flat, "qcow2", below=(base, "qcow2"))
         flat.chmod(0o444)
         return flat
 

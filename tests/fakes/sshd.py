@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,11 +40,25 @@ def _execute(channel: paramiko.Channel, command: bytes) -> None:
     given = bytearray()
     while data := channel.recv(65536):
         given += data
-    done = subprocess.run(["sh", "-c", command], input=bytes(given), capture_output=True, check=False)
-    channel.sendall(done.stdout)
-    channel.sendall_stderr(done.stderr)
-    channel.send_exit_status(done.returncode)
-    channel.close()
+    with tempfile.TemporaryFile() as typed, tempfile.TemporaryFile() as errors:
+        typed.write(given)
+        typed.seek(0)
+        argv = ["sh", "-c", os.fsdecode(command)]
+        child = subprocess.Popen(argv, stdin=typed, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
+        # A client that has enough hangs up.
+        with child, contextlib.suppress(OSError):
+            try:
+                assert child.stdout is not None
+                while data := os.read(child.stdout.fileno(), 65536):
+                    channel.sendall(data)
+                child.wait()
+                errors.seek(0)
+                channel.sendall_stderr(errors.read())
+                channel.send_exit_status(child.returncode)
+                channel.close()
+            except OSError:
+                os.killpg(child.pid, signal.SIGKILL)
+                raise
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from builder.stages import seal, verify
 from builder.system import retry
 from builder.system.digests import sha256_file
 from builder.vm import daemon, qemu_img
+from builder.vm.uri import SYSTEM_DIRECTORY
 from tests.fakes.boot_sector import boot_sector, disk_image
 from tests.faults.conftest import GOOD, STAGES, Acting, Machines, SectorOrder
 from tests.pipeline.toys import Watcher
@@ -51,7 +52,7 @@ def strike(how: str) -> float:
     began = time.monotonic()
     signal.pidfd_send_signal(held, signal.SIGKILL if how == "killed" else signal.SIGTERM)
     if how == "restarted":
-        retry.until(lambda: None if daemon.answers(daemon.SYSTEM / "libvirt-sock") else True, within=10, every=0.01)
+        retry.until(lambda: None if daemon.answers(SYSTEM_DIRECTORY / "libvirt-sock") else True, within=10, every=0.01)
         daemon.ensure("qemu:///system")
     os.close(held)
     return began

@@ -14,7 +14,7 @@ from builder.host import prepare
 from builder.system import packages
 from tests.host.conftest import OWN, SOURCE, World
 
-BRIDGE = ["--bridge", "br0", "--nat", "192.168.150.0/24"]
+BRIDGE = ["--bridge", "br0", "--nat", "192.168.150.0/24", "--no-confirm"]
 # What builder needs of the host's own file systems; /proc is missing at first.
 MOUNTS = """\
 set -e

@@ -17,6 +17,8 @@ from builder.system import retry
 from tests.host.conftest import GATEWAY, OWN, SOURCE, Cell, World, asking
 
 BRIDGE = ["host", "prepare", "--network-only", "--bridge", "br0", "--uplink", "up0"]
+# Nobody is at a console of a test's host.
+SURE = [*BRIDGE, "--no-confirm"]
 STATIC = ["--address", f"{OWN}/24", "--gateway", GATEWAY]
 # Kills itself when the addresses are gone from the uplink and not yet on the bridge.
 HALF_WAY = """
@@ -55,7 +57,7 @@ def test_the_address_moves_and_comes_back(world: World) -> None:
     host, _ = world
     before, files = host.network(), with_ifcfg(host)
     with asking(world) as silence:
-        done = host.builder(*BRIDGE, *STATIC, "--json")
+        done = host.builder(*SURE, *STATIC, "--json")
     assert done.returncode == 0, done.stderr
     # How long it stayed silent is for `make bench` to say.
     assert silence.answered > 0
@@ -71,7 +73,7 @@ def test_the_address_moves_and_comes_back(world: World) -> None:
     written = {name: text.decode() for name, text in host.files().items() if name not in files or text != files[name]}
     assert sorted(written) == [f"sysconfig/network-scripts/{name}" for name in ("ifcfg-br0", "ifcfg-up0", "route-br0")]
     assert f"IPADDR={OWN}\n" in written["sysconfig/network-scripts/ifcfg-br0"]
-    again = host.builder(*BRIDGE, *STATIC)
+    again = host.builder(*SURE, *STATIC)
     assert (again.returncode, again.stdout) == (0, "nothing to do\n")
     other = host.builder(*BRIDGE, "--address", "10.77.0.30/24")
     assert other.returncode == 3
@@ -85,7 +87,7 @@ def test_the_address_moves_and_comes_back(world: World) -> None:
 def test_all_that_the_uplink_has_moves(world: World) -> None:
     host, _ = world
     before = host.network()
-    done = host.builder(*BRIDGE, "--backend", "runtime")
+    done = host.builder(*SURE, "--backend", "runtime")
     assert done.returncode == 0, done.stderr
     shown = host.run("ip", "addr", "show", "br0").stdout
     assert all(text in shown for text in (f"{OWN}/24", "10.77.0.20/24", "10.78.0.5/24", "fd77::19/64"))
@@ -105,7 +107,7 @@ def test_all_that_the_uplink_has_moves(world: World) -> None:
 def test_after_a_reboot_the_uplink_gets_what_the_bridge_has(world: World) -> None:
     host, _ = world
     files = with_ifcfg(host)
-    assert host.builder(*BRIDGE, "--address", "10.77.0.44/24").returncode == 0
+    assert host.builder(*SURE, "--address", "10.77.0.44/24").returncode == 0
     # As if the files had brought the bridge up in a later boot, with another address than the uplink once had.
     host.run("sh", "-c", 'sed -i \'s/"boot": "[^"]*/"boot": "another/\' /var/lib/builder/host/journal.jsonl')
     assert host.builder("host", "restore").returncode == 0
@@ -200,7 +202,7 @@ def test_both_are_killed_and_restore_mends_it(world: World) -> None:
 def test_a_gateway_that_does_not_answer(world: World) -> None:
     host, _ = world
     before = host.network()
-    done = host.builder(*BRIDGE, "--address", f"{OWN}/24", "--gateway", "10.77.0.3")
+    done = host.builder(*SURE, "--address", f"{OWN}/24", "--gateway", "10.77.0.3")
     assert done.returncode == 3
     assert "10.77.0.3 does not answer" in done.stderr
     assert host.network() == before

@@ -20,7 +20,7 @@ DHCP = [
     *("dnsmasq", "--conf-file=/dev/null", "--interface=gw0", "--bind-interfaces", "--port=0", "--no-ping"),
     *(f"--dhcp-range={FIRST},{LAST}", "--leasefile-ro", "--user=root", "--pid-file="),
 ]
-BRIDGE = ["--bridge", "br0", "--uplink", "up0", "--address", f"{OWN}/24", "--gateway", GATEWAY]
+BRIDGE = ["--bridge", "br0", "--uplink", "up0", "--address", f"{OWN}/24", "--gateway", GATEWAY, "--no-confirm"]
 NAT = "192.168.150.0/24"
 IMAGE = "centos7-minimal-rehearsal"
 STATIC = ["--network", "bridge:br0", "--address", "10.77.0.40/24", "--gateway", GATEWAY, "--memory", "1GiB"]

@@ -47,6 +47,9 @@ def state(host: Cell) -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines)
 
 
+BRIDGE = ["--network-only", "--bridge", "br0", "--uplink", "up0", "--no-confirm"]
+
+
 @pytest.mark.parametrize("ipv4", [f"method=manual\naddress1={OWN}/24,{GATEWAY}", "method=auto"], ids=["static", "dhcp"])
 def test_networkmanager_takes_the_bridge_over(equipped: World, ipv4: str) -> None:
     host, gateway = equipped
@@ -55,7 +58,7 @@ def test_networkmanager_takes_the_bridge_over(equipped: World, ipv4: str) -> Non
     host.run("sh", "-c", START.format(ipv4=ipv4, gateway=GATEWAY))
     assert retry.until(lambda: state(host).get("up0") == "old" or None, within=20, every=0.2)
     files, own = host.files(), address(host, "up0")
-    done = host.builder("host", "prepare", "--network-only", "--bridge", "br0", "--uplink", "up0")
+    done = host.builder("host", "prepare", *BRIDGE)
     assert done.returncode == 0, done.stderr
     assert state(host)["br0"] == "builder-br0"
     assert state(host)["up0"] == "builder-br0-up0"
@@ -65,7 +68,7 @@ def test_networkmanager_takes_the_bridge_over(equipped: World, ipv4: str) -> Non
     behind = host.run("ip", "route", "show", "10.99.0.0/16").stdout
     assert f"via {GATEWAY} dev br0" in behind
     assert "metric 77" in behind
-    again = host.builder("host", "prepare", "--network-only", "--bridge", "br0", "--uplink", "up0")
+    again = host.builder("host", "prepare", *BRIDGE)
     assert again.stdout == "nothing to do\n"
     assert host.builder("host", "restore").returncode == 0
     restored = {"up0": "old", "lo": "lo"}

@@ -81,7 +81,7 @@ def test_not_confirmed_from_an_older_session(equipped: World, ssh: Ssh) -> None:
     with ssh(f"echo here; {wait}; {BUILDER} host confirm") as old:
         assert old.stdout is not None
         assert old.stdout.readline() == "here\n"
-        with ssh(f"{CHANGE} --confirm-within 6s") as changer:
+        with ssh(f"{CHANGE} --confirm-within 15s") as changer:
             out, err = changer.communicate(timeout=60)
             assert changer.returncode == 3, out + err
         refused = old.communicate(timeout=60)[1]

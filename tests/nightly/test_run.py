@@ -33,6 +33,7 @@ class FakeExecutor:
     """Builds every image at once, or raises."""
 
     faults: Mapping[str, Exception]
+    given: Mapping[str, Result] = field(default_factory=dict)
     threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
     capacity: Capacity = field(default_factory=lambda: Capacity(1, "test"))
 
@@ -47,6 +48,8 @@ class FakeExecutor:
     def build(self, build: ImageBuild) -> Result:
         if build.name in self.faults:
             raise self.faults[build.name]
+        if build.name in self.given:
+            return self.given[build.name]
         return Result(name=build.name, pipeline=build.pipeline, verdict="published", seconds=1.0)
 
     def shutdown(self) -> None:

@@ -26,8 +26,18 @@ from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
 from builder.stages import publish
 from builder.store.objects import recorded
+from tests.fakes.qcow2 import qcow2
 from tests.nightly.pictures import red_square
 from tests.rewording import rewrite_all
+
+# An escape code and a character that the terminal emulator raises on, bytes that are no text, heaped marks.
+HOSTILE = (
+    b"\x1b[?1m"
+    + "\u3042\rx\r\n".encode()
+    + b"\xff\xed\xb0\x80\x00\x1b]0;"
+    + "a\u0301\u0301".encode() * 999
+    + b"\x07\r\n"
+)
 
 
 class Named(Inputs):
@@ -68,6 +78,11 @@ def _install(job: Job[Any]) -> None:
             (job.evidence / "console.log").write_bytes(b"booting\r\n<script>alert(1)</script>\r\nPane is dead\r\n")
             (job.evidence / "screenshot.png").write_bytes(red_square())
             raise InstallError("the installer ended by itself", "Pane is dead\n]]> \x1b[31m", "see the console")
+        case "hostile":
+            (job.evidence / "console.log").write_bytes(HOSTILE + b"Pane is dead\r\n")
+            raise InstallError("the installer ended by itself", "no such file: /x/\udcff", "see the console")
+        case "raise":
+            raise LookupError("a bug, \udcff")
         case "medium":
             raise MediumError("no mirror gave the install medium", "nothing answers", "--media FILE")
         case "wait" if not (job.paths.artifacts / "calm").exists():
@@ -82,7 +97,7 @@ def _install(job: Job[Any]) -> None:
             (job.paths.artifacts / "environment").write_text("\n".join(os.environ))
         case "die":
             os.kill(os.getpid(), signal.SIGKILL)
-    (job.out / "disk").write_bytes(str(sorted(given.items())).encode() * int(given.get("size", 10)))
+    (job.out / "disk").write_bytes(qcow2(str(sorted(given.items())).encode() * int(given.get("size", 10))))
 
 
 def _publish(job: Job[Any]) -> None:

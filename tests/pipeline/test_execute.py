@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from builder import images
-from builder.errors import HostError, InstallError, PublishError
+from builder.errors import FREE_SPACE, HostError, InstallError, PublishError
 from builder.settings import Settings
 from builder.stage import Inputs, Job, Ledger, Step
 from builder.store import gc, runs
@@ -256,7 +256,7 @@ def test_a_full_disk_is_an_error_for_people(memory_path: Path) -> None:
     with pytest.raises(HostError) as caught:
         run_in(memory_path, stages=stages)
     assert caught.value.brief.startswith("No space left on device")
-    assert caught.value.hint == "builder gc frees space"
+    assert caught.value.hint == FREE_SPACE
 
 
 def test_what_is_no_regular_file_is_refused(memory_path: Path) -> None:

@@ -26,6 +26,7 @@ from builder.registry.auth import Login
 from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, Address, Repository
 from builder.system import retry
 from tests.conftest import Silent
+from tests.fakes.qcow2 import qcow2
 from tests.unit.conftest import builder
 from tests.unit.test_provenance import SEALED
 
@@ -275,7 +276,7 @@ def make(tmp_path: Path) -> Make:
         word: bytes = b"one", name: str = "toy", host: str = "artifacts", attested: Any = None, **facts: Any
     ) -> images.Image:
         disk = tmp_path / f"{word.decode()}.disk"
-        disk.write_bytes(random.Random(word).randbytes(SIZE))
+        disk.write_bytes(qcow2(random.Random(word).randbytes(SIZE - (64 << 10))).ljust(SIZE, b"\0"))
         sha256 = hashlib.sha256(disk.read_bytes()).hexdigest()
         bill, proof = tmp_path / f"{word.decode()}.bill", tmp_path / f"{word.decode()}.proof"
         bill.write_bytes(sbom.render(name, sha256[:12], sha256, SEALED, ["bash 5.2-1"]))

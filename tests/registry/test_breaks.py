@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from builder import images
-from builder.errors import PublishError
+from builder.errors import FREE_SPACE, PublishError
 from builder.registry import artifact, staging
 from tests.faults.test_store import small_disk
 from tests.pipeline import processes
@@ -178,7 +178,7 @@ def test_a_full_disk_is_told_and_the_pull_goes_on_later(
 
         done = pull()
         assert (done.returncode, done.stderr.splitlines()[0]) == (7, f"error: no space in {full}/images")
-        assert done.stderr.splitlines()[-1] == "hint: builder images prune, or builder gc"
+        assert done.stderr.splitlines()[-1] == f"hint: {FREE_SPACE}"
         subprocess.run(["mount", "-o", "remount,size=8M", str(full)], check=True)
         # Something else takes the room while the bytes come.
         wire.asked, wire.act = [], fill

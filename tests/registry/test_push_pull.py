@@ -139,6 +139,7 @@ def test_a_second_push_sends_nothing_and_rot_is_not_passed_on(make: Make, regist
     assert wire.moved - moved < 100 << 10
     image.disk.chmod(0o644)
     with image.disk.open("r+b") as file:
+        file.seek(SIZE // 2)
         file.write(b"rot")
     with pytest.raises(PublishError, match="is not what was published"):
         pushed(image, registry.address())

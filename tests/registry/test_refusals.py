@@ -147,7 +147,7 @@ def test_a_password_in_an_address_is_refused_and_not_repeated(builder: Any) -> N
 def test_nothing_goes_in_the_clear_beyond_loopback(make: Make, wire: Wire, registry: Registry, tmp_path: Path) -> None:
     # Addresses for documentation (RFC 5737); the guard stands before any packet.
     with pytest.raises(requests.exceptions.InvalidSchema, match="neither TLS nor on this host"):
-        Guarded().send(requests.Request("GET", "http://192.0.2.1/v2/").prepare())
+        Guarded("127.0.0.1:1").send(requests.Request("GET", "http://192.0.2.1/v2/").prepare())
     pushed(make(), registry.address())
 
     def away(handler: Any, _method: str, path: str) -> bool:

@@ -59,9 +59,27 @@ def test_each_spelling_of_a_label_means_the_label(text: str) -> None:
     assert "CentOS 7 x86_64" in locate.labels(text)
 
 
-def test_the_last_kickstart_and_console_win() -> None:
-    args = bootargs.parse("ks=cdrom:/a inst.ks=hd:sda1:/b console=ttyS0,115200n8 console=tty0 inst.nosave=all_ks,logs")
-    assert args.kickstart == "hd:sda1:/b"
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("inst.ks=cdrom:/a inst.ks=hd:sda1:/b", "hd:sda1:/b"),
+        ("ks=cdrom:/a inst.ks=hd:sda1:/b", "cdrom:/a"),
+        ("inst.ks=hd:sda1:/b ks=cdrom:/a", "cdrom:/a"),
+        ("ks=cdrom:/a ks=cdrom:/c inst.ks=hd:sda1:/b", "cdrom:/c"),
+        ("ks inst.ks=hd:sda1:/b", "nfs:auto"),
+        ("ks=cdrom:/a ks", "nfs:auto"),
+        ("ks= inst.ks=hd:sda1:/b", "hd:sda1:/b"),
+        ("ks=cdrom:/a ks= inst.ks=hd:sda1:/b", "hd:sda1:/b"),
+        ("inst.ks", "nfs:auto"),
+        ("ksdevice=eth0 inst.ks.sendmac", None),
+    ],
+)
+def test_any_ks_comes_before_every_inst_ks(line: str, expected: str | None) -> None:
+    assert bootargs.parse(line).kickstart == expected
+
+
+def test_the_last_console_wins() -> None:
+    args = bootargs.parse("console=ttyS0,115200n8 console=tty0 inst.nosave=all_ks,logs")
     assert args.console == "tty0"
     assert args.nosave == {"input_ks", "output_ks", "logs"}
     assert args.patience == 180

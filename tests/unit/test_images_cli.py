@@ -12,13 +12,14 @@ import pytest
 from builder import images
 from builder.settings import Settings
 from builder.stages import publish as stage
+from tests.fakes.qcow2 import qcow2
 
 Run = Callable[..., Any]
 
 
 def publish(folder: Path, text: str, packages: list[str]) -> images.Image:
     source = folder / f"source-{text}"
-    source.write_text(text * 100)
+    source.write_bytes(qcow2(text.encode() * 100))
     manifest = {
         "disk": {"virtual_size": 8 << 30},
         "stages": {"install": {"seconds": 60.0}},
@@ -36,6 +37,20 @@ def two(tmp_path: Path) -> tuple[images.Image, images.Image]:
     manifest.chmod(0o644)
     manifest.write_text(json.dumps(told))
     return old, publish(tmp_path, "two", ["bash 1-2", "vim 7-1", "zsh 5-1"])
+
+
+def test_a_damaged_record_is_named_and_passed_over(builder: Run, two: tuple[images.Image, images.Image]) -> None:
+    new = two[1]
+    assert builder("images", "verify", "toy").returncode == 0
+    record = new.path.parent / ".verified" / f"{new.version}.jsonl"
+    with record.open("ab") as file:
+        file.write(b'null\n{"name": "to')
+    shown = builder("images", "show", "toy")
+    assert shown.returncode == 0
+    assert "proved   " in shown.stdout
+    assert [line.partition(", line ")[2] for line in shown.stderr.splitlines()] == [
+        f"{number}, cannot be read and is passed over" for number in (2, 3)
+    ]
 
 
 def test_going_back_and_forth(builder: Run, two: tuple[images.Image, images.Image]) -> None:
@@ -84,7 +99,10 @@ def test_a_damaged_version_is_told_and_exits_6(builder: Run, two: tuple[images.I
     new.disk.write_text("tampered")
     done = builder("images", "verify", "toy")
     assert done.returncode == 6
-    assert f"  toy@{new.version}: toy.qcow2: 8 bytes, 300 published" in done.stderr.splitlines()
+    assert (
+        f"  toy@{new.version}: toy.qcow2: 8 bytes, {new.manifest['files']['toy.qcow2']['size']} published"
+        in done.stderr.splitlines()
+    )
     assert builder("images", "verify", "toy", "--json").returncode == 6
     shown = builder("images", "show", "toy", "--json").document()
     assert [proof["good"] for proof in shown["proofs"]] == [True, False, False]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import subprocess
 import tempfile
@@ -105,24 +103,12 @@ def test_initramfs_fits_any_hardware(text: str) -> None:
     assert re.search(r'^ *dracut -f --no-hostonly "/boot/initramfs-\$kernel.img" "\$kernel"$', text, re.M)
 
 
-def test_a_grown_root_ends_with_the_disk(text: str, tmp_path: Path) -> None:
-    found = re.search(r"echo '(.*)' \| (sfdisk .*) \"/dev/\$disk\"", section(text, "%post"))
-    assert found
-    words = found[2].replace('"$number"', "1").split()
-    # What counts is the sfdisk of EL7 (util-linux 2.23.2), which takes cylinders for its unit unless told otherwise: a
-    # partition from sector 2048 then ends beyond a disk of 13 GiB. The one at hand knows sectors only.
-    assert "-uS" in words
-    image = tmp_path / "disk"
-    image.touch()
-    os.truncate(image, 1 << 30)
-    start = "label: dos\nstart=2048, size=1024000, type=83, bootable\n"
-    subprocess.run(["sfdisk", "-q", image], input=start, text=True, check=True)
-    os.truncate(image, 13 << 30)
-    subprocess.run([*words, image], input=found[1], text=True, check=True, capture_output=True)
-    table = subprocess.run(["sfdisk", "--json", image], capture_output=True, check=True).stdout
-    (part,) = json.loads(table)["partitiontable"]["partitions"]
-    assert part["start"] == 2048
-    assert (part["start"] + part["size"]) * 512 == 13 << 30
+def test_the_size_of_the_disk_is_recorded_before_the_image_is_sealed(text: str) -> None:
+    post = section(text, "%post")
+    assert "\n/usr/libexec/builder/grow-root --record\n" in post
+    assert post.index("chmod 0755 /usr/libexec/builder/first-boot /usr/libexec/builder/grow-root") < post.index(
+        "--record\n"
+    )
 
 
 def test_repositories_are_three_paths_of_the_vault(text: str) -> None:

@@ -159,6 +159,8 @@ def test_bad_media_exit_4_with_one_clear_line(
 def test_a_run_takes_no_other_medium(
     builder: Run, medium: Path, pipelines: Path, tmp_path: Path, name: str, said: str
 ) -> None:
+    (tmp_path / "kickstarts").mkdir()
+    (tmp_path / "kickstarts" / "small.ks.j2").write_text("timezone {{ timezone }}\npart / --size=1000\n")
     (tmp_path / "folder").mkdir()
     (tmp_path / "short.iso").write_bytes(medium.read_bytes()[:1_000_000])
     (tmp_path / "text.iso").write_text("<html>not found</html>")

@@ -16,6 +16,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from builder import images
 from builder.provenance import dsse, sbom, sbom_check
+from tests.fakes.qcow2 import qcow2
 from tests.unit.conftest import Ran
 
 Builder = Callable[..., Ran]
@@ -28,8 +29,8 @@ def published(builder: Builder, tmp_path: Path) -> Callable[..., Path]:
 
     def make(text: bytes = b"disk") -> Path:
         disk = tmp_path / "disk"
-        disk.write_bytes(text)
-        sha256 = hashlib.sha256(text).hexdigest()
+        disk.write_bytes(qcow2(text))
+        sha256 = hashlib.sha256(disk.read_bytes()).hexdigest()
         bill = tmp_path / "bill"
         bill.write_bytes(sbom.render("toy", sha256[:12], sha256, SEALED, ["bash 5.2-1"]))
         key = tmp_path / "home/.config/builder/signing/default.key"
@@ -66,7 +67,7 @@ def test_a_signed_image_is_proved(builder: Builder, published: Callable[..., Pat
     told = builder("images", "verify", "toy", "--signed").stdout.splitlines()
     assert told[0].endswith(": good, signed by default")
     assert told[1:] == [
-        f"  proved: {line}"
+        f"  passed: {line}"
         for line in (
             f"{images.SBOM}: sha256 as published",
             "toy.qcow2: sha256 as published",

@@ -1,11 +1,13 @@
-"""Apply a change of the network while the guardian watches; confirm it, or roll it back."""
+"""Make a change of the network while the guardian watches; confirm it, or roll it back.
+
+Invariant: the guardian runs before anything is changed, and learns of every end that this process can still report.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from builder.errors import HostError
 from builder.host.network import guardian, rollback, session
 from builder.host.network.change import Change
 from builder.system import netlink, process, retry
+from builder.system.atomic_file import replacing
 from builder.vm import daemon
 
 WITHIN = 20.0  # seconds for the guardian to come up, and to find out about the gateway
@@ -48,8 +51,9 @@ def apply(change: Change, note: Callable[[str], None]) -> dict[str, Any]:
     require_none()
     guardian.RUN.mkdir(parents=True, exist_ok=True, mode=0o700)
     guardian.OUTCOME.unlink(missing_ok=True)
-    guardian.PENDING.write_text(json.dumps(change.as_dict()))
-    process.start_daemon([sys.executable, "-m", "builder.host.network.guardian"])
+    with replacing(guardian.PENDING, 0o600) as file:
+        file.write(json.dumps(change.as_dict()).encode())
+    process.start_daemon(guardian.PROGRAM)
     with _line(WITHIN) as line:
         try:
             with _reverting(line):
@@ -102,9 +106,19 @@ def pending() -> bool:
 
 
 def put_back_pending() -> None:
-    """Undo such a change."""
-    change = Change.from_dict(json.loads(guardian.PENDING.read_text()))
-    rollback.put_back(change.before, change.bridge)
+    """Undo such a change.
+
+    Raises:
+        HostError: what is known of it cannot be read, or the kernel refuses a part.
+    """
+    try:
+        # No more of it than this: it may be another version's.
+        told = json.loads(guardian.PENDING.read_bytes())
+        before, bridge = netlink.Snapshot.from_dict(told["before"]), str(told["bridge"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
+        hint = "put the network back by hand, or reboot: nothing was written to disk"
+        raise HostError(f"cannot read {guardian.PENDING}", f"{type(fault).__name__}: {fault}", hint) from fault
+    rollback.put_back(before, bridge)
     guardian.PENDING.unlink(missing_ok=True)
 
 
@@ -185,6 +199,6 @@ def _reverting(line: _Line) -> Iterator[None]:
         raise
 
 
-def running_over_ssh() -> bool:
-    """The command came from afar, so that a confirmation is needed."""
-    return session.of(os.getpid()).remote
+def may_be_remote() -> bool:
+    """Whether this command was perhaps given over the network, so that a confirmation is needed."""
+    return not session.of(os.getpid()).local

@@ -1,4 +1,6 @@
-"""The guardian: a process that undoes a change of the network unless the change is confirmed.
+"""The process that watches a change of the network and undoes it unless it is confirmed.
+
+Invariant: whatever happens to builder or to this process's files, the network ends as confirmed or as it was before.
 
 Invariant: whatever happens to builder, the network ends as confirmed or as it was before.
 It is started before the change, in a session of its own, and needs neither builder nor a terminal. It reads one word
@@ -25,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from builder.errors import BuilderError, HostError
+from builder.errors import HostError
 from builder.host import undo
 from builder.host.journal import FOLDER, Journal
 from builder.host.network import session
@@ -33,6 +35,8 @@ from builder.host.network.backends import BACKENDS
 from builder.host.network.change import Change
 from builder.system import netlink, process
 
+# It runs in /: with -P no folder there is taken for this program.
+PROGRAM = (sys.executable, "-P", "-m", "builder.host.network.guardian")
 RUN = Path("/run/builder/host")
 SOCKET = RUN / "guardian.sock"
 PENDING = RUN / "pending.json"
@@ -84,8 +88,8 @@ class Guardian:
                     netlink.put_back(self.change.before, self.change.bridge)
                 self._end({"outcome": "put back", "why": why})
                 return
-            except (BuilderError, OSError) as error:
-                fault = str(error)
+            except Exception as error:
+                fault = str(error) or type(error).__name__
                 self.selector.select(0.2)
         self._end({"outcome": "broken", "why": f"{why}; putting it back failed: {fault}"})
 
@@ -142,8 +146,8 @@ class Guardian:
             return False
         pid, _uid, _gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         where = session.of(pid)
-        if where.remote and (where.since is None or where.since < self.applied_at):
-            why = "this session is older than the change: open a new one to the host, and confirm there"
+        if not where.local and (where.since is None or where.since < self.applied_at):
+            why = "this session is older than the change: open a new one over SSH, or confirm on the host's console"
             self._say(peer, {"say": "refused", "why": why})
             return False
         silent = self._silent()
@@ -163,9 +167,9 @@ class Guardian:
 
     def keep(self, why: str) -> None:
         """Make the change last; a back end that spoils it has its files taken away again."""
-        journal, change = Journal(FOLDER), self.change
-        count = len(journal.entries())
+        journal, change, count = Journal(FOLDER), self.change, None
         try:
+            count = len(journal.entries())
             boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
             snapshot = change.before.as_dict()
             journal.record("link", boot=boot, snapshot=snapshot, uplink=change.before.uplink, bridge=change.bridge)
@@ -177,9 +181,11 @@ class Guardian:
             silent = self._silent() if change.files else None
             if silent:
                 raise HostError(f"the gateway {silent} fell silent when {change.backend} took over")
-        except (BuilderError, OSError) as fault:
-            with suppress(BuilderError, OSError):
-                undo.rewind(journal, count)
+        # Also one that is a bug: there is nobody else to put the network back.
+        except Exception as fault:
+            if count is not None:
+                with suppress(Exception):
+                    undo.rewind(journal, count)
             self.put_back(f"it could not be kept: {fault}")
             return
         self._end({"outcome": "kept", "why": why, "files": list(change.files)})
@@ -208,7 +214,11 @@ def main() -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         server.bind(str(SOCKET))
         server.listen()
-        Guardian(change, server).watch()
+        guardian = Guardian(change, server)
+        try:
+            guardian.watch()
+        except Exception as fault:
+            guardian.put_back(f"the guardian process broke: {type(fault).__name__}: {fault}")
     return 0
 
 

@@ -13,6 +13,9 @@ from builder.errors import BuilderError
 from builder.system import netlink, process
 from builder.system.netlink import Snapshot
 
+# It runs in /: with -P no folder there is taken for this program.
+PROGRAM = (sys.executable, "-P", "-m", "builder.host.network.rollback")
+
 
 def put_back(before: Snapshot, bridge: str) -> None:
     """Give an uplink back what it had, and remove the bridge; a caller that is killed does not stop it.
@@ -21,7 +24,7 @@ def put_back(before: Snapshot, bridge: str) -> None:
         HostError: the uplink is gone, or the kernel refuses a part.
     """
     told = json.dumps({"before": before.as_dict(), "bridge": bridge})
-    process.run_through([sys.executable, "-m", "builder.host.network.rollback"], told)
+    process.run_through(PROGRAM, told)
 
 
 def main() -> int:

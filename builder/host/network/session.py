@@ -1,19 +1,26 @@
-"""Find out where a process was started from: on this host or over the network, and since when.
+"""Where a process was started from: at the host itself, or perhaps over the network.
 
-Invariant: the process table of the kernel decides, not what a caller claims. `sudo` drops SSH_CONNECTION, so the
-ancestors of the process are examined too. A terminal multiplexer hides its connection, so it counts as remote.
+Invariant: what is not provably the host's own console counts as remote. A list of programs for remote work would never
+be complete (Cockpit, xrdp, terminal multiplexers …), and what is read is the kernel's process table: `sudo` drops
+SSH_CONNECTION.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 SSHD = ("sshd",)  # also sshd-session of OpenSSH 9.8
-HIDING = ("tmux", "screen", "SCREEN", "mosh-server")
+# They outlive the connection that they are used over, and pass on the environment in which they were started.
+HIDING = ("tmux", "screen", "SCREEN", "mosh-server", "zellij")
+# They give the command a pseudo-terminal of its own: their own terminal is the one that counts.
+PASSING = ("sudo", "su", "doas")
+# Linux's Documentation/admin-guide/devices.txt: 4 is tty1-63 and ttyS, 204 other serial ports (ttyAMA …), 229 consoles
+# of hypervisors (hvc).
+VIRTUAL, SERIAL_LOW, HYPERVISOR = 4, 204, 229
 
 
 @dataclass(frozen=True)
@@ -21,33 +28,62 @@ class Session:
     """Where a process was started from.
 
     Args:
-        remote: over the network, as far as can be told.
-        since: when its sshd was started, in seconds since boot; None when there is none among its ancestors.
+        local: at a virtual or serial console of this host.
+        since: when the session began, in seconds since boot: the start of its sshd, else of the oldest process above
+            this one (below PID 1); None when a terminal multiplexer or the like hides it.
     """
 
-    remote: bool
+    local: bool
     since: float | None
 
 
+@dataclass(frozen=True)
+class Ancestor:
+    """An entry of the process table; `started` in seconds since boot, `terminal` as its device number or 0."""
+
+    pid: int
+    name: str
+    started: float
+    terminal: int
+
+
 def of(pid: int) -> Session:
-    """The session of a process."""
-    since = None
-    remote = b"SSH_CONNECTION=" in _environment(pid)
-    for name, started in _ancestors(pid):
-        if name.startswith(SSHD) and since is None:
-            since, remote = started, True
-        if name.startswith(HIDING):
-            remote = True
-    return Session(remote, since)
+    """Find the session of a process."""
+    return judge(list(_ancestors(pid)), over_ssh=b"\0SSH_CONNECTION=" in _environment(pid))
+
+
+def judge(line: Sequence[Ancestor], *, over_ssh: bool) -> Session:
+    """Say where a process was started from.
+
+    Args:
+        line: the process and those above it; empty when it is gone.
+        over_ssh: its environment names an SSH connection.
+    """
+    if not line:
+        return Session(local=False, since=None)
+    sshd = next((each for each in line if each.name.startswith(SSHD)), None)
+    if sshd is not None:
+        return Session(local=False, since=sshd.started)
+    if any(each.name.startswith(HIDING) for each in line) or over_ssh:
+        return Session(local=False, since=None)
+    deciding = [line[0], *(each for each in line if each.name in PASSING)][-1]
+    oldest = [each for each in line if each.pid != 1 or each is line[0]][-1]
+    return Session(_is_console(deciding.terminal), oldest.started)
 
 
 def now() -> float:
-    """Seconds since boot, on the clock that start times are told by."""
+    """Seconds since boot, on the clock that processes' start times are given in."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _ancestors(pid: int) -> Iterator[tuple[str, float]]:
-    """Name and start (seconds since boot) of a process and those above it."""
+def _is_console(terminal: int) -> bool:
+    """Whether this is a console of the host: no pseudo-terminal, and not none at all."""
+    major, minor = os.major(terminal), os.minor(terminal)
+    return (major == VIRTUAL and minor > 0) or major in (SERIAL_LOW, HYPERVISOR)
+
+
+def _ancestors(pid: int) -> Iterator[Ancestor]:
+    """A process and those above it."""
     ticks = os.sysconf("SC_CLK_TCK")
     while pid > 0:
         try:
@@ -55,8 +91,9 @@ def _ancestors(pid: int) -> Iterator[tuple[str, float]]:
         except OSError:
             return
         head, _, tail = text.rpartition(")")
+        # proc(5): state, parent, group, session, terminal … the start is the 22nd field.
         fields = tail.split()
-        yield head.partition("(")[2], int(fields[19]) / ticks
+        yield Ancestor(pid, head.partition("(")[2], int(fields[19]) / ticks, int(fields[4]) & 0xFFFFFFFF)
         pid = int(fields[1])
 
 

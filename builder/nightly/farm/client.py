@@ -27,7 +27,7 @@ from distributed.security import Security
 from builder.errors import BuilderError, HostError, RecipeError
 from builder.nightly.builds import ImageBuild
 from builder.nightly.capacity import Capacity, memory_of
-from builder.nightly.farm import LEASE, Tls
+from builder.nightly.farm import LEASE, Tls, evidence
 from builder.nightly.farm.worker import GO, HALT, BuildResult, Task, collect_files, work
 from builder.nightly.progress import OnEvent
 from builder.nightly.record import Result
@@ -156,14 +156,7 @@ class FarmPool:
 
     def _unpack(self, delivered: BuildResult) -> Result:
         """Write the evidence of a build to this host, and return the result."""
-        result = delivered.result
-        if delivered.evidence:
-            folder = self._options.artifacts / "runs" / result.run
-            for name, data in delivered.evidence.items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name).write_bytes(data)
-            result.folder, result.evidence = str(folder), sorted(delivered.evidence)
-        return result
+        return keep_evidence(delivered, self._options.artifacts / "runs")
 
     def _send(self, order: str | None = None) -> None:
         """Count up the lease, and give a new order if there is one."""
@@ -180,6 +173,21 @@ class FarmPool:
     def _renew(self) -> None:
         while not self._over.wait(self._task.lease / 6):
             self._try_send()
+
+
+def keep_evidence(delivered: BuildResult, runs: Path) -> Result:
+    """Keep what a worker sent of a run below `runs`; what the result says of files is made to be about these.
+
+    Raises:
+        HostError: the evidence is refused.
+    """
+    result = delivered.result
+    result.folder, result.evidence = "", sorted(delivered.evidence)
+    if result.picture not in delivered.evidence:
+        result.picture = ""
+    if delivered.evidence:
+        result.folder = str(evidence.keep(runs, result.run, delivered.evidence, result.host))
+    return result
 
 
 def _check_memory(builds: Sequence[ImageBuild], resources: Sequence[Mapping[str, Any]]) -> None:

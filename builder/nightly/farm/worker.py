@@ -22,10 +22,13 @@ from distributed import Variable, get_client, get_worker
 
 from builder.errors import RecipeError
 from builder.host import config
+from builder.media import gpg
 from builder.nightly import worker as local_worker
 from builder.nightly.builds import ImageBuild
+from builder.nightly.farm import evidence as evidence_files
 from builder.nightly.record import Result
 from builder.nightly.worker import WorkerOptions, run_build, skipped
+from builder.settings import inside
 from builder.store.objects import remove
 from builder.system.locks import attempt
 from builder.system.process import Children
@@ -33,8 +36,8 @@ from builder.system.process import Children
 # Orders of the nightly run; others are names of signals.
 GO, HALT = "go", "halt"
 # What a build reads of the folder in which the run was started.
-FOLDERS = ("pipelines", "kickstarts", "provision", "keys")
-LARGEST_RECIPES, LARGEST_EVIDENCE = 16 << 20, 8 << 20
+FOLDERS, KEYS = ("pipelines", "kickstarts", "provision"), "keys"
+LARGEST_RECIPES = 16 << 20
 # Seconds between SIGTERM and SIGKILL.
 GRACE = 60.0
 
@@ -76,10 +79,28 @@ def collect_files(here: Path, builds: Sequence[ImageBuild]) -> dict[str, bytes]:
     for build in builds:
         if Path(build.pipeline).is_file() and Path(os.path.relpath(build.pipeline, here)).parts[0] not in FOLDERS:
             raise RecipeError(f"{build.pipeline} cannot be sent to a farm", hint="put it into ./pipelines")
-    paths = [path for name in FOLDERS for path in sorted((here / name).rglob("*")) if path.is_file()]
+    paths = [path for name in FOLDERS for path in _files_below(here / name)]
     if sum(path.stat().st_size for path in paths) > LARGEST_RECIPES:
         raise RecipeError("the recipes are too large to be sent to a farm", f"more than {LARGEST_RECIPES >> 20} MiB")
-    return {path.relative_to(here).as_posix(): path.read_bytes() for path in paths}
+    sent = {path.relative_to(here).as_posix(): path.read_bytes() for path in paths}
+    # Of a key only its public half leaves this host, whatever else is in the file or beside it.
+    keys = {path.relative_to(here).as_posix(): gpg.public_half(path) for path in _files_below(here / KEYS)}
+    return sent | {name: key for name, key in keys.items() if key}
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """List the files below a folder of a recipe repository.
+
+    Raises:
+        RecipeError: a link leads out of it.
+    """
+    below = sorted(folder.rglob("*")) if folder.is_dir() else []
+    for path in [folder, *below]:
+        if path.is_symlink() and inside(folder, path.relative_to(folder).as_posix()) is None:
+            raise RecipeError(
+                f"{path} cannot be sent to a farm", f"it is a link that leads out of {folder}", "copy the file there"
+            )
+    return [path for path in below if path.is_file()]
 
 
 def work(task: Task, build: ImageBuild) -> BuildResult:
@@ -147,10 +168,12 @@ def unpack_files(farm: Path, files: Mapping[str, bytes]) -> Iterator[Path]:
     handle = attempt(lock)
     assert handle is not None
     try:
+        folder.mkdir(mode=0o700)
         for name, data in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes(data)
-        folder.mkdir(exist_ok=True)
+            if (target := inside(folder, name)) is None:
+                raise RecipeError(f"the nightly run sent a file that leads out of its folder: {name!r}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
         yield folder
     finally:
         os.close(handle)
@@ -169,7 +192,7 @@ def _remove_unused(lock: Path) -> None:
 def _evidence(result: Result) -> dict[str, bytes]:
     """Read the files of the run, the small ones first, as many as may be sent."""
     evidence: dict[str, bytes] = {}
-    left = LARGEST_EVIDENCE
+    left = evidence_files.LARGEST
     paths = [Path(result.folder) / name for name in result.evidence]
     for path in sorted(paths, key=lambda path: path.stat().st_size):
         left -= path.stat().st_size

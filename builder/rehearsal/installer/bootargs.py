@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""Parse the kernel command line; the last of several values wins, as in dracut and Anaconda."""
+"""Parse the kernel command line; the last of several values wins, as in dracut and Anaconda.
+
+A kickstart's location is the exception: `ks=` comes before every `inst.ks=`.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +39,16 @@ class BootArgs:
 
     @property
     def kickstart(self) -> str | None:
-        """The kickstart's location: ks= and inst.ks= are equal, the last wins."""
-        return self.last("inst.ks", "ks")
+        """The kickstart's location: that of the last `ks`, and only without one that of the last `inst.ks`.
+
+        A last one without a value means nfs:auto, one with an empty value is as good as none. (Anaconda, rhel7-branch,
+        dracut/parse-anaconda-kickstart.sh: `getarg ks= inst.ks=`; dracut 033, dracut-lib.sh: _dogetarg.)
+        """
+        for name in ("ks", "inst.ks"):
+            values = [value for word, value in self.words if word == name]
+            if values and values[-1] != "":
+                return "nfs:auto" if values[-1] is None else values[-1]
+        return None
 
     @property
     def console(self) -> str | None:

@@ -17,6 +17,14 @@ from pathlib import Path
 from . import program
 
 MIB = 1 << 20
+# What `clearpart --linux` means (blivet 0.61, rhel7-branch: _linuxNative of formats/): names as blkid has them.
+LINUX = {
+    *("ext2", "ext3", "ext4", "xfs", "btrfs", "gfs2", "jfs", "reiserfs", "swap", "biosboot"),
+    *("LVM2_member", "linux_raid_member", "crypto_LUKS"),
+}
+# Types of partitions as blkid writes them: on msdos, of an extended one; on GPT, for the boot loader of a BIOS.
+EXTENDED = {"0x5", "0xf", "0x85"}
+BIOSBOOT = "21686148-6449-6e6f-744e-656564454649"
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Disk:
         label: partition table on it now, empty for none.
         used: it has partitions.
         holds: LABEL= and UUID= tokens of the file systems on it.
+        partitions: names of its partitions (`sda1`), without an extended one.
+        linux: those of them that hold what is Linux's own.
     """
 
     name: str
@@ -38,6 +48,8 @@ class Disk:
     label: str = ""
     used: bool = False
     holds: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()
+    linux: tuple[str, ...] = ()
 
 
 def matches(specification: str, disks: Iterable[Disk]) -> list[str]:
@@ -69,6 +81,15 @@ def _holds(name: str) -> tuple[str, ...]:
     return tuple(tokens)
 
 
+def _kind(name: str) -> str | None:
+    """What blkid finds on a partition, empty for nothing it knows; None on an extended one, which is none of data."""
+    said = program.run("blkid", "-p", "-o", "export", f"/dev/{name}", check=False, quiet=True, stderr=False)
+    facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    if facts.get("PART_ENTRY_TYPE") in EXTENDED:
+        return None
+    return "biosboot" if facts.get("PART_ENTRY_TYPE") == BIOSBOOT else facts.get("TYPE", "")
+
+
 def probe(medium: str) -> list[Disk]:
     """All disks an installation could go to; the medium, CDs and loops are none.
 
@@ -84,6 +105,9 @@ def probe(medium: str) -> list[Disk]:
         if size == 0 or (entry / "ro").read_text().strip() == "1":
             continue
         said = program.run("blkid", "-p", "-o", "value", "-s", "PTTYPE", f"/dev/{name}", check=False, quiet=True)
-        used = any(child.name.startswith(name) and (child / "partition").exists() for child in entry.iterdir())
-        disks.append(Disk(name, size, _links(name), said.strip(), used, _holds(name)))
+        parts = sorted(child.name for child in entry.iterdir() if (child / "partition").exists())
+        kinds = {part: _kind(part) for part in parts}
+        data = tuple(part for part in parts if kinds[part] is not None)
+        linux = tuple(part for part in data if kinds[part] in LINUX)
+        disks.append(Disk(name, size, _links(name), said.strip(), bool(parts), _holds(name), data, linux))
     return disks

@@ -2,13 +2,17 @@
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
 """Plan partitions: decide where each one goes, without touching a disk.
 
-Sizes are MiB. Requests are placed in the order boot loader, /boot, then as written; those that grow share the remaining
-space in proportion to their size, none beyond its maximum (blivet's way).
+Sizes are MiB. Requests are placed in blivet's order, in whatever order they were written: what the boot loader needs,
+/boot, fixed sizes before those that grow, larger before smaller. Those that grow share what is left in proportion to
+their size, none beyond its maximum.
+
+Sources: blivet 0.61 (rhel7-branch, partitioning.py: partitionCompare, getNextPartitionType; platform.py: weight).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cmp_to_key
 
 from .disks import Disk
 
@@ -53,7 +57,7 @@ class Partition:
     """A partition with its place.
 
     Args:
-        number: in the table; 4 is skipped on msdos when it is the extended one.
+        number: in the table; 4 is skipped on msdos when it is the extended one's.
         start: MiB from the start of the disk.
     """
 
@@ -124,8 +128,30 @@ def automatic(table: str, *, efi: bool, memory: int, free: int, home: bool, fsty
     return [*requests, Request("", "swap", swap)]
 
 
-def _rank(request: Request) -> int:
-    return {"biosboot": 0, "efi": 0}.get(request.fstype, 1 if request.mount == "/boot" else 2)
+def _weight(request: Request) -> int:
+    """How far to the front the platform wants it."""
+    if request.fstype in ("biosboot", "efi") or request.mount == "/boot/efi":
+        return 5000
+    return 2000 if request.mount == "/boot" else 0
+
+
+def _sign(first: float | str, second: float | str) -> int:
+    return (first > second) - (first < second)  # type: ignore[operator]
+
+
+def _compare(first: Request, second: Request) -> int:
+    """Which comes first, as partitionCompare adds it up: below zero for the first one."""
+    score = _weight(second) - _weight(first)
+    score -= 500 * _sign(bool(first.disk), bool(second.disk))
+    score -= 200 * _sign(first.primary, second.primary)
+    score += 100 * _sign(first.grow, second.grow)
+    score -= 50 * _sign(first.size, second.size)
+    if first.grow and second.grow:
+        # Without a maximum it is the largest of all.
+        score -= 25 * _sign(first.maxsize or float("inf"), second.maxsize or float("inf"))
+    if first.mount and second.mount:
+        score += 10 * _sign(first.mount, second.mount)
+    return score
 
 
 def _grow(requests: list[Request], room: int) -> list[Request]:
@@ -155,7 +181,7 @@ def place(requests: list[Request], disks: list[Disk], *, table: str, boot: str) 
         raise StorageError("No disks detected.")
     shares: dict[str, list[Request]] = {disk.name: [] for disk in disks}
     left = {disk.name: disk.size - FIRST - 1 for disk in disks}
-    for request in sorted(requests, key=_rank):
+    for request in sorted(requests, key=cmp_to_key(_compare)):
         names = [request.disk] if request.disk else [boot, *(name for name in shares if name != boot)]
         home = next((name for name in names if left.get(name, -1) >= request.size), None)
         if home is None:
@@ -169,24 +195,41 @@ def place(requests: list[Request], disks: list[Disk], *, table: str, boot: str) 
     return Layout(table, used, boot, tuple(partitions))
 
 
-def _lay(disk: Disk, requests: list[Request], table: str) -> list[Partition]:
-    # msdos has four places; with more requests the fourth becomes the extended partition, which has the others in it,
-    # each after a MiB for its own link. Those asked for as primary come first.
-    extended = table == "msdos" and len(requests) > 4
-    if extended:
-        requests = sorted(requests, key=lambda request: not request.primary)
-        if requests[3:] and requests[3].primary:
+def _numbers(requests: list[Request], table: str) -> list[int]:
+    """The number of each in the table.
+
+    msdos has four places. The last one is kept for an extended partition, which has all others in it, from 5 on; only a
+    request for a primary one can have it.
+
+    Raises:
+        StorageError: there is no place left.
+    """
+    if table == "gpt":
+        return [number for number, _ in enumerate(requests, start=1)]
+    numbers: list[int] = []
+    for request in requests:
+        count = len(numbers)
+        if count < 3 or (count == 3 and request.primary):
+            numbers.append(count + 1)
+        elif request.primary or 4 in numbers:
             raise StorageError("Unable to allocate requested partition scheme.")
-    lost = len(requests) - 3 if extended else 0
+        else:
+            numbers.append(max(numbers[-1], 4) + 1)
+    return numbers
+
+
+def _lay(disk: Disk, requests: list[Request], table: str) -> list[Partition]:
+    numbers = _numbers(requests, table)
+    logical = [table == "msdos" and number > 4 for number in numbers]
+    lost = sum(logical)  # a MiB in front of each logical one, for its own link
     end = FIRST if table == "msdos" else FIRST + 1  # a GPT ends in its own copy
     grown = _grow(requests, disk.size - end - lost)
     if sum(request.size for request in grown) > disk.size - end - lost:
         raise StorageError(NO_SPACE)
     laid, start = [], FIRST
-    for index, request in enumerate(grown):
-        logical = extended and index >= 3
-        start += 1 if logical else 0
-        laid.append(Partition(disk.name, index + 1 + logical, start, request.size, logical, request))
+    for request, number, inside in zip(grown, numbers, logical, strict=True):
+        start += inside
+        laid.append(Partition(disk.name, number, start, request.size, inside, request))
         start += request.size
     return laid
 

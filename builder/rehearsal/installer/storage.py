@@ -18,7 +18,6 @@ from .parse import KickstartError, constants
 from .plan import Layout, Partition, Request, StorageError
 
 ROOT = Path("/mnt/sysimage")
-CLEARING = (constants.CLEARPART_TYPE_ALL, constants.CLEARPART_TYPE_LINUX, constants.CLEARPART_TYPE_LIST)
 MAKERS = {
     "xfs": ("mkfs.xfs", "-q", "-f"),
     "ext4": ("mkfs.ext4", "-q", "-F"),
@@ -133,6 +132,22 @@ def requests(ks: Any, disks: list[Disk], table: str, machine: Machine) -> list[R
     return wanted
 
 
+def _cleared(clear: Any, disk: Disk) -> bool:
+    """Does clearpart take everything off the disk? One that keeps anything is left alone: only whole disks are used.
+
+    blivet 0.61 (rhel7-branch, __init__.py: shouldClear): --linux takes partitions that are Linux's own, --list those it
+    names.
+    """
+    if clear.type == constants.CLEARPART_TYPE_ALL:
+        return True
+    taken: set[str] = set()
+    if clear.type == constants.CLEARPART_TYPE_LINUX:
+        taken = set(disk.linux)
+    elif clear.type == constants.CLEARPART_TYPE_LIST:
+        taken = {name.removeprefix("/dev/") for name in clear.devices}
+    return bool(disk.partitions) and taken >= set(disk.partitions)
+
+
 def layout(ks: Any, disks: list[Disk], machine: Machine) -> Layout:
     """Decide the whole layout.
 
@@ -146,7 +161,7 @@ def layout(ks: Any, disks: list[Disk], machine: Machine) -> Layout:
     listed = matches("|".join(clear.drives), disks) if clear.drives else [disk.name for disk in disks]
     free = []
     for disk in disks:
-        cleared = clear.type in CLEARING and disk.name in listed
+        cleared = disk.name in listed and _cleared(clear, disk)
         if cleared or (not disk.used and (clear.initAll or ks.zerombr.zerombr or disk.label)):
             free.append(disk)
     if not free:

@@ -28,7 +28,7 @@ def test_conversion_keeps_the_bytes(raw: Path, tmp_path: Path, compression: qemu
     target = tmp_path / "disk.qcow2"
     qemu_img.convert(raw, "raw", target, "qcow2", compression=compression)
     assert qemu_img.same(raw, "raw", target, "qcow2")
-    told = qemu_img.info(target)
+    told = qemu_img.info(target, "qcow2")
     assert (told.format, told.virtual_size, told.backing) == ("qcow2", 4 * MIB, None)
     if compression != "none":
         assert told.compression == compression
@@ -37,7 +37,7 @@ def test_conversion_keeps_the_bytes(raw: Path, tmp_path: Path, compression: qemu
 
 def test_written_zeros_take_no_room(raw: Path, tmp_path: Path) -> None:
     qemu_img.convert(raw, "raw", tmp_path / "sparse.raw", "raw")
-    assert qemu_img.info(tmp_path / "sparse.raw").actual_size <= 2 * 65536
+    assert qemu_img.info(tmp_path / "sparse.raw", "raw").actual_size <= 2 * 65536
 
 
 def test_a_changed_byte_is_seen(raw: Path, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_changed_byte_is_seen(raw: Path, tmp_path: Path) -> None:
 def test_overlay_takes_the_size_of_its_base_or_more(raw: Path, tmp_path: Path) -> None:
     qemu_img.create(tmp_path / "same.qcow2", None, "qcow2", backing=(raw, "raw"))
     qemu_img.create(tmp_path / "more.qcow2", 8 * MIB, "qcow2", backing=(raw, "raw"))
-    same, more = qemu_img.info(tmp_path / "same.qcow2"), qemu_img.info(tmp_path / "more.qcow2")
+    same, more = qemu_img.info(tmp_path / "same.qcow2", "qcow2"), qemu_img.info(tmp_path / "more.qcow2", "qcow2")
     assert (same.virtual_size, more.virtual_size) == (4 * MIB, 8 * MIB)
     assert same.backing == str(raw)
 

@@ -51,7 +51,12 @@ def test_a_report_that_has_not_begun_is_empty(tmp_path: Path) -> None:
 def test_a_guest_that_becomes_ready_lets_root_in_with_the_key_it_reported(guest: Guest) -> None:
     notes: list[str] = []
     guest.reports.write_text(READY.replace("web-1", "web-0"))
-    writing = threading.Timer(0.3, guest.reports.write_text, (READY,))
+
+    def report() -> None:
+        with guest.reports.open("a") as file:
+            file.write("BUILDER READY web-1\r\n")
+
+    writing = threading.Timer(0.3, report)
     writing.start()
     with (
         sshd(HOST, USER) as port,

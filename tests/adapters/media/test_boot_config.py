@@ -170,6 +170,62 @@ def test_labels_are_spelled_as_udev_does(volume_id: str, spelled: str) -> None:
     assert label_argument(volume_id) == spelled
 
 
+# Words of a vendor's entry that make the installer follow another kickstart than the one that is appended.
+OTHER_KICKSTARTS = [
+    "ks=http://old.example/ks.cfg",
+    "inst.ks=hd:LABEL=OLD:/ks.cfg",
+    "ks",
+    "inst.ks",
+    "ks=",
+    'ks="hd:LABEL=A B:/ks.cfg"',
+    "ks=cdrom:/a inst.ks=cdrom:/b ks=nfs:c:/d",
+]
+# They name an interface, or what is sent to a server, or have nothing to do with it.
+HARMLESS = "ksdevice=eth1 kssendmac inst.ks.sendmac inst.ks.device=eth1 inst.lang=ks bookmarks=1"
+
+
+@pytest.mark.parametrize("other", OTHER_KICKSTARTS)
+@pytest.mark.parametrize("menu", MENUS)
+@pytest.mark.parametrize("place", ["between", "last"])
+def test_a_kickstart_of_the_vendors_is_not_in_the_copied_entry(other: str, menu: Menu, place: str) -> None:
+    words = f"{HARMLESS} {other} quiet" if place == "between" else f"{HARMLESS} quiet {other}"
+    isolinux = edit_isolinux(ISOLINUX_CFG.replace("quiet", words), ARGUMENTS, menu)
+    expected = f"append initrd=initrd.img inst.stage2=hd:LABEL={ESCAPED} {HARMLESS} quiet {JOINED}"
+    assert [line.strip() for line in isolinux.splitlines() if "/ks.cfg console=ttyS0" in line] == [expected]
+    # The vendor's own entries stay as they are.
+    whole = re.escape(words) + r"(?=\s)"
+    assert len(re.findall(whole, isolinux)) == ISOLINUX_CFG.count("quiet")
+    grub = edit_grub(GRUB_CFG.replace("quiet", words), ARGUMENTS, menu)
+    expected = f"linuxefi /images/pxeboot/vmlinuz inst.stage2=hd:LABEL={ESCAPED} {HARMLESS} quiet {JOINED}"
+    assert [line.strip() for line in grub.splitlines() if "/ks.cfg console=ttyS0" in line] == [expected]
+    assert len(re.findall(whole, grub)) == GRUB_CFG.count("quiet")
+
+
+def test_a_kickstart_behind_the_kernels_file_is_taken_out_too() -> None:
+    text = "label linux\n  kernel vmlinuz ks=cdrom:/old\n  append initrd=i\n"
+    entry = edit_isolinux(text, ARGUMENTS, "unattended").partition("label kickstart")[2].partition("\n\n")[0]
+    assert "  kernel vmlinuz\n" in entry
+
+
+@pytest.mark.parametrize(
+    "words", ["'ks=http://old.example/a b'", '"inst.ks=cdrom:/old"', r"ks=hd:LABEL=A\ B:/ks.cfg", "\\\n\tks=cdrom:/old"]
+)
+def test_grub_words_that_are_quoted_or_on_a_line_of_their_own(words: str) -> None:
+    made = edit_grub(GRUB_CFG.replace("quiet", f"{words} quiet", 1), ARGUMENTS, "unattended")
+    entry = made[made.index("menuentry") : made.index("}\n", made.index("menuentry"))]
+    assert f"inst.stage2=hd:LABEL={ESCAPED} quiet {JOINED}\n" in entry
+
+
+@pytest.mark.parametrize(
+    ("front", "words"),
+    [("", '"quiet ks=cdrom:/old"'), ('set old="quiet ks=cdrom:/old"\n', "$old"), ("set old=ks\n", "${old}")],
+)
+def test_grub_a_kickstart_that_cannot_be_taken_out_is_refused(front: str, words: str) -> None:
+    text = front + GRUB_CFG.replace("quiet", words, 1)
+    with pytest.raises(MediumError, match="names a kickstart of its own, in a way that cannot be taken out"):
+        edit_grub(text, ARGUMENTS, "unattended")
+
+
 @pytest.mark.parametrize("volume_id", ["", "a:b"])
 def test_labels_that_cannot_be_named_are_refused(volume_id: str) -> None:
     with pytest.raises(MediumError, match="cannot be named to the installer"):
