@@ -36,7 +36,7 @@ def guest(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
-PLACES = re.compile(r"(?<![\w.$\"}*])/(etc|usr/lib|var|run|root|home|tmp|zeros|dev/ttyS1|dev/console)\b")
+PLACES = re.compile(r"(?<![\w.$\"}*])/(etc|usr/lib(?:exec)?|var|run|root|home|tmp|zeros|dev/ttyS1|dev/console)\b")
 STUBS = "restorecon() { :; }\nfstrim() { :; }\nsync() { :; }\nshred() { :; }\n"
 
 
