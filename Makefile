@@ -23,7 +23,7 @@ run: $(READY)
 
 test: check
 	$(PYTEST) -q -n 2 -m process tests/unit
-	$(PYTEST) -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging
+	$(PYTEST) -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging tests/hostile
 	$(MAKE) machines PYTEST="$(PYTEST)"
 
 # The same with coverage of builder/; `.venv/bin/coverage report -m` says afterwards which lines were not run.

@@ -99,11 +99,13 @@ class Settings(HostOptions, Paths):
         keep_intermediates: keep the remastered ISO and the raw disk.
         root_password_file: file holding the root password; None lets builder make one.
         signing_key: private key that signs the provenance of images; None leaves it unsigned.
+        require_signed: pull, clone and build on those images only that a trusted key has signed.
     """
 
     keep_intermediates: bool = False
     root_password_file: Path | None = None
     signing_key: Path | None = None
+    require_signed: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from builder.diagnosis import classify
 from builder.diagnosis.causes import CAUSES, CauseText
 from builder.errors import BuilderError
-from builder.images.verify import Finding
+from builder.images.verification_record import Finding
 from builder.kickstart.preflight import Mismatch
 from builder.stage import Reason
 from builder.vm.machine import Ending

@@ -17,6 +17,7 @@ from builder.cli.options import (
     AllowRehearsal,
     Connect,
     Json,
+    Signed,
     registry_login_of_environment,
     require_local_uri,
 )
@@ -89,6 +90,7 @@ def clone(
     ] = False,
     inventory: AnsibleInventory = False,
     config: SshConfig = False,
+    signed: Signed = False,
     allow_rehearsal: AllowRehearsal = False,
     accel: Accelerator = "auto",
     connect: Connect = None,
@@ -122,9 +124,12 @@ def clone(
             "add --wait, or give --address",
         )
     key = ssh_keys.read_key(ssh_key) if ssh_key else ssh_keys.builder_key(Store(settings.store))
+    signed = signed or settings.require_signed
     if image.startswith("oci://"):
-        image = _pulled(settings, image, allow_rehearsal=allow_rehearsal, as_json=as_json)
+        image = _pulled(settings, image, signed=signed, allow_rehearsal=allow_rehearsal, as_json=as_json)
     base = images.load_image(settings.images, image)
+    if signed:
+        images.require_signed(base.path)
     options = CreateOptions(key=key, accel=accel, start=start, wait=wait, atomic=atomic, report=note)
     with CloneStore(settings.vms, settings.images, settings.uri) as store:
         vms = store.create(base, request, options)
@@ -134,11 +139,11 @@ def clone(
     emit([formats.as_dict(store, vm) for vm in vms], text, as_json)
 
 
-def _pulled(settings: Settings, address: str, *, allow_rehearsal: bool, as_json: bool) -> str:
+def _pulled(settings: Settings, address: str, *, signed: bool, allow_rehearsal: bool, as_json: bool) -> str:
     """Pull the image at this address; return its name and version."""
     login = transfer.login_from(*registry_login_of_environment())
     with console.watcher(as_json=as_json) as watched:
-        done = transfer.pull(address, settings.images, login, watched, allow_rehearsal=allow_rehearsal)
+        done = transfer.pull(address, settings.images, login, watched, signed=signed, allow_rehearsal=allow_rehearsal)
     return f"{done.image.name}@{done.image.version}"
 
 

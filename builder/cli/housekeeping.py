@@ -11,13 +11,13 @@ import typer
 
 from builder import console, images
 from builder.cli.options import DryRun, Json
-from builder.cli.output import display_path, emit
+from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
 from builder.errors import BuilderError
 from builder.registry import staging
 from builder.settings import Settings
 from builder.store import gc as store_gc
-from builder.store.runs import RunRecord, list_runs, load_run
+from builder.store.runs import RunRecord, list_runs, load_run, unreadable
 from builder.store.store import Store
 
 DAY = 86400.0
@@ -25,7 +25,10 @@ DAY = 86400.0
 
 def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """List the runs on record, the newest first."""
-    records = list_runs(ctx.ensure_object(State).settings().runs)
+    folder = ctx.ensure_object(State).settings().runs
+    records = list_runs(folder)
+    for path in unreadable(folder):
+        note(f"not listed: {display_path(path)} cannot be read")
     rows = [[record.id, record.outcome, record.pipeline, _brief(record)] for record in records]
     text = console.table(["RUN", "OUTCOME", "PIPELINE", "WHY"], rows) if rows else ["no runs"]
     emit([record.model_dump(mode="json") for record in records], text, as_json)
@@ -86,12 +89,12 @@ def _written_to(settings: Settings) -> list[Path]:
 
 
 def _brief(record: RunRecord) -> str:
-    return str(record.verdict["brief"]) if record.verdict else ""
+    return str(record.verdict.get("brief", "")) if record.verdict else ""
 
 
 def _verdict_lines(verdict: dict[str, Any]) -> list[str]:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    error = BuilderError(str(verdict["brief"]), str(verdict["details"]), str(verdict["hint"]))
+    error = BuilderError(*(str(verdict.get(name, "")) for name in ("brief", "details", "hint")))
     return console.error_lines(error, colour=False, width=width)
 
 

@@ -6,6 +6,7 @@ Invariant: only a command that says so changes the catalogue.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,8 @@ from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
 from builder.errors import RecipeError, VerifyError
 from builder.images import Difference, Image, Kind, VerificationResult
-from builder.images.catalogue import folders
+from builder.images.catalogue import folders, require_name
+from builder.images.origins import LOCAL
 
 Specs = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME[@VERSION]]...", help="Images (default: all versions of all).")
@@ -33,8 +35,10 @@ def list_(
     """List all versions of all images, the newest first."""
     catalogue = ctx.ensure_object(State).settings().images
     if name is not None:
-        images.load_image(catalogue, name)
+        require_name(catalogue, name)
     versions = images.list_images(catalogue, name)
+    for fault in images.unreadable(catalogue, name):
+        note(fault.brief)
     rows = [
         [image.name, image.version, "*" if image.latest else _mark(image), _size(image), _moment(image)]
         for image in versions
@@ -58,11 +62,12 @@ def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
         "users": [{"name": use.name, "state": use.state} for use in users],
         "proofs": [_result_facts(result) for result in results],
     }
-    files = [[console.size_text(int(file["size"])), path] for path, file in image.manifest["files"].items()]
+    files = [[console.size_text(file.size), path] for path, file in image.facts.files.items()]
     text = [
         f"image    {image.name}",
         f"version  {image.version}{f' ({_mark(image)})' if _mark(image) else ''}",
-        f"created  {_moment(image)} UTC",
+        f"created  {_moment(image)} UTC{'' if image.facts.credible else ', which is in the future'}",
+        *([f"origin   {_origin(image)}"] if image.origin else []),
         f"disk     {display_path(image.disk)}",
         f"size     {_size(image)}",
         f"sha256   {image.sha256}",
@@ -91,9 +96,10 @@ def diff(
 
 def verify(ctx: typer.Context, names: Specs = None, signed: Signed = False, as_json: Json = False) -> None:
     """Read images again and compare with what was published."""
-    catalogue = ctx.ensure_object(State).settings().images
+    settings = ctx.ensure_object(State).settings()
+    signed = signed or settings.require_signed
     results: list[VerificationResult] = []
-    for path in images.versions(catalogue, names or []):
+    for path in images.versions(settings.images, names or []):
         result = images.verify_version(path)
         results.append(images.require_signature(result) if signed else result)
     bad = [result for result in results if not result.good]
@@ -150,7 +156,7 @@ def prune(
     """Remove old versions; not the latest, nor what is held or used."""
     catalogue = ctx.ensure_object(State).settings().images
     for name in names or []:
-        images.load_image(catalogue, name.partition("@")[0])
+        require_name(catalogue, name.partition("@")[0])
         if "@" in name:
             raise RecipeError(f"{name}: prune takes names without versions", hint="builder images prune NAME --keep N")
     done = images.prune(catalogue, names or folders(catalogue), keep, dry_run=dry_run)
@@ -210,8 +216,9 @@ def _facts(image: Image) -> dict[str, Any]:
         "latest": image.latest,
         "held": image.held,
         "created": image.manifest["created"],
+        "origin": image.origin,
         "disk": str(image.disk),
-        "size": image.manifest["files"][image.disk.name]["size"],
+        "size": image.size,
         "sha256": image.sha256,
     }
 
@@ -281,9 +288,13 @@ def _mark(image: Image) -> str:
     return "latest" if image.latest else "held" if image.held else ""
 
 
+def _origin(image: Image) -> str:
+    return "built here" if image.origin == LOCAL else f"oci://{image.origin}"
+
+
 def _size(image: Image) -> str:
-    return console.size_text(int(image.manifest["files"][image.disk.name]["size"]))
+    return console.size_text(image.size)
 
 
 def _moment(image: Image) -> str:
-    return str(image.manifest["created"])[:16].replace("T", " ")
+    return f"{image.facts.created.astimezone(UTC):%Y-%m-%d %H:%M}"

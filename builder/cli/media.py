@@ -11,7 +11,7 @@ import typer
 
 from builder import console
 from builder.cli.options import Force, Json
-from builder.cli.output import display_path, emit
+from builder.cli.output import display_path, emit, note
 from builder.cli.state import State, search_path
 from builder.errors import MediumError, RecipeError
 from builder.iso import inspect as iso_inspect
@@ -35,7 +35,10 @@ CHECKSUMS = {"good": "good: the implanted checksum holds", "none": "no checksum 
 def list_(ctx: typer.Context, as_json: Json = False) -> None:
     """List the media in the store, and the pipelines that name them."""
     search = search_path("pipelines")
-    media = media_library.in_store(Store(ctx.ensure_object(State).settings().store))
+    store = Store(ctx.ensure_object(State).settings().store)
+    media = media_library.in_store(store)
+    for path in media_library.damaged(store):
+        note(f"not listed: {display_path(path)} cannot be read; a run that needs it makes it anew")
     facts = [_facts(medium, media_library.pipelines_of(medium.sha256, search)) for medium in media]
     rows = [
         [

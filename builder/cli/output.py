@@ -32,8 +32,8 @@ def emit(data: Any, text: str | Iterable[str], as_json: bool) -> None:
 
 
 def print_lines(texts: Iterable[str]) -> None:
-    """Write lines of text."""
-    write("".join(f"{text}\n" for text in texts))
+    """Write lines of text that cannot steer a terminal, whoever wrote the words in them; one may hold several."""
+    write("".join(f"{_harmless(line)}\n" for text in texts for line in text.split("\n")))
 
 
 def print_json(content: Any) -> None:
@@ -44,10 +44,19 @@ def print_json(content: Any) -> None:
 def note(text: str) -> None:
     """Write a line of progress to standard error."""
     try:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(f"{_harmless(text)}\n")
         sys.stderr.flush()
     except OSError:
         return
+
+
+def _harmless(text: str) -> str:
+    if text.isprintable():
+        return text
+    # Not at the head: it takes 0.2 s to load, and nearly all lines are printable.
+    from builder.console import clean
+
+    return clean(text.expandtabs())
 
 
 def display_path(path: Path) -> Path:

@@ -55,17 +55,34 @@ def pull(
     user: RegistryUser = None,
     password_file: RegistryPassword = None,
     signed: Signed = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="NAME", help="Refuse it unless the image has this name."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Make it the latest, also where the latest came from somewhere else.")
+    ] = False,
     allow_rehearsal: AllowRehearsal = False,
     as_json: Json = False,
 ) -> None:
     """Pull an image from a registry, and verify it.
 
-    Only `latest` becomes the latest here. A pull that was interrupted continues where it was.
+    Only `latest` becomes the latest here, and only of a name that came from there before or is new. A pull that was
+    interrupted continues where it was.
     """
     login = transfer.login_from(user, password_file)
-    catalogue = ctx.ensure_object(State).settings().images
+    settings = ctx.ensure_object(State).settings()
     with console.watcher(as_json=as_json) as watcher:
-        done = transfer.pull(address, catalogue, login, watcher, signed=signed, allow_rehearsal=allow_rehearsal)
+        done = transfer.pull(
+            address,
+            settings.images,
+            login,
+            watcher,
+            signed=signed or settings.require_signed,
+            allow_rehearsal=allow_rehearsal,
+            name=name,
+            replace=replace,
+        )
     emit(_pulled_facts(done), _pulled_lines(done), as_json)
 
 
@@ -88,6 +105,7 @@ def _pulled_facts(done: Pulled) -> dict[str, Any]:
         "version": image.version,
         "latest": image.latest,
         "held": image.held,
+        "origin": image.origin,
         "digest": done.digest,
         "disk": str(image.disk),
         "sha256": image.sha256,

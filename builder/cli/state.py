@@ -14,10 +14,12 @@ from typing import Protocol
 import platformdirs
 
 import builder
+from builder.errors import RecipeError
 from builder.host import config
 from builder.settings import Accel, Settings
 
 PASSWORD_FILE = "BUILDER_ROOT_PASSWORD_FILE"
+REQUIRE_SIGNED = "BUILDER_REQUIRE_SIGNED"
 # Where state of the host's own services lives (Filesystem Hierarchy Standard, 5.8).
 HOST_STATE = Path("/var/lib/builder")
 
@@ -37,6 +39,7 @@ class State:
         artifacts: folder for everything that builder makes.
         media_dir: folder of install ISOs, where one was chosen for this host.
         moved: why `artifacts` is not below the working directory; None unless it was moved for that reason.
+        require_signed: only images that a trusted key has signed are taken.
         as_json: one JSON document is wanted on standard output.
         watcher: watches the run that is under way, or was.
     """
@@ -44,6 +47,7 @@ class State:
     artifacts: Path = field(default_factory=lambda: Path("artifacts"))
     media_dir: Path | None = None
     moved: str | None = None
+    require_signed: bool = False
     as_json: bool = False
     watcher: Watched | None = None
 
@@ -65,10 +69,11 @@ class State:
         read nothing: things are then kept in /var/lib/builder.
 
         Raises:
-            RecipeError: the record is damaged.
+            RecipeError: the record is damaged, or a setting of images says neither yes nor no.
         """
         recorded = config.load()
         self.media_dir = recorded.media
+        self.require_signed = _require_signed()
         self.artifacts = artifacts or recorded.store or Path("artifacts")
         closed = None if artifacts or recorded.store or os.geteuid() != 0 else closed_directory(Path.cwd())
         if closed:
@@ -101,7 +106,22 @@ class State:
             keep_intermediates=keep_intermediates,
             root_password_file=root_password_file or (Path(given) if given else None),
             signing_key=signing_key,
+            require_signed=self.require_signed,
         )
+
+
+def _require_signed() -> bool:
+    """Whether images have to be signed: as the environment says, else the settings files.
+
+    Raises:
+        RecipeError: the variable or a file says neither yes nor no.
+    """
+    given = os.environ.get(REQUIRE_SIGNED)
+    if not given:
+        return config.load_require_signed()
+    if given not in ("0", "1"):
+        raise RecipeError(f"${REQUIRE_SIGNED} is {given!r}", hint="1 demands signatures, 0 does not")
+    return given == "1"
 
 
 def search_path(kind: str) -> tuple[Path, ...]:

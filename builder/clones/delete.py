@@ -5,7 +5,6 @@ Invariant: a clone is removed with exactly the files that it owned, its record f
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
@@ -127,9 +126,6 @@ def _clear(workspace: Workspace, name: str) -> list[Path]:
 
 def _drop_references(catalogue: Path, folder: Path) -> None:
     for entry in catalogue.glob(f"*/{references.FOLDER}/*/*.json"):
-        try:
-            disk = str(json.loads(entry.read_bytes())["disk"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if Path(disk).parent == folder:
+        user = references.look(entry).user
+        if user is not None and Path(user.disk).parent == folder:
             entry.unlink(missing_ok=True)

@@ -33,7 +33,6 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
 NETWORK = re.compile(r"user|nat|nat:[A-Za-z0-9_.-]{1,50}|bridge:[A-Za-z0-9_.-]{1,15}")
 USER_NETWORK = ipaddress.IPv4Interface("10.0.2.2/24")  # QEMU, "-netdev user": net, host
 USER_DNS = ipaddress.IPv4Address("10.0.2.3")
-DEFAULTS = {"vcpus": 2, "memory": 2048 * MIB, "devices": "virtio", "machine": "q35", "firmware": "bios"}
 
 
 @dataclass(frozen=True)
@@ -184,7 +183,7 @@ def drafts(
         raise RecipeError(
             f"--disk-size {request.disk_size} is smaller than the image's disk ({size} bytes), or not whole sectors"
         )
-    defaults = _verified_machine(image)
+    verified = image.facts.machine
     disks, cards = _devices(request, domains, others)
     taken = {other.port for other in others if other.port is not None}
     vms = []
@@ -204,12 +203,12 @@ def drafts(
             uri=domains.host.uri,
             accel=accel,
             host_phys_bits=host_facts.phys_bits(),
-            vcpus=request.vcpus or defaults["vcpus"],
-            memory=(request.memory or defaults["memory"]) // MIB,
+            vcpus=request.vcpus or verified.vcpus,
+            memory=(request.memory or verified.memory) // MIB,
             disk_size=request.disk_size or size,
-            devices=request.devices or defaults["devices"],
-            machine=defaults["machine"],
-            firmware=defaults["firmware"],
+            devices=request.devices or verified.devices,
+            machine=verified.machine,
+            firmware=verified.firmware,
             network=request.network,
             port=port,
             hostname=hostname,
@@ -241,13 +240,6 @@ def _devices(
         for device in theirs & set(requested):
             raise PublishError(f"{requested[device]} belongs to {other.name}", hint=f"builder vm delete {other.name}")
     return disks, cards
-
-
-def _verified_machine(image: Image) -> dict[str, Any]:
-    """Return the machine on which the image was verified."""
-    stage = (image.manifest.get("stages") or {}).get("verify") or {}
-    inputs = stage.get("inputs") or {}
-    return {name: inputs.get(name, default) for name, default in DEFAULTS.items()}
 
 
 def _host_address(network: str, domains: Domains) -> ipaddress.IPv4Interface | None:

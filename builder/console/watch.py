@@ -106,6 +106,9 @@ class Lines(Watcher):
         self.every = every
         self.last_beat = self.began
 
+    def say(self, text: str) -> None:
+        super().say(clean(text))
+
     def planned(self, plan: Plan, run_id: str) -> None:
         super().planned(plan, run_id)
         self.say(f"{plan.name}: run {run_id}")

@@ -1,7 +1,8 @@
 """The settings files: where things live on this host, and who gets messages about nightly builds.
 
-`settings.toml` has two tables. `directories`, which `host prepare` writes: `media` (install ISOs) and `store` (images,
-clones, runs). `notify`: `to` (addresses, or files that hold them), `when` (`failure` or `always`) and `report_url`.
+`settings.toml` has three tables. `directories`, which `host prepare` writes: `media` (install ISOs) and `store`
+(images, clones, runs). `notify`: `to` (addresses, or files that hold them), `when` (`failure` or `always`) and
+`report_url`. `images`: `require_signed` (`true`: pull, clone and build on signed images only).
 The user's own file wins over the one for the whole host, key by key. Where: platformdirs' configuration directories,
 that is `~/.config/builder` and `/etc/xdg/builder`.
 """
@@ -22,6 +23,7 @@ from builder.errors import RecipeError
 NAME = "settings.toml"
 HEAD = "# Written by `builder host prepare`; taken back by `builder host restore`."
 KEYS = ("media", "store")
+TABLES = ("directories", "images", "notify")
 NOTIFY_KEYS = ("to", "when", "report_url")
 When = Literal["failure", "always"]
 
@@ -84,6 +86,15 @@ def load_notify() -> NotifySettings:
     return NotifySettings(**{**_notify(host_file()), **_notify(user_file())})
 
 
+def load_require_signed() -> bool:
+    """Read whether images have to be signed by a trusted key.
+
+    Raises:
+        RecipeError: a file is not TOML, or holds something else than it may.
+    """
+    return {**_images(host_file()), **_images(user_file())}.get("require_signed", False)
+
+
 def render(directories: Directories, before: str = "") -> str:
     """The text of a settings file with these directories.
 
@@ -124,11 +135,11 @@ def _tables(path: Path) -> dict[str, dict[str, Any]]:
         raise _wrong(path, str(fault)) from None
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as fault:
+    except (tomllib.TOMLDecodeError, RecursionError) as fault:
         raise _wrong(path, str(fault)) from None
     for name, table in content.items():
-        if name not in ("directories", "notify") or not isinstance(table, dict):
-            raise _wrong(path, f"{name}: only the tables [directories] and [notify] are known")
+        if name not in TABLES or not isinstance(table, dict):
+            raise _wrong(path, f"{name}: only the tables {', '.join(f'[{one}]' for one in TABLES)} are known")
     return content
 
 
@@ -159,6 +170,17 @@ def _notify(path: Path) -> dict[str, Any]:
             raise _wrong(path, f"notify.{key}: {value!r} is not a text")
         else:
             found[key] = value
+    return found
+
+
+def _images(path: Path) -> dict[str, bool]:
+    found = {}
+    for key, value in _tables(path).get("images", {}).items():
+        if key != "require_signed":
+            raise _wrong(path, f"images.{key}: known is require_signed")
+        if not isinstance(value, bool):
+            raise _wrong(path, f"images.{key}: {value!r} is neither true nor false")
+        found[key] = value
     return found
 
 

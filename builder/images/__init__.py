@@ -2,26 +2,26 @@
 
 from builder.images.catalogue import (
     LATEST,
-    MANIFEST,
     PROVENANCE,
     SBOM,
     SUMS,
-    VERSION_DIGITS,
     Image,
     list_images,
     load_image,
     publish,
+    unreadable,
 )
 from builder.images.diff import Changes, Difference, compare
 from builder.images.export import KINDS, Kind, default_name, export
+from builder.images.manifest import MANIFEST, VERSION_DIGITS
+from builder.images.origins import LOCAL, built_here
 from builder.images.references import Use, User, enter, leave, users_of, using
 from builder.images.retention import Pruned, delete_torn, prune
 from builder.images.rollback import held_version, previous, release, roll_back
+from builder.images.verification_record import VerificationResult, unreadable_verifications, verifications
 from builder.images.verify import (
-    VerificationResult,
     require_signature,
-    unreadable_verifications,
-    verifications,
+    require_signed,
     verify_version,
     versions,
 )
@@ -29,6 +29,7 @@ from builder.images.verify import (
 __all__ = [
     "KINDS",
     "LATEST",
+    "LOCAL",
     "MANIFEST",
     "PROVENANCE",
     "SBOM",
@@ -42,6 +43,7 @@ __all__ = [
     "Use",
     "User",
     "VerificationResult",
+    "built_here",
     "compare",
     "default_name",
     "delete_torn",
@@ -56,7 +58,9 @@ __all__ = [
     "publish",
     "release",
     "require_signature",
+    "require_signed",
     "roll_back",
+    "unreadable",
     "unreadable_verifications",
     "users_of",
     "using",

@@ -2,7 +2,8 @@
 
 `images/<name>/<version>/` holds the disk `<name>.qcow2`, what belongs to it, `SHA256SUMS` and `manifest.json`; the
 version is the beginning of the disk's SHA-256. What may change about a version is beside it, in hidden files:
-`.hold-<version>` (`builder.images.holds`), `.users/` (`references`), `.verified/` (`verify`).
+`.hold-<version>` (`builder.images.holds`), `.origins.json` (`origins`), `.users/` (`references`) and `.verified/`
+(`verification_record`).
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ import re
 import secrets as randomness
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from builder.errors import Cause, PublishError
-from builder.images import holds
+from builder.errors import BuilderError, Cause, PublishError, VerifyError
+from builder.images import holds, origins
+from builder.images import manifest as manifests
+from builder.images.manifest import MANIFEST, VERSION_DIGITS, Manifest
 from builder.store.objects import remove, sync_file
 from builder.system import locks, process
 from builder.system.atomic_file import sync_folder
 from builder.system.digests import sha256_file
 
-MANIFEST = "manifest.json"
 SUMS = "SHA256SUMS"
 # CycloneDX, and one DSSE envelope with the SLSA provenance of all other files (slsa.dev names it so).
 SBOM = "sbom.cdx.json"
 PROVENANCE = "provenance.intoto.jsonl"
 LATEST = "latest"
 LOCK = ".lock"
-VERSION_DIGITS = 12
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # Reasons why a file cannot get a second name: other file system, no hard links there, not ours, too many names.
@@ -47,17 +48,21 @@ class Image:
     """One version of a golden image.
 
     Args:
-        manifest: what `manifest.json` says: `name`, `version`, `created`, `files` and what the publisher added.
+        manifest: what `manifest.json` says, as it was written.
+        facts: what that means, as far as builder uses it.
         latest: `latest` points here.
         held: it was rolled back from, and does not become the latest again until it is released.
+        origin: `origins.LOCAL`, or the repository that it was pulled from; None when that was never recorded.
     """
 
     name: str
     version: str
     path: Path
     manifest: Mapping[str, Any]
+    facts: Manifest
     latest: bool
     held: bool = False
+    origin: str | None = None
 
     @property
     def disk(self) -> Path:
@@ -67,7 +72,12 @@ class Image:
     @property
     def sha256(self) -> str:
         """The disk's SHA-256 as it was published."""
-        return str(self.manifest["files"][self.disk.name]["sha256"])
+        return self.facts.files[self.disk.name].sha256
+
+    @property
+    def size(self) -> int:
+        """Bytes of the disk as it was published."""
+        return self.facts.files[self.disk.name].size
 
 
 def publish(
@@ -104,6 +114,7 @@ def publish(
             else:
                 created = datetime.now(UTC).isoformat(timespec="seconds")
                 head = {**manifest, "name": name, "version": version, "created": created, "files": facts}
+                origins.note(folder, version, origins.LOCAL)
                 _write_version(folder, version, sources, head, attest)
             if version not in holds.read(folder):
                 point(folder, version)
@@ -112,12 +123,15 @@ def publish(
     return load_image(catalogue, f"{name}@{version}")
 
 
-def admit(catalogue: Path, ready: Path, *, latest: bool) -> Image:
+def admit(catalogue: Path, ready: Path, origin: str, *, latest: bool, replace: bool = False) -> Image:
     """Give a version that was made elsewhere, and proved, its place; does nothing that was done before.
 
     Args:
         ready: its folder, `<name>/<version>`, on the file system of the catalogue, or in the catalogue already.
-        latest: make it the latest, unless it is held. It becomes so in any case when there is no other.
+        origin: the repository that it was pulled from.
+        latest: make it the latest, unless it is held, or the latest of this name comes from somewhere else. It becomes
+            so in any case when there is no other.
+        replace: make it the latest although the latest of this name comes from somewhere else.
 
     Raises:
         OSError: the catalogue cannot be written to. Whatever was there before stands as it stood.
@@ -126,14 +140,17 @@ def admit(catalogue: Path, ready: Path, *, latest: bool) -> Image:
     folder = catalogue / name
     folder.mkdir(parents=True, exist_ok=True)
     with changing(folder):
+        before = latest_of(folder)
+        ours = before is None or origins.read(folder).get(before) == origin
         if not (folder / version).exists():
+            origins.note(folder, version, origin)
             for path in ready.iterdir():
                 path.chmod(0o444)
                 sync_file(path)
             sync_folder(ready)
             ready.rename(folder / version)
             sync_folder(folder)
-        if version not in holds.read(folder) and (latest or latest_of(folder) is None):
+        if version not in holds.read(folder) and (replace or (latest and ours) or before is None):
             point(folder, version)
     return load_image(catalogue, f"{name}@{version}")
 
@@ -167,23 +184,33 @@ def latest_of(folder: Path) -> str | None:
 
 
 def list_images(catalogue: Path, name: str | None = None) -> list[Image]:
-    """All versions of one image or of all, by name, the newest first."""
-    names = [name] if name is not None else folders(catalogue)
-    found = []
-    for one in names:
-        folder = catalogue / one
-        latest, held = latest_of(folder), holds.read(folder)
-        images = [_read(folder, version) for version in folders(folder)]
-        found += sorted(
-            (
-                replace(image, latest=image.version == latest, held=image.version in held and image.version != latest)
-                for image in images
-                if image is not None
-            ),
-            key=lambda image: (str(image.manifest["created"]), image.version),
-            reverse=True,
-        )
-    return found
+    """All versions of one image or of all, by name, the newest first; `unreadable` names those without a manifest."""
+    return _survey(catalogue, name)[0]
+
+
+def unreadable(catalogue: Path, name: str | None = None) -> list[BuilderError]:
+    """What cannot be read of one image or of all: a version that `list_images` misses, or origins."""
+    return _survey(catalogue, name)[1]
+
+
+def _survey(catalogue: Path, name: str | None) -> tuple[list[Image], list[BuilderError]]:
+    found: list[Image] = []
+    faults: list[BuilderError] = []
+    for one in [name] if name is not None else folders(catalogue):
+        images = []
+        if origins.damaged(catalogue / one):
+            faults.append(PublishError(f"the origins of {one} cannot be read: {catalogue / one / origins.FILE}"))
+        for version in folders(catalogue / one):
+            try:
+                images.append(_read(catalogue / one, version))
+            except FileNotFoundError as fault:
+                # It may be pruned at this moment; otherwise it has lost its manifest.
+                if (catalogue / one / version).is_dir():
+                    faults.append(VerifyError(f"{one}@{version} has no {MANIFEST}", str(fault.filename)))
+            except VerifyError as fault:
+                faults.append(fault)
+        found += sorted(images, key=lambda image: (image.facts.age, image.version), reverse=True)
+    return found, faults
 
 
 def load_image(catalogue: Path, spec: str) -> Image:
@@ -191,20 +218,17 @@ def load_image(catalogue: Path, spec: str) -> Image:
 
     Raises:
         PublishError: there is no such image; the message names those with similar names.
+        VerifyError: its manifest is missing or cannot be read, or says what this builder does not know.
     """
     name, at, version = spec.partition("@")
-    names = folders(catalogue)
-    if name not in names:
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "builder images list"
-        raise PublishError(f"there is no image {name}", f"images in {catalogue}: {', '.join(names) or 'none'}", hint)
-    images = list_images(catalogue, name)
+    require_name(catalogue, name)
+    there = folders(catalogue / name)
     if at:
-        matches = [image for image in images if version and image.version.startswith(version)]
+        matches = [one for one in there if version and one.startswith(version)]
     else:
-        matches = [image for image in images if image.latest]
+        matches = [one for one in there if one == latest_of(catalogue / name)]
     if len(matches) != 1:
-        known = ", ".join(image.version for image in images) or "none"
+        known = ", ".join(image.version for image in list_images(catalogue, name)) or "none"
         if at:
             count = "several versions" if matches else "no version"
             raise PublishError(
@@ -213,7 +237,26 @@ def load_image(catalogue: Path, spec: str) -> Image:
         raise PublishError(
             f"image {name} has no latest version", f"versions: {known}", f"builder images rollback {name} VERSION"
         )
-    return matches[0]
+    try:
+        return _read(catalogue / name, matches[0])
+    except FileNotFoundError as fault:
+        spoken = f"{name}@{matches[0]}"
+        raise VerifyError(
+            f"{spoken} has no {MANIFEST}", str(fault.filename), f"builder images verify {spoken}"
+        ) from fault
+
+
+def require_name(catalogue: Path, name: str) -> None:
+    """Check that there are images of this name, readable or not.
+
+    Raises:
+        PublishError: there are none; the message names those with similar names.
+    """
+    names = folders(catalogue)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "builder images list"
+        raise PublishError(f"there is no image {name}", f"images in {catalogue}: {', '.join(names) or 'none'}", hint)
 
 
 def folders(folder: Path) -> list[str]:
@@ -224,14 +267,11 @@ def folders(folder: Path) -> list[str]:
         return sorted(one.name for one in entries if one.is_dir(follow_symlinks=False) and one.name[0] != ".")
 
 
-def _read(folder: Path, version: str) -> Image | None:
-    path = folder / version
-    try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        image = Image(folder.name, version, path, manifest, latest=False)
-        return image if image.sha256 and manifest["created"] else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _read(folder: Path, version: str) -> Image:
+    read = manifests.read(folder / version)
+    latest, held = latest_of(folder) == version, version in holds.read(folder)
+    origin = origins.read(folder).get(version)
+    return Image(folder.name, version, folder / version, read.raw, read.facts, latest, held and not latest, origin)
 
 
 def _facts(name: str, path: Path, expected: str | None) -> dict[str, Any]:
@@ -255,12 +295,19 @@ def _check_same(path: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
         found = sha256_file(path / disk)
     except FileNotFoundError:
         found = "no such file"
-    if found != facts[disk]["sha256"] or _read(path.parent, path.name) is None:
+    if found != facts[disk]["sha256"] or not _readable(path):
         raise PublishError(
             f"{path} is in the catalogue already, but damaged",
             f"sha256 of {disk} expected {facts[disk]['sha256']}\nsha256 found {found}",
             f"if no clone is based on it, move it away: mv {path} /var/tmp",
         )
+
+
+def _readable(path: Path) -> bool:
+    with suppress(FileNotFoundError, VerifyError):
+        manifests.read(path)
+        return True
+    return False
 
 
 def _write_version(
@@ -271,11 +318,13 @@ def _write_version(
     attest: Callable[[Mapping[str, str]], bytes] | None,
 ) -> None:
     """Build the version beside its place, flush it, and give it its name with one rename."""
+    text = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
+    # What a guest says is in there, too: nothing is published that could not be read again.
+    manifests.parse(text, f"{folder.name}@{version}", "the new version")
     with _new(folder) as new:
         new.mkdir()
         for name, source in sources.items():
             _link(source, new / name, manifest["files"][name]["sha256"])
-        text = (json.dumps(manifest, indent=2, ensure_ascii=False) + "\n").encode()
         (new / MANIFEST).write_bytes(text)
         sums = {name: manifest["files"][name]["sha256"] for name in sources}
         sums[MANIFEST] = hashlib.sha256(text).hexdigest()

@@ -5,7 +5,7 @@ What one of the two has no record of is reported as unknown, not as changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,9 +92,7 @@ def compare(old: Image, new: Image) -> Difference:
     sets: dict[str, Changes] = {}
     unknown: dict[str, tuple[str, ...]] = {}
     for kind, said in {"packages": "packages", **LISTS}.items():
-        missing = tuple(
-            image.version for image, facts in ((old, before), (new, after)) if not isinstance(facts.get(kind), list)
-        )
+        missing = tuple(image.version for image, facts in ((old, before), (new, after)) if facts[kind] is None)
         if missing:
             unknown[said] = missing
         elif kind == "packages":
@@ -116,37 +114,35 @@ NUMBERS = ("size", "virtual_size", "boot", "packages")
 
 
 def _facts(image: Image) -> dict[str, Any]:
-    """What the first copy showed."""
-    verified = image.manifest.get("verified") or {}
-    twins = verified.get("twins") or {}
-    facts: dict[str, Any] = dict(next(iter(twins.values()), {}))
-    facts["accel"] = verified.get("accel", "")
-    if "cmdline" in facts:
-        words = str(facts["cmdline"]).split()
-        facts["cmdline"] = [word for word in dict.fromkeys(words) if not word.startswith(OWN_ARGUMENTS)]
+    """What the first copy showed, and how it was run."""
+    facts: dict[str, Any] = image.facts.verified.first.model_dump()
+    facts["accel"] = image.facts.verified.accel
+    if facts["cmdline"] is not None:
+        words = facts["cmdline"].split()
+        facts["cmdline"] = tuple(word for word in dict.fromkeys(words) if not word.startswith(OWN_ARGUMENTS))
     return facts
 
 
 def _number(image: Image, facts: Mapping[str, Any], name: str) -> float | None:
-    disk = image.manifest.get("disk") or {}
-    found = {
-        "size": image.manifest["files"][image.disk.name]["size"],
-        "virtual_size": disk.get("virtual_size"),
-        "boot": facts.get("boot_seconds"),
-        "packages": len(facts["packages"]) if "packages" in facts else None,
-    }[name]
-    return found if isinstance(found, int | float) else None
+    packages = facts["packages"]
+    found: dict[str, float | None] = {
+        "size": image.size,
+        "virtual_size": image.facts.disk.virtual_size,
+        "boot": facts["boot_seconds"],
+        "packages": None if packages is None else len(packages),
+    }
+    return found[name]
 
 
 def _seconds(image: Image) -> dict[str, float]:
-    return {name: float(stage["seconds"]) for name, stage in (image.manifest.get("stages") or {}).items()}
+    return {name: stage.seconds for name, stage in image.facts.stages.items() if stage.seconds is not None}
 
 
-def _members(old: list[str], new: list[str]) -> Changes:
+def _members(old: Sequence[str], new: Sequence[str]) -> Changes:
     return Changes(tuple(sorted(set(new) - set(old))), tuple(sorted(set(old) - set(new))))
 
 
-def _versions(old: list[str], new: list[str]) -> Changes:
+def _versions(old: Sequence[str], new: Sequence[str]) -> Changes:
     """Packages (`name version`); a name may stand there with several versions (kernels, keys)."""
     before, after = _by_name(old), _by_name(new)
     return Changes(
@@ -160,7 +156,7 @@ def _versions(old: list[str], new: list[str]) -> Changes:
     )
 
 
-def _by_name(packages: list[str]) -> dict[str, str]:
+def _by_name(packages: Sequence[str]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for package in packages:
         name, _, version = package.partition(" ")

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from pydantic import TypeAdapter
+
 from builder.errors import PublishError
 from builder.images.catalogue import Image
 from builder.system import locks
@@ -54,6 +56,9 @@ class User:
         except OSError:
             return "unknown"
         return "gone"
+
+
+_USER = TypeAdapter(User)
 
 
 @dataclass(frozen=True)
@@ -119,9 +124,9 @@ def users_of(image: Image) -> list[Use]:
 def look(path: Path) -> Use:
     """An entry and what became of it."""
     try:
-        user = User(**json.loads(path.read_bytes()))
+        user = _USER.validate_json(path.read_bytes())
         return Use(path, user, user.state())
     except FileNotFoundError:
         return Use(path, None, "gone")
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return Use(path, None, "unknown")

@@ -54,7 +54,7 @@ def prune(catalogue: Path, names: Iterable[str], keep: int, *, dry_run: bool = F
         folder = catalogue / name
         try:
             with changing(folder), references.removing(folder):
-                away, stay = _decide(list_images(catalogue, name)[keep:])
+                away, stay = _decide(_by_age(catalogue, name)[keep:])
                 kept += stay
                 removed += away
                 if not dry_run:
@@ -84,6 +84,16 @@ def delete_torn(catalogue: Path, older_than: float, *, dry_run: bool = False) ->
         finally:
             os.close(handle)
     return freed
+
+
+def _by_age(catalogue: Path, name: str) -> list[Image]:
+    """All versions of a name, the newest first; those that came from elsewhere than the latest are the oldest.
+
+    So nothing that is pulled under the name pushes out what is built here.
+    """
+    versions = list_images(catalogue, name)
+    origin = next((image.origin for image in versions if image.latest), None)
+    return sorted(versions, key=lambda image: image.origin != origin)
 
 
 def _decide(old: list[Image]) -> tuple[list[Image], list[tuple[Image, str]]]:

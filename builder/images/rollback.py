@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from builder.errors import PublishError
-from builder.images import holds
-from builder.images.catalogue import Image, changing, latest_of, list_images, load_image, point
+from builder.images import holds, origins
+from builder.images.catalogue import Image, changing, latest_of, list_images, load_image, point, require_name
 
 
 def roll_back(catalogue: Path, image: Image) -> tuple[Image, str | None]:
@@ -37,15 +37,25 @@ def roll_back(catalogue: Path, image: Image) -> tuple[Image, str | None]:
 
 
 def previous(catalogue: Path, name: str) -> Image:
-    """The newest version that is older than the latest one and not held.
+    """The newest version that is older than the latest one, from where that is from, and not held.
+
+    Where the manifest of the latest version cannot be read, nothing is known of its age, and the newest one is meant.
 
     Raises:
         PublishError: there is none.
     """
-    load_image(catalogue, name)
+    require_name(catalogue, name)
     images = list_images(catalogue, name)
-    at = next(number for number, image in enumerate(images) if image.latest)
-    older = [image for image in images[at + 1 :] if not image.held]
+    at = next((number for number, image in enumerate(images) if image.latest), None)
+    if at is None:
+        latest = latest_of(catalogue / name)
+        if latest is None or not (catalogue / name / latest).is_dir():
+            load_image(catalogue, name)
+        origin = origins.read(catalogue / name).get(latest or "")
+    else:
+        origin = images[at].origin
+    after = images if at is None else images[at + 1 :]
+    older = [image for image in after if not image.held and image.origin == origin]
     if not older:
         known = ", ".join(image.version for image in images)
         raise PublishError(f"image {name} has no older version to go back to", f"versions: {known}")
@@ -81,7 +91,7 @@ def held_version(catalogue: Path, name: str) -> Image:
     Raises:
         PublishError: there is none, or there are several.
     """
-    load_image(catalogue, name)
+    require_name(catalogue, name)
     held = [image for image in list_images(catalogue, name) if image.held]
     if len(held) != 1:
         versions = ", ".join(image.version for image in held)

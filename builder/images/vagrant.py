@@ -76,15 +76,14 @@ def write_box(image: Image, part: Path, *, compression: qemu_img.Compression, te
 
 
 def _machine(image: Image) -> dict[str, str | int]:
-    """The machine that the image was proved on."""
-    verify = (image.manifest.get("stages") or {}).get("verify") or {}
-    given = verify.get("inputs") or {}
-    plain = given.get("devices", "virtio") == "virtio"
+    """The machine that the image was verified on: of each value only those that the manifest's model knows."""
+    machine = image.facts.machine
+    plain = machine.devices == "virtio"
     return {
-        "machine": str(given.get("machine", "q35")),
-        "memory": int(given.get("memory", 2 * GIB)) >> 20,
-        "vcpus": int(given.get("vcpus", 2)),
-        "bus": "virtio" if plain else "sata" if given.get("machine", "q35") == "q35" else "ide",
+        "machine": machine.machine,
+        "memory": machine.memory >> 20,
+        "vcpus": machine.vcpus,
+        "bus": "virtio" if plain else "sata" if machine.machine == "q35" else "ide",
         "nic": "virtio" if plain else "e1000",
     }
 

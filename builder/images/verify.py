@@ -1,92 +1,31 @@
 """Verify published versions: read every file again and compare it with what was published.
 
-Invariant: each verification is recorded beside its version, as one line appended to `.verified/<version>.jsonl`. A torn
-last line, left by a process that was killed, is ignored.
+Invariant: each verification is recorded beside its version (`builder.images.verification_record`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from builder.errors import PublishError
-from builder.images.catalogue import LATEST, MANIFEST, PROVENANCE, SBOM, SUMS, VERSION_DIGITS, folders, load_image
-from builder.provenance import dsse, sbom_check
+from pydantic_core import from_json
+
+from builder.errors import VerifyError
+from builder.images import manifest as manifests
+from builder.images.catalogue import LATEST, PROVENANCE, SBOM, SUMS, folders, load_image
+from builder.images.manifest import MANIFEST, Manifest, ManifestError, Read
+from builder.images.verification_record import Finding, Status, VerificationResult, record
+from builder.provenance import dsse, sbom_check, statement
 from builder.provenance import keys as signing
-from builder.system import jsonlines
 from builder.system.digests import sha256_file
 from builder.vm import qcow2
 
-FOLDER = ".verified"
 # Of a key's id and of a SHA-256, shown to people.
 KEY_DIGITS = 12
 SHOWN = 16
-
-
-class Status(StrEnum):
-    """What a check of a file has shown."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check of one file has shown; `text` is for people."""
-
-    file: str
-    status: Status
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.text}"
-
-
-@dataclass(frozen=True)
-class VerificationResult:
-    """What reading a version again has shown.
-
-    Args:
-        when: UTC, ISO 8601.
-        findings: of all checks, failed and skipped ones first.
-        signers: names of the trusted keys that signed where it comes from.
-    """
-
-    name: str
-    version: str
-    when: str
-    findings: tuple[Finding, ...]
-    signers: tuple[str, ...] = ()
-
-    @property
-    def good(self) -> bool:
-        """Whether no check failed."""
-        return not self.faults
-
-    @property
-    def faults(self) -> tuple[str, ...]:
-        """What is not as it was published, one line each."""
-        return self._lines(Status.FAILED)
-
-    @property
-    def skipped(self) -> tuple[str, ...]:
-        """What could not be checked, one line each."""
-        return self._lines(Status.SKIPPED)
-
-    @property
-    def passed(self) -> tuple[str, ...]:
-        """What is as it was published, one line each."""
-        return self._lines(Status.PASSED)
-
-    def _lines(self, status: Status) -> tuple[str, ...]:
-        return tuple(str(finding) for finding in self.findings if finding.status is status)
 
 
 class _Findings(list[Finding]):
@@ -145,21 +84,36 @@ def verify_version(path: Path, tell: Callable[[str], None] = lambda _: None) -> 
     Raises:
         PublishError: the record cannot be written.
     """
+    result = _look(path, tell, every_byte=True)
+    record(path, result)
+    return result
+
+
+def check_signature(path: Path) -> VerificationResult:
+    """Look at all of a version but the bytes of its disk, which would take as long as reading it; adds no record.
+
+    That is enough for an image that was verified when it entered the catalogue: the signature covers the sum of the
+    disk, and the disk is named by that sum.
+    """
+    return _look(path, lambda _: None, every_byte=False)
+
+
+def _look(path: Path, tell: Callable[[str], None], *, every_byte: bool) -> VerificationResult:
     findings = _Findings()
     signers: tuple[str, ...] = ()
     manifest = _manifest(path, findings)
     if manifest is not None:
-        _files(path, manifest, findings, tell)
+        facts = manifest.facts
+        unread = () if every_byte else (f"{facts.name}.qcow2",)
+        _files(path, facts, findings, tell, unread)
         _disk(path, findings)
-        _sums(path, manifest, findings)
+        _sums(path, facts, findings)
         _record(path, manifest, findings)
-        _bill(path, manifest, findings)
-        signers, about_these = _provenance(path, manifest, findings)
-        _add_passed(manifest, findings, signers, about_these=about_these)
+        _bill(path, facts, findings)
+        signers, about_these = _provenance(path, facts, findings)
+        _add_passed(facts, findings, signers, about_these=about_these, unread=unread)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    result = VerificationResult(path.parent.name, path.name, when, tuple(findings), signers)
-    record(path, result)
-    return result
+    return VerificationResult(path.parent.name, path.name, when, tuple(findings), signers)
 
 
 def require_signature(result: VerificationResult) -> VerificationResult:
@@ -170,64 +124,31 @@ def require_signature(result: VerificationResult) -> VerificationResult:
     return replace(result, findings=(*result.findings, lacking))
 
 
-def record(path: Path, result: VerificationResult) -> None:
-    """Write down, beside a version, that it was verified.
+def require_signed(path: Path) -> VerificationResult:
+    """Look at a version of the catalogue as `check_signature` does, and refuse it unless a trusted key signed it.
 
     Raises:
-        PublishError: the record cannot be written.
+        VerifyError: it is not signed, or it is not what was signed.
     """
-    try:
-        _add(path, result)
-    except OSError as fault:
-        raise PublishError(f"the record of {path} cannot be written: {fault.strerror}", str(fault)) from fault
-
-
-def verifications(path: Path) -> list[VerificationResult]:
-    """Return all verifications of a version on record, the first one first."""
-    return list(_records(path).entries)
-
-
-def unreadable_verifications(path: Path) -> list[str]:
-    """Return the records that cannot be read and are passed over, a text for people each."""
-    return list(_records(path).unreadable)
-
-
-def _records(path: Path) -> jsonlines.LinesRead[VerificationResult]:
-    try:
-        return jsonlines.read(_journal(path), _result)
-    except OSError as fault:
-        return jsonlines.LinesRead((), (f"{_journal(path)} cannot be read: {fault.strerror}",))
-
-
-def _result(document: dict[str, Any]) -> VerificationResult:
-    findings = tuple(Finding(one["file"], Status(one["status"]), one["text"]) for one in document["findings"])
-    head = (document["name"], document["version"], document["when"])
-    result = VerificationResult(*head, findings, tuple(document["signers"]))
-    texts = [*head, *result.signers, *(text for one in findings for text in (one.file, one.text))]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError(document)
-    datetime.fromisoformat(result.when)
+    result = require_signature(check_signature(path))
+    if not result.good:
+        spoken = f"{result.name}@{result.version}"
+        raise VerifyError(
+            f"{spoken} is not signed by a key that you trust",
+            "\n".join(result.faults),
+            f"builder images verify {spoken} --signed says more; builder keys trust FILE, if you know whose key it is",
+        )
     return result
 
 
-def _manifest(path: Path, findings: _Findings) -> dict[str, Any] | None:
+def _manifest(path: Path, findings: _Findings) -> Read | None:
     try:
-        manifest = json.loads((path / MANIFEST).read_bytes())
-        disk = manifest["files"][f"{path.parent.name}.qcow2"]["sha256"]
-        if not all({"size", "sha256"} <= facts.keys() for facts in manifest["files"].values()):
-            raise KeyError("size, sha256")
-    except OSError as fault:
+        return manifests.read(path)
+    except FileNotFoundError as fault:
         findings.failed(MANIFEST, f"{fault.strerror}")
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        findings.failed(MANIFEST, "it is not what was published")
-        return None
-    if (manifest.get("name"), manifest.get("version")) != (path.parent.name, path.name):
-        findings.failed(MANIFEST, f"it belongs to {manifest.get('name')}@{manifest.get('version')}")
-    elif disk[:VERSION_DIGITS] != path.name:
-        findings.failed(MANIFEST, f"the disk's sha256 {disk} does not begin with the version")
-    whole: dict[str, Any] = manifest
-    return whole
+    except ManifestError as fault:
+        findings.failed(MANIFEST, f"it {fault.why}")
+    return None
 
 
 def _disk(path: Path, findings: _Findings) -> None:
@@ -243,76 +164,77 @@ def _disk(path: Path, findings: _Findings) -> None:
         findings.failed(name, fault)
 
 
-def _files(path: Path, manifest: dict[str, Any], findings: _Findings, tell: Callable[[str], None]) -> None:
-    for name, facts in sorted(manifest["files"].items()):
+def _files(
+    path: Path, facts: Manifest, findings: _Findings, tell: Callable[[str], None], unread: Collection[str]
+) -> None:
+    for name, file in sorted(facts.files.items()):
         tell(name)
         try:
             size = (path / name).stat().st_size
-            found = sha256_file(path / name) if size == facts["size"] else None
+            whole = size == file.size
+            found = file.sha256 if whole and name in unread else sha256_file(path / name) if whole else None
         except OSError as fault:
             findings.failed(name, f"{fault.strerror}")
             continue
         if found is None:
-            findings.failed(name, f"{size} bytes, {facts['size']} published")
-        elif found != facts["sha256"]:
-            was = str(facts["sha256"])
-            findings.failed(name, f"sha256 {found[:SHOWN]}…, {was[:SHOWN]}… published")
-    known = {*manifest["files"], MANIFEST, PROVENANCE, SUMS}
+            findings.failed(name, f"{size} bytes, {file.size} published")
+        elif found != file.sha256:
+            findings.failed(name, f"sha256 {found[:SHOWN]}…, {file.sha256[:SHOWN]}… published")
+    known = {*facts.files, MANIFEST, PROVENANCE, SUMS}
     for name in sorted({one.name for one in path.iterdir()} - known):
         findings.failed(name, "it was added")
 
 
-def _sums(path: Path, manifest: dict[str, Any], findings: _Findings) -> None:
+def _sums(path: Path, facts: Manifest, findings: _Findings) -> None:
     try:
         lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         findings.failed(SUMS, "it cannot be read")
         return
-    said = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
-    if MANIFEST not in said:
-        findings.skipped(MANIFEST, "published before its own sum was written down")
-    elif sha256_file(path / MANIFEST) != said.pop(MANIFEST):
-        findings.failed(MANIFEST, "it is not what was published")
-    statement = said.pop(PROVENANCE, None)
-    if statement is not None:
+    sums = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
+    for name in (MANIFEST, PROVENANCE):
+        written = sums.pop(name, None)
+        if written is None:
+            if name == MANIFEST or (path / name).exists():
+                findings.failed(SUMS, f"it does not name {name}")
+            continue
         try:
-            if sha256_file(path / PROVENANCE) != statement:
-                findings.failed(PROVENANCE, "it is not what was published")
+            if sha256_file(path / name) != written:
+                findings.failed(name, "it is not what was published")
         except OSError as fault:
-            findings.failed(PROVENANCE, f"{fault.strerror}")
-    if said != {name: facts["sha256"] for name, facts in manifest["files"].items()}:
+            findings.failed(name, f"{fault.strerror}")
+    if sums != {name: file.sha256 for name, file in facts.files.items()}:
         findings.failed(SUMS, f"it does not say what {MANIFEST} says")
 
 
-def _record(path: Path, manifest: dict[str, Any], findings: _Findings) -> None:
+def _record(path: Path, manifest: Read, findings: _Findings) -> None:
     """The proof of the twins: for this very disk, and the same in both places."""
-    name = "verify.json"
-    if name not in manifest["files"]:
+    name, facts = "verify.json", manifest.facts
+    if name not in facts.files:
         return
     try:
-        told = json.loads((path / name).read_bytes())
-    except (OSError, ValueError):
+        proof = from_json((path / name).read_bytes(), allow_inf_nan=False)
+    except OSError:
         return
-    if (
-        told != manifest.get("verified")
-        or told.get("sealed") != manifest["files"][f"{path.parent.name}.qcow2"]["sha256"]
-    ):
+    except ValueError:
+        proof = None
+    disk = facts.files[f"{facts.name}.qcow2"].sha256
+    if not isinstance(proof, dict) or proof != manifest.raw.get("verified") or proof.get("sealed") != disk:
         findings.failed(name, "it is not the proof of this disk")
 
 
-def _bill(path: Path, manifest: dict[str, Any], findings: _Findings) -> None:
+def _bill(path: Path, facts: Manifest, findings: _Findings) -> None:
     """The bill of materials: readable, and of this very disk."""
-    if SBOM not in manifest["files"]:
+    if SBOM not in facts.files:
         findings.skipped(SBOM, "published before there was one")
         return
-    # Dear to load, and needed here only.
     with suppress(OSError):
-        wrong = sbom_check.fault((path / SBOM).read_bytes(), manifest["files"][f"{path.parent.name}.qcow2"]["sha256"])
+        wrong = sbom_check.fault((path / SBOM).read_bytes(), facts.files[f"{facts.name}.qcow2"].sha256)
         if wrong is not None:
             findings.failed(SBOM, f"{wrong}")
 
 
-def _provenance(path: Path, manifest: dict[str, Any], findings: _Findings) -> tuple[tuple[str, ...], bool]:
+def _provenance(path: Path, facts: Manifest, findings: _Findings) -> tuple[tuple[str, ...], bool]:
     """Check the statement of provenance.
 
     Returns:
@@ -322,17 +244,15 @@ def _provenance(path: Path, manifest: dict[str, Any], findings: _Findings) -> tu
     keys = {dsse.key_id(public, name): (name, public) for name, public in signing.trusted().items()}
     try:
         opened = dsse.open_((path / PROVENANCE).read_bytes(), [public for _, public in keys.values()])
-        subjects = {one["name"]: one["digest"]["sha256"] for one in json.loads(opened.payload)["subject"]}
+        subjects = statement.subjects(opened.payload)
     except FileNotFoundError:
-        # Where it once was, SHA256SUMS names it.
-        if not findings.fails(PROVENANCE):
-            findings.skipped(PROVENANCE, "published before there was one")
+        _no_provenance(facts, findings)
         return (), False
     except OSError as fault:
         findings.failed(PROVENANCE, f"{fault.strerror}")
         return (), False
-    except (ValueError, KeyError, TypeError):
-        findings.failed(PROVENANCE, "it is no signed statement")
+    except ValueError:
+        findings.failed(PROVENANCE, "it is not a signed statement of provenance")
         return (), False
     for key in opened.wrong:
         findings.failed(PROVENANCE, f"the signature of {keys[key][0]} is wrong")
@@ -341,7 +261,7 @@ def _provenance(path: Path, manifest: dict[str, Any], findings: _Findings) -> tu
     elif not opened.proved and not opened.wrong:
         who = ", ".join(key[:KEY_DIGITS] for key in opened.signers)
         findings.skipped(PROVENANCE, f"signed by {who}, whom you do not trust (builder keys trust FILE)")
-    there = {name: facts["sha256"] for name, facts in manifest["files"].items()}
+    there = {name: file.sha256 for name, file in facts.files.items()}
     with suppress(OSError):
         there[MANIFEST] = sha256_file(path / MANIFEST)
     others = [name for name in sorted(there) if subjects.get(name) != there[name]]
@@ -350,24 +270,31 @@ def _provenance(path: Path, manifest: dict[str, Any], findings: _Findings) -> tu
     return tuple(keys[key][0] for key in opened.proved), not (others or altered)
 
 
-def _add_passed(manifest: dict[str, Any], findings: _Findings, signers: tuple[str, ...], *, about_these: bool) -> None:
+def _no_provenance(facts: Manifest, findings: _Findings) -> None:
+    """Judge a version without a statement: where it once was, SHA256SUMS or the manifest gives that away."""
+    if findings.fails(PROVENANCE):
+        return
+    if facts.builder is not None or SBOM in facts.files:
+        findings.failed(PROVENANCE, "it is missing: the builder that made this image always writes one")
+    else:
+        findings.skipped(PROVENANCE, "published before there was one")
+
+
+def _add_passed(
+    facts: Manifest,
+    findings: _Findings,
+    signers: tuple[str, ...],
+    *,
+    about_these: bool,
+    unread: Collection[str],
+) -> None:
     """Add what nothing was found against."""
-    for name in [*sorted(manifest["files"]), MANIFEST]:
-        if not findings.doubts(name):
+    for name in [*sorted(facts.files), MANIFEST]:
+        if not findings.doubts(name) and name not in unread:
             findings.passed(name, "sha256 as published")
-    if SBOM in manifest["files"] and not findings.doubts(SBOM):
+    if SBOM in facts.files and not findings.doubts(SBOM):
         findings.passed(SBOM, "CycloneDX, of this disk")
     if about_these:
         findings.passed(PROVENANCE, "of these very files")
     for name in signers:
         findings.passed(PROVENANCE, f"signed by {name}")
-
-
-def _journal(path: Path) -> Path:
-    return path.parent / FOLDER / f"{path.name}.jsonl"
-
-
-def _add(path: Path, result: VerificationResult) -> None:
-    journal = _journal(path)
-    journal.parent.mkdir(exist_ok=True)
-    jsonlines.append(journal, asdict(result), 0o644)

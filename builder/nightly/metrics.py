@@ -100,7 +100,7 @@ def _last_success(name: str, runs: Sequence[NightlyRun], latest: Image | None) -
         if result.good
     ]
     if latest is not None:
-        times.append(_seconds(str(latest.manifest["created"])))
+        times.append(latest.facts.created.timestamp())
         times += [_seconds(result.when) for result in images.verifications(latest.path) if result.good]
     return max(times, default=0.0)
 
@@ -111,8 +111,7 @@ def _facts(name: str, runs: Sequence[NightlyRun], latest: Image | None) -> tuple
     The images of a farm are in the catalogues of its workers: facts about them come with the results.
     """
     if latest is not None:
-        size = latest.manifest["files"][latest.disk.name].get("size", 0)
-        return _seconds(str(latest.manifest["created"])), int(size)
+        return latest.facts.created.timestamp(), latest.size
     built = [result.image for _, result in _results(name, runs) if result.image is not None]
     return (_seconds(built[-1].created), built[-1].size) if built else None
 

@@ -211,7 +211,10 @@ def load_runs(reports: Path) -> list[NightlyRun]:
     runs = []
     for path in reports.glob(f"[0-9]*/{FILE}"):
         try:
-            runs.append(NightlyRun.model_validate_json(path.read_bytes()))
+            run = NightlyRun.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             continue
+        # Its date is the name of its folder, which is removed by it one day.
+        if run.date == path.parent.name:
+            runs.append(run)
     return sorted(runs, key=lambda run: (run.started, run.date))

@@ -264,15 +264,13 @@ def _latest(catalogue: Path, name: str) -> Image | None:
 
 
 def _facts(image: Image) -> ImageFacts:
-    copies = (image.manifest.get("verified") or {}).get("twins") or {}
-    first: dict[str, Any] = next(iter(copies.values()), {})
     return ImageFacts(
         name=image.name,
         version=image.version,
         sha256=image.sha256,
-        size=int(image.manifest["files"][image.disk.name]["size"]),
+        size=image.size,
         created=str(image.manifest["created"]),
-        boot=first.get("boot_seconds"),
+        boot=image.facts.verified.first.boot_seconds,
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from builder import recipe
 from builder.diagnosis.classify import diagnose
-from builder.errors import BuilderError
+from builder.errors import BuilderError, RecipeError
 from builder.images import Image, load_image
 from builder.pipeline import kickstart_preview
 from builder.pipeline.execute import Context, Outcome
@@ -55,8 +55,15 @@ def prepare(
         peek: write nothing at all.
 
     Raises:
-        BuilderError: the recipe, a template or the medium cannot be used.
+        BuilderError: the recipe, a template or the medium cannot be used; or images have to be signed on this host, and
+            there is no key to sign this one with.
     """
+    if settings.require_signed and settings.signing_key is None and not peek:
+        raise RecipeError(
+            "images have to be signed on this host, and there is no key to sign with",
+            "require_signed in settings.toml, or $BUILDER_REQUIRE_SIGNED, demands it",
+            "builder keys create",
+        )
     chosen = recipe.load(pipeline, changes, settings.recipes)
     # In the first second: what is wrong here would end the install after a download and a boot.
     kickstart_preview.require_fit(chosen, settings)

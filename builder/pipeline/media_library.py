@@ -7,12 +7,14 @@ So `builder run` finds it by its digest, whichever way it came.
 
 from __future__ import annotations
 
-import json
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from builder import recipe
 from builder.errors import Cause, MediumError, RecipeError
@@ -25,7 +27,7 @@ from builder.stage import Ledger, Progress, ReasonKind, Step
 from builder.stages import fetch
 from builder.store import runs
 from builder.store.objects import mark_corrupt
-from builder.store.store import Store
+from builder.store.store import RECORD, Store
 from builder.system import reflink
 from builder.system.digests import sha256_file
 
@@ -46,8 +48,18 @@ class StoredMedium:
     created: str
 
 
+class _Facts(BaseModel):
+    """What lists of media need to know of each; the other facts are passed on as they are."""
+
+    model_config = ConfigDict(extra="allow")
+
+    volume_id: str
+    file_size: int = Field(ge=0)
+    is_rehearsal: bool
+
+
 def in_store(store: Store) -> list[StoredMedium]:
-    """All media of the store, the newest first; each once."""
+    """All media of the store, the newest first; each once. `damaged` names those whose facts cannot be read."""
     found: dict[str, StoredMedium] = {}
     for known in _standing(store):
         if known.sha256 not in found or found[known.sha256].created < known.created:
@@ -68,11 +80,25 @@ def _known(store: Store, folder: Path) -> StoredMedium | None:
     if record is None or record.stage != fetch.STAGE.name or fetch.FILE not in record.files:
         return None
     try:
-        facts = json.loads((folder / fetch.FACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = _Facts.model_validate_json((folder / fetch.FACTS).read_bytes())
+    except (OSError, ValidationError):
         # Another run drops or replaces it at this moment, or it is damaged: then a run builds it anew.
         return None
-    return StoredMedium(record.files[fetch.FILE].sha256 or "", folder / fetch.FILE, facts, record.created)
+    whole = facts.model_dump()
+    return StoredMedium(record.files[fetch.FILE].sha256 or "", folder / fetch.FILE, whole, record.created)
+
+
+def damaged(store: Store) -> list[Path]:
+    """Files of media in the store that cannot be read; a run that needs such a medium gets it anew."""
+    found = []
+    for folder in sorted(store.objects.iterdir()) if store.objects.is_dir() else []:
+        record = store.load(folder.name)
+        if record is None:
+            if os.path.lexists(folder / RECORD):
+                found.append(folder / RECORD)
+        elif record.stage == fetch.STAGE.name and _known(store, folder) is None:
+            found.append(folder / fetch.FACTS)
+    return found
 
 
 def add(file: Path, store: Store) -> tuple[StoredMedium, str]:

@@ -45,17 +45,16 @@ def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings,
         MediumError: the file is not an ISO, is truncated, is of another release, or is not a medium that the recipe
             names; or a rehearsal was asked for, and there is none of this release.
         PublishError: there is no image that it builds on.
+        VerifyError: that image's manifest cannot be used, or it is not signed and has to be.
         RecipeError: the recipe names no medium's sha256; a template is missing, or something to provision with.
     """
     base = _base(recipe, media, settings)
     if base is None:
         medium, source = _choose(recipe, media, store, settings)
     else:
-        medium = Medium(None, rehearsal=base.sha256 if base.manifest.get("rehearsal") else None)
+        medium = Medium(None, rehearsal=base.sha256 if base.facts.rehearsal else None)
         source = MediumSource()
-    # One password for a recipe, its variants and its rehearsals: the kickstart is the same bytes for both media. What
-    # is built on an image has its password.
-    owner = recipe.name if base is None else str(base.manifest.get("secrets_of") or base.manifest["recipe"])
+    owner = _owner(recipe, base, store)
     secrets = Secrets(store, owner, settings.root_password_file, peek=peek)
     provision_files.check_scripts(recipe.provision.scripts, settings.provisions)
     spec = BuildSpec(
@@ -72,14 +71,29 @@ def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings,
     return Resolved(spec, BuildOptions(source, Timeouts(limits.install, limits.quiet, limits.boot)), secrets)
 
 
-def _base(recipe: Recipe, media: str | None, paths: Paths) -> images.Image | None:
+def _base(recipe: Recipe, media: str | None, settings: Settings) -> images.Image | None:
     """The published image that the recipe builds on; a rehearsal of it where one was asked for."""
     if recipe.from_ is None:
         return None
     if media not in (None, ASKED):
         raise RecipeError(f"{recipe.name} is built on {recipe.from_}: it has no use for --media {media}")
     name, at, version = recipe.from_.partition("@")
-    return images.load_image(paths.images, f"{name}{REHEARSAL if media else ''}{at}{version}")
+    image = images.load_image(settings.images, f"{name}{REHEARSAL if media else ''}{at}{version}")
+    if settings.require_signed:
+        images.require_signed(image.path)
+    return image
+
+
+def _owner(recipe: Recipe, base: images.Image | None, store: Store) -> str:
+    """The recipe whose root password the image has.
+
+    One password for a recipe, its variants and its rehearsals: the kickstart is the same bytes for both media. What is
+    built on an image of this store has that image's password. What the manifest of a pulled image says chooses none of
+    this store's secrets: `verify` would type it at the console of a guest that others made.
+    """
+    if base is None or not images.built_here(base.name, base.sha256, base.origin, store):
+        return recipe.name
+    return base.facts.secrets_of or base.facts.recipe or recipe.name
 
 
 def _choose(recipe: Recipe, media: str | None, store: Store, paths: Paths) -> tuple[Medium, MediumSource]:

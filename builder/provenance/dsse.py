@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
     load_pem_public_key,
 )
+from pydantic_core import from_json
 from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import FormatError, VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]  # its __init__ is untyped
@@ -102,7 +103,8 @@ def open_(text: bytes, trusted: Sequence[bytes]) -> Opened:
         ValueError: it is no envelope.
     """
     try:
-        envelope = Envelope.from_dict(json.loads(text))
+        # pydantic's reader: Python's own fails on deep nesting with an error that is not a ValueError.
+        envelope = Envelope.from_dict(from_json(text, allow_inf_nan=False))
     except (KeyError, TypeError, AttributeError, FormatError, binascii.Error) as fault:
         raise ValueError("it is no DSSE envelope") from fault
     if envelope.payload_type != PAYLOAD_TYPE:

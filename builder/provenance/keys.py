@@ -79,8 +79,18 @@ def find(name: str) -> TrustedKey:
 
 
 def trusted() -> dict[str, bytes]:
-    """Return the public keys themselves, by name."""
-    return {one.name: one.path.read_bytes() for one in known()}
+    """Return the public keys themselves, by name.
+
+    Raises:
+        HostError: one cannot be read.
+    """
+    found = {}
+    for one in known():
+        try:
+            found[one.name] = one.path.read_bytes()
+        except OSError as fault:
+            raise HostError(f"the key {one.path} cannot be read: {fault.strerror}", hint="remove that file") from fault
+    return found
 
 
 def keep(name: str, public: bytes, private: bytes | None = None) -> Path:

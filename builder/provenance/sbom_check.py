@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from pydantic_core import from_json
 
 # Version of CycloneDX.
 SPEC = "1.6"
@@ -12,7 +13,7 @@ SPEC = "1.6"
 def fault(text: bytes, sha256: str) -> str | None:
     """Say why this is not the bill of materials of that disk; None if it is."""
     try:
-        bill: Any = json.loads(text)
+        bill: Any = from_json(text, allow_inf_nan=False)
         image = bill["metadata"]["component"]
         if (bill["bomFormat"], bill["specVersion"]) != ("CycloneDX", SPEC):
             raise KeyError(SPEC)

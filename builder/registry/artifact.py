@@ -15,13 +15,15 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import from_json
 
 from builder.errors import PublishError
-from builder.images.catalogue import MANIFEST, PROVENANCE, SBOM, SUMS, VERSION_DIGITS, Image
+from builder.images.catalogue import PROVENANCE, SBOM, SUMS, Image
+from builder.images.manifest import MANIFEST, SKEW, VERSION_DIGITS
 from builder.registry.blobs import Blob
 from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, Found, digest_of
 
@@ -173,7 +175,7 @@ def listed(index: bytes | None, referrers: Mapping[str, bytes]) -> bytes | None:
     """
     told: dict[str, Any] = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": []}
     try:
-        told = json.loads(index) if index else told
+        told = from_json(index, allow_inf_nan=False) if index else told
         there = {one["digest"] for one in told["manifests"]}
     except (ValueError, KeyError, TypeError) as fault:
         raise PublishError("the registry's list of referrers cannot be read", str(fault)) from fault
@@ -221,9 +223,11 @@ def read(found: Found, where: str) -> Artifact:
 def later(found: Found, image: Image) -> str | None:
     """The version of what bears a tag, if it was published after the image; None also when that cannot be told."""
     try:
-        said = json.loads(found.content)["annotations"]
-        there, here = (datetime.fromisoformat(str(one)) for one in (said[CREATED], image.manifest["created"]))
-        return str(said[VERSION]) if there > here else None
+        said = from_json(found.content, allow_inf_nan=False)["annotations"]
+        there = datetime.fromisoformat(str(said[CREATED]))
+        # What another host's wrong clock dated ahead must not keep the tag for years.
+        ahead = there > datetime.now(UTC) + SKEW
+        return str(said[VERSION]) if there > image.facts.created and not ahead else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -235,7 +239,7 @@ def facts(artifact: Artifact, content: bytes, where: str) -> dict[str, Any]:
         PublishError: it is no image of ours, or not this one.
     """
     try:
-        manifest = json.loads(content)
+        manifest = from_json(content, allow_inf_nan=False)
         name, version, files = manifest["name"], manifest["version"], manifest["files"]
         disk = files.pop(f"{name}.qcow2")
         size = sum(one.size for one in artifact.disk)

@@ -16,10 +16,13 @@ from typing import Any
 
 from builder.console import size_text
 from builder.errors import FREE_SPACE, PublishError, VerifyError
+from builder.images import manifest as manifests
 from builder.images import references
-from builder.images.catalogue import MANIFEST, Image, admit
-from builder.images.verify import VerificationResult, record, require_signature, verify_version
-from builder.registry import artifact, blobs, staging
+from builder.images.catalogue import Image, admit, list_images
+from builder.images.manifest import MANIFEST
+from builder.images.verification_record import VerificationResult, record
+from builder.images.verify import require_signature, verify_version
+from builder.registry import artifact, asked, blobs, staging
 from builder.registry.artifact import Artifact, Draft, Piece
 from builder.registry.client import INDEX_TYPE, LATEST, MANIFEST_TYPE, Found, Repository, digest_of
 from builder.stage import Progress
@@ -99,19 +102,30 @@ def push(image: Image, repository: Repository, progress: Progress, *, allow_rehe
 
 
 def pull(
-    repository: Repository, catalogue: Path, progress: Progress, *, allow_rehearsal: bool = False, signed: bool = False
+    repository: Repository,
+    catalogue: Path,
+    progress: Progress,
+    *,
+    allow_rehearsal: bool = False,
+    signed: bool = False,
+    name: str | None = None,
+    replace: bool = False,
 ) -> Pulled:
     """Take a version from a registry, prove it, and give it its place in the catalogue.
 
-    It becomes the latest if the tag `latest` was asked for, or if there is no other.
+    It becomes the latest if the tag `latest` was asked for and the latest of its name came from this repository, too,
+    or if there is no other.
 
     Args:
-        signed: only what a trusted key has signed is good.
+        signed: only what a trusted key has signed is good, and only if it is what was asked for.
+        name: that the image has to have; see `asked.require_name`.
+        replace: make it the latest, wherever the latest of its name came from.
 
     Raises:
         PublishError: there is no such tag, it is no image of ours, it is a rehearsal, the registry is away, refuses or
             has damaged it, or the disk is full. What was taken stays for the next pull.
-        VerifyError: it came whole, but does not prove what it says.
+        VerifyError: it came whole, but does not prove what it says; or it says what this builder does not know, or is
+            not what was asked for.
     """
     address = repository.address
     found = repository.manifest(address.reference)
@@ -122,7 +136,12 @@ def pull(
     manifest = artifact.facts(version, content, str(address))
     _no_rehearsal(manifest, f"{address} is a rehearsal's image and was not pulled", allow_rehearsal)
     latest = address.reference == LATEST
-    name, number = str(manifest["name"]), str(manifest["version"])
+    facts = manifests.parse(content, str(address), MANIFEST).facts
+    asked.require_name(address, facts, name, signed=signed)
+    told = asked.compare_age(address, facts, list_images(catalogue, facts.name), signed=signed)
+    if told:
+        progress.note(told)
+    name, number = facts.name, facts.version
     try:
         waiting = "waiting for another pull of it"
         with staging.place(catalogue, version.digest, lambda _: progress.note(waiting)) as place:
@@ -138,7 +157,7 @@ def pull(
                 _take(version, repository, ready, f"{name}.qcow2", progress)
                 progress.beat(f"proving {name}@{number}")
                 proof = _good(verify_version(ready), signed=signed, bad=place)
-            image = admit(catalogue, ready, latest=latest)
+            image = admit(catalogue, ready, address.name, latest=latest, replace=replace)
             if proof is not None:
                 record(image.path, proof)
             shutil.rmtree(place)
@@ -148,6 +167,11 @@ def pull(
             str(fault),
             "what came so far is kept: mend it, and pull again",
         ) from fault
+    if latest and not (image.latest or image.held):
+        progress.note(
+            f"latest of {name} stays what it is, for it does not come from {address.name}: --replace moves it, "
+            f"{name}@{number} names this one"
+        )
     return Pulled(image, version.digest, proof)
 
 

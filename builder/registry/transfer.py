@@ -33,10 +33,20 @@ def pull(
     *,
     signed: bool = False,
     allow_rehearsal: bool,
+    name: str | None = None,
+    replace: bool = False,
 ) -> Pulled:
     """Pull an image into the catalogue, unless it is there; see `push_pull.pull`."""
     with Repository(Address.parse(address), login) as repository:
-        return push_pull.pull(repository, catalogue, progress, signed=signed, allow_rehearsal=allow_rehearsal)
+        return push_pull.pull(
+            repository,
+            catalogue,
+            progress,
+            signed=signed,
+            allow_rehearsal=allow_rehearsal,
+            name=name,
+            replace=replace,
+        )
 
 
 def destination(base: str, name: str, *, allow_rehearsal: bool) -> Address:

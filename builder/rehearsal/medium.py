@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pydantic import BaseModel, Field, ValidationError
+
 from builder.errors import HostError
 from builder.rehearsal import initrd, iso, packages, tree
 from builder.stage import Progress
@@ -27,10 +29,25 @@ _PROGRAMS = (
 )
 
 
+class _Answer(BaseModel):
+    """The last answer of `inputs_digest`, and the state of the host that it belongs to."""
+
+    state: str
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
 def _own_state() -> str:
     """A mark that moves when a source file does (stat only)."""
     seen = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in tree.sources()]
     return hashlib.sha256(json.dumps(seen).encode()).hexdigest()
+
+
+def _last_answer(path: Path) -> _Answer | None:
+    """The last answer; None where there is none that can be read, and apt has to be asked."""
+    try:
+        return _Answer.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
 
 
 def inputs_digest(cache: Path | None = None) -> str:
@@ -48,11 +65,8 @@ def inputs_digest(cache: Path | None = None) -> str:
     host = packages.this_host()
     state = hashlib.sha256(f"{_own_state()} {packages.apt_state()} {host}".encode()).hexdigest()
     known = cache / "rehearsal-inputs.json" if cache else None
-    if known is not None:
-        with suppress(OSError, ValueError, KeyError):
-            last = json.loads(known.read_text())
-            if last["state"] == state:
-                return str(last["digest"])
+    if known is not None and (last := _last_answer(known)) is not None and last.state == state:
+        return last.digest
     whole = hashlib.sha256()
     for path in tree.sources():
         whole.update(f"{path.name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -63,7 +77,7 @@ def inputs_digest(cache: Path | None = None) -> str:
         if known is not None:
             known.parent.mkdir(parents=True, exist_ok=True)
             with replacing(known) as file:
-                file.write(json.dumps({"state": state, "digest": answer}).encode())
+                file.write(_Answer(state=state, digest=answer).model_dump_json().encode())
     return answer
 
 

@@ -13,12 +13,11 @@ from typing import Any
 
 import builder
 from builder.diagnosis import evidence
+from builder.provenance.statement import PREDICATE, STATEMENT
 from builder.stage import Secrets
 from builder.stages import kickstart
 from builder.store.objects import Record
 
-STATEMENT = "https://in-toto.io/Statement/v1"
-PREDICATE = "https://slsa.dev/provenance/v1"
 # SLSA wants URIs here; these name kinds, and lead nowhere.
 BUILD_TYPE = "tag:builder,2026:golden-image/v1"
 # Longer texts, those of templates, stand in by their digests: a record says what went in, it is no copy of it.

@@ -14,7 +14,7 @@ from typing import Any
 
 import builder
 from builder import images
-from builder.errors import PublishError
+from builder.errors import PublishError, VerifyError
 from builder.provenance import dsse
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Paths
@@ -62,7 +62,10 @@ def why_stale(path: Path, paths: Paths) -> str | None:
     spoken = f"{facts['name']}@{facts['version']}"
     if not (paths.images / facts["name"] / facts["version"] / images.MANIFEST).exists():
         return f"{spoken} is not in the catalogue any more"
-    image = images.load_image(paths.images, spoken)
+    try:
+        image = images.load_image(paths.images, spoken)
+    except VerifyError as fault:
+        return fault.brief
     return None if image.latest or image.held else f"{spoken} is not the latest any more"
 
 

@@ -154,7 +154,7 @@ def _clear(store: Store, owners: Collection[str]) -> None:
 def _older(path: Path, limit: float) -> bool:
     """Whether it is there and was used last before this time (seconds since the epoch)."""
     try:
-        return path.stat().st_mtime < limit
+        return path.lstat().st_mtime < limit
     except FileNotFoundError:
         return False
 

@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from builder.errors import BuilderError, Diagnosis, HostError, Interrupted, PublishError, Source
 from builder.store.objects import remove
@@ -130,7 +130,7 @@ def claimed(store: Store) -> set[str]:
         if not _dead(mark):
             # A run may end just now, and its mark with it.
             with contextlib.suppress(FileNotFoundError):
-                found.update(json.loads(mark.read_bytes() or b"[]"))
+                found.update(_claims(mark))
     return found
 
 
@@ -139,7 +139,7 @@ def release(store: Store, run_id: str, digest: str) -> None:
     with gate(store):
         mark = store.marks / run_id
         # In place: another file under this name would not be locked.
-        mark.write_text(json.dumps(sorted({*json.loads(mark.read_bytes())} - {digest})), encoding="utf-8")
+        mark.write_text(json.dumps(sorted(_claims(mark) - {digest})), encoding="utf-8")
 
 
 def dead(store: Store) -> list[str]:
@@ -156,8 +156,23 @@ def bury(store: Store, folder: Path, run_id: str) -> None:
     (store.marks / run_id).unlink(missing_ok=True)
 
 
+def _claims(mark: Path) -> set[str]:
+    """The digests that a live run needs.
+
+    Raises:
+        PublishError: the mark is damaged, so nothing may be removed.
+    """
+    try:
+        return set(TypeAdapter(list[str]).validate_json(mark.read_bytes() or b"[]"))
+    except ValidationError as fault:
+        hint = f"wait until the run {mark.name} has ended"
+        raise PublishError(f"what a live run needs cannot be read: {mark} is damaged", str(fault), hint) from fault
+
+
 def _marks(store: Store) -> list[Path]:
-    return sorted(store.marks.iterdir()) if store.marks.is_dir() else []
+    found = sorted(store.marks.iterdir()) if store.marks.is_dir() else []
+    # A mark is a file; anything else here is nobody's.
+    return [path for path in found if path.is_file() and not path.is_symlink()]
 
 
 def _dead(mark: Path) -> bool:
@@ -262,6 +277,12 @@ def list_runs(folder: Path) -> list[RunRecord]:
     return [record for record in found if record is not None]
 
 
+def unreadable(folder: Path) -> list[Path]:
+    """Records of runs that cannot be read, or belong to another run."""
+    paths = [path / RECORD for path in sorted(folder.iterdir())] if folder.is_dir() else []
+    return [path for path in paths if os.path.lexists(path) and _read(path) is None]
+
+
 def load_run(folder: Path, run_id: str) -> RunRecord:
     """The record of the run with this id, or with the only id that begins like this.
 
@@ -358,9 +379,11 @@ def _failed_stage(record: RunRecord) -> str | None:
 
 def _read(path: Path) -> RunRecord | None:
     try:
-        return RunRecord.model_validate_json(path.read_bytes())
+        record = RunRecord.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
+    # Its id leads to files: the record that was found here is no other run's.
+    return record if record.id == path.parent.name else None
 
 
 def _size(folder: Path) -> int:

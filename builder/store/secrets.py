@@ -56,7 +56,8 @@ class Secrets:
             return read_password(self._given)
         if self._peek and not self._store.has_secret(self._file):
             return _random_password()
-        return self._store.secret(self._file, lambda: f"{_random_password()}\n".encode()).decode().removesuffix("\n")
+        kept = self._store.secret(self._file, lambda: f"{_random_password()}\n".encode())
+        return _password(kept, self._store.secrets / self._file)
 
     @cached_property
     def root_crypt(self) -> str:
@@ -84,12 +85,17 @@ def read_password(path: Path) -> str:
     Raises:
         RecipeError: it cannot be read, or is empty, longer than a line or than 256 bytes, or has control characters.
     """
-    hint = "the file holds the password on one line, and nothing else"
     try:
         data = path.read_bytes()
-        text = data.decode()
     except OSError as fault:
         raise RecipeError(f"root password file {path} cannot be read: {fault.strerror}") from fault
+    return _password(data, path)
+
+
+def _password(data: bytes, path: Path) -> str:
+    hint = "the file holds the password on one line, and nothing else"
+    try:
+        text = data.decode()
     except UnicodeDecodeError as fault:
         raise RecipeError(f"root password file {path} is not UTF-8 text", hint=hint) from fault
     password = text.removesuffix("\n").removesuffix("\r")

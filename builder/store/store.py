@@ -247,7 +247,7 @@ class Store:
 
     def has_secret(self, name: str) -> bool:
         """Whether the secret was made already."""
-        return (self.secrets / name).exists()
+        return os.path.lexists(self.secrets / name)
 
     def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
         """The secret of this name; `make` is called when there is none yet, in one process only.
@@ -256,10 +256,11 @@ class Store:
             HostError: the store cannot be written to, or the secret is not ours to read.
         """
         path = self.secrets / name
-        if not path.exists():
+        # What is there and cannot be read is an error: another secret in its place would fit no image.
+        if not os.path.lexists(path):
             self.prepare()
             with locks.held(self.lock("secrets")):
-                if not path.exists():
+                if not os.path.lexists(path):
                     with replacing(path, mode=0o600) as file:
                         file.write(make())
         try:
@@ -269,8 +270,18 @@ class Store:
 
     @property
     def key(self) -> bytes:
-        """The store's HMAC key, 32 bytes, made once."""
-        return self.secret("key", lambda: randomness.token_bytes(KEY_BYTES))
+        """The store's HMAC key, 32 bytes, made once.
+
+        Raises:
+            HostError: it cannot be read or made, or is damaged.
+        """
+        key = self.secret("key", lambda: randomness.token_bytes(KEY_BYTES))
+        if len(key) != KEY_BYTES:
+            raise HostError(
+                f"{self.secrets / 'key'} is damaged: it holds {len(key)} bytes, and not {KEY_BYTES}",
+                hint="restore it from a backup, or remove it: everything is built anew then",
+            )
+        return key
 
 
 def kept_mark(folder: Path) -> Path:

@@ -11,7 +11,7 @@ import pytest
 from builder import images
 from builder.host import undo
 from builder.host.journal import Journal
-from builder.images.verify import Finding, Status, VerificationResult, record
+from builder.images.verification_record import Finding, Status, VerificationResult, record
 from builder.system import jsonlines
 from tests.host.conftest import Cell, World, world
 from tests.host.test_bridge import kill_inside, settled, waiting_for_confirmation

@@ -13,8 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from builder import images
 from builder.errors import RecipeError
-from builder.images import VerificationResult, verify
-from builder.images.verify import Finding, Status
+from builder.images import VerificationResult, verification_record
+from builder.images.verification_record import Finding, Status
 from builder.nightly import metrics
 from builder.nightly.record import Fault, NightlyRun, StageTime
 from tests.nightly.test_report import failed, published
@@ -88,7 +88,7 @@ def test_the_last_success_is_known_from_the_catalogue(tmp_path: Path) -> None:
     # It is proved again, then found corrupt: the first of these is the last success.
     for day, status in (("21", Status.PASSED), ("22", Status.FAILED)):
         finding = Finding("broken.qcow2", status, "sha256")
-        verify.record(
+        verification_record.record(
             made.path, VerificationResult("broken", made.version, f"2026-11-{day}T00:00:00+00:00", (finding,))
         )
     found = samples(metrics.render(bad_night(tmp_path), [], tmp_path / "images"))

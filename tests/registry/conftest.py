@@ -20,7 +20,7 @@ import pytest
 import requests
 
 from builder import images
-from builder.provenance import dsse, sbom
+from builder.provenance import dsse, sbom, statement
 from builder.registry import artifact
 from builder.registry.auth import Login
 from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, Address, Repository
@@ -286,7 +286,9 @@ def make(tmp_path: Path) -> Make:
 
         def attest(subjects: Any) -> bytes:
             about = {
-                "subject": [{"name": file, "digest": {"sha256": one}} for file, one in (attested or subjects).items()]
+                "_type": statement.STATEMENT,
+                "predicateType": statement.PREDICATE,
+                "subject": [{"name": file, "digest": {"sha256": one}} for file, one in (attested or subjects).items()],
             }
             return dsse.close(json.dumps(about).encode(), None)
 
@@ -308,7 +310,7 @@ def pushed(image: images.Image, address: str, login: Login | None = None, **opti
         return push_pull.push(image, there, Silent(), **options)
 
 
-def pulled(catalogue: Path, address: str, login: Login | None = None, **options: bool) -> Any:
+def pulled(catalogue: Path, address: str, login: Login | None = None, **options: Any) -> Any:
     """Pull, in this process."""
     from builder.registry import push_pull
 

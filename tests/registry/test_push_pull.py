@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ def test_latest_moves_only_to_what_is_the_latest_here(make: Make, registry: Regi
 def test_latest_does_not_go_back_by_itself(make: Make, registry: Registry) -> None:
     """Two hosts that build the same: the one that built earlier has no news, and pushes what it has."""
     old, new = make(b"old"), make(b"new", host="another")
-    new = replace(new, manifest={**new.manifest, "created": "2099-01-01T00:00:00+00:00"})
+    old = replace(old, facts=old.facts.model_copy(update={"created": old.facts.created - timedelta(days=1)}))
     assert pushed(new, registry.address()).tags == (new.version, "latest")
     assert pushed(old, registry.address()).tags == (old.version,)
     assert pushed(old, registry.address(":latest")).tags == (old.version, "latest")

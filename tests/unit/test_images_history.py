@@ -161,7 +161,7 @@ def test_a_proof_finds_each_fault_and_is_kept(tmp_path: Path) -> None:
         ('"run": "one"', '"run": "two"', "manifest.json: it is not what was published"),
         ('"name": "toy"', '"name": "boy"', "manifest.json: it belongs to boy@"),
         ('"sealed": "', '"sealed": "0', "verify.json: it is not the proof of this disk"),
-        ("{", "", "manifest.json: it is not what was published"),
+        ("{", "", "manifest.json: it cannot be read"),
     ],
 )
 def test_an_edited_manifest_is_found(tmp_path: Path, old: str, new: str, fault: str) -> None:

@@ -15,7 +15,7 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
 from builder import images
-from builder.provenance import dsse, sbom, sbom_check
+from builder.provenance import dsse, sbom, sbom_check, statement
 from tests.fakes.qcow2 import qcow2
 from tests.unit.conftest import Ran
 
@@ -36,7 +36,11 @@ def published(builder: Builder, tmp_path: Path) -> Callable[..., Path]:
         key = tmp_path / "home/.config/builder/signing/default.key"
 
         def attest(subjects: Mapping[str, str]) -> bytes:
-            told = {"subject": [{"name": name, "digest": {"sha256": one}} for name, one in subjects.items()]}
+            told = {
+                "_type": statement.STATEMENT,
+                "predicateType": statement.PREDICATE,
+                "subject": [{"name": name, "digest": {"sha256": one}} for name, one in subjects.items()],
+            }
             return dsse.close(json.dumps(told).encode(), key if key.exists() else None)
 
         sources = {"toy.qcow2": disk, images.SBOM: bill}
@@ -124,7 +128,7 @@ def test_a_forger_who_mends_all_sums_is_found_by_the_signature(
         change(path / images.SUMS, "".join(sums).encode())
 
     manifest = (path / images.MANIFEST).read_bytes()
-    change(path / images.MANIFEST, manifest.replace(b'"created": "20', b'"created": "19'))
+    change(path / images.MANIFEST, manifest.replace(b'"created": "202', b'"created": "201'))
     mend()
     assert verified(builder, code=6)["faults"] == [f"{images.PROVENANCE}: it is not about this manifest.json"]
 
@@ -142,7 +146,7 @@ def test_a_forger_who_mends_all_sums_is_found_by_the_signature(
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"payload": "e30=", "payloadType": "x", "signatures": []}'])
 def test_no_envelope_at_all(builder: Builder, published: Callable[..., Path], text: bytes) -> None:
     change(published() / images.PROVENANCE, text)
-    assert f"{images.PROVENANCE}: it is no signed statement" in verified(builder, code=6)["faults"]
+    assert f"{images.PROVENANCE}: it is not a signed statement of provenance" in verified(builder, code=6)["faults"]
 
 
 def test_a_removed_statement_is_missed(builder: Builder, published: Callable[..., Path]) -> None:
