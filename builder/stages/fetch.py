@@ -82,6 +82,13 @@ def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
             _take(source.file, target, sha256, link=False)
         if job.inputs.rehearsal is not None:
             require_sum(target, source.file)
+    elif not source.urls:
+        raise MediumError(
+            "the recipe names no mirror of its medium, and the store has none",
+            f"sha256 wanted: {sha256}",
+            "give the ISO with --media FILE, or once and for all: builder media add FILE",
+            cause=Cause.NOT_ON_MIRRORS,
+        )
     else:
         # Not in the working directory: what a killed download has got is resumed by the next run.
         downloads = Store(job.paths.store).downloads

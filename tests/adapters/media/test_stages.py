@@ -162,6 +162,14 @@ def test_a_medium_of_a_later_release_is_started_from_its_own_kernel_and_a_seed(
     assert words[:2] == ["inst.stage2=hd:LABEL=Rocky-9-8-x86_64-dvd", "inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg"]
 
 
+def test_a_medium_that_no_mirror_gives_has_to_be_given(make_job: MakeJob) -> None:
+    job = make_job(fetch.FetchInputs(sha256="ab" * 32, rehearsal=None), {})
+    with pytest.raises(MediumError, match="names no mirror") as caught:
+        fetch.run(job)
+    assert "builder media add FILE" in caught.value.hint
+    assert not caught.value.diagnosis.transient
+
+
 @pytest.mark.parametrize("release", ["el7", "el8", "el10", "fedora"])
 def test_a_medium_of_another_release_is_refused_before_anything_is_written(
     make_job: MakeJob, needs: dict[str, Path], store: Store, tmp_path: Path, release: str
