@@ -6,6 +6,7 @@ PYTHON ?= $(shell for name in /usr/bin/python3 /usr/bin/python3.13 /usr/bin/pyth
 VENV   := .venv
 BIN    := $(VENV)/bin
 PYTEST := $(BIN)/pytest
+UNIT   := $(PYTEST)
 READY  := $(VENV)/.ready
 TABLE  := builder/system/packages.txt
 IMAGE  ?= centos7-minimal
@@ -21,7 +22,10 @@ STEPS  ?= run again check machines
 run: $(READY)
 	$(BIN)/builder run $(IMAGE) --media $(MEDIA)
 
-test: check
+# The unit tests of `make check` run with coverage here.
+test: UNIT := $(BIN)/coverage run -m pytest
+test: uncovered check
+	@$(BIN)/coverage combine -q && echo "coverage of builder/ by the unit tests: $$($(BIN)/coverage report --format=total) %"
 	$(PYTEST) -q -n 2 -m process tests/unit
 	$(PYTEST) -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging tests/hostile
 	$(MAKE) machines PYTEST="$(PYTEST)"
@@ -29,7 +33,7 @@ test: check
 # The same with coverage of builder/; `.venv/bin/coverage report -m` says afterwards which lines were not run.
 coverage: PYTEST := $(BIN)/coverage run -m pytest
 coverage: uncovered test
-	$(BIN)/coverage combine -q
+	$(BIN)/coverage combine -q --append
 	@echo "coverage of builder/: $$($(BIN)/coverage report --format=total) %"
 
 uncovered: $(READY)
@@ -44,7 +48,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) -q -n 2 -m "not process" tests/unit
+	$(UNIT) -q -n 2 -m "not process" tests/unit
 
 e2e: $(READY)
 	$(BIN)/pytest -m "e2e or slow" tests
