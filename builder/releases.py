@@ -39,7 +39,7 @@ class Release:
         cpu: the least that its programs run on.
         memory: MiB that a machine needs at least.
         efi_partition: MiB that an EFI system partition made by `reqpart` or `autopart` takes at least.
-        accepted: commands that the handler refuses and the installer takes.
+        own_checker: its installer is known better than by the handler: kickstart/el7_checker.py and el7_rules.py.
         rehearsed: the rehearsal medium has its shape.
     """
 
@@ -52,7 +52,7 @@ class Release:
     cpu: Cpu = "x86-64"
     memory: int = 2048
     efi_partition: int = 500
-    accepted: frozenset[str] = frozenset()
+    own_checker: bool = False
     rehearsed: bool = False
 
 
@@ -68,8 +68,7 @@ RELEASES: dict[str, Release] = {
             template="centos7-minimal.ks.j2",
             memory=320,
             efi_partition=200,
-            # Known to the installer of 7.9 (anaconda >= 21.48.22.57).
-            accepted=frozenset({"sshkey"}),
+            own_checker=True,
             rehearsed=True,
         ),
         Release("el8", "Enterprise Linux 8", "RHEL8", r"8([.-].*)?", memory=1536, efi_partition=200),

@@ -6,6 +6,7 @@ Invariant: they say where and how fast, never what; nothing in here may enter a 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -142,11 +143,28 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
+class OwnKickstart:
+    """Somebody's own kickstart and the files beside it, by name.
+
+    They may hold passwords: no record has them, and only their MAC enters a digest.
+    """
+
+    text: str = ""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def content(self) -> str:
+        """All of it as one text, to make a MAC of."""
+        return "\0".join([self.text, *(f"{name}\0{self.files[name].hex()}" for name in sorted(self.files))])
+
+
+@dataclass(frozen=True)
 class BuildOptions:
-    """What belongs to one build and decides nothing about its result."""
+    """What belongs to one build and decides nothing about its result that the stages' inputs do not say."""
 
     medium: MediumSource = field(default_factory=MediumSource)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    own: OwnKickstart | None = None
 
 
 def inside(folder: Path, name: str) -> Path | None:

@@ -72,15 +72,15 @@ COMMANDS: Mapping[str, Command | Group] = {
     ),
     "pipelines": Command("recipes:pipelines", "List the pipelines that can be built."),
     "recipes": Group(
-        "Write recipes.",
-        {"new": Command("recipes:new", "Write a recipe for an ISO that is at hand, with its sha256.")},
+        "Make recipes.", {"new": Command("recipes:new", "Write a recipe for an ISO, or for a kickstart of your own.")}
     ),
     "schema": Command("recipes:schema", "Print the JSON schema of a recipe, for editors."),
     "kickstart": Group(
         "Render and check kickstarts.",
         {
             "render": Command("recipes:render", "Print a pipeline's kickstart, without its secrets."),
-            "lint": Command("recipes:lint", "Check the syntax of a kickstart; errors exit 2."),
+            "lint": Command("recipes:lint", "Check a kickstart as the installer of a release reads it; errors exit 2."),
+            "adapt": Command("recipes:adapt", "Print a kickstart of your own as builder would adapt it."),
         },
     ),
     "images": Group(

@@ -28,6 +28,16 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be
 
 # What is built.
 Pipeline = Annotated[str, typer.Argument(metavar="PIPELINE", help="Name of a pipeline, or path of its recipe.")]
+MaybePipeline = Annotated[
+    str | None,
+    typer.Argument(metavar="[PIPELINE]", help="Name of a pipeline, or path of its recipe; not with --kickstart."),
+]
+OwnFile = Annotated[
+    Path | None, typer.Option("--kickstart", metavar="FILE", help="Build from this kickstart of your own; no recipe.")
+]
+ImageName = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="With --kickstart: name of the image; default: the file's.")
+]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a value of the recipe, e.g. machine.firmware=uefi."),

@@ -1,22 +1,28 @@
 """The commands `builder pipelines`, `builder recipes`, `builder schema` and `builder kickstart`.
 
-Invariant: they change nothing but the recipe that `recipes new` writes.
+Invariant: they change nothing but files that `recipes new` is asked to write.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from builder import console, recipe, releases
-from builder.cli.options import Force, Json, Pipeline, Release, Sets, parse_release, parse_set_options
-from builder.cli.output import display_path, emit, print_json
+from builder.cli.options import Force, Json, Media, Pipeline, Release, Sets, parse_release, parse_set_options
+from builder.cli.output import display_path, emit, note, print_json
 from builder.cli.state import State, search_path
 from builder.errors import RecipeError
+from builder.kickstart import parse
 from builder.kickstart import render as kickstart
-from builder.pipeline import kickstart_preview, new_recipe
+from builder.kickstart.lint import lint as lint_kickstart
+from builder.pipeline import build, kickstart_preview, new_recipe
+from builder.pipeline import draft as drafting
+from builder.pipeline.resolve import existing_medium
+from builder.settings import Settings
 
 
 def pipelines(as_json: Json = False) -> None:
@@ -37,9 +43,9 @@ def schema(as_json: Json = False) -> None:  # noqa: ARG001 (a schema is JSON any
 def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: Json = False) -> None:
     """Print a pipeline's kickstart, without its secrets."""
     settings = ctx.ensure_object(State).settings()
-    chosen = recipe.load(pipeline, parse_set_options(sets), settings.recipes)
+    chosen, settings = build.load(pipeline, parse_set_options(sets), settings)
     text = kickstart_preview.preview(chosen, settings)
-    emit({"template": chosen.kickstart.template, "text": text}, text, as_json)
+    emit({"template": chosen.kickstart.entry, "text": text}, text, as_json)
 
 
 def lint(
@@ -47,9 +53,10 @@ def lint(
     release: Release = releases.DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Check the syntax of a kickstart; errors exit 2."""
+    """Check a kickstart as the installer of a release reads it; errors exit 2."""
     chosen = parse_release(release)
-    findings = kickstart.lint(kickstart.load(file), chosen)
+    beside = {path.name for path in file.absolute().parent.iterdir()} if file.is_file() else ()
+    findings = lint_kickstart(kickstart.load(file), chosen, beside=beside)
     facts = [{"line": finding.line, "severity": finding.severity, "message": finding.message} for finding in findings]
     text = [f"{file}:{finding.line or 0}: {finding.severity}: {finding.message}" for finding in findings]
     emit(facts, text, as_json)
@@ -57,18 +64,81 @@ def lint(
         raise typer.Exit(RecipeError.exit_code)
 
 
+def adapt(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A kickstart of your own.")],
+    networked: Annotated[bool, typer.Option("--network", help="As for a recipe with install.network.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Print a kickstart of your own as builder would adapt it.
+
+    The changes go to standard error, each with its line and reason.
+    """
+    settings = ctx.ensure_object(State).settings()
+    if file.name.endswith(".j2"):
+        raise RecipeError(f"{file} is a template", hint="builder kickstart render PIPELINE shows what becomes of it")
+    text = kickstart.load(file)
+    files = drafting.included(parse.read(text.replace("\r", "")), file)
+    made = kickstart_preview.adapt_text(text, settings.templates, files, networked=networked)
+    if made.refused:
+        lines = "\n".join(f"{file}:{refusal.line}: {refusal.reason}" for refusal in made.refused)
+        raise RecipeError(f"{file} cannot be adapted: {made.refused[0].reason}", lines, "change the kickstart")
+    unmet = kickstart_preview.unmet(made, files, networked=networked)
+    facts = {
+        "text": made.text,
+        "changes": [asdict(change) for change in made.changes],
+        "unmet": [{"line": finding.line, "message": finding.message} for finding in unmet],
+    }
+    if not as_json:
+        for change in made.changes:
+            was = f"{change.was!r} becomes " if change.was else "added "
+            note(f"{file}:{change.line}: {was}{change.now!r}: {change.reason}")
+        for finding in unmet:
+            note(f"{file}:{finding.line or 0}: a run would be refused: {finding.message}")
+    emit(facts, made.text, as_json)
+
+
 def new(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the new pipeline and of its image.")],
-    release: Release,
-    media: Annotated[Path, typer.Option("--media", metavar="FILE", help="The vendor's ISO.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the recipe and of its image.")],
+    file: Annotated[
+        Path | None, typer.Option("--kickstart", metavar="FILE", help="A kickstart of your own; it is copied.")
+    ] = None,
+    release: Annotated[
+        str | None, typer.Option("--release", metavar="NAME", help="The ISO's release: el7, el8, el9, el10 or fedora.")
+    ] = None,
+    media: Media = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write a recipe for an ISO that is at hand, with its sha256.
+    """Write a recipe for an ISO, or for a kickstart of your own.
 
-    The checksum that the vendor implanted in the ISO has to hold, and the packages of the kickstart have to be on it.
+    It goes into ./pipelines, the copy of the kickstart into ./kickstarts. With --release and --media it names the ISO's
+    sha256: the checksum that the vendor implanted has to hold, and the packages of the kickstart have to be on it.
     """
-    made = new_recipe.write(name, parse_release(release), media, ctx.ensure_object(State).settings(), force=force)
+    settings = ctx.ensure_object(State).settings()
+    if (file is None) == (release is None):
+        hint = "write --release NAME --media FILE, or --kickstart FILE; then `release:` can be written into the recipe"
+        raise RecipeError("recipes new takes either --release or --kickstart", hint=hint)
+    if file is None:
+        _new_for_iso(name, parse_release(release or ""), media, settings, force, as_json)
+        return
+    called = f"{name}.ks.j2" if file.name.endswith(".j2") else f"{name}.ks"
+    made = drafting.draft(file, name, media, settings, called=called)
+    folders = search_path("pipelines")[0], search_path("kickstarts")[0]
+    # What is wrong with it is better known before anything is written.
+    recipe.loads(made.text, {}, label=f"{made.name}.yaml", stem=made.name)
+    written = drafting.write(made, *folders, called, force=force)
+    text = [f"wrote {display_path(path)}" for path in written]
+    text.append(f"next: builder run {made.name}" + (f" --media {media}" if media else ""))
+    emit({"name": made.name, "files": [str(path) for path in written]}, text, as_json)
+
+
+def _new_for_iso(
+    name: str, release: releases.Release, media: str | None, settings: Settings, force: bool, as_json: bool
+) -> None:
+    if media is None:
+        raise RecipeError(f"--release {release.name} needs the vendor's ISO", hint="add --media FILE")
+    made = new_recipe.write(name, release, existing_medium(Path(media), settings), settings, force=force)
     text = [f"recipe   {made.path}", f"sha256   {made.sha256}", f"use      builder run {name} --media {media}"]
     emit({"name": name, "path": str(made.path), "sha256": made.sha256}, text, as_json)

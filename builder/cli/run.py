@@ -16,10 +16,12 @@ from builder.cli.options import (
     Accelerator,
     AllowRehearsal,
     Connect,
+    ImageName,
     Json,
+    MaybePipeline,
     Media,
+    OwnFile,
     PasswordFile,
-    Pipeline,
     Push,
     Rebuild,
     RequireKvm,
@@ -36,6 +38,7 @@ from builder.errors import RecipeError
 from builder.images import Image
 from builder.pipeline import build
 from builder.pipeline.build import Build
+from builder.pipeline.draft import RecipeDraft, draft
 from builder.pipeline.execute import Outcome, execute
 from builder.provenance import keys
 from builder.registry import transfer
@@ -57,8 +60,10 @@ RetryTransient = Annotated[
 
 def run(
     ctx: typer.Context,
-    pipeline: Pipeline,
+    pipeline: MaybePipeline = None,
     media: Media = None,
+    kickstart: OwnFile = None,
+    name: ImageName = None,
     sets: Sets = None,
     rebuild: Rebuild = None,
     keep_failed: KeepFailed = False,
@@ -90,7 +95,8 @@ def run(
         state.watcher = watcher
         if state.moved:
             watcher.note(state.moved)
-        planned = build.prepare(pipeline, parse_set_options(sets), media, rebuild or (), settings)
+        wanted = _wanted(pipeline, kickstart, name, media, settings)
+        planned = build.prepare(wanted, parse_set_options(sets), media, rebuild or (), settings)
         where = transfer.destination(push, planned.plan.name, allow_rehearsal=allow_rehearsal) if push else None
         login = transfer.login_from(*registry_login_of_environment()) if where else None
         tries = build.TRIES if retry_transient else 1
@@ -108,8 +114,10 @@ def run(
 
 def plan(
     ctx: typer.Context,
-    pipeline: Pipeline,
+    pipeline: MaybePipeline = None,
     media: Media = None,
+    kickstart: OwnFile = None,
+    name: ImageName = None,
     sets: Sets = None,
     rebuild: Rebuild = None,
     root_password_file: PasswordFile = None,
@@ -117,7 +125,8 @@ def plan(
 ) -> None:
     """Show what a run would do, and why; change nothing."""
     settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
-    planned = build.prepare(pipeline, parse_set_options(sets), media, rebuild or (), settings, peek=True).plan
+    wanted = _wanted(pipeline, kickstart, name, media, settings)
+    planned = build.prepare(wanted, parse_set_options(sets), media, rebuild or (), settings, peek=True).plan
     stages = console.plan_rows(planned)
     rows = [[row["stage"], row["action"], row["reason"]] for row in stages]
     emit(
@@ -125,6 +134,30 @@ def plan(
         console.table(["STAGE", "ACTION", "WHY"], rows),
         as_json,
     )
+
+
+def _wanted(
+    pipeline: str | None, kickstart: Path | None, name: str | None, media: str | None, settings: Settings
+) -> str | RecipeDraft:
+    """What is to be built: a pipeline, or a kickstart of one's own.
+
+    Raises:
+        RecipeError: neither, or both.
+    """
+    if kickstart is not None and pipeline is not None:
+        raise RecipeError(
+            f"{pipeline} and --kickstart exclude each other: a pipeline has its kickstart",
+            hint=f"name the image with --name {pipeline}, or leave out --kickstart",
+        )
+    if kickstart is not None:
+        return draft(kickstart, name, media, settings)
+    if pipeline is None:
+        raise RecipeError(
+            "Missing argument: PIPELINE, or --kickstart FILE", hint="`builder pipelines` lists what can be built"
+        )
+    if name is not None:
+        raise RecipeError("--name goes with --kickstart: an image of a pipeline has the pipeline's name")
+    return pipeline
 
 
 def _attempt(planned: Build, watcher: Watcher) -> Outcome:

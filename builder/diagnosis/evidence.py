@@ -46,6 +46,11 @@ def masked(text: str, secrets: Secrets) -> str:
     """A kickstart without anything that lets somebody in."""
     for secret in (secrets.root_crypt, secrets.root_password):
         text = text.replace(secret, MASK)
+    return anonymous(text)
+
+
+def anonymous(text: str) -> str:
+    """A kickstart without the crypt strings and passwords that its options name."""
     return SPOKEN.sub(rf"\1{MASK}", CRYPT.sub(MASK, text))
 
 

@@ -6,7 +6,7 @@ The vendor's file is only read. The new one gets its name when it is complete an
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -65,6 +65,7 @@ def remaster(
     *,
     kickstart: bytes,
     kernel_args: Sequence[str],
+    beside: Mapping[str, bytes] | None = None,
     menu: Menu = "unattended",
     when: datetime | None = None,
 ) -> RemasterReport:
@@ -74,6 +75,7 @@ def remaster(
         source: the vendor's ISO.
         output: the new ISO; replaced only when the new one is complete.
         kickstart: becomes /ks.cfg.
+        beside: files for the root folder, by name.
         kernel_args: words for the kernel's command line, such as `inst.ks=hd:LABEL=…:/ks.cfg`; a space inside a
             label is spelled `\\x20`.
         menu: `unattended` boots straight into the kickstart; `safe` boots from the local disk unless it is chosen.
@@ -88,14 +90,13 @@ def remaster(
         iso = stack.enter_context(open_iso(source))
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="builder-remaster-")))
         date = when or iso.volume.written or _NO_DATE
-        changes = _changes(iso, kernel_args, menu, date, work) | _translations(iso)
+        added = _added(iso, beside or {}) | {KICKSTART: kickstart}
+        changes = _changes(iso, kernel_args, menu, date, work) | _translations(iso, [*added])
         before = [entry.sector for entry in iso.boot_entries()]
-        plan = iso.plan({**changes, KICKSTART: kickstart}, date, stack)
-        after = [entry.sector for entry in iso.boot_entries()]
-
+        plan = iso.plan({**changes, **added}, date, stack)
         with source.open("rb") as file:
             area = file.read(SYSTEM_AREA)
-        moved = dict(zip(before, after, strict=True))
+        moved = dict(zip(before, (entry.sector for entry in iso.boot_entries()), strict=True))
         records = boot_records.rebuild(area, moved, source.stat().st_size, iso.volume.size, plan.size)
         volume_size = plan.size
         plan.put(0, records.area)
@@ -114,10 +115,20 @@ def remaster(
             plan.size,
             iso.volume.volume_id,
             implant.md5 if implant else None,
-            (*changes, KICKSTART),
+            (*changes, *added),
             tuple(dict.fromkeys(entry.platform for entry in iso.boot_entries())),
             any(records.area[510:512]),
         )
+
+
+def _added(iso: Iso, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """New files of the root folder by path; the vendor's own are not replaced."""
+    added = {f"/{name}": content for name, content in files.items()}
+    if taken := [path for path in added if path in iso.paths]:
+        raise MediumError(
+            f"{iso.name} has a file {taken[0]} of its own", hint="give the file of the recipe another name"
+        )
+    return added
 
 
 def _may_implant(application_use: bytes) -> bool:
@@ -152,16 +163,19 @@ def _changes(iso: Iso, kernel_args: Sequence[str], menu: Menu, when: datetime, w
     return changes
 
 
-def _translations(iso: Iso) -> dict[str, bytes | Path]:
-    """The table of names with the kickstart in it, where there is one."""
+def _translations(iso: Iso, added: Sequence[str]) -> dict[str, bytes | Path]:
+    """The table of names with the new files in it, where there is one."""
     path = iso.find(TRANSLATIONS)
-    if path is None or KICKSTART in iso.paths:
+    added = [name for name in added if name not in iso.paths]
+    if path is None or not added:
         return {}
     lines = _read_text(iso, path).splitlines()
     width = max((line.find("\t") for line in lines), default=0)
-    new = f"F {iso.short_name(KICKSTART)}".ljust(width) + f"\t{KICKSTART.removeprefix('/')}"
-    place = next((number for number, line in enumerate(lines) if line[2:] > new[2:]), len(lines))
-    return {path: _text("\n".join([*lines[:place], new, *lines[place:]]) + "\n")}
+    for name in added:
+        new = f"F {iso.short_name(name)}".ljust(width) + f"\t{name.removeprefix('/')}"
+        place = next((number for number, line in enumerate(lines) if line[2:] > new[2:]), len(lines))
+        lines.insert(place, new)
+    return {path: _text("\n".join(lines) + "\n")}
 
 
 def _read_text(iso: Iso, path: str) -> str:

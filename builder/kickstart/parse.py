@@ -53,13 +53,15 @@ class Kickstart:
     """What a kickstart says, in its order.
 
     Args:
-        wanted: what %packages selects; what it excludes is left out.
+        wanted: what %packages selects.
+        excluded: what it excludes, without the minus.
         ignore_missing: a package that is not there is no reason to stop.
     """
 
     commands: tuple[Command, ...]
     wanted: tuple[Wanted, ...]
     ignore_missing: bool
+    excluded: tuple[Wanted, ...] = ()
 
     def all(self, *names: str) -> list[Command]:
         """The commands of these names."""
@@ -99,25 +101,69 @@ class Kickstart:
         return f"{said}; and what {included} says, which only the installer sees" if included else said
 
 
+@dataclass(frozen=True)
+class Script:
+    """A section of a kickstart with its body as it stands, such as `%post`.
+
+    Args:
+        line: of its head.
+        words: of its head, the name of the section first.
+        closed: it ends with %end, and no other section begins before.
+    """
+
+    line: int
+    words: tuple[str, ...]
+    body: str
+    closed: bool = True
+
+    @property
+    def kind(self) -> str:
+        """Name of the section: `%pre`."""
+        return self.words[0]
+
+
+def scripts(text: str) -> list[Script]:
+    """Return all sections, in their order; one without %end goes on to the next one or to the end of the file."""
+    found: list[Script] = []
+    head: tuple[int, tuple[str, ...]] | None = None
+    body: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        first = line.split()[0] if line.strip() else ""
+        begins = first in _SECTIONS
+        if head is not None and (begins or first == "%end"):
+            found.append(Script(*head, "\n".join(body), closed=not begins))
+            head = None
+        if begins:
+            head, body = (number, tuple(_split(line))), []
+        elif head is not None:
+            body.append(line)
+    return [*found, Script(*head, "\n".join(body), closed=False)] if head is not None else found
+
+
 def read(text: str) -> Kickstart:
     """The commands and the package selection of a rendered kickstart."""
     commands: list[Command] = []
     wanted: list[Wanted] = []
+    excluded: list[Wanted] = []
     ignore_missing = False
     for line, section, words in _lines(text):
         if section == "%packages" and words[0] == "%packages":
             ignore_missing = ignore_missing or "--ignoremissing" in words
+        elif section == "%packages" and words[0] == "%include":
+            commands.append(Command(line, words[0], tuple(words[1:])))
+        elif section == "%packages" and words[0].startswith("-"):
+            excluded += _wanted(line, " ".join(words)[1:])
         elif section == "%packages":
             wanted += _wanted(line, " ".join(words))
         elif not section:
             commands.append(Command(line, _ALIASES.get(words[0], words[0]), tuple(words[1:])))
-    return Kickstart(tuple(commands), tuple(wanted), ignore_missing)
+    return Kickstart(tuple(commands), tuple(wanted), ignore_missing, tuple(excluded))
 
 
 def _lines(text: str) -> Iterator[tuple[int, str, list[str]]]:
     """Every line that says something: its number, the section it stands in (empty outside all), its words."""
     section = ""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         first = line.split()[0] if line.strip() else ""
         if first == "%end":
             section = ""
@@ -136,8 +182,6 @@ def _split(line: str) -> list[str]:
 
 
 def _wanted(line: int, entry: str) -> list[Wanted]:
-    if entry.startswith("-"):
-        return []
     if entry.startswith("@^"):
         return [Wanted(line, entry[2:].strip(), "environment")]
     if entry.startswith("@"):

@@ -35,11 +35,16 @@ _SOURCES = ("cdrom", "url", "nfs", "harddrive", "liveimg", "ostreesetup")
 
 @dataclass(frozen=True)
 class Room:
-    """The machine that is installed to, and the release that it is to get; sizes in bytes."""
+    """The machine that is installed to, and the release that it is to get; sizes in bytes.
+
+    Args:
+        networked: the install may use a network.
+    """
 
     memory: int
     disk: int
     firmware: str
+    networked: bool = False
     release: Release = RELEASES[DEFAULT]
 
 
@@ -118,7 +123,10 @@ def check(given: Kickstart, medium: Contents | None, room: Room) -> list[Mismatc
     Args:
         medium: what its repodata lists; None where it has none.
     """
-    return [*_sources(given), *packages(given, medium), *_memory(given, room), *_disk(given, room)]
+    remote = [] if room.networked else sources(given)
+    # What other repositories have is not known here.
+    listed = [] if room.networked and given.all("repo", "url", "nfs") else packages(given, medium)
+    return [*remote, *listed, *_memory(given, room), *_disk(given, room)]
 
 
 def machine(given: Kickstart, room: Room) -> list[Mismatch]:
@@ -126,7 +134,8 @@ def machine(given: Kickstart, room: Room) -> list[Mismatch]:
     return [*_memory(given, room), *_disk(given, room)]
 
 
-def _sources(given: Kickstart) -> Iterator[Mismatch]:
+def sources(given: Kickstart) -> Iterator[Mismatch]:
+    """Yield what would be fetched over a network, which the install does not have."""
     chosen = given.all(*_SOURCES)
     if given.complete and not any(command.name == "cdrom" for command in chosen):
         others = ", ".join(f"`{command.name}` in line {command.line}" for command in chosen)
@@ -154,6 +163,9 @@ def packages(given: Kickstart, medium: Contents | None) -> Iterator[Mismatch]:
 
 def _there(wanted: Wanted, medium: Contents) -> bool:
     names: Collection[str] = medium.answers_to if wanted.kind == "package" else medium.group_names
+    if wanted.kind != "package" and wanted.name.casefold() in {name.casefold() for name in names}:
+        # yum does not tell @Core from @core.
+        return True
     return wanted.name in names or bool(re.search(r"[*?\[]", wanted.name) and fnmatch.filter(names, wanted.name))
 
 
@@ -190,6 +202,14 @@ def _disk(given: Kickstart, room: Room) -> Iterator[Mismatch]:
         if held and volumes > sum(held):
             text = f"line {group.line}: the volumes of {group.words[0]} take {volumes} MiB, it has {sum(held)} MiB"
             yield Mismatch(text)
+
+
+def least_disk(given: Kickstart, release: Release = RELEASES[DEFAULT]) -> int:
+    """Return the MiB that the partitions take at the least, with what firmware and swap may add."""
+    swaps = [part for part in given.all("part", "logvol") if part.has("recommended") or part.has("hibernation")]
+    # Anaconda's recommended swap is at most 10 % of the disk.
+    total = sum(_grown(part, given) for part in given.all("part")) + release.efi_partition + LABEL_ROOM
+    return total + (total // 9 if swaps else 0)
 
 
 def _grown(part: Command, given: Kickstart) -> int:

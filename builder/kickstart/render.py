@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import difflib
 import json
-import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import jinja2
 import jinja2.meta
@@ -24,30 +20,16 @@ import jinja2.meta
 from builder.errors import HostError, RecipeError
 from builder.kickstart import sandbox
 from builder.recipe import text_faults
-from builder.releases import DEFAULT, RELEASES, Release
 from builder.settings import inside
 from builder.system import process
 
 # What builder gives a template beside the recipe's variables.
-OWN_VARIABLES = frozenset({"root_crypt", "disk_serial", "token"})
+OWN_VARIABLES = frozenset({"root_crypt", "disk_serial", "token", "parts"})
 
 # Seconds to wait for a rendering on a busy host; what it may use of the processor is less.
 LONGEST = 120.0
 PROGRAM = (sys.executable, "-P", "-m", sandbox.__name__)
 RAW = "what is not meant for the template engine goes between {% raw %} and {% endraw %}"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One remark of the kickstart checker; `line` is None when it named none."""
-
-    line: int | None
-    severity: Literal["error", "warning"]
-    message: str
-
-    def __str__(self) -> str:
-        where = f"line {self.line}: " if self.line else ""
-        return f"{where}{self.message}"
 
 
 def collect(template: str, search: Sequence[Path]) -> dict[str, str]:
@@ -181,52 +163,9 @@ def load(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"cannot read {path}", str(reason)) from None
-    _require_plain(text, path)
     return text
 
 
 def _require_plain(text: str, path: Path) -> None:
     if fault := text_faults.of_kickstart(text):
         raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
-
-
-def lint(text: str, release: Release = RELEASES[DEFAULT]) -> list[Finding]:
-    """What `ksvalidator` says of a kickstart for this release, errors and warnings kept apart.
-
-    pykickstart exits 1 on mere deprecations too, so its words are sorted here. It is GPL and therefore run as a
-    program, never imported.
-    """
-    with tempfile.TemporaryDirectory(prefix="builder-lint-") as folder:
-        file = Path(folder) / "ks.cfg"
-        file.write_text(text, encoding="utf-8")
-        beside = Path(sys.executable).with_name("ksvalidator")
-        program = beside if beside.exists() else Path("ksvalidator")
-        # It makes a copy of its own, with the hash of the password, and forgets it: it goes with our folder.
-        done = process.run([program, "-v", release.handler, file], check=False, timeout=60, env={"TMPDIR": folder})
-    said = f"{done.stdout}\n{done.stderr}"
-    found = [*_errors(said, release), *_warnings(said)]
-    return sorted(found, key=lambda finding: (finding.line or 0, finding.severity))
-
-
-_ERROR = re.compile(
-    r"The following problem occurred on line (\d+) of the kickstart file:\s*\n\s*\n(.+?)\n\s*(?:\n|$)", re.S
-)
-_DEPRECATED = re.compile(r"^(?:.*Warning: )?(Ignoring deprecated .*? on line (\d+):.*|.*deprecated.*)$", re.M)
-
-
-def _errors(said: str, release: Release) -> list[Finding]:
-    found = []
-    for match in _ERROR.finditer(said + "\n\n"):
-        message = " ".join(match[2].split())
-        unknown = re.fullmatch(r"Unknown command: (\S+)", message)
-        if unknown is None or unknown[1] not in release.accepted:
-            found.append(Finding(int(match[1]), "error", message))
-    return found
-
-
-def _warnings(said: str) -> list[Finding]:
-    found = []
-    for match in _DEPRECATED.finditer(said):
-        message = re.sub(r" on line \d+(?=:)", "", match[1])
-        found.append(Finding(int(match[2]) if match[2] else None, "warning", message))
-    return found

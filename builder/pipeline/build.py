@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder import recipe
@@ -12,10 +12,12 @@ from builder.diagnosis.classify import diagnose
 from builder.errors import BuilderError, RecipeError
 from builder.images import Image, load_image
 from builder.pipeline import kickstart_preview
+from builder.pipeline.draft import RecipeDraft
 from builder.pipeline.execute import Context, Outcome
 from builder.pipeline.pipelines import stages_of
 from builder.pipeline.plan import plan
 from builder.pipeline.resolve import resolve
+from builder.recipe import Recipe
 from builder.settings import Settings
 from builder.stage import Plan, Progress
 from builder.stages import publish
@@ -37,7 +39,7 @@ class Build:
 
 
 def prepare(
-    pipeline: str,
+    pipeline: str | RecipeDraft,
     changes: Mapping[str, str],
     media: str | None,
     rebuild: Collection[str],
@@ -48,7 +50,7 @@ def prepare(
     """Load the recipe, resolve it and plan its build; nothing is started.
 
     Args:
-        pipeline: name of a pipeline, or path of its recipe.
+        pipeline: name of a pipeline, path of its recipe, or a recipe that was made for this run.
         changes: values of the recipe that `--set` replaces, by key.
         media: path of an ISO, `rehearsal`, or None for a medium that the recipe names.
         rebuild: stages to run again.
@@ -64,13 +66,29 @@ def prepare(
             "require_signed in settings.toml, or $BUILDER_REQUIRE_SIGNED, demands it",
             "builder keys create",
         )
-    chosen = recipe.load(pipeline, changes, settings.recipes)
+    chosen, settings = load(pipeline, changes, settings)
     # In the first second: what is wrong here would end the install after a download and a boot.
     kickstart_preview.require_fit(chosen, settings)
     store = Store(settings.store)
     resolved = resolve(chosen, media, store, settings, peek=peek)
     planned = plan(stages_of(chosen), resolved.spec, store, settings, fresh=frozenset(rebuild))
     return Build(planned, Context(store, settings, resolved.build, resolved.secrets), resolved.secrets.path)
+
+
+def load(pipeline: str | RecipeDraft, changes: Mapping[str, str], settings: Settings) -> tuple[Recipe, Settings]:
+    """Load a recipe, and return it with the settings that find the files beside it.
+
+    Raises:
+        RecipeError: there is no such recipe, or it has faults.
+    """
+    if isinstance(pipeline, RecipeDraft):
+        chosen = recipe.loads(pipeline.text, changes, label=str(pipeline.kickstart), stem=pipeline.name)
+        return chosen, replace(settings, templates=(pipeline.kickstart.absolute().parent, *settings.templates))
+    chosen = recipe.load(pipeline, changes, settings.recipes)
+    if "/" not in pipeline:
+        return chosen, settings
+    folder = Path(pipeline).absolute().parent
+    return chosen, replace(settings, templates=(*settings.templates, folder.parent / "kickstarts", folder))
 
 
 def retry_transient(attempt: Callable[[], Outcome], progress: Progress, tries: int = TRIES) -> Outcome:

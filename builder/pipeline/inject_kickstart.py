@@ -15,9 +15,10 @@ from builder.iso import boot_menu, inspect, remaster
 from builder.iso.inspect import MediumFacts
 from builder.iso.layout import with_hint
 from builder.iso.remaster import RemasterReport
-from builder.kickstart import parse, preflight, render
+from builder.kickstart import lint, parse, preflight, render
 from builder.kickstart.parse import Kickstart
 from builder.pipeline import media_library
+from builder.recipe import text_faults
 from builder.releases import Release
 
 
@@ -68,7 +69,9 @@ def inject(medium: Path, kickstart: Path, output: Path, *, unattended: bool) -> 
 
 
 def _require_no_errors(path: Path, text: str, release: Release) -> None:
-    errors = [finding for finding in render.lint(text, release) if finding.severity == "error"]
+    if fault := text_faults.of_kickstart(text):
+        raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
+    errors = lint.errors(lint.lint(text, release))
     if errors:
         hint = f"builder kickstart lint {path} --release {release.name}"
         raise RecipeError(f"{path}: {errors[0]}", "\n".join(map(str, errors)), hint)

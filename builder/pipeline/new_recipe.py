@@ -126,7 +126,7 @@ def _require_fit(name: str, text: str, file: Path, settings: Settings) -> None:
         draft = Path(folder) / f"{name}{SUFFIX}"
         draft.write_text(text, encoding="utf-8")
         chosen = recipe.load(str(draft), {}, ())
-    room = preflight.Room(chosen.machine.memory, chosen.disk.size, chosen.machine.firmware, chosen.facts)
+    room = preflight.Room(chosen.machine.memory, chosen.disk.size, chosen.machine.firmware, release=chosen.facts)
     preflight.require(kickstart_preview.preview(chosen, settings), file, room)
 
 

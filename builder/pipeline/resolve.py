@@ -14,10 +14,11 @@ from builder import images
 from builder.errors import MediumError, RecipeError
 from builder.iso import inspect
 from builder.kickstart import preflight, render
+from builder.pipeline import own_kickstart
 from builder.recipe import REHEARSAL, Recipe, provision_files
 from builder.recipe.build_spec import Base, BuildSpec, Medium
 from builder.rehearsal import medium as rehearsal
-from builder.settings import BuildOptions, MediumSource, Paths, Settings, Timeouts
+from builder.settings import BuildOptions, MediumSource, OwnKickstart, Paths, Settings, Timeouts
 from builder.stages import fetch
 from builder.store.secrets import Secrets
 from builder.store.store import Store
@@ -57,18 +58,26 @@ def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings,
     owner = _owner(recipe, base, store)
     secrets = Secrets(store, owner, settings.root_password_file, peek=peek)
     provision_files.check_scripts(recipe.provision.scripts, settings.provisions)
+    own: OwnKickstart | None = None
+    templates: dict[str, str] = {}
+    if base is None and recipe.kickstart.file is not None:
+        own, templates = own_kickstart.load(recipe.kickstart, (*settings.templates, *settings.recipes))
+    elif base is None:
+        templates = render.collect(recipe.kickstart.entry, settings.templates)
     spec = BuildSpec(
         name=recipe.image + (REHEARSAL if medium.rehearsal else ""),
         recipe=recipe,
         medium=medium,
-        templates={} if base else render.collect(recipe.kickstart.template, settings.templates),
+        templates=templates,
         password_mac=secrets.mac(secrets.root_crypt),
         secrets_of=owner,
         base=Base(f"{base.name}@{base.version}", base.sha256) if base else None,
+        own_mac=secrets.mac(own.content) if own else "",
         provisions=provision_files.collect(recipe.provision.sources, settings.provisions),
     )
     limits = recipe.limits
-    return Resolved(spec, BuildOptions(source, Timeouts(limits.install, limits.quiet, limits.boot)), secrets)
+    timeouts = Timeouts(limits.install, limits.quiet, limits.boot)
+    return Resolved(spec, BuildOptions(source, timeouts, own), secrets)
 
 
 def _base(recipe: Recipe, media: str | None, settings: Settings) -> images.Image | None:
@@ -103,7 +112,7 @@ def _choose(recipe: Recipe, media: str | None, store: Store, paths: Paths) -> tu
     # By sha256, the preferred one first.
     known = {source.sha256: source.urls for source in recipe.media.sources if source.sha256}
     if media is not None:
-        path = _existing(Path(media), paths)
+        path = existing_medium(Path(media), paths)
         medium = _from_file(recipe, path, known, store)
         # Not for the medium, which is here: for the vendor's list of checksums.
         return medium, MediumSource(path, known.get(medium.sha256 or "", ()))
@@ -149,16 +158,21 @@ def _kept(sha256: str, urls: Sequence[str], store: Store, paths: Paths) -> Path 
     return None
 
 
-def _existing(path: Path, paths: Paths) -> Path:
-    """The file itself, else the one of this name among the host's install media."""
+def existing_medium(path: Path, paths: Paths) -> Path:
+    """Return the file itself, else the one of this name among the host's install media.
+
+    Raises:
+        MediumError: there is none.
+    """
     kept = paths.media / path
-    return kept if not path.exists() and kept.is_file() else path
+    found = kept if not path.exists() and kept.is_file() else path
+    if not found.is_file():
+        what = "not a file" if found.exists() else "no such file"
+        raise MediumError(f"{what}: {found}", hint=f"--media takes an ISO file, or the word {ASKED}")
+    return found
 
 
 def _from_file(recipe: Recipe, path: Path, known: Collection[str], store: Store) -> Medium:
-    if not path.is_file():
-        what = "not a file" if path.exists() else "no such file"
-        raise MediumError(f"{what}: {path}", hint=f"--media takes an ISO file, or the word {ASKED}")
     facts = inspect.inspect(path)
     preflight.require_release(facts, recipe.facts)
     if not known and not facts.is_rehearsal:

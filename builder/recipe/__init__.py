@@ -1,6 +1,7 @@
 """Recipes say WHAT to build: load them, and check every line before anything is changed."""
 
-from builder.recipe.loading import fault, find_all, load
+from builder.recipe.kickstart_section import Kickstart
+from builder.recipe.loading import fault, find_all, load, loads
 from builder.recipe.media import Media, Source
 from builder.recipe.models import (
     REHEARSAL,
@@ -8,7 +9,7 @@ from builder.recipe.models import (
     Check,
     Disk,
     File,
-    Kickstart,
+    Install,
     Limits,
     Machine,
     Network,
@@ -28,6 +29,7 @@ __all__ = [
     "Check",
     "Disk",
     "File",
+    "Install",
     "Kickstart",
     "Limits",
     "Machine",
@@ -45,6 +47,7 @@ __all__ = [
     "fault",
     "find_all",
     "load",
+    "loads",
     "schema",
     "size",
 ]

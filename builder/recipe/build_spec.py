@@ -35,10 +35,12 @@ class BuildSpec:
 
     Args:
         name: in the catalogue; the recipe's, with `-rehearsal` behind it when the medium is one.
-        templates: texts of the kickstart template and all it includes, by name.
+        templates: texts of the kickstart template and all it includes, by name; of an own kickstart without what lets
+            somebody in, and of the script that closes it.
         password_mac: HMAC of the root password's crypt string: tells a changed password, tells no password.
         secrets_of: the recipe whose root password the image has: its own, or the one of the image it is built on.
         base: what is built on, instead of an install.
+        own_mac: HMAC of an own kickstart and the files beside it.
         provisions: SHA-256 of what the recipe provisions with, by name.
     """
 
@@ -49,4 +51,5 @@ class BuildSpec:
     password_mac: str
     secrets_of: str = ""
     base: Base | None = None
+    own_mac: str = ""
     provisions: Mapping[str, str] = field(default_factory=dict)

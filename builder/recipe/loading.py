@@ -101,18 +101,31 @@ def load(name_or_path: str, sets: Mapping[str, str], search: tuple[Path, ...]) -
         RecipeError: there is no such recipe, or it has faults; the details hold one line for each.
     """
     path = _locate(name_or_path, search)
-    reading = Reading(_shown(path))
-    data = _parse(_text(path), reading)
-    reading.settle(f"recipe {path.stem}")
+    return loads(_text(path), sets, label=_shown(path), stem=path.stem)
+
+
+def loads(content: str, sets: Mapping[str, str], *, label: str, stem: str) -> Recipe:
+    """The recipe in a text, checked.
+
+    Args:
+        label: where the text is from, for messages.
+        stem: the name that the recipe has to have.
+
+    Raises:
+        RecipeError: it has faults; the details hold one line for each.
+    """
+    reading = Reading(label)
+    data = _parse(content, reading)
+    reading.settle(f"recipe {stem}")
     if not isinstance(data, dict):
         reading.at_line(1, "is no recipe: it must hold 'key: value' lines")
-        reading.settle(f"recipe {path.stem}")
+        reading.settle(f"recipe {stem}")
     for place, text in sets.items():
         _overlay(data, place, text, reading)
     recipe = _validate(data, reading)
-    if data.get("name", path.stem) != path.stem and ("name",) not in reading.blamed:
-        reading.at((("name",),), f"{data['name']!r} differs from the file's name, {path.stem!r}")
-    reading.settle(f"recipe {path.stem}")
+    if data.get("name", stem) != stem and ("name",) not in reading.blamed:
+        reading.at((("name",),), f"{data['name']!r} differs from the file's name, {stem!r}")
+    reading.settle(f"recipe {stem}")
     assert recipe is not None
     return recipe
 

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from builder import releases
+from builder.recipe.kickstart_section import Kickstart
 from builder.recipe.media import Media
 from builder.recipe.section import Fault, Section, SectionError
 from builder.recipe.types import (
@@ -36,36 +37,12 @@ from builder.recipe.types import (
     Playbook,
     Size,
     SourceName,
-    Template,
     Title,
     whole_mib,
 )
-from builder.recipe.variables import Variable, check_variable
 
 # The catalogue keeps rehearsals apart under this ending.
 REHEARSAL = "-rehearsal"
-
-
-class Kickstart(Section):
-    """The kickstart: a template, and the values it is filled with.
-
-    Args:
-        template: name of a file in `kickstarts/`.
-        vars: values of the template's variables, by name; a secret is refused.
-    """
-
-    template: Template
-    vars: dict[str, Variable] = Field(default_factory=dict)
-
-    @field_validator("vars", mode="before")
-    @classmethod
-    def _safe(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        faults = [(((name,),), text) for name, value in given.items() if (text := check_variable(name, value))]
-        if faults:
-            raise SectionError(faults)
-        return given
 
 
 class Machine(Section):
@@ -118,8 +95,19 @@ class Disk(Section):
         return whole_mib(value, least=1)
 
 
+class Install(Section):
+    """How the installer runs.
+
+    Args:
+        network: what the installer may reach: `none`, or the network of this kind. With one, packages come from
+            wherever the kickstart says: the same recipe may give another image tomorrow, and the manifest says so.
+    """
+
+    network: Literal["none", "user", "nat", "bridge"] = "none"
+
+
 class Network(Section):
-    """The network of the test VMs; the install itself never has one that leads out.
+    """The network of the test VMs; the install has none unless `install.network` gives it one.
 
     Args:
         mode: `user` needs nothing; `nat` and `bridge` need qemu:///system and a network of the host.
@@ -282,6 +270,7 @@ class Recipe(Section):
     machine: Machine = Machine()
     disk: Disk = Disk()
     network: Network = Network()
+    install: Install = Install()
     limits: Limits = Limits()
     verify: Verify = Verify()
     publish: Publish = Publish()

@@ -1,4 +1,4 @@
-"""The base of every section of a recipe, and the error that holds several faults of one."""
+"""The base of every section of a recipe, and the error that names several faults of one."""
 
 from __future__ import annotations
 

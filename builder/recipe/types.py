@@ -19,6 +19,8 @@ DURATION = r"(?=[0-9])(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,8})s?)?"
 # Recipes name directories, images and libvirt domains.
 NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
 TEMPLATE = r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}"
+# Names a file and nothing else: it is part of no command line.
+FILE_NAME = r"[^/.\x00-\x20\x7f-][^/\x00-\x1f\x7f]{0,126}"
 
 
 def size(value: object) -> int:
@@ -95,6 +97,7 @@ ChecksumList = Annotated[
     str, *_text(rf"(?:{_URL}|{TEMPLATE})", "list of checksums: a URL, or the name of a file beside the ISO")
 ]
 Template = Annotated[str, *_text(TEMPLATE, "template: the name of a file in kickstarts/, without a folder")]
+FileName = Annotated[str, *_text(FILE_NAME, "file name: without a folder, no '.' or '-' first")]
 Title = Annotated[str, *_text(r"[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,99}", "title: one line of at most 100 characters")]
 Place = Annotated[
     str,

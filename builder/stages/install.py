@@ -15,13 +15,13 @@ from builder.errors import Cause, InstallError, Source
 from builder.guest.report import read_report
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Settings
-from builder.stage import Job, Stage
+from builder.stage import Job, Stage, added
 from builder.stages import launch, remaster
 from builder.stages.machine_inputs import MachineInputs, machine_of, require_cpu
 from builder.system import host_facts, process
 from builder.system.tail import last_lines
-from builder.vm import qemu_img
-from builder.vm.domain_xml import SYSTEM_DISK_SERIAL, Disk, MachineSpec, UserNet, render
+from builder.vm import networks, qemu_img
+from builder.vm.domain_xml import SYSTEM_DISK_SERIAL, Disk, MachineSpec, Network, UserNet, render
 from builder.vm.log_follower import LogFollower
 from builder.vm.machine import Ending
 from builder.vm.names import machine_names
@@ -35,25 +35,31 @@ EVERY = 1.0  # seconds between two looks at what the guest said
 
 
 class InstallInputs(MachineInputs):
-    """The machine that is installed; sizes in bytes."""
+    """The machine that is installed, and the network that its installer may use; sizes in bytes."""
 
     disk_size: int
+    network: Literal["none", "user", "nat", "bridge"] = added("none")
+    network_name: str | None = added(None)
 
 
 def inputs(spec: BuildSpec) -> InstallInputs:
-    """Take machine and disk from the recipe."""
-    return InstallInputs(**machine_of(spec), disk_size=spec.recipe.disk.size)
+    """Take machine, disk and network from the recipe."""
+    given, vms = spec.recipe.install, spec.recipe.network
+    # A name is that of a network of its mode.
+    name = vms.name if vms.mode == given.network else None
+    return InstallInputs(**machine_of(spec), disk_size=spec.recipe.disk.size, network=given.network, network_name=name)
 
 
 def preflight(inputs: InstallInputs, settings: Settings) -> None:
     """Look for what would otherwise be missed after an hour of fetching.
 
     Raises:
-        HostError: no qemu-img, no room for the disk, or a CPU that is too old for what is installed.
+        HostError: no qemu-img, no room for the disk, no such network, or a CPU that is too old for what is installed.
     """
     process.find("qemu-img")
     require_cpu(inputs, settings)
     host_facts.require_space(settings.store, inputs.disk_size, "the disk to install to")
+    _network(inputs, settings.uri)
 
 
 def run(job: Job[InstallInputs]) -> None:
@@ -72,6 +78,8 @@ def run(job: Job[InstallInputs]) -> None:
     console = job.evidence / evidence.CONSOLE
     with launch.connected(job) as (host, accel):
         job.progress.note(f"{accel.name.upper()}: {accel.why}")
+        if job.inputs.network != "none":
+            job.progress.note("not hermetic: the installer may fetch from a network, and fetch something else tomorrow")
         spec = _spec(job, accel.name, screen, reports, log)
         evidence.write(job.evidence / evidence.DOMAIN, render(spec))
         killed = host_facts.oom_kills()
@@ -126,9 +134,16 @@ def _spec(job: Job[InstallInputs], accel: Literal["kvm", "tcg"], screen: Path, r
         boot="cdrom",
         serial1=reports,
         channels={LOG_PORT: log},
-        network=UserNet(restrict=True),
+        network=_network(job.inputs, job.host.uri),
         on_reboot="destroy",
     )
+
+
+def _network(given: InstallInputs, uri: str) -> Network:
+    """The network of the installing machine; without one, QEMU's own with no way out."""
+    if given.network == "none":
+        return UserNet(restrict=True)
+    return networks.network_of(given.network, given.network_name, uri)
 
 
 def _require_token(job: Job[InstallInputs], ending: Ending) -> None:

@@ -135,11 +135,19 @@ def build_manifest(
         "run": job.run_id,
         "secrets_of": job.inputs.secrets_of,
         "booted_before_sealing": "provision" in records,
+        # Whether nothing came from a network, so that the digests below name all that is in the image.
+        "hermetic": hermetic(records),
         "disk": dict(disk),
         "stages": {name: _facts(record) for name, record in records.items()},
         "tools": dict(tools),
         "verified": dict(verified),
     }
+
+
+def hermetic(records: Mapping[str, Record]) -> bool:
+    """Return whether no stage had a network: the installer has none by itself, provisioning always has one."""
+    installed = records["install"].inputs.get("network", "none") if "install" in records else "none"
+    return installed == "none" and "provision" not in records
 
 
 def _bill(name: str, sha256: str, sealed: str, verified: Mapping[str, Any]) -> bytes:
@@ -203,4 +211,4 @@ def _tools(uri: str) -> dict[str, str]:
     return tools | {name: version(name) for name in LIBRARIES}
 
 
-STAGE = Stage("publish", 5, ("seal", "verify"), inputs, run, "put the image into the catalogue", why_stale=why_stale)
+STAGE = Stage("publish", 6, ("seal", "verify"), inputs, run, "put the image into the catalogue", why_stale=why_stale)

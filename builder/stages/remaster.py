@@ -9,6 +9,7 @@ kickstart is on a second one, and the kernel is started directly, so that no boo
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,6 +49,7 @@ class RemasterInputs(Inputs):
     memory: int
     disk_size: int
     firmware: Literal["bios", "uefi"]
+    networked: bool = added(False)
     kernel_args: tuple[str, ...] = KERNEL_ARGS
     release: releases.Name = added(releases.DEFAULT)
 
@@ -68,6 +70,7 @@ def inputs(spec: BuildSpec) -> RemasterInputs:
         memory=chosen.memory,
         disk_size=spec.recipe.disk.size,
         firmware=chosen.firmware,
+        networked=spec.recipe.install.network != "none",
         release=spec.recipe.release,
     )
 
@@ -83,12 +86,13 @@ def run(job: Job[RemasterInputs]) -> None:
     vendor = job.needs["fetch"] / fetch.FILE
     kickstart = (job.needs["kickstart"] / kickstart_stage.FILE).read_bytes()
     given = job.inputs
+    files = kickstart_stage.beside(job.needs["kickstart"])
     release = releases.RELEASES[given.release]
     preflight.require_release(inspect.inspect(vendor), release)
-    room = preflight.Room(given.memory, given.disk_size, given.firmware, release)
+    room = preflight.Room(given.memory, given.disk_size, given.firmware, given.networked, release)
     preflight.require(kickstart.decode("utf-8"), vendor, room)
     if given.delivery == "seed":
-        _seed(job, vendor, kickstart)
+        _seed(job, vendor, {**files, "ks.cfg": kickstart})
         return
     hint = "take the vendor's own medium, or use delivery: seed, which leaves the medium untouched"
     with with_hint(hint), job.ledger.spend("copy", vendor.stat().st_size):
@@ -96,6 +100,7 @@ def run(job: Job[RemasterInputs]) -> None:
             vendor,
             job.out / FILE,
             kickstart=kickstart,
+            beside=files,
             kernel_args=(_from(inspect.volume_id(vendor)), *given.kernel_args),
             menu="unattended",
         )
@@ -111,7 +116,7 @@ def boot(folder: Path) -> Boot:
     return Boot((folder / FILE, folder / SEED), direct)
 
 
-def _seed(job: Job[RemasterInputs], vendor: Path, kickstart: bytes) -> None:
+def _seed(job: Job[RemasterInputs], vendor: Path, files: Mapping[str, bytes]) -> None:
     """Second names for what is there already, and one small CD.
 
     The CD holds the password's hash and is for QEMU's user to read, as a remastered medium is; like that one it is
@@ -121,7 +126,7 @@ def _seed(job: Job[RemasterInputs], vendor: Path, kickstart: bytes) -> None:
     with kernel.finished(job) as found:
         for name in (kernel.KERNEL, kernel.INITRD):
             (job.out / name).hardlink_to(found / name)
-    seed_cd.write_iso(job.out / SEED, seed_cd.KICKSTART_LABEL, {"ks.cfg": kickstart}, mode=0o444)
+    seed_cd.write_iso(job.out / SEED, seed_cd.KICKSTART_LABEL, files, mode=0o444)
     # With two CDs the installer must be told which one holds its runtime: else it takes any.
     runtime = f"inst.stage2=hd:LABEL={boot_menu.label_argument(inspect.volume_id(vendor))}"
     words = (runtime, _from(seed_cd.KICKSTART_LABEL), *job.inputs.kernel_args)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from builder.errors import RecipeError
-from builder.kickstart import render
+from builder.kickstart import lint, render
 
 TEMPLATES = Path(__file__).parents[2] / "kickstarts"
 TEMPLATE = "centos7-minimal.ks.j2"
@@ -147,7 +147,7 @@ def test_identity_is_sealed(text: str) -> None:
 
 
 def test_passes_the_checker(text: str) -> None:
-    assert [finding for finding in render.lint(text) if finding.severity == "error"] == []
+    assert [finding for finding in lint.lint(text) if finding.severity == "error"] == []
 
 
 def test_scripts_are_posix_shell(text: str) -> None:
@@ -157,7 +157,7 @@ def test_scripts_are_posix_shell(text: str) -> None:
 
 def test_checker_tells_errors_from_deprecations(text: str) -> None:
     wrong = text.replace("zerombr", "zerombx").replace("%packages", "%packages --nobase")
-    findings = render.lint(wrong)
+    findings = lint.lint(wrong)
     line = 1 + wrong.splitlines().index("zerombx")
     assert [(found.line, found.message) for found in findings if found.severity == "error"] == [
         (line, "Unknown command: zerombx")
@@ -166,13 +166,13 @@ def test_checker_tells_errors_from_deprecations(text: str) -> None:
 
 
 def test_checker_sees_a_missing_end(text: str) -> None:
-    errors = [found for found in render.lint(text.removesuffix("%end\n")) if found.severity == "error"]
+    errors = [found for found in lint.lint(text.removesuffix("%end\n")) if found.severity == "error"]
     assert any("does not end with %end" in found.message for found in errors)
 
 
 def test_checker_accepts_sshkey_which_the_installer_of_7_9_knows(text: str) -> None:
     with_key = text.replace("skipx\n", 'skipx\nsshkey --username=root "ssh-ed25519 AAAA x"\n')
-    assert [found for found in render.lint(with_key) if found.severity == "error"] == []
+    assert [found for found in lint.lint(with_key) if found.severity == "error"] == []
 
 
 def test_unknown_variable_gets_the_near_name() -> None:
@@ -219,5 +219,5 @@ def test_lint_leaves_no_copy_of_the_secret_behind(tmp_path: Path, monkeypatch: p
     """Ksvalidator makes a copy of its own and forgets it."""
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    render.lint("rootpw --iscrypted $6$secret\n")
+    lint.lint("rootpw --iscrypted $6$secret\n")
     assert list(tmp_path.iterdir()) == []

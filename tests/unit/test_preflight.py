@@ -54,7 +54,19 @@ def test_a_kickstart_that_fits_has_no_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["chrony", "bash.x86_64", "bash-4.2.46", "kern*", "/bin/sh", "@Core", "@^minimal", "@^Minimal Install"]
+    "name",
+    [
+        "chrony",
+        "bash.x86_64",
+        "bash-4.2.46",
+        "kern*",
+        "/bin/sh",
+        "@Core",
+        "@CORE",
+        "@^minimal",
+        "@^MINIMAL",
+        "@^Minimal Install",
+    ],
 )
 def test_what_the_medium_answers_to_is_found(name: str) -> None:
     assert faults(GOOD.replace("\nchrony\n", f"\n{name}\n")) == []
@@ -235,3 +247,9 @@ def test_a_network_that_this_host_lacks_is_found_before_the_first_stage(
     verify.STAGE.preflight(given, Settings(tmp_path, (), (), connect=uri))
     with pytest.raises(HostError, match=brief):
         verify.STAGE.preflight(given.model_copy(update={"network": mode}), Settings(tmp_path, (), (), connect=uri))
+
+
+def test_what_is_included_among_the_packages_is_no_package() -> None:
+    text = GOOD.replace("\nchrony\n", "\n%include /tmp/more\n")
+    assert faults(text) == []
+    assert not parse.read(text).complete

@@ -9,7 +9,7 @@ import pytest
 
 from builder.errors import HostError, MediumError, RecipeError
 from builder.iso.inspect import MediumFacts
-from builder.kickstart import parse, preflight, render
+from builder.kickstart import lint, parse, preflight, render
 from builder.kickstart.preflight import Room
 from builder.nightly.builds import find_builds
 from builder.pipeline import kickstart_preview
@@ -99,17 +99,17 @@ def test_every_shipped_template_is_accepted_by_the_handlers_of_its_releases(temp
     text = render.render(render.collect(template, [TEMPLATES]), template, {**VARS, **OWN})
     for handler in handlers:
         # Not even a warning.
-        assert render.lint(text, replace(RELEASES["el9"], handler=handler)) == [], handler
+        assert lint.lint(text, replace(RELEASES["el9"], handler=handler)) == [], handler
 
 
 def test_the_checker_is_the_releases_own() -> None:
     text = "auth --enableshadow\ntext\n"
-    assert [str(one.severity) for one in render.lint(text, RELEASES["el9"])] == ["warning"]
-    (refused,) = render.lint(text, RELEASES["el10"])
+    assert [str(one.severity) for one in lint.lint(text, RELEASES["el9"])] == ["warning"]
+    (refused,) = lint.lint(text, RELEASES["el10"])
     assert (refused.severity, refused.line) == ("error", 1)
     key = 'sshkey --username=root "ssh-ed25519 AAAA x"\n'
-    assert render.lint(key, RELEASES["el7"]) == render.lint(key, RELEASES["el9"]) == []
-    assert render.lint("timesource --ntp-server=x\n", RELEASES["el7"]) != []
+    assert lint.lint(key, RELEASES["el7"]) == lint.lint(key, RELEASES["el9"]) == []
+    assert lint.lint("timesource --ntp-server=x\n", RELEASES["el7"]) != []
 
 
 @pytest.mark.parametrize("name", sorted(find_all((PIPELINES,))))
@@ -117,9 +117,9 @@ def test_every_shipped_recipe_renders_a_kickstart_that_its_release_accepts(name:
     recipe = load(name, {}, (PIPELINES,))
     text = kickstart_preview.preview(recipe, Settings(tmp_path, (PIPELINES,), (TEMPLATES,)))
     assert recipe.kickstart.template == recipe.facts.template
-    assert [one for one in render.lint(text, recipe.facts) if one.severity == "error"] == []
+    assert [one for one in lint.lint(text, recipe.facts) if one.severity == "error"] == []
     machine = recipe.machine
-    room = Room(machine.memory, recipe.disk.size, machine.firmware, recipe.facts)
+    room = Room(machine.memory, recipe.disk.size, machine.firmware, release=recipe.facts)
     assert preflight.check(parse.read(text), None, room) == []
 
 
@@ -236,7 +236,7 @@ KICKSTART = "cdrom\nreqpart\npart / --fstype=xfs --size={} --grow\npoweroff\n"
 @pytest.mark.parametrize(("release", "least"), [("el7", 520), ("el8", 1536), ("el9", 2048), ("el10", 2048)])
 def test_memory_is_what_the_release_takes(release: str, least: int) -> None:
     for memory, fits in ((least, True), (least - 1, False)):
-        room = Room(memory << 20, 10 << 30, "bios", RELEASES[release])
+        room = Room(memory << 20, 10 << 30, "bios", release=RELEASES[release])
         found = preflight.check(parse.read(KICKSTART.format(2048)), None, room)
         assert (found == []) is fits
         assert all(f"of {RELEASES[release].title} wants {least} MiB" in one.text for one in found)
@@ -246,7 +246,7 @@ def test_memory_is_what_the_release_takes(release: str, least: int) -> None:
     ("release", "size"), [("el7", 200), ("el8", 200), ("el9", 200), ("el10", 500), ("fedora", 500)]
 )
 def test_the_efi_partition_is_what_reqpart_takes(release: str, size: int) -> None:
-    room = Room(2 << 30, 8 << 30, "uefi", RELEASES[release])
+    room = Room(2 << 30, 8 << 30, "uefi", release=RELEASES[release])
     most = 8192 - 2 - size
     assert preflight.check(parse.read(KICKSTART.format(most)), None, room) == []
     (said,) = preflight.check(parse.read(KICKSTART.format(most + 1)), None, room)

@@ -14,7 +14,7 @@ from builder.releases import RELEASES
 from tests.adapters.media import el, vendor
 
 KICKSTART = "cdrom\nreqpart\npart / --size=2048 --grow\npoweroff\n%packages\n@core\nnginx\n%end\n"
-ROOM = Room(2 << 30, 10 << 30, "bios", RELEASES["el9"])
+ROOM = Room(2 << 30, 10 << 30, "bios", release=RELEASES["el9"])
 
 
 @pytest.mark.parametrize("packed", el.ENDINGS)

@@ -136,6 +136,36 @@ def test_remaster_makes_one_cd_that_boots_by_itself(make_job: MakeJob, needs: di
 
 
 @pytest.mark.parametrize("delivery", ["seed", "remaster"])
+def test_files_beside_the_kickstart_are_in_the_root_folder_of_a_cd(
+    make_job: MakeJob, needs: dict[str, Path], delivery: str
+) -> None:
+    beside = needs["kickstart"] / kickstart.BESIDE
+    beside.mkdir()
+    (beside / "users-and-groups.ks").write_text("skipx\n")
+    (beside / "setup.bin").write_bytes(bytes(range(256)))
+    job = make_job(SEED.model_copy(update={"delivery": delivery}), needs)
+    remaster.run(job)
+    found = readers.unpacked(remaster.boot(job.out).cdroms[-1], job.scratch / "cd")
+    assert found["/users-and-groups.ks"] == b"skipx\n"
+    assert found["/setup.bin"] == bytes(range(256))
+    assert found["/ks.cfg"] == KICKSTART.encode()
+    if delivery == "remaster":
+        names = found["/TRANS.TBL"].decode()
+        assert all(f"\t{name}\n" in names for name in ("ks.cfg", "setup.bin", "users-and-groups.ks"))
+
+
+def test_a_file_of_the_vendor_is_not_replaced_by_one_beside_the_kickstart(
+    make_job: MakeJob, needs: dict[str, Path]
+) -> None:
+    beside = needs["kickstart"] / kickstart.BESIDE
+    beside.mkdir()
+    (beside / ".discinfo").write_text("mine\n")
+    job = make_job(SEED.model_copy(update={"delivery": "remaster"}), needs)
+    with pytest.raises(MediumError, match=r"has a file /\.discinfo of its own"):
+        remaster.run(job)
+
+
+@pytest.mark.parametrize("delivery", ["seed", "remaster"])
 def test_what_cannot_be_installed_is_told_before_anything_is_written(
     make_job: MakeJob, needs: dict[str, Path], delivery: str
 ) -> None:
