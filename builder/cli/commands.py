@@ -79,7 +79,7 @@ COMMANDS: Mapping[str, Command | Group] = {
         "Render and check kickstarts.",
         {
             "render": Command("recipes:render", "Print a pipeline's kickstart, without its secrets."),
-            "lint": Command("recipes:lint", "Check a kickstart as the installer of a release reads it; errors exit 2."),
+            "lint": Command("recipes:lint", "Check a kickstart as its installer reads it; errors exit 2."),
             "adapt": Command("recipes:adapt", "Print a kickstart of your own as builder would adapt it."),
         },
     ),

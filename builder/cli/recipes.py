@@ -53,7 +53,7 @@ def lint(
     release: Release = releases.DEFAULT,
     as_json: Json = False,
 ) -> None:
-    """Check a kickstart as the installer of a release reads it; errors exit 2."""
+    """Check a kickstart as its installer reads it; errors exit 2."""
     chosen = parse_release(release)
     beside = {path.name for path in file.absolute().parent.iterdir()} if file.is_file() else ()
     findings = lint_kickstart(kickstart.load(file), chosen, beside=beside)
