@@ -39,6 +39,7 @@ class Cause(StrEnum):
     FOREIGN_MARKER = "foreign marker"
     # The installer.
     PACKAGES = "packages"
+    BOOT_LOADER = "boot loader"
     QUESTION = "question"
     TRACEBACK = "traceback"
     INSTALLER_ENDED = "installer ended"
@@ -49,6 +50,7 @@ class Cause(StrEnum):
     EMERGENCY_SHELL = "emergency shell"
     MEDIUM_CHECK = "medium check"
     # The guest.
+    CPU_TOO_OLD = "CPU too old"
     KERNEL_PANIC = "kernel panic"
     GUEST_OUT_OF_MEMORY = "guest out of memory"
     CONSOLE_FLOOD = "console flood"

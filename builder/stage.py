@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from builder.settings import BuildOptions, HostOptions, Paths, Settings
 
@@ -25,6 +25,14 @@ class Inputs(BaseModel):
     """Base of every stage's inputs: frozen, nothing unknown, dumped whole into the digest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def added(default: Any) -> Any:
+    """Return a field of inputs that enters the digest only where it differs from this default.
+
+    For what is decided since a field exists, and was always so before: what was built then stays up to date.
+    """
+    return Field(default=default, exclude_if=lambda value: value == default)
 
 
 InputsT = TypeVar("InputsT", bound=Inputs)

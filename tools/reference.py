@@ -33,7 +33,7 @@ KINDS = {
 RECIPE_INTRO = """\
 # Recipe reference
 
-Made by `make docs` from `builder/recipe/models.py` and `types.py`. A recipe is a YAML file in `pipelines/`.
+Made by `make docs` from `builder/recipe/models.py`, `media.py` and `types.py`. A recipe is a YAML file in `pipelines/`.
 `builder schema` prints the same as a JSON schema for editors; `--set machine.memory=4GiB` replaces a value for one run.
 An unknown key is an error.
 """

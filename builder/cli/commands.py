@@ -71,13 +71,15 @@ COMMANDS: Mapping[str, Command | Group] = {
         default="run",
     ),
     "pipelines": Command("recipes:pipelines", "List the pipelines that can be built."),
-    "recipes": Group("Make recipes.", {"new": Command("recipes:new", "Write a recipe for a kickstart of your own.")}),
+    "recipes": Group(
+        "Make recipes.", {"new": Command("recipes:new", "Write a recipe for an ISO, or for a kickstart of your own.")}
+    ),
     "schema": Command("recipes:schema", "Print the JSON schema of a recipe, for editors."),
     "kickstart": Group(
         "Render and check kickstarts.",
         {
             "render": Command("recipes:render", "Print a pipeline's kickstart, without its secrets."),
-            "lint": Command("recipes:lint", "Check a kickstart as CentOS 7.9 reads it; errors exit 2."),
+            "lint": Command("recipes:lint", "Check a kickstart as its installer reads it; errors exit 2."),
             "adapt": Command("recipes:adapt", "Print a kickstart of your own as builder would adapt it."),
         },
     ),

@@ -16,6 +16,7 @@ from builder.cli.state import State, search_path
 from builder.errors import MediumError, RecipeError
 from builder.iso import inspect as iso_inspect
 from builder.iso.inspect import MediumFacts
+from builder.kickstart.preflight import NO_PACKAGES
 from builder.pipeline import inject_kickstart, media_library
 from builder.pipeline.inject_kickstart import Injected
 from builder.pipeline.media_library import StoredMedium
@@ -78,6 +79,8 @@ def inspect(
     """Show what an ISO is: volume, boot records, checksum, packages."""
     facts = iso_inspect.inspect(_existing(file), packages=True)
     text = _medium_lines(facts)
+    if facts.packages is None and facts.product:
+        text.append(f"content  {NO_PACKAGES}")
     if packages and facts.packages is not None:
         text += ["", *(f"@{name}" for name in facts.groups or ()), *facts.packages]
     emit(facts.as_dict() | {"path": str(file), "truncated": facts.truncated}, text, as_json)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from builder import releases
 from builder.cli.state import PASSWORD_FILE, State
 from builder.errors import RecipeError
 from builder.settings import Accel
@@ -48,6 +49,7 @@ Media = Annotated[
 Rebuild = Annotated[
     list[str] | None, typer.Option("--rebuild", metavar="STAGE", help="Run this stage again, and all that follow.")
 ]
+Release = Annotated[str, typer.Option("--release", metavar="NAME", help="The release: el7, el8, el9, el10 or fedora.")]
 PasswordFile = Annotated[
     Path | None,
     typer.Option(
@@ -104,6 +106,17 @@ def parse_set_options(given: list[str] | None) -> dict[str, str]:
             raise RecipeError(f"--set {word}: no value", hint="write --set KEY=VALUE, e.g. --set machine.firmware=uefi")
         values[key] = value
     return values
+
+
+def parse_release(name: str) -> releases.Release:
+    """Find the release that `--release` names.
+
+    Raises:
+        RecipeError: there is none of this name.
+    """
+    if name not in releases.RELEASES:
+        raise RecipeError(f"--release {name}: no such release", hint=f"write one of {', '.join(releases.RELEASES)}")
+    return releases.RELEASES[name]
 
 
 def registry_login_of_environment() -> tuple[str | None, str | None]:

@@ -11,16 +11,18 @@ from typing import Annotated
 
 import typer
 
-from builder import console, recipe
-from builder.cli.options import Force, Json, Media, Pipeline, Sets, parse_set_options
+from builder import console, recipe, releases
+from builder.cli.options import Force, Json, Media, Pipeline, Release, Sets, parse_release, parse_set_options
 from builder.cli.output import display_path, emit, note, print_json
 from builder.cli.state import State, search_path
 from builder.errors import RecipeError
 from builder.kickstart import parse
 from builder.kickstart import render as kickstart
 from builder.kickstart.lint import lint as lint_kickstart
-from builder.pipeline import build, kickstart_preview
+from builder.pipeline import build, kickstart_preview, new_recipe
 from builder.pipeline import draft as drafting
+from builder.pipeline.resolve import existing_medium
+from builder.settings import Settings
 
 
 def pipelines(as_json: Json = False) -> None:
@@ -47,11 +49,14 @@ def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: J
 
 
 def lint(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A rendered kickstart.")], as_json: Json = False
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A rendered kickstart.")],
+    release: Release = releases.DEFAULT,
+    as_json: Json = False,
 ) -> None:
-    """Check a kickstart as CentOS 7.9 reads it; errors exit 2."""
+    """Check a kickstart as its installer reads it; errors exit 2."""
+    chosen = parse_release(release)
     beside = {path.name for path in file.absolute().parent.iterdir()} if file.is_file() else ()
-    findings = lint_kickstart(kickstart.load(file), beside=beside)
+    findings = lint_kickstart(kickstart.load(file), chosen, beside=beside)
     facts = [{"line": finding.line, "severity": finding.severity, "message": finding.message} for finding in findings]
     text = [f"{file}:{finding.line or 0}: {finding.severity}: {finding.message}" for finding in findings]
     emit(facts, text, as_json)
@@ -96,16 +101,28 @@ def adapt(
 def new(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the recipe and of its image.")],
-    file: Annotated[Path, typer.Option("--kickstart", metavar="FILE", help="A kickstart of your own; it is copied.")],
+    file: Annotated[
+        Path | None, typer.Option("--kickstart", metavar="FILE", help="A kickstart of your own; it is copied.")
+    ] = None,
+    release: Annotated[
+        str | None, typer.Option("--release", metavar="NAME", help="The ISO's release: el7, el8, el9, el10 or fedora.")
+    ] = None,
     media: Media = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write a recipe for a kickstart of your own.
+    """Write a recipe for an ISO, or for a kickstart of your own.
 
-    It goes into ./pipelines, the copy of the kickstart into ./kickstarts.
+    It goes into ./pipelines, the copy of the kickstart into ./kickstarts. With --release and --media it names the ISO's
+    sha256: the checksum that the vendor implanted has to hold, and the packages of the kickstart have to be on it.
     """
     settings = ctx.ensure_object(State).settings()
+    if (file is None) == (release is None):
+        hint = "write --release NAME --media FILE, or --kickstart FILE; then `release:` can be written into the recipe"
+        raise RecipeError("recipes new takes either --release or --kickstart", hint=hint)
+    if file is None:
+        _new_for_iso(name, parse_release(release or ""), media, settings, force, as_json)
+        return
     called = f"{name}.ks.j2" if file.name.endswith(".j2") else f"{name}.ks"
     made = drafting.draft(file, name, media, settings, called=called)
     folders = search_path("pipelines")[0], search_path("kickstarts")[0]
@@ -115,3 +132,13 @@ def new(
     text = [f"wrote {display_path(path)}" for path in written]
     text.append(f"next: builder run {made.name}" + (f" --media {media}" if media else ""))
     emit({"name": made.name, "files": [str(path) for path in written]}, text, as_json)
+
+
+def _new_for_iso(
+    name: str, release: releases.Release, media: str | None, settings: Settings, force: bool, as_json: bool
+) -> None:
+    if media is None:
+        raise RecipeError(f"--release {release.name} needs the vendor's ISO", hint="add --media FILE")
+    made = new_recipe.write(name, release, existing_medium(Path(media), settings), settings, force=force)
+    text = [f"recipe   {made.path}", f"sha256   {made.sha256}", f"use      builder run {name} --media {media}"]
+    emit({"name": name, "path": str(made.path), "sha256": made.sha256}, text, as_json)

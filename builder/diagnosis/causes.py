@@ -44,6 +44,8 @@ CAUSES = {
     # -- the installer
     Cause.PACKAGES: CauseText("the packages could not be installed",
         "see anaconda.log: a broken medium, or packages that exclude each other"),
+    Cause.BOOT_LOADER: CauseText("the boot loader could not be installed",
+        "its words are in the details, and those of the programs it ran are in anaconda.log"),
     Cause.QUESTION: CauseText("the installer stopped at a question",
         "its words are in the details: answer it in the kickstart"),
     Cause.TRACEBACK: CauseText("the installer crashed",
@@ -63,6 +65,8 @@ CAUSES = {
     Cause.MEDIUM_CHECK: CauseText("the medium check failed",
         "the medium is damaged, or was changed without a new md5"),
     # -- the guest
+    Cause.CPU_TOO_OLD: CauseText("the CPU is too old for the programs of this release",
+        "take a newer host, or --accel tcg with QEMU 7.2 or later; `release` of the recipe says which CPU it needs"),
     Cause.KERNEL_PANIC: CauseText("the guest's kernel panicked",
         "see the console above that line"),
     Cause.GUEST_OUT_OF_MEMORY: CauseText("the guest ran out of memory",

@@ -19,7 +19,7 @@ from builder.vm.machine import Ending
 Error = TypeVar("Error", bound=BuilderError)
 FOLDED = re.compile(r"\s+")
 # What follows the words of a failure on an installer's screen, and does not belong to them.
-PROMPT = re.compile(r"(?<=\S) (?:Press enter to exit\.|Please respond 'yes').*")
+PROMPT = re.compile(r"(?<=\S) (?:Press (?:enter to exit\.|ENTER to exit)|Please respond 'yes').*")
 # What an ending means when no words explain it.
 ENDINGS = {
     "reset": Cause.REBOOT,

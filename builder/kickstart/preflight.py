@@ -2,9 +2,9 @@
 
 Each mismatch would make the installer stop minutes later, at a question or in its emergency shell.
 
-Sources of the facts: Anaconda 21.48.22.159 (pyanaconda/isys: MIN_RAM 320 MiB; storage/checking: 200 MiB more without
-swap; packaging/yumpayload.py: how package and group names are looked up) and blivet (an EFI system partition made by
-`reqpart` or `autopart` takes 200 MiB).
+What each release takes at least is in `builder.releases`. Sources of the other facts: Anaconda 21.48.22.159
+(packaging/yumpayload.py: how package and group names are looked up; storage/checking: 200 MiB more memory without swap)
+and its branches rhel-8 to rhel-10 (modules/storage/checker/utils.py: the same 520 MiB).
 """
 
 from __future__ import annotations
@@ -17,29 +17,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from builder.errors import Cause, RecipeError, Source
+from builder.errors import Cause, MediumError, RecipeError, Source
 from builder.iso import inspect
-from builder.iso.inspect import Contents
+from builder.iso.inspect import MediumFacts
+from builder.iso.repodata import Contents
 from builder.kickstart import parse
 from builder.kickstart.parse import Command, Kickstart, Wanted
+from builder.releases import DEFAULT, RELEASES, Release, of_version
 
 MIB = 1 << 20
-LEAST_MEMORY = 320
 LEAST_MEMORY_WITHOUT_SWAP = 520
-EFI_PARTITION = 200
 # The first partition starts at 1 MiB; a GPT takes the last 33 blocks.
 LABEL_ROOM = 2
+NO_PACKAGES = "a network-install medium, no packages"
 _SOURCES = ("cdrom", "url", "nfs", "harddrive", "liveimg", "ostreesetup")
 
 
 @dataclass(frozen=True)
 class Room:
-    """The machine that is installed to; sizes in bytes. `networked` where the install may use a network."""
+    """The machine that is installed to, and the release that it is to get; sizes in bytes.
+
+    Args:
+        networked: the install may use a network.
+    """
 
     memory: int
     disk: int
     firmware: str
     networked: bool = False
+    release: Release = RELEASES[DEFAULT]
 
 
 class Mismatch(NamedTuple):
@@ -47,6 +53,26 @@ class Mismatch(NamedTuple):
 
     text: str
     cause: Cause | None = None
+
+
+def require_release(medium: MediumFacts, release: Release) -> None:
+    """Compare the version in the medium's `.treeinfo` with the release that the recipe names.
+
+    Raises:
+        MediumError: it is another one; a medium without `.treeinfo` says nothing, and passes.
+    """
+    if not medium.version or re.fullmatch(release.versions, medium.version):
+        return
+    named = medium.product or medium.family or medium.volume_id
+    title = named if medium.version in named else f"{named} {medium.version}"
+    other = of_version(medium.version)
+    fix = f"write `release: {other.name}` into the recipe, or take" if other else "take"
+    raise MediumError(
+        f"the medium is {title}, the recipe says release: {release.name}",
+        f"version {medium.version} in .treeinfo of {medium.volume_id}\n{release.name} is {release.title}",
+        f"{fix} a medium of {release.title}",
+        cause=Cause.WRONG_MEDIUM,
+    )
 
 
 def require(kickstart: str, vendor: Path, room: Room) -> None:
@@ -58,9 +84,13 @@ def require(kickstart: str, vendor: Path, room: Room) -> None:
 
     Raises:
         RecipeError: naming every fault that the recipe or its template can mend, with the kickstart's lines.
-        MediumError: the medium's repodata is damaged.
+        MediumError: the medium's repodata is damaged, or it has none and the kickstart wants packages of it.
     """
-    faults = check(parse.read(kickstart), inspect.contents(vendor), room)
+    given = parse.read(kickstart)
+    contents = inspect.contents(vendor)
+    if contents is None:
+        require_packages(given, vendor)
+    faults = check(given, contents, room)
     if faults:
         raise RecipeError(
             "the kickstart does not fit medium and machine" if len(faults) > 1 else faults[0].text,
@@ -68,6 +98,22 @@ def require(kickstart: str, vendor: Path, room: Room) -> None:
             "lines are those of the rendered kickstart: `builder kickstart render` shows it",
             cause=next((fault.cause for fault in faults if fault.cause), None),
             source=Source.KICKSTART,
+        )
+
+
+def require_packages(given: Kickstart, vendor: Path) -> None:
+    """Refuse a medium without packages where the kickstart takes packages from it.
+
+    Raises:
+        MediumError: the installer would find no package source.
+    """
+    if given.wanted and given.complete and given.all("cdrom"):
+        raise MediumError(
+            f"{inspect.volume_id(vendor)} is {NO_PACKAGES}",
+            f"there is no repodata on it, neither in its root nor where .treeinfo says; asked for: "
+            f"{', '.join(wanted.name for wanted in given.wanted[:8])}",
+            "take the vendor's DVD or minimal ISO",
+            cause=Cause.WRONG_MEDIUM,
         )
 
 
@@ -125,10 +171,13 @@ def _there(wanted: Wanted, medium: Contents) -> bool:
 
 def _memory(given: Kickstart, room: Room) -> Iterator[Mismatch]:
     swap = bool(given.all("autopart")) or any("swap" in part.words[:1] for part in given.all("part", "logvol"))
-    least = LEAST_MEMORY if swap or not given.complete else LEAST_MEMORY_WITHOUT_SWAP
+    least = room.release.memory
+    if not swap and given.complete:
+        least = max(least, LEAST_MEMORY_WITHOUT_SWAP)
     if room.memory < least * MIB:
-        why = "" if least == LEAST_MEMORY else " where there is no swap"
-        text = f"machine.memory is {room.memory // MIB} MiB: the installer wants {least} MiB at least{why}"
+        why = "" if least == room.release.memory else " where there is no swap"
+        title = room.release.title
+        text = f"machine.memory is {room.memory // MIB} MiB: the installer of {title} wants {least} MiB at least{why}"
         yield Mismatch(text, Cause.LOW_MEMORY)
 
 
@@ -140,7 +189,7 @@ def _disk(given: Kickstart, room: Room) -> Iterator[Mismatch]:
         yield Mismatch("machine.firmware is uefi: the kickstart has to make /boot/efi (`reqpart` does it)")
     # Partitions on other disks (--ondisk) do not exist here: the machine has this one disk.
     sizes = [(part, _grown(part, given)) for part in parts]
-    extra = EFI_PARTITION if room.firmware == "uefi" and automatic and not esp else 0
+    extra = room.release.efi_partition if room.firmware == "uefi" and automatic and not esp else 0
     total = sum(size for _, size in sizes) + extra + LABEL_ROOM
     if total > room.disk // MIB:
         named = [f"{part.words[0]} {size} MiB (line {part.line})" for part, size in sizes if part.words]
@@ -155,11 +204,11 @@ def _disk(given: Kickstart, room: Room) -> Iterator[Mismatch]:
             yield Mismatch(text)
 
 
-def least_disk(given: Kickstart) -> int:
+def least_disk(given: Kickstart, release: Release = RELEASES[DEFAULT]) -> int:
     """Return the MiB that the partitions take at the least, with what firmware and swap may add."""
     swaps = [part for part in given.all("part", "logvol") if part.has("recommended") or part.has("hibernation")]
     # Anaconda's recommended swap is at most 10 % of the disk.
-    total = sum(_grown(part, given) for part in given.all("part")) + EFI_PARTITION + LABEL_ROOM
+    total = sum(_grown(part, given) for part in given.all("part")) + release.efi_partition + LABEL_ROOM
     return total + (total // 9 if swaps else 0)
 
 

@@ -1,4 +1,4 @@
-"""Verify clear-signed lists of checksums; only text counts that gpg outputs as signed by the expected key.
+"""Verify signed text, clear-signed or with its signature apart; only what the expected key has signed counts.
 
 gpg works in a throw-away home that holds the given key and no other; the user's own keyring is neither read nor
 changed. Source of the facts: GnuPG, doc/DETAILS ("Format of the --status-fd output").
@@ -16,23 +16,19 @@ from builder.system import process
 # Bytes of a signed list; those of vendors have some KiB. Seconds of processor time for one look of gpg's.
 _LARGEST = 4 << 20
 _SECONDS = 20
-_GNU = re.compile(r"(?P<sha256>[0-9a-fA-F]{64})[ \t]+\*?(?P<name>\S+)")
-_BSD = re.compile(r"SHA256 \((?P<name>[^()]+)\) = (?P<sha256>[0-9a-fA-F]{64})")
 
 
-def verify_signature(checksums_asc: bytes, fingerprint: str, key: Path) -> dict[str, str]:
-    """The checksums of a clear-signed list such as `sha256sum.txt.asc`.
+def signed_text(data: bytes, fingerprint: str, key: Path, signature: bytes | None = None) -> str:
+    """The text that a key has signed.
 
     Args:
-        checksums_asc: the signed file.
+        data: a clear-signed file, or what `signature` signs.
         fingerprint: of the signing key or of its primary key, 40 hex digits; spaces are ignored.
         key: file with the public key.
-
-    Returns:
-        sha256 (64 small hex digits) by file name.
+        signature: where it is detached.
 
     Raises:
-        MediumError: not signed, signed by another key, changed after signing, or no checksum in it.
+        MediumError: not signed, signed by another key, or changed after signing.
         HostError: gpg is not installed.
     """
     wanted = re.sub(r"\s", "", fingerprint).upper()
@@ -42,22 +38,23 @@ def verify_signature(checksums_asc: bytes, fingerprint: str, key: Path) -> dict[
         gpg = _gpg(home)
         process.run([*gpg, "--quiet", "--import", key], error=MediumError)
         signed, status = Path(home) / "signed", Path(home) / "status"
-        argv = [*gpg, "--status-file", status, "--max-output", str(_LARGEST), "--output", signed, "--decrypt"]
-        done = process.run(argv, stdin=checksums_asc, check=False)
+        limit: list[str | Path] = ["--max-output", str(_LARGEST), "--output", signed]
+        argv: list[str | Path] = [*gpg, "--status-file", status, *limit, "--decrypt"]
+        if signature is not None:
+            apart = Path(home) / "signature"
+            apart.write_bytes(signature)
+            argv = [*gpg, "--status-file", status, "--verify", apart, "-"]
+        done = process.run(argv, stdin=data, check=False)
         said = status.read_text(errors="replace") if status.exists() else ""
         fault = _fault(said, wanted)
-        if fault or done.status != 0 or not signed.exists():
+        if fault or done.status != 0 or (signature is None and not signed.exists()):
             raise MediumError(
                 f"the signature on the checksums does not hold: {fault or 'gpg refused it'}",
                 details=f"expected key {wanted}\n{done.said}",
                 output=done.said,
                 hint="get the checksum file and the key from the vendor again; do not use the medium until they fit",
             )
-        text = signed.read_text(errors="replace")
-    found = {hit["name"]: hit["sha256"].lower() for line in text.splitlines() if (hit := _line(line))}
-    if not found:
-        raise MediumError("the signed file holds no sha256 checksums")
-    return found
+        return (data if signature is not None else signed.read_bytes()).decode("utf-8", "replace")
 
 
 def fingerprints(key: Path) -> frozenset[str]:
@@ -107,10 +104,6 @@ def _gpg(home: str) -> list[str | Path]:
         "--trust-model",
         "always",
     ]
-
-
-def _line(line: str) -> re.Match[str] | None:
-    return _GNU.fullmatch(line.strip()) or _BSD.fullmatch(line.strip())
 
 
 def _fault(status: str, wanted: str) -> str:

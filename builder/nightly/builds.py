@@ -49,7 +49,7 @@ def find_builds(
 
     Args:
         pipelines: names or recipe files; without any, all in the first folder that has recipes, so that packaged
-            recipes are not built beside one's own.
+            recipes are not built beside one's own. Of those, recipes that name no medium's sha256 are left out.
         rehearsal: build from rehearsal media; such images have their own names in the catalogue.
 
     Raises:
@@ -66,6 +66,8 @@ def find_builds(
             if not exists:
                 raise
             builds.append(ImageBuild(Path(pipeline).stem, pipeline, fault=fault))
+    if not pipelines:
+        builds = [build for build in builds if build.recipe is None or build.recipe.has_medium]
     if rehearsal:
         builds = [replace(build, name=build.name + REHEARSAL, rehearsal=True) for build in builds]
     image_names = [build.name for build in builds]

@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from builder import releases
 from builder.errors import RecipeError
 from builder.iso import boot_menu, inspect, remaster
 from builder.iso.inspect import MediumFacts
@@ -18,6 +19,7 @@ from builder.kickstart import lint, parse, preflight, render
 from builder.kickstart.parse import Kickstart
 from builder.pipeline import media_library
 from builder.recipe import text_faults
+from builder.releases import Release
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ def inject(medium: Path, kickstart: Path, output: Path, *, unattended: bool) -> 
         MediumError: the medium is damaged.
     """
     text = render.load(kickstart)
-    _require_no_errors(kickstart, text)
     _require_apart(medium, kickstart, output)
-    reading = parse.read(text)
     facts = inspect.inspect(medium)
+    _require_no_errors(kickstart, text, releases.of_version(facts.version) or releases.RELEASES[releases.DEFAULT])
+    reading = parse.read(text)
     label = boot_menu.label_argument(facts.volume_id)
     _require_packages(reading, medium)
     # The copy gets a checksum of its own, which must not cover up existing damage.
@@ -66,12 +68,13 @@ def inject(medium: Path, kickstart: Path, output: Path, *, unattended: bool) -> 
     return Injected(report, inspect.inspect(output), reading.erases)
 
 
-def _require_no_errors(path: Path, text: str) -> None:
+def _require_no_errors(path: Path, text: str, release: Release) -> None:
     if fault := text_faults.of_kickstart(text):
         raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
-    errors = lint.errors(lint.lint(text))
+    errors = lint.errors(lint.lint(text, release))
     if errors:
-        raise RecipeError(f"{path}: {errors[0]}", "\n".join(map(str, errors)), f"builder kickstart lint {path}")
+        hint = f"builder kickstart lint {path} --release {release.name}"
+        raise RecipeError(f"{path}: {errors[0]}", "\n".join(map(str, errors)), hint)
 
 
 def _require_apart(medium: Path, kickstart: Path, output: Path) -> None:

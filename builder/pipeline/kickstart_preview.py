@@ -53,7 +53,8 @@ def require_fit(recipe: Recipe, settings: Settings) -> None:
     own = recipe.kickstart.file is not None
     # Of one that is not adapted `unmet` lists everything together.
     if recipe.from_ is None and (recipe.kickstart.adapt or not own):
-        room = Room(recipe.machine.memory, recipe.disk.size, recipe.machine.firmware, recipe.install.network != "none")
+        networked = recipe.install.network != "none"
+        room = Room(recipe.machine.memory, recipe.disk.size, recipe.machine.firmware, networked, recipe.facts)
         machine_fit.require(preview(recipe, settings), room, SYSTEM_DISK_SERIAL)
 
 

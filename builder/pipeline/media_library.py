@@ -242,6 +242,6 @@ def verify(file: Path, search: tuple[Path, ...]) -> Verified:
         raise MediumError(
             f"nothing vouches for {file}: no checksum is implanted, and no pipeline names its sha256",
             f"sha256 {sha256}",
-            "compare it with the vendor's sha256sum.txt",
+            "compare it with the vendor's list of checksums",
         )
     return Verified(facts, sha256, verdict, named)

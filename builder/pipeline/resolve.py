@@ -6,15 +6,16 @@ listed. A rehearsal is made only when it is asked for by name, and keeps its own
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from builder import images
 from builder.errors import MediumError, RecipeError
 from builder.iso import inspect
-from builder.kickstart import render
+from builder.kickstart import preflight, render
 from builder.pipeline import own_kickstart
-from builder.recipe import REHEARSAL, Recipe, Source, provision_files
+from builder.recipe import REHEARSAL, Recipe, provision_files
 from builder.recipe.build_spec import Base, BuildSpec, Medium
 from builder.rehearsal import medium as rehearsal
 from builder.settings import BuildOptions, MediumSource, OwnKickstart, Paths, Settings, Timeouts
@@ -42,10 +43,11 @@ def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings,
         peek: write nothing (`builder plan`); a password that was not made yet counts as a new one.
 
     Raises:
-        MediumError: the file is not an ISO, is truncated, or is not a medium that the recipe names.
+        MediumError: the file is not an ISO, is truncated, is of another release, or is not a medium that the recipe
+            names; or a rehearsal was asked for, and there is none of this release.
         PublishError: there is no image that it builds on.
         VerifyError: that image's manifest cannot be used, or it is not signed and has to be.
-        RecipeError: a template is missing, or something to provision with.
+        RecipeError: the recipe names no medium's sha256; a template is missing, or something to provision with.
     """
     base = _base(recipe, media, settings)
     if base is None:
@@ -105,32 +107,53 @@ def _owner(recipe: Recipe, base: images.Image | None, store: Store) -> str:
 
 def _choose(recipe: Recipe, media: str | None, store: Store, paths: Paths) -> tuple[Medium, MediumSource]:
     if media == ASKED:
-        return Medium(None, rehearsal.inputs_digest(paths.artifacts / ".cache")), MediumSource()
-    sources = recipe.media.sources
+        _require_rehearsal(recipe)
+        return Medium(None, rehearsal=rehearsal.inputs_digest(paths.artifacts / ".cache")), MediumSource()
+    # By sha256, the preferred one first.
+    known = {source.sha256: source.urls for source in recipe.media.sources if source.sha256}
     if media is not None:
         path = existing_medium(Path(media), paths)
-        medium = _from_file(recipe, path, store)
-        # Not for the medium, which is here: for the vendor's list of signed checksums.
-        urls = next((source.urls for source in sources if source.sha256 == medium.sha256), ())
-        return medium, MediumSource(path, urls)
-    for source in sources:
-        if any(store.path(name).exists() for name in fetch.objects_of(source.sha256, recipe.media.signed_by)):
-            return Medium(source.sha256), MediumSource(None, source.urls)
-    for source in sources:
-        kept = _kept(source, store, paths)
+        medium = _from_file(recipe, path, known, store)
+        # Not for the medium, which is here: for the vendor's list of checksums.
+        return medium, MediumSource(path, known.get(medium.sha256 or "", ()))
+    if not known:
+        raise _no_sum(recipe, "FILE")
+    for sha256, urls in known.items():
+        if any(store.path(name).exists() for name in fetch.objects_of(sha256, recipe.media)):
+            return Medium(sha256), MediumSource(None, urls)
+    for sha256, urls in known.items():
+        kept = _kept(sha256, urls, store, paths)
         if kept is not None:
-            return Medium(source.sha256), MediumSource(kept, source.urls)
-    if not sources[0].urls:
-        hint = f"give it with --media FILE, or add it: builder media add FILE\nsha256 {sources[0].sha256}"
-        raise MediumError(f"the medium of {recipe.name} is not in the store, and the recipe names no mirror", hint=hint)
-    return Medium(sources[0].sha256), MediumSource(None, sources[0].urls)
+            return Medium(sha256), MediumSource(kept, urls)
+    sha256, urls = next(iter(known.items()))
+    return Medium(sha256), MediumSource(None, urls)
 
 
-def _kept(source: Source, store: Store, paths: Paths) -> Path | None:
+def _require_rehearsal(recipe: Recipe) -> None:
+    """Refuse to rehearse a release whose installer the rehearsal medium does not imitate."""
+    if not recipe.facts.rehearsed:
+        raise MediumError(
+            f"there is no rehearsal medium of {recipe.facts.title}",
+            f"recipe {recipe.name}, release: {recipe.release}",
+            f"get the vendor's ISO: builder run {recipe.name} --media FILE",
+        )
+
+
+def _no_sum(recipe: Recipe, file: str) -> RecipeError:
+    """Say how a recipe without any sha256 becomes one that is built."""
+    urls = "\n".join(url for source in recipe.media.sources for url in source.urls)
+    return RecipeError(
+        f"the recipe {recipe.name} names no sha256 of its medium",
+        f"nobody who had this ISO has confirmed one; it is said to be at\n{urls}",
+        f"builder recipes new my-{recipe.name} --release {recipe.release} --media {file}",
+    )
+
+
+def _kept(sha256: str, urls: Sequence[str], store: Store, paths: Paths) -> Path | None:
     """The vendor's file among the host's install media; only what bears its name is read, which may take seconds."""
-    for name in dict.fromkeys(url.rpartition("/")[2] for url in source.urls):
+    for name in dict.fromkeys(url.rpartition("/")[2] for url in urls):
         path = paths.media / name
-        if name and path.is_file() and store.sha256_of(path) == source.sha256:
+        if name and path.is_file() and store.sha256_of(path) == sha256:
             return path
     return None
 
@@ -149,17 +172,19 @@ def existing_medium(path: Path, paths: Paths) -> Path:
     return found
 
 
-def _from_file(recipe: Recipe, path: Path, store: Store) -> Medium:
+def _from_file(recipe: Recipe, path: Path, known: Collection[str], store: Store) -> Medium:
     facts = inspect.inspect(path)
+    preflight.require_release(facts, recipe.facts)
+    if not known and not facts.is_rehearsal:
+        raise _no_sum(recipe, str(path))
     found = store.sha256_of(path)
     if facts.is_rehearsal:
         return Medium(found, rehearsal=found)
-    known = [source.sha256 for source in recipe.media.sources]
     if found not in known:
         wanted = "\n".join(f"sha256 expected {sha}" for sha in known)
         raise MediumError(
             f"{path} is not a medium that the recipe {recipe.name} names",
             f"sha256 found    {found}\n{wanted}",
-            "compare with the vendor's sha256sum.txt; to accept this one, add it to media.sources of the recipe",
+            "compare with the vendor's list of checksums; to accept this one, add it to media.sources of the recipe",
         )
     return Medium(found)

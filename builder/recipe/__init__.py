@@ -2,6 +2,7 @@
 
 from builder.recipe.kickstart_section import Kickstart
 from builder.recipe.loading import fault, find_all, load, loads
+from builder.recipe.media import Media, Source
 from builder.recipe.models import (
     REHEARSAL,
     Budget,
@@ -11,12 +12,10 @@ from builder.recipe.models import (
     Install,
     Limits,
     Machine,
-    Media,
     Network,
     Provision,
     Publish,
     Recipe,
-    Source,
     Verify,
     schema,
 )

@@ -20,7 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from builder import releases
 from builder.recipe.kickstart_section import Kickstart
+from builder.recipe.media import Media
 from builder.recipe.section import Fault, Section, SectionError
 from builder.recipe.types import (
     GIB,
@@ -28,60 +30,19 @@ from builder.recipe.types import (
     Command,
     Duration,
     FileMode,
-    Fingerprint,
     GuestPath,
     Name,
     NetworkName,
     Place,
     Playbook,
-    Sha256,
     Size,
     SourceName,
     Title,
-    Url,
     whole_mib,
 )
 
 # The catalogue keeps rehearsals apart under this ending.
 REHEARSAL = "-rehearsal"
-
-
-class Source(Section):
-    """One install ISO that the recipe accepts, and where it can be downloaded.
-
-    Args:
-        sha256: of the ISO file.
-        urls: mirrors, in the order in which they are tried; without one the file is given with `--media`.
-    """
-
-    sha256: Sha256
-    urls: tuple[Url, ...] = Field(default=(), min_length=1)
-
-
-class Media(Section):
-    """The install media.
-
-    Args:
-        sources: the ISOs that the recipe accepts; the first one is the preferred one.
-        signed_by: fingerprint of the key that signs the vendor's checksum file; without it the sha256 alone decides.
-        delivery: how the kickstart reaches the installer: in a rewritten ISO, or on a second CD (a seed) beside it.
-    """
-
-    sources: tuple[Source, ...] = Field(min_length=1)
-    signed_by: Fingerprint | None = None
-    delivery: Literal["remaster", "seed"] = "remaster"
-
-    @model_validator(mode="after")
-    def _sources_differ(self) -> Media:
-        seen: set[str] = set()
-        faults = []
-        for index, source in enumerate(self.sources):
-            if source.sha256 in seen:
-                faults.append(((("sources", index, "sha256"),), "the same medium is listed before: join their urls"))
-            seen.add(source.sha256)
-        if faults:
-            raise SectionError(faults)
-        return self
 
 
 class Machine(Section):
@@ -93,6 +54,7 @@ class Machine(Section):
         firmware: `uefi` is UEFI without Secure Boot.
         devices: `virtio` is paravirtual; `emulated` is SATA and e1000 with `q35`, IDE and e1000 with `pc`.
         machine: QEMU's machine type.
+        cpu: the least CPU that the installed programs run on; by default the release's. For builds for older CPUs.
     """
 
     vcpus: StrictInt = Field(default=2, ge=1, le=255)
@@ -100,6 +62,7 @@ class Machine(Section):
     firmware: Literal["bios", "uefi"] = "bios"
     devices: Literal["virtio", "emulated"] = "virtio"
     machine: Literal["q35", "pc"] = "q35"
+    cpu: releases.Cpu | None = None
 
     @field_validator("memory")
     @classmethod
@@ -293,12 +256,14 @@ class Recipe(Section):
     Args:
         name: of the pipeline and of its image; it may not end with `-rehearsal`.
         variant: follows the name in the catalogue, for an image that differs by `--set` or by the matrix.
+        release: of Enterprise Linux (RHEL, Rocky Linux, AlmaLinux, CentOS, Oracle Linux) or Fedora that is installed.
         from_: a published image to build on, instead of `media` and `kickstart`; exactly one of the two ways is given.
         matrix: values of other keys, by their dotted place; a night builds each combination as a variant.
     """
 
     name: Name
     variant: Name | None = None
+    release: releases.Name = releases.DEFAULT
     from_: BaseName | None = Field(default=None, alias="from")
     media: Media = Field(default=None, validate_default=True)
     kickstart: Kickstart = Field(default=None, validate_default=True)
@@ -319,6 +284,26 @@ class Recipe(Section):
     def image(self) -> str:
         """Name in the catalogue, without the ending of rehearsals."""
         return f"{self.name}-{self.variant}" if self.variant else self.name
+
+    @property
+    def facts(self) -> releases.Release:
+        """What builder knows of the release."""
+        return releases.RELEASES[self.release]
+
+    @property
+    def has_medium(self) -> bool:
+        """It can be built as it is: it names the sha256 of a medium, or an image to build on."""
+        return self.from_ is not None or any(source.sha256 for source in self.media.sources)
+
+    @property
+    def delivery(self) -> releases.Delivery:
+        """How the kickstart reaches the installer."""
+        return self.media.delivery or self.facts.delivery
+
+    @property
+    def cpu(self) -> releases.Cpu:
+        """The least CPU that the installed programs run on."""
+        return self.machine.cpu or self.facts.cpu
 
     @field_validator("media", "kickstart", mode="wrap")
     @classmethod

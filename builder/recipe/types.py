@@ -91,7 +91,11 @@ Fingerprint = Annotated[
     str, *_text(r"[0-9A-F]{40}", "key fingerprint: 40 hex digits", lambda text: text.replace(" ", "").upper())
 ]
 # No user:password@ part: what a URL holds ends up in logs.
-Url = Annotated[str, *_text(r"https?://(?![^/]*@)[!-~]+", "http or https URL without a password")]
+_URL = r"https?://(?![^/]*@)[!-~]+"
+Url = Annotated[str, *_text(_URL, "http or https URL without a password")]
+ChecksumList = Annotated[
+    str, *_text(rf"(?:{_URL}|{TEMPLATE})", "list of checksums: a URL, or the name of a file beside the ISO")
+]
 Template = Annotated[str, *_text(TEMPLATE, "template: the name of a file in kickstarts/, without a folder")]
 FileName = Annotated[str, *_text(FILE_NAME, "file name: without a folder, no '.' or '-' first")]
 Title = Annotated[str, *_text(r"[^\x00-\x20\x7f][^\x00-\x1f\x7f]{0,99}", "title: one line of at most 100 characters")]

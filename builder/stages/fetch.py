@@ -9,10 +9,11 @@ from pathlib import Path
 
 from builder.errors import Cause, MediumError
 from builder.iso import inspect, media_checksum
-from builder.media import download, vendor_signature
+from builder.media import download, vendor_list
+from builder.recipe import Media
 from builder.recipe.build_spec import BuildSpec
 from builder.rehearsal import medium as rehearsal
-from builder.stage import Inputs, Job, Ledger, Progress, ReasonKind, Stage, Step, digest
+from builder.stage import Inputs, Job, Ledger, Progress, ReasonKind, Stage, Step, added, digest
 from builder.store.store import Store
 from builder.system import reflink
 from builder.system.reflink import How
@@ -22,18 +23,21 @@ FACTS = "medium.json"
 
 
 class FetchInputs(Inputs):
-    """The chosen medium's sha256, and whose signature on it is wanted; for a rehearsal medium, what goes into it."""
+    """The medium's sha256, the list that has to name it and who signs that; for a rehearsal, what goes into it."""
 
     sha256: str | None
     rehearsal: str | None
     signed_by: str | None = None
+    checksums: str | None = added(None)
 
 
 def inputs(spec: BuildSpec) -> FetchInputs:
     """The chosen medium; nobody signs a rehearsal."""
     chosen = spec.medium
-    signed_by = None if chosen.rehearsal else spec.recipe.media.signed_by
-    return FetchInputs(sha256=chosen.sha256, rehearsal=chosen.rehearsal, signed_by=signed_by)
+    if chosen.rehearsal:
+        return FetchInputs(sha256=chosen.sha256, rehearsal=chosen.rehearsal)
+    media = spec.recipe.media
+    return FetchInputs(sha256=chosen.sha256, rehearsal=None, signed_by=media.signed_by, checksums=media.checksums)
 
 
 def object_of(given: FetchInputs) -> str:
@@ -41,25 +45,26 @@ def object_of(given: FetchInputs) -> str:
     return digest(STAGE, given, {})
 
 
-def objects_of(sha256: str, signed_by: str | None) -> tuple[str, ...]:
-    """Digests of the objects that may hold a vendor's medium: with the signature looked at, and without."""
-    signers = dict.fromkeys((signed_by, None))
-    return tuple(object_of(FetchInputs(sha256=sha256, rehearsal=None, signed_by=signer)) for signer in signers)
+def objects_of(sha256: str, media: Media) -> tuple[str, ...]:
+    """Digests of the objects that may hold a vendor's medium: with the list of checksums looked at, and without."""
+    plain = FetchInputs(sha256=sha256, rehearsal=None)
+    looked_at = plain.model_copy(update={"signed_by": media.signed_by, "checksums": media.checksums})
+    return tuple(dict.fromkeys((object_of(looked_at), object_of(plain))))
 
 
 def run(job: Job[FetchInputs]) -> None:
     """Build, copy or download the medium, and write down what it is.
 
     Raises:
-        MediumError: it cannot be had, has another digest, is no whole ISO, or the vendor's signature does not hold.
+        MediumError: it cannot be had, has another digest, is no whole ISO, the vendor's list does not name it, or its
+            signature does not hold.
     """
     wanted = job.inputs
-    if wanted.signed_by is not None and wanted.sha256 is not None:
-        _unsigned(job)
-        signed = vendor_signature.require(
-            job.out / FILE, wanted.sha256, wanted.signed_by, job.build.medium, job.paths.keys
-        )
-        job.progress.note(f"medium: {signed}")
+    if (wanted.signed_by or wanted.checksums) and wanted.sha256 is not None:
+        _unlisted(job)
+        asked = vendor_list.Asked(wanted.checksums or vendor_list.DEFAULT, wanted.signed_by)
+        said = vendor_list.require(job.out / FILE, wanted.sha256, asked, job.build.medium, job.paths.keys)
+        job.progress.note(f"medium: {said}")
         facts = _describe(job.out)
     else:
         facts = _get(job)
@@ -77,6 +82,13 @@ def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
             _take(source.file, target, sha256, link=False)
         if job.inputs.rehearsal is not None:
             require_sum(target, source.file)
+    elif not source.urls:
+        raise MediumError(
+            "the recipe names no mirror of its medium, and the store has none",
+            f"sha256 wanted: {sha256}",
+            "give the ISO with --media FILE, or once and for all: builder media add FILE",
+            cause=Cause.NOT_ON_MIRRORS,
+        )
     else:
         # Not in the working directory: what a killed download has got is resumed by the next run.
         downloads = Store(job.paths.store).downloads
@@ -144,11 +156,11 @@ def _describe(folder: Path) -> inspect.MediumFacts:
     return facts
 
 
-def _unsigned(job: Job[FetchInputs]) -> None:
-    """The same medium as nobody's signature was asked for: an object of its own, got only once, and a second name."""
+def _unlisted(job: Job[FetchInputs]) -> None:
+    """The same medium as no list was asked for: an object of its own, got only once, and a second name."""
     store = Store(job.paths.store)
     inputs = FetchInputs(sha256=job.inputs.sha256, rehearsal=None)
-    reason = "wanted before its signature is looked at"
+    reason = "wanted before the vendor's list is looked at"
     step = Step(STAGE, inputs, object_of(inputs), "run", reason, ReasonKind.FIRST_RUN)
     with store.building(step, job.run_id, {}, on_wait=job.progress.beat) as build:
         if build.found is None:

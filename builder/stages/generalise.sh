@@ -1,6 +1,6 @@
 #!/bin/sh
 # Takes away what made this machine this machine; afterwards it is switched off and becomes an image.
-# Only tools of a minimal EL7 are used.
+# Only tools of a minimal EL7 are used; what later releases have instead is looked up.
 set -u
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 
@@ -11,12 +11,12 @@ done
 find /root /home -maxdepth 3 -path '*/.ssh/authorized_keys' -type f -delete
 find /root /home -maxdepth 2 \( -name .bash_history -o -name .lesshst -o -name .viminfo \) -type f -delete
 rm -rf /root/.ansible /var/tmp/builder-provision /tmp/* /var/tmp/*
-rm -rf /var/cache/yum/* /var/lib/dhclient/* /var/lib/dhcp/*.leases /var/lib/NetworkManager/*.lease
+rm -rf /var/cache/yum/* /var/cache/dnf/* /var/cache/libdnf5/* /var/lib/dhclient/* /var/lib/dhcp/*.leases /var/lib/NetworkManager/*.lease
 rm -rf /var/lib/cloud/instance /var/lib/cloud/instances /var/log/journal/*
 rm -f /var/lib/NetworkManager/secret_key /var/lib/systemd/random-seed /etc/udev/rules.d/70-persistent-*
 rm -f /var/lib/builder/instance-id
-for file in /etc/sysconfig/network-scripts/ifcfg-eth*; do
-    [ -e "$file" ] && sed -i -E '/^(HWADDR|UUID)=/d' "$file"
+for file in /etc/sysconfig/network-scripts/ifcfg-eth* /etc/NetworkManager/system-connections/*.nmconnection; do
+    [ -e "$file" ] && sed -i -E '/^(HWADDR|UUID|uuid|mac-address)=/d' "$file"
 done
 find /var/log -xdev -type f -exec truncate -s 0 {} +
 echo localhost.localdomain > /etc/hostname

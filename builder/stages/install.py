@@ -15,9 +15,9 @@ from builder.errors import Cause, InstallError, Source
 from builder.guest.report import read_report
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Settings
-from builder.stage import Job, Stage
+from builder.stage import Job, Stage, added
 from builder.stages import launch, remaster
-from builder.stages.machine_inputs import MachineInputs, machine_of
+from builder.stages.machine_inputs import MachineInputs, machine_of, require_cpu
 from builder.system import host_facts, process
 from builder.system.tail import last_lines
 from builder.vm import networks, qemu_img
@@ -38,8 +38,8 @@ class InstallInputs(MachineInputs):
     """The machine that is installed, and the network that its installer may use; sizes in bytes."""
 
     disk_size: int
-    network: Literal["none", "user", "nat", "bridge"] = "none"
-    network_name: str | None = None
+    network: Literal["none", "user", "nat", "bridge"] = added("none")
+    network_name: str | None = added(None)
 
 
 def inputs(spec: BuildSpec) -> InstallInputs:
@@ -54,9 +54,10 @@ def preflight(inputs: InstallInputs, settings: Settings) -> None:
     """Look for what would otherwise be missed after an hour of fetching.
 
     Raises:
-        HostError: no qemu-img, no room for the disk, or no such network.
+        HostError: no qemu-img, no room for the disk, no such network, or a CPU that is too old for what is installed.
     """
     process.find("qemu-img")
+    require_cpu(inputs, settings)
     host_facts.require_space(settings.store, inputs.disk_size, "the disk to install to")
     _network(inputs, settings.uri)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from builder import releases
 from builder.diagnosis import evidence
 from builder.errors import Cause, RecipeError, Source
 from builder.kickstart import adapt as adapting
@@ -18,7 +19,7 @@ from builder.kickstart.adapt import Adapted
 from builder.kickstart.el7_rules import LintFinding
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import OwnKickstart
-from builder.stage import Inputs, Job, Stage
+from builder.stage import Inputs, Job, Stage, added
 from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 
 FILE = "ks.cfg"
@@ -37,6 +38,7 @@ class KickstartInputs(Inputs):
         own: it is somebody's own, not a template of builder's form.
         own_mac: HMAC of the own kickstart and the files beside it.
         networked: the install may use a network.
+        release: whose checker has to accept it.
     """
 
     template: str
@@ -44,11 +46,12 @@ class KickstartInputs(Inputs):
     vars: dict[str, Any]
     disk_serial: str
     password_mac: str
-    own: bool = False
-    own_mac: str = ""
-    adapt: bool = False
-    files: tuple[str, ...] = ()
-    networked: bool = False
+    own: bool = added(False)
+    own_mac: str = added("")
+    adapt: bool = added(False)
+    files: tuple[str, ...] = added(())
+    networked: bool = added(False)
+    release: releases.Name = added(releases.DEFAULT)
 
 
 def inputs(spec: BuildSpec) -> KickstartInputs:
@@ -72,6 +75,7 @@ def inputs(spec: BuildSpec) -> KickstartInputs:
         adapt=chosen.file is not None and chosen.adapt,
         files=chosen.files,
         networked=spec.recipe.install.network != "none",
+        release=spec.recipe.release,
     )
     if given.own:
         made = make(given, root_crypt=evidence.MASK, token=NO_TOKEN)
@@ -135,7 +139,7 @@ def run(job: Job[KickstartInputs]) -> None:
         job.progress.note(
             evidence.masked(f"{given.template} line {change.line}: {was}`{change.now}`: {change.reason}", job.secrets)
         )
-    findings = lint.lint(made.text, beside=given.files)
+    findings = lint.lint(made.text, releases.RELEASES[given.release], beside=given.files)
     for finding in findings:
         if finding.severity == "warning":
             job.progress.note(f"kickstart {finding}")

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from builder import releases
 from builder.iso import boot_menu, inspect, seed_cd
 from builder.iso import remaster as iso
 from builder.iso.layout import with_hint
 from builder.kickstart import preflight
 from builder.recipe.build_spec import BuildSpec
-from builder.stage import Inputs, Job, Stage
+from builder.stage import Inputs, Job, Stage, added
 from builder.stages import fetch, kernel
 from builder.stages import kickstart as kickstart_stage
 from builder.vm.domain_xml import DirectKernel
@@ -44,12 +45,13 @@ KERNEL_ARGS = (
 class RemasterInputs(Inputs):
     """How the kickstart reaches the installer, and the machine that it has to fit (sizes in bytes)."""
 
-    delivery: Literal["remaster", "seed"]
+    delivery: releases.Delivery
     memory: int
     disk_size: int
     firmware: Literal["bios", "uefi"]
-    networked: bool = False
+    networked: bool = added(False)
     kernel_args: tuple[str, ...] = KERNEL_ARGS
+    release: releases.Name = added(releases.DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,12 @@ def inputs(spec: BuildSpec) -> RemasterInputs:
     """The delivery and the machine that the recipe chose."""
     chosen = spec.recipe.machine
     return RemasterInputs(
-        delivery=spec.recipe.media.delivery,
+        delivery=spec.recipe.delivery,
         memory=chosen.memory,
         disk_size=spec.recipe.disk.size,
         firmware=chosen.firmware,
         networked=spec.recipe.install.network != "none",
+        release=spec.recipe.release,
     )
 
 
@@ -77,13 +80,16 @@ def run(job: Job[RemasterInputs]) -> None:
 
     Raises:
         RecipeError: the kickstart asks for what medium or machine do not have.
-        MediumError: the vendor's medium has no boot configuration that can be edited, or no kernel.
+        MediumError: the vendor's medium is of another release, has no boot configuration that can be edited, or no
+            kernel.
     """
     vendor = job.needs["fetch"] / fetch.FILE
     kickstart = (job.needs["kickstart"] / kickstart_stage.FILE).read_bytes()
     given = job.inputs
     files = kickstart_stage.beside(job.needs["kickstart"])
-    room = preflight.Room(given.memory, given.disk_size, given.firmware, given.networked)
+    release = releases.RELEASES[given.release]
+    preflight.require_release(inspect.inspect(vendor), release)
+    room = preflight.Room(given.memory, given.disk_size, given.firmware, given.networked, release)
     preflight.require(kickstart.decode("utf-8"), vendor, room)
     if given.delivery == "seed":
         _seed(job, vendor, {**files, "ks.cfg": kickstart})

@@ -25,7 +25,7 @@ from builder.stage import Job, Stage
 from builder.stages import launch, seal
 from builder.stages.examine import GuestFacts, examine
 from builder.stages.key_owners import KeyOwner, trace
-from builder.stages.machine_inputs import MachineInputs, machine_of
+from builder.stages.machine_inputs import MachineInputs, machine_of, require_cpu
 from builder.stages.test_vm import BackingDisk, TestVm, boot_test_vm, keep_evidence, require_running
 from builder.system.digests import sha256_file
 from builder.system.screen import last_line
@@ -63,11 +63,12 @@ def inputs(spec: BuildSpec) -> VerifyInputs:
 
 
 def preflight(inputs: VerifyInputs, settings: Settings) -> None:
-    """Make sure that this host has the network that the copies will need.
+    """Make sure that this host has the network and the CPU that the copies will need.
 
     Raises:
         HostError: it has not.
     """
+    require_cpu(inputs, settings)
     networks.network_of(inputs.network, inputs.network_name, settings.uri)
 
 

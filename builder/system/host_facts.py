@@ -124,6 +124,21 @@ def phys_bits(cpuinfo: Path = CPUINFO) -> int:
     return int(found[1]) if found else 0
 
 
+@dataclass(frozen=True)
+class CpuFacts:
+    """The host's CPU: its name, and the features that Linux lists for it."""
+
+    model: str
+    flags: frozenset[str]
+
+
+def cpu(cpuinfo: Path = CPUINFO) -> CpuFacts:
+    """Read name and features of the host's first CPU."""
+    text = cpuinfo.read_text(errors="replace")
+    named, listed = (re.search(rf"^{key}\s*:\s*(.*)$", text, re.M) for key in ("model name", "flags"))
+    return CpuFacts(named[1] if named else "CPU", frozenset((listed[1] if listed else "").split()))
+
+
 def cpu_count() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0))

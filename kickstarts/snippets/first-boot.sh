@@ -2,7 +2,7 @@
 # Gives a copy of this image its identity from builder.conf on a seed CD labelled "cidata".
 #
 # The one rule: the seed is data. Its lines are split at "=" and checked, never sourced or evaluated.
-# Only tools of a minimal EL7 are used. Nothing here may keep a machine from booting: faults are reported
+# Only tools of a minimal EL7 are used, and what differs in later ones is looked up. Nothing here may keep a machine from booting: faults are reported
 # on the console and on ttyS1, and the boot goes on.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 state=/var/lib/builder/instance-id
@@ -77,8 +77,38 @@ is_prefix() {
     echo "$1" | grep -Eqx '[1-9]|[12][0-9]|3[0-2]'
 }
 
+# Where there is a service "network" it reads ifcfg files, and so does NetworkManager beside it (EL7). Without one,
+# NetworkManager alone is there, and reads keyfiles first (EL8) or only (EL9 and later).
+has_network_scripts() {
+    [ -e /etc/rc.d/init.d/network ] || [ -e /usr/lib/systemd/system/network.service ]
+}
+
+write_ifcfg() {
+    echo "TYPE=Ethernet"
+    echo "DEVICE=eth0"
+    echo "NAME=eth0"
+    echo "ONBOOT=yes"
+    echo "BOOTPROTO=none"
+    echo "IPADDR=${address%/*}"
+    echo "PREFIX=$prefix"
+    [ -n "$gateway" ] && echo "GATEWAY=$gateway"
+    number=1
+    for server in $servers; do
+        echo "DNS$number=$server"
+        number=$((number + 1))
+    done
+}
+
+# nm-settings-keyfile(5). Without a uuid NetworkManager makes one from the file's name.
+write_keyfile() {
+    printf '[connection]\nid=eth0\ntype=ethernet\ninterface-name=eth0\n\n[ipv4]\nmethod=manual\n'
+    echo "address1=${address%/*}/$prefix${gateway:+,$gateway}"
+    [ -n "$servers" ] && echo "dns=$(for server in $servers; do printf '%s;' "$server"; done)"
+    printf '\n[ipv6]\nmethod=auto\n'
+}
+
 # One interface: the first one, which net.ifnames=0 calls eth0. The file is sourced by the network scripts of EL7,
-# so nothing may come into it that is not an address.
+# so nothing may come into it that is not an address. It takes the place of the one that the installer wrote.
 set_address() {
     address=$(value address)
     [ -n "$address" ] || return
@@ -89,22 +119,15 @@ set_address() {
     for one in ${address%/*} $gateway $servers; do
         is_address "$one" || { complain "address '$one' refused"; return; }
     done
-    file=/etc/sysconfig/network-scripts/ifcfg-eth0
-    {
-        echo "TYPE=Ethernet"
-        echo "DEVICE=eth0"
-        echo "NAME=eth0"
-        echo "ONBOOT=yes"
-        echo "BOOTPROTO=none"
-        echo "IPADDR=${address%/*}"
-        echo "PREFIX=$prefix"
-        [ -n "$gateway" ] && echo "GATEWAY=$gateway"
-        number=1
-        for server in $servers; do
-            echo "DNS$number=$server"
-            number=$((number + 1))
-        done
-    } > "$file"
+    if has_network_scripts; then
+        file=/etc/sysconfig/network-scripts/ifcfg-eth0
+        write_ifcfg > "$file"
+    else
+        rm -f /etc/sysconfig/network-scripts/ifcfg-eth0
+        file=/etc/NetworkManager/system-connections/eth0.nmconnection
+        # One that others may read is ignored.
+        (umask 077 && rm -f "$file" && write_keyfile > "$file")
+    fi
     restorecon "$file"
     report "ADDRESS ${address%/*}"
 }

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from builder.errors import MediumError
-from builder.iso import inspect
+from builder.iso import inspect, repodata
 from builder.iso import remaster as iso
 from builder.iso.unpack import UnpackError, unpack
-from builder.media.gpg import verify_signature
+from builder.media.gpg import signed_text
 from builder.system.process import run
 from tests.adapters.media import vendor
 from tests.adapters.media.test_signature import Signer, make_signer
@@ -30,7 +30,7 @@ INSPECT = """
 import sys
 from pathlib import Path
 from builder.errors import MediumError
-from builder.iso import inspect
+from builder.iso import inspect, repodata
 try:
     print(inspect.contents(Path(sys.argv[1])))
 except MediumError as fault:
@@ -148,7 +148,7 @@ def test_groups_that_are_nested_without_end_are_refused(tmp_path: Path) -> None:
     comps = tmp_path / "comps.xml"
     comps.write_text("<group>" * 1000)
     with pytest.raises(ValueError, match="nested"):
-        inspect._groups(comps)
+        repodata._groups(comps)
 
 
 def test_ids_and_names_of_groups_are_those_of_the_elements(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_ids_and_names_of_groups_are_those_of_the_elements(tmp_path: Path) -> No
         "</category><environment><id>minimal</id><name>Minimal</name><grouplist><groupid>core</groupid></grouplist>"
         "</environment><group><id/><name></name></group></comps>"
     )
-    ids, names = inspect._groups(comps)
+    ids, names = repodata._groups(comps)
     assert ids == ("core", "minimal")
     assert names == {"core", "minimal", "Core", "Kern", "Minimal"}
 
@@ -204,4 +204,4 @@ def test_a_signed_list_that_unpacks_to_a_gib_is_refused(
     content = (tmp_path / "signed").read_bytes()
     assert len(content) < 64 << 10
     with pytest.raises(MediumError, match="signature"):
-        verify_signature(content, signer.fingerprint, signer.key)
+        signed_text(content, signer.fingerprint, signer.key)

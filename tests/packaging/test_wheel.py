@@ -98,7 +98,7 @@ def document(done: subprocess.CompletedProcess[str]) -> Any:
 def test_it_works_alone_in_an_empty_folder(environment: Path, run: Run) -> None:
     where = run("-c", "import builder; print(builder.__file__)", program="python").stdout
     assert Path(where).is_relative_to(environment)
-    assert [each["name"] for each in document(run("pipelines", "--json"))] == ["centos7-minimal"]
+    assert "centos7-minimal" in [each["name"] for each in document(run("pipelines", "--json"))]
     rendered = run("kickstart", "render", "centos7-minimal")
     assert (rendered.returncode, "%packages" in rendered.stdout) == (0, True), rendered.stderr
     planned = document(run("plan", "centos7-minimal", "--json"))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from builder.errors import HostError
-from builder.iso.inspect import Contents
+from builder.iso.repodata import Contents
 from builder.kickstart import parse, preflight
 from builder.kickstart.preflight import Room
 from builder.pipeline.pipelines import PROVISIONED, STAGES

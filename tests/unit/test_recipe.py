@@ -29,7 +29,7 @@ def test_a_recipe_has_the_values_of_its_file_and_defaults(pipelines: Path) -> No
     assert recipe.machine == Machine(vcpus=2, memory=1 << 30, firmware="bios", devices="virtio", machine="q35")
     assert recipe.limits == Limits(install=1200, quiet=300, boot=120)
     assert recipe.disk.size == 8 << 30
-    assert recipe.media.delivery == "remaster"
+    assert (recipe.release, recipe.media.delivery, recipe.delivery) == ("el7", None, "remaster")
     assert recipe.publish.keep == 3
     assert recipe.kickstart.vars == {"timezone": "UTC"}
 

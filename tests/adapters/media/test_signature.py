@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from builder.errors import MediumError
-from builder.media.gpg import fingerprints, verify_signature
+from builder.media import checksum_list
+from builder.media.checksum_list import Listed
+from builder.media.gpg import fingerprints, signed_text
 from builder.system.process import run
 
 SUMS = f"{'a' * 64}  One.iso\n{'B' * 64} *Two.iso\nSHA256 (Three.iso) = {'c' * 64}\n- -dash\n"
@@ -22,6 +24,10 @@ class Signer:
 
     def sign(self, text: str) -> bytes:
         argv = ["gpg", "--homedir", str(self.home), "--batch", "--clear-sign"]
+        return run(argv, stdin=text).stdout.encode()
+
+    def sign_apart(self, text: str) -> bytes:
+        argv = ["gpg", "--homedir", str(self.home), "--batch", "--armor", "--detach-sign"]
         return run(argv, stdin=text).stdout.encode()
 
 
@@ -48,14 +54,14 @@ def signers(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untype
 def test_signed_checksums_are_read(signers: tuple[Signer, Signer]) -> None:
     vendor = signers[0]
     spaced = " ".join(vendor.fingerprint[at : at + 4] for at in range(0, 40, 4))
-    found = verify_signature(vendor.sign(SUMS), spaced.lower(), vendor.key)
-    assert found == {"One.iso": "a" * 64, "Two.iso": "b" * 64, "Three.iso": "c" * 64}
+    found = checksum_list.parse(signed_text(vendor.sign(SUMS), spaced.lower(), vendor.key))
+    assert found == {"One.iso": Listed("a" * 64), "Two.iso": Listed("b" * 64), "Three.iso": Listed("c" * 64)}
 
 
 def test_text_around_the_signed_part_does_not_count(signers: tuple[Signer, Signer]) -> None:
     vendor = signers[0]
     around = f"{'e' * 64}  Evil.iso\n".encode()
-    found = verify_signature(around + vendor.sign(SUMS) + around, vendor.fingerprint, vendor.key)
+    found = signed_text(around + vendor.sign(SUMS) + around, vendor.fingerprint, vendor.key)
     assert "Evil.iso" not in found
 
 
@@ -63,17 +69,17 @@ def test_a_changed_checksum_is_refused(signers: tuple[Signer, Signer]) -> None:
     vendor = signers[0]
     changed = vendor.sign(SUMS).replace(b"aaaa", b"aaab")
     with pytest.raises(MediumError, match="changed after signing"):
-        verify_signature(changed, vendor.fingerprint, vendor.key)
+        signed_text(changed, vendor.fingerprint, vendor.key)
 
 
 def test_another_key_is_refused(signers: tuple[Signer, Signer], tmp_path: Path) -> None:
     vendor, stranger = signers
     with pytest.raises(MediumError, match="a key that was not given"):
-        verify_signature(stranger.sign(SUMS), vendor.fingerprint, vendor.key)
+        signed_text(stranger.sign(SUMS), vendor.fingerprint, vendor.key)
     both = tmp_path / "both.asc"
     both.write_bytes(vendor.key.read_bytes() + stranger.key.read_bytes())
     with pytest.raises(MediumError, match="signed by another key"):
-        verify_signature(stranger.sign(SUMS), vendor.fingerprint, both)
+        signed_text(stranger.sign(SUMS), vendor.fingerprint, both)
 
 
 def test_two_signed_parts_are_refused(signers: tuple[Signer, Signer], tmp_path: Path) -> None:
@@ -83,18 +89,40 @@ def test_two_signed_parts_are_refused(signers: tuple[Signer, Signer], tmp_path: 
     evil = stranger.sign(f"{'e' * 64}  One.iso\n")
     for text in (vendor.sign(SUMS) + evil, evil + vendor.sign(SUMS)):
         with pytest.raises(MediumError, match="signature on the checksums"):
-            verify_signature(text, vendor.fingerprint, both)
+            signed_text(text, vendor.fingerprint, both)
 
 
 @pytest.mark.parametrize("text", [b"", SUMS.encode(), b"-----BEGIN PGP SIGNED MESSAGE-----\n"])
 def test_unsigned_text_is_refused(signers: tuple[Signer, Signer], text: bytes) -> None:
     with pytest.raises(MediumError, match="not signed"):
-        verify_signature(text, signers[0].fingerprint, signers[0].key)
+        signed_text(text, signers[0].fingerprint, signers[0].key)
 
 
-def test_a_signed_text_without_checksums_is_refused(signers: tuple[Signer, Signer]) -> None:
+def test_a_text_without_checksums_is_refused() -> None:
     with pytest.raises(MediumError, match="holds no sha256"):
-        verify_signature(signers[0].sign("hello\n"), signers[0].fingerprint, signers[0].key)
+        checksum_list.parse("hello\n")
+
+
+def test_a_name_that_a_terminal_would_act_on_is_passed_over() -> None:
+    text = f"{'a' * 64}  good.iso\n{'b' * 64}  \x1b[2Jbad.iso\n{'c' * 64}\t*tab.iso\n"
+    assert set(checksum_list.parse(text)) == {"good.iso", "tab.iso"}
+
+
+def test_sizes_in_comments_belong_to_their_file() -> None:
+    text = f"# a.iso: 1480048640 bytes\nSHA256 (a.iso) = {'a' * 64}\nSHA256 (b.iso) = {'B' * 64}\n# c: x bytes\n"
+    assert checksum_list.parse(text) == {"a.iso": Listed("a" * 64, 1480048640), "b.iso": Listed("b" * 64)}
+
+
+def test_a_detached_signature_holds_for_its_text_alone(signers: tuple[Signer, Signer]) -> None:
+    vendor, stranger = signers
+    signature = vendor.sign_apart(SUMS)
+    assert signed_text(SUMS.encode(), vendor.fingerprint, vendor.key, signature) == SUMS
+    with pytest.raises(MediumError, match="changed after signing"):
+        signed_text(SUMS.replace("a", "b").encode(), vendor.fingerprint, vendor.key, signature)
+    with pytest.raises(MediumError, match="a key that was not given"):
+        signed_text(SUMS.encode(), vendor.fingerprint, vendor.key, stranger.sign_apart(SUMS))
+    with pytest.raises(MediumError, match=r"not signed|refused"):
+        signed_text(SUMS.encode(), vendor.fingerprint, vendor.key, b"no signature")
 
 
 def test_the_key_of_centos_7_that_comes_along() -> None:
@@ -105,4 +133,4 @@ def test_the_key_of_centos_7_that_comes_along() -> None:
 
 def test_a_bad_fingerprint_is_refused(signers: tuple[Signer, Signer]) -> None:
     with pytest.raises(MediumError, match="40 hex digits"):
-        verify_signature(b"", "F4A80EB5", signers[0].key)
+        signed_text(b"", "F4A80EB5", signers[0].key)

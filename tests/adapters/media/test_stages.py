@@ -23,7 +23,7 @@ from builder.stages import fetch, kernel, kickstart, remaster
 from builder.store.secrets import Secrets
 from builder.store.store import Store
 from builder.system.digests import sha256_file
-from tests.adapters.media import readers, vendor
+from tests.adapters.media import el, readers, vendor
 from tests.adapters.media.conftest import Press
 from tests.adapters.media.server import answer, serving
 from tests.conftest import Silent
@@ -177,6 +177,40 @@ def test_what_cannot_be_installed_is_told_before_anything_is_written(
     assert list(job.out.iterdir()) == []
 
 
+def test_a_medium_of_a_later_release_is_started_from_its_own_kernel_and_a_seed(
+    make_job: MakeJob, needs: dict[str, Path], store: Store, tmp_path: Path
+) -> None:
+    known, _ = media_library.add(el.dvd(tmp_path), store)
+    text = KICKSTART + "%packages\n@core\nnginx\n%end\n"
+    (needs["kickstart"] / kickstart.FILE).write_text(text)
+    job = make_job(SEED.model_copy(update={"release": "el9"}), {**needs, "fetch": known.path.parent})
+    remaster.run(job)
+    start = remaster.boot(job.out)
+    assert start.kernel is not None
+    assert start.kernel.kernel.read_bytes() == b"vmlinuz" * 1000
+    words = start.kernel.cmdline.split()
+    assert words[:2] == ["inst.stage2=hd:LABEL=Rocky-9-8-x86_64-dvd", "inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg"]
+
+
+def test_a_medium_that_no_mirror_gives_has_to_be_given(make_job: MakeJob) -> None:
+    job = make_job(fetch.FetchInputs(sha256="ab" * 32, rehearsal=None), {})
+    with pytest.raises(MediumError, match="names no mirror") as caught:
+        fetch.run(job)
+    assert "builder media add FILE" in caught.value.hint
+    assert not caught.value.diagnosis.transient
+
+
+@pytest.mark.parametrize("release", ["el7", "el8", "el10", "fedora"])
+def test_a_medium_of_another_release_is_refused_before_anything_is_written(
+    make_job: MakeJob, needs: dict[str, Path], store: Store, tmp_path: Path, release: str
+) -> None:
+    known, _ = media_library.add(el.dvd(tmp_path), store)
+    job = make_job(SEED.model_copy(update={"release": release}), {**needs, "fetch": known.path.parent})
+    with pytest.raises(MediumError, match=rf"^the medium is Rocky Linux 9\.8, the recipe says release: {release}$"):
+        remaster.run(job)
+    assert list(job.out.iterdir()) == []
+
+
 def test_a_medium_without_a_kernel_names_the_other_delivery(
     make_job: MakeJob, needs: dict[str, Path], store: Store, tmp_path: Path
 ) -> None:
@@ -196,7 +230,7 @@ def test_a_signature_asked_for_later_does_not_fetch_the_medium_again(
     sha256 = next(known.sha256 for known in media_library.in_store(Store(vendors.parent / ".store")))
     job = make_job(fetch.FetchInputs(sha256=sha256, rehearsal=None, signed_by="A" * 40), {})
     # No mirror is asked for the medium; that there is no list is what stops it.
-    with pytest.raises(MediumError, match="wants a signed medium"):
+    with pytest.raises(MediumError, match=r"wants the vendor.s list"):
         fetch.run(job)
     assert (job.out / fetch.FILE).samefile(needs["fetch"] / fetch.FILE)
 
@@ -215,7 +249,7 @@ def test_a_medium_that_two_want_at_once_is_fetched_once(make_job: MakeJob, vendo
 
     def one(signer: str) -> str:
         inputs = fetch.FetchInputs(sha256=hashlib.sha256(data).hexdigest(), rehearsal=None, signed_by=signer * 40)
-        with pytest.raises(MediumError, match="wants a signed medium"):
+        with pytest.raises(MediumError, match=r"wants the vendor.s list"):
             fetch.run(replace(jobs[signer], inputs=inputs))
         return signer
 
