@@ -287,7 +287,11 @@ def _pieces(image: Image, name: str, known: Mapping[str, str]) -> Iterator[Piece
 
 def _sums(image: Image) -> dict[str, str]:
     """What SHA256SUMS says of files that `manifest.json` cannot speak of."""
-    lines = (image.path / SUMS).read_text(encoding="utf-8").splitlines()
+    spoken = f"{image.name}@{image.version}"
+    try:
+        lines = (image.path / SUMS).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as fault:
+        raise PublishError(f"{SUMS} of {spoken} is damaged", str(fault), f"builder images verify {spoken}") from None
     return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
 
 

@@ -181,6 +181,14 @@ def test_a_file_beside_the_disk_is_not_large(tmp_path: Path, size: int) -> None:
         artifact.read(Found(json.dumps(told).encode(), "", None), "oci://x/y")
 
 
+def test_sums_that_are_no_text_are_not_pushed(tmp_path: Path) -> None:
+    image = publish(tmp_path, "text")
+    (image.path / images.SUMS).chmod(0o644)
+    (image.path / images.SUMS).write_bytes(b"\xff\xfe")
+    with pytest.raises(PublishError, match="SHA256SUMS of toy@.* is damaged"):
+        artifact.draft(image)
+
+
 VERIFY = """
 import sys
 from pathlib import Path
