@@ -185,7 +185,7 @@ def test_sums_that_are_no_text_are_not_pushed(tmp_path: Path) -> None:
     image = publish(tmp_path, "text")
     (image.path / images.SUMS).chmod(0o644)
     (image.path / images.SUMS).write_bytes(b"\xff\xfe")
-    with pytest.raises(PublishError, match="SHA256SUMS of toy@.* is damaged"):
+    with pytest.raises(PublishError, match=r"SHA256SUMS of toy@.* is damaged"):
         artifact.draft(image)
 
 
