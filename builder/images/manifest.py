@@ -21,7 +21,8 @@ from builder.recipe.types import GIB, MIB, NAME
 
 MANIFEST = "manifest.json"
 VERSION_DIGITS = 12
-# Bytes of a manifest; with the records of all stages and the packages of both test VMs it has some hundred KiB.
+# Bytes of a manifest, and of each other file beside the disk. With the records of all stages and the packages of both
+# test VMs they have some hundred KiB.
 LARGEST = 16 << 20
 # Clocks of two hosts differ; a date that lies farther ahead is wrong.
 SKEW = timedelta(hours=1)

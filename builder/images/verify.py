@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from builder.errors import VerifyError
 from builder.images import manifest as manifests
 from builder.images.catalogue import LATEST, PROVENANCE, SBOM, SUMS, folders, load_image
-from builder.images.manifest import MANIFEST, Manifest, ManifestError, Read
+from builder.images.manifest import LARGEST, MANIFEST, Manifest, ManifestError, Read
 from builder.images.verification_record import Finding, Status, VerificationResult, record
 from builder.provenance import dsse, sbom_check, statement
 from builder.provenance import keys as signing
@@ -185,10 +185,24 @@ def _files(
         findings.failed(name, "it was added")
 
 
+def _content(path: Path) -> bytes:
+    """Read a file that belongs to a disk.
+
+    Raises:
+        ValueError: it is too large to be one.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        content = file.read(LARGEST + 1)
+    if len(content) > LARGEST:
+        raise ValueError(f"it has more than {LARGEST >> 20} MiB")
+    return content
+
+
 def _sums(path: Path, facts: Manifest, findings: _Findings) -> None:
     try:
-        lines = (path / SUMS).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = _content(path / SUMS).decode().splitlines()
+    except (OSError, ValueError):
         findings.failed(SUMS, "it cannot be read")
         return
     sums = {name: sha for sha, _, name in (line.partition("  ") for line in lines)}
@@ -213,7 +227,7 @@ def _record(path: Path, manifest: Read, findings: _Findings) -> None:
     if name not in facts.files:
         return
     try:
-        proof = from_json((path / name).read_bytes(), allow_inf_nan=False)
+        proof = from_json(_content(path / name), allow_inf_nan=False)
     except OSError:
         return
     except ValueError:
@@ -228,10 +242,14 @@ def _bill(path: Path, facts: Manifest, findings: _Findings) -> None:
     if SBOM not in facts.files:
         findings.skipped(SBOM, "published before there was one")
         return
-    with suppress(OSError):
-        wrong = sbom_check.fault((path / SBOM).read_bytes(), facts.files[f"{facts.name}.qcow2"].sha256)
-        if wrong is not None:
-            findings.failed(SBOM, f"{wrong}")
+    try:
+        wrong = sbom_check.fault(_content(path / SBOM), facts.files[f"{facts.name}.qcow2"].sha256)
+    except OSError:
+        return
+    except ValueError as fault:
+        wrong = str(fault)
+    if wrong is not None:
+        findings.failed(SBOM, wrong)
 
 
 def _provenance(path: Path, facts: Manifest, findings: _Findings) -> tuple[tuple[str, ...], bool]:
@@ -243,7 +261,7 @@ def _provenance(path: Path, facts: Manifest, findings: _Findings) -> tuple[tuple
     altered = findings.fails(PROVENANCE)
     keys = {dsse.key_id(public, name): (name, public) for name, public in signing.trusted().items()}
     try:
-        opened = dsse.open_((path / PROVENANCE).read_bytes(), [public for _, public in keys.values()])
+        opened = dsse.open_(_content(path / PROVENANCE), [public for _, public in keys.values()])
         subjects = statement.subjects(opened.payload)
     except FileNotFoundError:
         _no_provenance(facts, findings)

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import jinja2.meta
@@ -103,11 +104,18 @@ def _read(name: str, search: Sequence[Path]) -> str:
 
 
 def variables_of(texts: Mapping[str, str]) -> frozenset[str]:
-    """Names of the variables that the template texts want from a recipe."""
-    environment = sandbox.environment()
-    names = {name for text in texts.values() for name in jinja2.meta.find_undeclared_variables(environment.parse(text))}
+    """Names of the variables that the template texts want from a recipe.
+
+    Args:
+        texts: by name; the first is the one that errors name.
+
+    Raises:
+        RecipeError: finding them takes too long or too much memory.
+        HostError: the process for it cannot be started.
+    """
+    found = _ask(next(iter(texts), ""), {"texts": dict(texts), "entry": None})
     # A loop variable or a `set` of one file is declared there, and never asked of the recipe.
-    return frozenset(names) - OWN_VARIABLES
+    return frozenset(found["variables"]) - OWN_VARIABLES
 
 
 def check_variables(texts: Mapping[str, str], given: Mapping[str, object]) -> None:
@@ -136,19 +144,25 @@ def render(texts: Mapping[str, str], entry: str, variables: Mapping[str, object]
             much memory.
         HostError: the process for it cannot be started.
     """
-    wanted = {"texts": dict(texts), "entry": entry, "variables": dict(variables), "seconds": sandbox.SECONDS}
-    done = process.run(PROGRAM, stdin=json.dumps(wanted), check=False, timeout=LONGEST, error=RecipeError)
+    wanted = {"texts": dict(texts), "entry": entry, "variables": dict(variables)}
+    return str(_ask(entry, wanted)["text"])
+
+
+def _ask(entry: str, wanted: Mapping[str, object]) -> dict[str, Any]:
+    """Have the process for templates do something; raises for both functions above."""
+    request = json.dumps({**wanted, "seconds": sandbox.SECONDS})
+    done = process.run(PROGRAM, stdin=request, check=False, timeout=LONGEST, error=RecipeError)
     try:
-        answer = json.loads(done.stdout)
+        answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         if done.status >= 0 and "MemoryError" not in done.stderr:
             raise HostError("the process that renders templates cannot be started", done.said) from None
         limits = f"{sandbox.SECONDS} s of processor time and {sandbox.MEMORY >> 20} MiB"
-        hint = "is there a loop without a bound in it?"
+        hint = "is there a loop or a number without a bound in it?"
         raise RecipeError(f"kickstarts/{entry} takes more than {limits} to render", done.said, hint) from None
-    if "text" not in answer:
+    if "why" in answer:
         raise RecipeError(f"{answer['where'] or f'kickstarts/{entry}'}: {answer['why']}", hint=RAW)
-    return str(answer["text"])
+    return answer
 
 
 def load(path: Path) -> str:

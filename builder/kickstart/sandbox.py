@@ -1,7 +1,8 @@
 """The template engine for texts that a recipe brings: its environment, and the program that renders them.
 
 Invariant: a template computes text and nothing else. Attributes that lead to Python itself are refused by Jinja's
-sandbox, and a process of its own with limits of the kernel renders it: whatever it does, it ends soon and small.
+sandbox, and a process of its own with limits of the kernel renders it: whatever it does, it ends soon and small. The
+same process lists a template's variables, for Jinja computes constants (`9**9**9`) on the way to them.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import resource
 import sys
 import traceback
 from collections.abc import Mapping
+from typing import Any
 
 import jinja2
+import jinja2.meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 # Templates are named so in errors.
@@ -53,8 +56,23 @@ def fault_of(error: Exception) -> dict[str, str]:
     return {"where": where, "why": known or str(error) or type(error).__name__}
 
 
+def variables_of(texts: Mapping[str, str]) -> list[str]:
+    """Return the names that the templates expect to be given, sorted."""
+    trees = [environment().parse(text) for text in texts.values()]
+    return sorted({name for tree in trees for name in jinja2.meta.find_undeclared_variables(tree)})
+
+
+def _answer(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    if wanted["entry"] is None:
+        return {"variables": variables_of(wanted["texts"])}
+    return {"text": environment(wanted["texts"]).get_template(wanted["entry"]).render(wanted["variables"])}
+
+
 def main() -> int:
-    """Render what standard input asks for, and write the text or the fault as JSON."""
+    """Do what standard input asks for, and write the text, the names of variables or the fault as JSON.
+
+    `entry` is the template to render; None asks for the variables of all.
+    """
     wanted = json.load(sys.stdin)
     # Before anything of the template runs; a core file would hold the password's hash.
     for kind, most in (
@@ -64,8 +82,7 @@ def main() -> int:
     ):
         resource.setrlimit(kind, (most, most))
     try:
-        answer = {"text": environment(wanted["texts"]).get_template(wanted["entry"]).render(wanted["variables"])}
-        written = json.dumps(answer)
+        written = json.dumps(_answer(wanted))
     except Exception as error:
         written = json.dumps(fault_of(error))
     sys.stdout.write(written)

@@ -23,7 +23,7 @@ from pydantic_core import from_json
 
 from builder.errors import PublishError
 from builder.images.catalogue import PROVENANCE, SBOM, SUMS, Image
-from builder.images.manifest import MANIFEST, SKEW, VERSION_DIGITS
+from builder.images.manifest import LARGEST, MANIFEST, SKEW, VERSION_DIGITS
 from builder.registry.blobs import Blob
 from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, Found, digest_of
 
@@ -59,7 +59,7 @@ class Descriptor(BaseModel):
 
     media_type: str = Field(alias="mediaType")
     digest: Digest
-    size: int = Field(ge=0)
+    size: int = Field(ge=0, le=1 << 50)
     annotations: dict[str, str] = {}
 
     @property
@@ -208,6 +208,9 @@ def read(found: Found, where: str) -> Artifact:
         strange = [name for name in named if not _FILE.fullmatch(name) or name == MANIFEST]
         if strange or len(named) != len(files):
             raise ValueError(f"its files are {', '.join(map(repr, named))}")
+        large = [f"{name} has {layer.size} bytes" for name, layer in named.items() if layer.size > LARGEST]
+        if large:
+            raise ValueError(f"{', '.join(large)}, {LARGEST} are too many")
         disk = tuple(layer for layer in manifest.layers if layer.media_type == DISK)
         if not disk:
             raise ValueError("it has no disk")
@@ -284,7 +287,11 @@ def _pieces(image: Image, name: str, known: Mapping[str, str]) -> Iterator[Piece
 
 def _sums(image: Image) -> dict[str, str]:
     """What SHA256SUMS says of files that `manifest.json` cannot speak of."""
-    lines = (image.path / SUMS).read_text(encoding="utf-8").splitlines()
+    spoken = f"{image.name}@{image.version}"
+    try:
+        lines = (image.path / SUMS).read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as fault:
+        raise PublishError(f"{SUMS} of {spoken} is damaged", str(fault), f"builder images verify {spoken}") from None
     return {name: sha256 for sha256, _, name in (line.partition("  ") for line in lines)}
 
 

@@ -6,6 +6,7 @@ the status line, the headers and what libraries read for themselves count as wel
 
 from __future__ import annotations
 
+import http.client
 import io
 import time
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 # Bytes of a body that is read whole. A registry has to take manifests of 4 MiB; all else is smaller.
 SMALL = 4 << 20
+# Lines in a row, without a byte of a body between them: http.client takes 100 headers, but any number of answers "100
+# Continue" before the real one, and urllib3 any number of trailers.
+LINES = 1000
 
 
 class UnboundedError(requests.RequestException):
@@ -133,6 +137,22 @@ class _PacedFile(io.RawIOBase):
         super().close()
 
 
+class _Lines(io.BufferedReader):
+    """Reads a response in which no number of lines holds its reader for ever."""
+
+    _count = 0
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        self._count += 1
+        if self._count > LINES:
+            raise http.client.HTTPException(f"more than {LINES} lines of headers")
+        return super().readline(size)
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._count = 0
+        return super().read(size)
+
+
 class _PacedSocket:
     """A connected socket whose answers and requests are not slower than a pace."""
 
@@ -147,7 +167,7 @@ class _PacedSocket:
         # http.client reads a response through this, one file for each.
         if mode != "rb":
             return self._sock.makefile(mode, *args, **words)
-        return io.BufferedReader(_PacedFile(self._sock.makefile("rb", buffering=0), _Meter(self._pace)))
+        return _Lines(_PacedFile(self._sock.makefile("rb", buffering=0), _Meter(self._pace)))
 
     def sendall(self, data: Any, *args: Any) -> None:
         since = time.monotonic()

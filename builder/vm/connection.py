@@ -330,22 +330,22 @@ class _DomainHandle:
 
 
 def _open(uri: str) -> Any:
-    """Open libvirt; again when a daemon that is leaving, on its timeout, took the connection and dropped it.
+    """Open libvirt; again while a daemon that is leaving, on its timeout, takes connections and drops them.
 
-    libvirt reports that as "Cannot recv data: Connection reset by peer" or "End of file while reading data", from its
-    RPC layer (virnetsocket.c; seen with libvirt 11.3).
+    libvirt reports that as "Cannot recv data: Connection reset by peer" or "End of file while reading data", and later
+    as "Failed to connect socket", from its RPC layer (virnetsocket.c). Its daemon takes seconds to leave (11.3).
     """
+    # A socket that is not there is waited for only where another daemon is started here.
+    started_here = daemon.starts(uri)
 
-    def dropped(fault: BaseException) -> bool:
-        return isinstance(fault, libvirt.libvirtError) and fault.get_error_domain() == libvirt.VIR_FROM_RPC
+    def leaving(fault: BaseException) -> bool:
+        rpc = isinstance(fault, libvirt.libvirtError) and fault.get_error_domain() == libvirt.VIR_FROM_RPC
+        return rpc and (started_here or "Failed to connect socket" not in str(fault))
 
     with libvirt_errors(f"libvirt does not answer at {uri}"):
+        # 25 s in all.
         return retry.again(
-            lambda: libvirt.open(uri),
-            heals=dropped,
-            tries=4,
-            first=0.2,
-            told=lambda _fault, _seconds: daemon.ensure(uri),
+            lambda: libvirt.open(uri), heals=leaving, tries=8, first=0.2, told=lambda _fault, _pause: daemon.ensure(uri)
         )
 
 

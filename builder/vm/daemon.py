@@ -63,6 +63,12 @@ def ensure(uri: str) -> None:
             _start_daemons(folder)
 
 
+def starts(uri: str) -> bool:
+    """Whether `ensure` starts the daemon of this address, rather than systemd or another user."""
+    kind = None if names_socket(uri) else kind_of(uri)
+    return not _systemd() and kind == ("system" if os.geteuid() == 0 else "session")
+
+
 def answers(path: Path) -> bool:
     """Somebody accepts connections on this socket; a left-over socket file is not enough."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

@@ -14,17 +14,19 @@ import pytest
 
 from builder import images
 from builder.cli import clone
-from builder.errors import VerifyError
+from builder.errors import PublishError, VerifyError
 from builder.images import Image
 from builder.images import manifest as manifests
 from builder.pipeline.resolve import resolve
 from builder.provenance import dsse, sbom, statement
 from builder.recipe import load
-from builder.registry import push_pull
+from builder.registry import artifact, push_pull
+from builder.registry.client import Found
 from builder.settings import Settings
 from builder.store.store import Store
 from tests.fakes.qcow2 import qcow2
 from tests.hostile.manifests import lay, placed, sums, written
+from tests.hostile.servers import limited
 from tests.registry.conftest import Registry, pulled, pushed, repository, serving
 from tests.unit.conftest import Ran, builder
 
@@ -167,6 +169,49 @@ def test_a_manifest_with_unknown_values_does_not_enter(registry: Registry, build
         assert f"the manifest of {address}" in done.stderr
         assert "says stages.verify.inputs.vcpus=1000000000" in " ".join(done.stderr.split())
     assert builder("images", "list").stdout == "no images\n"
+
+
+@pytest.mark.parametrize("size", [10**400, 1 << 51, (16 << 20) + 1])
+def test_a_file_beside_the_disk_is_not_large(tmp_path: Path, size: int) -> None:
+    """Whoever verifies an image reads these files whole."""
+    draft = artifact.draft(publish(tmp_path, "text"))
+    told = json.loads(draft.content)
+    next(layer for layer in told["layers"] if layer["annotations"][artifact.TITLE] == images.SUMS)["size"] = size
+    with pytest.raises(PublishError, match="is no image that builder has pushed"):
+        artifact.read(Found(json.dumps(told).encode(), "", None), "oci://x/y")
+
+
+def test_sums_that_are_no_text_are_not_pushed(tmp_path: Path) -> None:
+    image = publish(tmp_path, "text")
+    (image.path / images.SUMS).chmod(0o644)
+    (image.path / images.SUMS).write_bytes(b"\xff\xfe")
+    with pytest.raises(PublishError, match=r"SHA256SUMS of toy@.* is damaged"):
+        artifact.draft(image)
+
+
+VERIFY = """
+import sys
+from pathlib import Path
+from builder import images
+print(images.verify_version(Path(sys.argv[1])).faults)
+"""
+
+
+@pytest.mark.parametrize("name", [images.SUMS, images.SBOM, images.PROVENANCE, "verify.json"])
+def test_a_large_file_beside_the_disk_takes_no_memory(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "here"
+    image = publish(folder, "text")
+    path = image.path / name
+    path.unlink(missing_ok=True)
+    with path.open("wb") as file:
+        file.truncate(520 << 20)
+    if name == "verify.json":
+        manifest = image.path / images.MANIFEST
+        told = json.loads(manifest.read_bytes())
+        told["files"][name] = {"size": 1, "sha256": "0" * 64}
+        manifest.chmod(0o644)
+        manifest.write_text(json.dumps(told))
+    assert f"{name}: it" in limited(VERIFY, str(image.path))
 
 
 # -- secrets

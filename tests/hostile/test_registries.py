@@ -106,6 +106,46 @@ def test_a_registry_that_dribbles_is_given_up(where: str) -> None:
     assert len(server.seen) == 3
 
 
+@pytest.mark.parametrize(
+    ("begin", "line"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n", b"X: y\r\n"),
+    ],
+    ids=["continue", "trailers"],
+)
+def test_lines_without_end_are_given_up(begin: bytes, line: bytes) -> None:
+    """They come fast enough, and none is kept: nothing but their number is wrong."""
+
+    def act(handler: Handler) -> None:
+        handler.wfile.write(begin)
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            handler.wfile.write(line * 1000)
+        handler.close_connection = True
+
+    with registry(act) as server:
+        with repository(server) as there, pytest.raises(PublishError, match="fails again and again") as caught:
+            there.manifest("latest")
+        assert "lines of headers" in caught.value.details
+        assert server.hung_up.wait(5)
+
+
+def many_pieces(handler: Handler) -> None:
+    handler.head(200, None, Transfer_Encoding="chunked")
+    for _ in range(5000):
+        handler.wfile.write(b"1\r\nx\r\n")
+    handler.wfile.write(b"0\r\n\r\n")
+
+
+def test_many_small_pieces_are_read() -> None:
+    """Each has a line of its own."""
+    with registry(many_pieces) as server, repository(server) as there:
+        found = there.manifest("latest")
+    assert found is not None
+    assert found.content == b"x" * 5000
+
+
 def test_a_registry_that_takes_a_blob_slowly_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads some bytes now and then."""
     content = b"x" * (32 << 20)

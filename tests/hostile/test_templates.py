@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from pathlib import Path
 
@@ -74,6 +75,29 @@ def test_what_grows_without_bounds_is_a_fault_of_the_recipe(
     assert "Traceback" not in caught.value.details
     # What was used is the children's.
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 700 << 10
+
+
+CONSTANTS = {
+    "a power": "{{ 9**9**9 }}",
+    "a long text": "{{ 'a' * 10**10 }}",
+    "a list": "{{ ['x'] * 10**8 }}",
+    "a filter": "{{ 'x'|center(10**9)|length }}",
+}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_the_search_for_variables_computes_nothing_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Jinja folds constants when it is asked for the names in a template, which is before anything is rendered."""
+    monkeypatch.setattr(sandbox, "SECONDS", 1)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    (tmp_path / "evil.ks.j2").write_text(CONSTANTS[name] + "{{ asked }}")
+    with contextlib.suppress(RecipeError):
+        assert render.variables_of(render.collect("evil.ks.j2", [tmp_path])) == {"asked"}
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    assert after.ru_utime - before.ru_utime < 1
+    assert after.ru_maxrss - before.ru_maxrss < 100 << 10
 
 
 def test_the_limits_are_large_enough(tmp_path: Path) -> None:
