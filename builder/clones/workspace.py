@@ -151,12 +151,18 @@ class Workspace:
     def _load(self, name: str) -> Vm | None:
         path = self.path(name) / RECORD
         try:
-            return Vm.model_validate_json(path.read_bytes())
+            vm = Vm.model_validate_json(path.read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValidationError) as error:
             hint = f"repair {path}, or remove the VM: builder vm delete {name}"
             raise PublishError(f"the record of {name} cannot be read", str(error), hint) from error
+        if vm.name != name:
+            # A folder that was copied: whatever is done to it would be done to the other VM's domain.
+            why = f"{path} is the record of {vm.name}"
+            hint = f"remove the copy: builder vm delete {name}"
+            raise PublishError(f"{name} is not a VM: its folder is a copy of that of {vm.name}", why, hint)
+        return vm
 
 
 def _natural(name: str) -> tuple[str, int]:

@@ -230,6 +230,20 @@ def test_a_damaged_record_spoils_no_other_clone(house: CloneEnv, host: Domains) 
     assert house.store().vms() == [two]
 
 
+def test_a_copied_folder_is_not_taken_for_the_vm(house: CloneEnv, host: Domains) -> None:
+    (vm,) = house.make(host, "web")
+    copy = f"{vm.name}.bak"
+    subprocess.run(["cp", "-a", house.vms / vm.name, house.vms / copy], check=True)
+    assert house.store().vms() == [vm]
+    started = house.run("vm", "start", copy)
+    assert (started.returncode, f"its folder is a copy of that of {vm.name}" in started.stderr) == (7, True)
+    assert house.run("vm", "delete", copy).returncode == 0
+    assert not (house.vms / copy).exists()
+    assert house.store().vms() == [vm]
+    assert host.look(vm.name) is not None
+    assert_whole(house, host)
+
+
 def test_the_base_of_a_clone_is_not_pruned(house: CloneEnv, host: Domains, store: CloneStore) -> None:
     (vm,) = house.make(host, "web")
     house.publish(b"newer\r\n")
