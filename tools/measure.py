@@ -16,7 +16,7 @@ from pathlib import Path
 import grimp
 from packaging.requirements import Requirement
 
-from builder.cli.commands import COMMANDS, Command, Group
+from builder.cli.commands import COMMANDS, CliCommand, Group
 
 PACKAGE = Path(__file__).parents[1] / "builder"
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -113,7 +113,7 @@ def _command_functions(table: object = COMMANDS) -> set[str]:
     """`cli/module.py:function` of each command."""
     found: set[str] = set()
     for entry in table.values() if isinstance(table, dict) else ():
-        if isinstance(entry, Command):
+        if isinstance(entry, CliCommand):
             found.add("cli/{}.py:{}".format(*entry.target.split(":")))
         elif isinstance(entry, Group):
             found |= _command_functions(entry.commands)

@@ -18,7 +18,7 @@ from builder.errors import RecipeError
 
 
 @dataclass(frozen=True)
-class Command:
+class CliCommand:
     """One command.
 
     Args:
@@ -49,107 +49,108 @@ class Group:
     """
 
     help: str
-    commands: Mapping[str, Command]
+    commands: Mapping[str, CliCommand]
     default: str | None = None
 
 
 REBUILD = {"--fresh": "--rebuild"}
 KEEP = {"--keep-daily": "--keep", "--keep-weekly": "--keep", "--keep-monthly": "--keep"}
 
-COMMANDS: Mapping[str, Command | Group] = {
-    "run": Command("run:run", "Build the golden image of a pipeline, verify it and publish it.", REBUILD),
-    "plan": Command("run:plan", "Show what a run would do, and why; change nothing.", REBUILD),
+COMMANDS: Mapping[str, CliCommand | Group] = {
+    "run": CliCommand("run:run", "Build the golden image of a pipeline, verify it and publish it.", REBUILD),
+    "plan": CliCommand("run:plan", "Show what a run would do, and why; change nothing.", REBUILD),
     "nightly": Group(
         "Build what changed, verify the rest again, write a report.\n\n"
         "`nightly PIPELINE --jobs 2` is short for `nightly run PIPELINE --jobs 2`.",
         {
-            "run": Command("nightly:run", "Build what changed, verify the rest again, write a report.", KEEP),
-            "install-timer": Command(
+            "run": CliCommand("nightly:run", "Build what changed, verify the rest again, write a report.", KEEP),
+            "install-timer": CliCommand(
                 "nightly:install_timer", "Write a systemd timer that starts `builder nightly` here."
             ),
         },
         default="run",
     ),
-    "pipelines": Command("recipes:pipelines", "List the pipelines that can be built."),
+    "pipelines": CliCommand("recipes:pipelines", "List the pipelines that can be built."),
     "recipes": Group(
-        "Make recipes.", {"new": Command("recipes:new", "Write a recipe for an ISO, or for a kickstart of your own.")}
+        "Make recipes.",
+        {"new": CliCommand("recipes:new", "Write a recipe for an ISO, or for a kickstart of your own.")},
     ),
-    "schema": Command("recipes:schema", "Print the JSON schema of a recipe, for editors."),
+    "schema": CliCommand("recipes:schema", "Print the JSON schema of a recipe, for editors."),
     "kickstart": Group(
         "Render and check kickstarts.",
         {
-            "render": Command("recipes:render", "Print a pipeline's kickstart, without its secrets."),
-            "lint": Command("recipes:lint", "Check a kickstart as its installer reads it; errors exit 2."),
-            "adapt": Command("recipes:adapt", "Print a kickstart of your own as builder would adapt it."),
+            "render": CliCommand("recipes:render", "Print a pipeline's kickstart, without its secrets."),
+            "lint": CliCommand("recipes:lint", "Check a kickstart as its installer reads it; errors exit 2."),
+            "adapt": CliCommand("recipes:adapt", "Print a kickstart of your own as builder would adapt it."),
         },
     ),
     "images": Group(
         "Manage golden images that were published.",
         {
-            "list": Command("images:list_", "List all versions of all images, the newest first."),
-            "show": Command("images:show", "Show one image, its files, its users and its proofs."),
-            "diff": Command("images:diff", "Show how image B differs from image A."),
-            "verify": Command("images:verify", "Read images again and compare with what was published."),
-            "rollback": Command("images:rollback", "Make an older version the latest, and hold the one that was."),
-            "release": Command("images:release", "Let a version that is held become the latest again."),
-            "prune": Command("images:prune", "Remove old versions; not the latest, nor what is held or used."),
-            "export": Command("images:export", "Write an image in another format, and read it back."),
-            "push": Command("registry:push", "Push an image to a registry."),
-            "pull": Command("registry:pull", "Pull an image from a registry, and verify it."),
+            "list": CliCommand("images:list_", "List all versions of all images, the newest first."),
+            "show": CliCommand("images:show", "Show one image, its files, its users and its proofs."),
+            "diff": CliCommand("images:diff", "Show how image B differs from image A."),
+            "verify": CliCommand("images:verify", "Read images again and compare with what was published."),
+            "rollback": CliCommand("images:rollback", "Make an older version the latest, and hold the one that was."),
+            "release": CliCommand("images:release", "Let a version that is held become the latest again."),
+            "prune": CliCommand("images:prune", "Remove old versions; not the latest, nor what is held or used."),
+            "export": CliCommand("images:export", "Write an image in another format, and read it back."),
+            "push": CliCommand("registry:push", "Push an image to a registry."),
+            "pull": CliCommand("registry:pull", "Pull an image from a registry, and verify it."),
         },
     ),
-    "clone": Command("clone:clone", "Create VMs from a golden image, in a second."),
+    "clone": CliCommand("clone:clone", "Create VMs from a golden image, in a second."),
     "vm": Group(
         "Manage virtual machines cloned from golden images.",
         {
-            "list": Command("vm:list_", "List the VMs: state, image, address, newer images."),
-            "set": Command("vm:set_", "Change memory, processors or network of a VM."),
-            "start": Command("vm:start", "Start VMs."),
-            "stop": Command("vm:stop", "Stop VMs: press the power button and wait."),
-            "console": Command("vm:console", "Attach this terminal to the serial console; Ctrl-] leaves."),
-            "ssh": Command("vm:ssh", "Log in as root over SSH, with the host key pinned."),
-            "screenshot": Command("vm:screenshot", "Write what the VM's screen shows to a file."),
-            "snapshot": Command("vm:snapshot", "Create a snapshot, go back to one, or list them."),
-            "rebase": Command("vm:rebase", "Rebase a VM's disk onto another image version."),
-            "flatten": Command("vm:flatten", "Make a VM's disk independent of its image."),
-            "delete": Command("vm:delete", "Delete VMs with their disks, running or not."),
+            "list": CliCommand("vm:list_", "List the VMs: state, image, address, newer images."),
+            "set": CliCommand("vm:set_", "Change memory, processors or network of a VM."),
+            "start": CliCommand("vm:start", "Start VMs."),
+            "stop": CliCommand("vm:stop", "Stop VMs: press the power button and wait."),
+            "console": CliCommand("vm:console", "Attach this terminal to the serial console; Ctrl-] leaves."),
+            "ssh": CliCommand("vm:ssh", "Log in as root over SSH, with the host key pinned."),
+            "screenshot": CliCommand("vm:screenshot", "Write what the VM's screen shows to a file."),
+            "snapshot": CliCommand("vm:snapshot", "Create a snapshot, go back to one, or list them."),
+            "rebase": CliCommand("vm:rebase", "Rebase a VM's disk onto another image version."),
+            "flatten": CliCommand("vm:flatten", "Make a VM's disk independent of its image."),
+            "delete": CliCommand("vm:delete", "Delete VMs with their disks, running or not."),
         },
     ),
     "media": Group(
         "Manage install media.",
         {
-            "list": Command("media:list_", "List the media in the store, and the pipelines that name them."),
-            "add": Command("media:add", "Add an ISO to the store, so that a run finds it."),
-            "inspect": Command("media:inspect", "Show what an ISO is: volume, boot records, checksum, packages."),
-            "verify": Command("media:verify", "Read all of an ISO; exit 4 if nothing confirms it."),
-            "inject": Command("media:inject", "Copy an ISO with a kickstart in it, for CDs and sticks."),
-            "rehearsal": Command("media:rehearsal", "Write a rehearsal medium, for hosts that cannot build one."),
+            "list": CliCommand("media:list_", "List the media in the store, and the pipelines that name them."),
+            "add": CliCommand("media:add", "Add an ISO to the store, so that a run finds it."),
+            "inspect": CliCommand("media:inspect", "Show what an ISO is: volume, boot records, checksum, packages."),
+            "verify": CliCommand("media:verify", "Read all of an ISO; exit 4 if nothing confirms it."),
+            "inject": CliCommand("media:inject", "Copy an ISO with a kickstart in it, for CDs and sticks."),
+            "rehearsal": CliCommand("media:rehearsal", "Write a rehearsal medium, for hosts that cannot build one."),
         },
     ),
     "keys": Group(
         "Manage the keys that sign the provenance of images.",
         {
-            "list": Command("keys:list_", "List the keys that are trusted, and say which of them can sign."),
-            "create": Command("keys:create", "Create a key; what is published from now on is signed."),
-            "export": Command("keys:export", "Print the public half of a key, for those who verify."),
-            "trust": Command("keys:trust", "Trust what the owner of this public key has signed."),
+            "list": CliCommand("keys:list_", "List the keys that are trusted, and say which of them can sign."),
+            "create": CliCommand("keys:create", "Create a key; what is published from now on is signed."),
+            "export": CliCommand("keys:export", "Print the public half of a key, for those who verify."),
+            "trust": CliCommand("keys:trust", "Trust what the owner of this public key has signed."),
         },
     ),
     "runs": Group(
         "Show runs, their records and evidence.",
         {
-            "list": Command("housekeeping:list_", "List the runs on record, the newest first."),
-            "show": Command("housekeeping:show", "Show one run: stages, verdict, evidence."),
+            "list": CliCommand("housekeeping:list_", "List the runs on record, the newest first."),
+            "show": CliCommand("housekeeping:show", "Show one run: stages, verdict, evidence."),
         },
     ),
-    "gc": Command("housekeeping:gc", "Remove old results, downloads and pulls; never an image."),
+    "gc": CliCommand("housekeeping:gc", "Remove old results, downloads and pulls; never an image."),
     "host": Group(
         "Check this host, prepare it, and undo that.",
         {
-            "check": Command("host:check", "Check whether a build can run here; exit 3 if not."),
-            "prepare": Command("host:prepare", "Give this host what a build needs, or a network."),
-            "confirm": Command("host:confirm", "Keep the changed network."),
-            "restore": Command("host:restore", "Undo what `prepare` did, the last change first."),
+            "check": CliCommand("host:check", "Check whether a build can run here; exit 3 if not."),
+            "prepare": CliCommand("host:prepare", "Give this host what a build needs, or a network."),
+            "confirm": CliCommand("host:confirm", "Keep the changed network."),
+            "restore": CliCommand("host:restore", "Undo what `prepare` did, the last change first."),
         },
     ),
 }
@@ -175,7 +176,7 @@ def parse(group: str, name: str, words: Sequence[str]) -> Mapping[str, Any]:
 class _Deferred(TyperCommand):
     """A command as help and completion need it; the real one is made from its module when it runs."""
 
-    def __init__(self, name: str, entry: Command) -> None:
+    def __init__(self, name: str, entry: CliCommand) -> None:
         super().__init__(name, help=entry.summary, rich_markup_mode=None)
         self.entry = entry
 
@@ -191,7 +192,7 @@ class CommandGroup(TyperGroup):
     """A group whose commands come from the table."""
 
     def __init__(
-        self, *, table: Mapping[str, Command | Group] = COMMANDS, default: str | None = None, **attributes: Any
+        self, *, table: Mapping[str, CliCommand | Group] = COMMANDS, default: str | None = None, **attributes: Any
     ) -> None:
         super().__init__(**attributes)
         self.default = default
@@ -209,8 +210,8 @@ class CommandGroup(TyperGroup):
         return name, command.load() if isinstance(command, _Deferred) else command, rest
 
 
-def _deferred(name: str, entry: Command | Group) -> Any:
-    if isinstance(entry, Command):
+def _deferred(name: str, entry: CliCommand | Group) -> Any:
+    if isinstance(entry, CliCommand):
         return _Deferred(name, entry)
     return CommandGroup(
         name=name,

@@ -12,7 +12,7 @@ from builder.cli.output import display_path, emit
 from builder.cli.state import State
 from builder.images import Image, load_image
 from builder.registry import transfer
-from builder.registry.client import Address
+from builder.registry.client import Reference
 from builder.registry.push_pull import Pulled, Pushed
 from builder.registry.transfer import SCHEME
 
@@ -33,7 +33,7 @@ def push(
 
     It gets the tag of its version. The tag given moves to it, else `latest` if it is the latest here.
     """
-    where = Address.parse(address)
+    where = Reference.parse(address)
     login = transfer.login_from(user, password_file)
     version = load_image(ctx.ensure_object(State).settings().images, image)
     with console.watcher(as_json=as_json) as watcher:
@@ -86,7 +86,7 @@ def pull(
     emit(_pulled_facts(done), _pulled_lines(done), as_json)
 
 
-def pushed_facts(image: Image, where: Address, done: Pushed) -> dict[str, Any]:
+def pushed_facts(image: Image, where: Reference, done: Pushed) -> dict[str, Any]:
     """Describe a push for programs."""
     return {
         "name": image.name,

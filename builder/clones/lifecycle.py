@@ -18,7 +18,7 @@ from builder.errors import HostError, PublishError, UnreachableError
 from builder.images import references
 from builder.system import host_devices
 from builder.vm import qcow2
-from builder.vm.domains import Domains, Found
+from builder.vm.domains import Domains, FoundDomain
 
 REFUSED_FORWARD = "host forwarding"  # QEMU: "Could not set up host forwarding rule"
 
@@ -70,7 +70,7 @@ def _newer(catalogue: Path, vms: Iterable[Vm]) -> dict[str, str]:
     return {vm.name: latest[vm.image] for vm in vms if latest.get(vm.image, vm.version) != vm.version}
 
 
-def state_of(vm: Vm, machine: Found | None) -> str:
+def state_of(vm: Vm, machine: FoundDomain | None) -> str:
     """Return the state of a clone; another machine of the same name does not count."""
     return machine.state if machine is not None and machine.uuid == str(vm.uuid) else "undefined"
 

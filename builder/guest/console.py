@@ -37,7 +37,7 @@ UNUSED = 256 << 10  # bytes that no pattern was found in yet; no answer here has
 WHOLE_CONSOLE = "the whole console is in the run's folder"
 
 
-class Terminal(Protocol):
+class ConsoleStream(Protocol):
     """What is read from and written to; `builder.vm.machine.Console` is one."""
 
     def read(self, within: float, /) -> bytes | None:
@@ -57,7 +57,12 @@ class Answer:
 
 @contextmanager
 def log_in(
-    terminal: Terminal, password: str, *, within: float, user: str = "root", error: type[BuilderError] = VerifyError
+    terminal: ConsoleStream,
+    password: str,
+    *,
+    within: float,
+    user: str = "root",
+    error: type[BuilderError] = VerifyError,
 ) -> Iterator[Shell]:
     """Log in on a character console and log out at the end.
 
@@ -136,7 +141,7 @@ class _Command:
 class _Reader:
     """Collects what the console says, and finds patterns in what has not been used yet."""
 
-    def __init__(self, terminal: Terminal, password: str, error: type[BuilderError]) -> None:
+    def __init__(self, terminal: ConsoleStream, password: str, error: type[BuilderError]) -> None:
         self._terminal = terminal
         self._password = password
         self._error = error

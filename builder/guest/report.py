@@ -59,7 +59,7 @@ def read_report(path: Path) -> GuestReport:
 
 def parse_report(text: str) -> GuestReport:
     """Parse the text of a ttyS1; a last line that has not come whole yet is left out."""
-    lines = _Lines()
+    lines = _ReportLines()
     lines.feed(text.encode())
     return lines.report()
 
@@ -73,7 +73,7 @@ class ReportReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._at: tuple[tuple[int, int], int] | None = None
-        self._lines = _Lines()
+        self._lines = _ReportLines()
 
     def read(self) -> GuestReport:
         """Return all that has been reported so far."""
@@ -94,7 +94,7 @@ class ReportReader:
                 at = self._at[1] if self._at and self._at[0] == inode else 0
                 if at > os.fstat(file.fileno()).st_size:
                     # Emptied: the machine was started anew.
-                    at, self._lines = 0, _Lines()
+                    at, self._lines = 0, _ReportLines()
                 file.seek(at)
                 while data := file.read(PIECE):
                     self._lines.feed(data)
@@ -102,7 +102,7 @@ class ReportReader:
         return self._lines.report()
 
 
-class _Lines:
+class _ReportLines:
     """The reports in what a guest has printed; of all else only the end is kept."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ from builder.host.journal import Journal
 from builder.host.network import apply, change
 from builder.host.network.bridge_request import Wish
 from builder.host.network.change import Change
-from builder.host.prepare import PrepareOptions, Step
+from builder.host.prepare import PrepareOptions, PrepareStep
 from builder.recipe.types import duration
 
 BACKENDS = ("auto", "networkmanager", "ifcfg", "runtime")
@@ -47,7 +47,7 @@ class BridgeOptions:
 class Preparation:
     """What is missing on this host: steps, and a change of the network."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[PrepareStep, ...]
     change: Change | None
 
     @property

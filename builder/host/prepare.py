@@ -35,7 +35,7 @@ FETCH = 1800.0  # seconds for a package manager: it downloads
 
 
 @dataclass(frozen=True)
-class Step:
+class PrepareStep:
     """One change.
 
     Args:
@@ -67,7 +67,7 @@ class PrepareOptions:
     uri: str = "qemu:///system"
 
 
-def plan(options: PrepareOptions) -> list[Step]:
+def plan(options: PrepareOptions) -> list[PrepareStep]:
     """The steps from what is to what is wished for; empty when nothing is missing.
 
     Raises:
@@ -88,7 +88,7 @@ def plan(options: PrepareOptions) -> list[Step]:
     ]
 
 
-def nat_steps(subnet: str, uri: str) -> list[Step]:
+def nat_steps(subnet: str, uri: str) -> list[PrepareStep]:
     """The step that makes libvirt's NAT network; none if it is there with this subnet.
 
     Raises:
@@ -113,7 +113,7 @@ def nat_steps(subnet: str, uri: str) -> list[Step]:
             journal.record("network", uri=uri, name=wanted.name)
         networks.define_network(uri, xml)
 
-    return [Step(f"make the NAT network {wanted.name} with {subnet}", tuple(xml.splitlines()), do)]
+    return [PrepareStep(f"make the NAT network {wanted.name} with {subnet}", tuple(xml.splitlines()), do)]
 
 
 def _address_of(xml: str) -> tuple[str | None, str | None]:
@@ -126,27 +126,27 @@ def _subnet_of(xml: str) -> str | None:
     return f"{address}/{mask}" if address and mask and ":" not in address else None
 
 
-def file_step(title: str, path: Path, text: str, then: list[str] | None = None) -> Iterator[Step]:
+def file_step(title: str, path: Path, text: str, then: list[str] | None = None) -> Iterator[PrepareStep]:
     """The step that gives a file this text; none if it has it."""
     before = read(path)
     if before == text:
         return
     changed = difflib.unified_diff(before.splitlines(), text.splitlines(), lineterm="", n=0)
     details = [line for line in changed if not line.startswith(("---", "+++", "@@"))]
-    yield Step(title, tuple(details), lambda journal: journal.replace_file(path, text, then=then))
+    yield PrepareStep(title, tuple(details), lambda journal: journal.replace_file(path, text, then=then))
 
 
-def command_step(title: str, words: list[str], note: Callable[[Journal], None]) -> Step:
+def command_step(title: str, words: list[str], note: Callable[[Journal], None]) -> PrepareStep:
     """A step that runs one program."""
 
     def do(journal: Journal) -> None:
         note(journal)
         process.run(words, timeout=FETCH, env={"DEBIAN_FRONTEND": "noninteractive"})
 
-    return Step(title, (f"$ {shlex.join(words)}",), do)
+    return PrepareStep(title, (f"$ {shlex.join(words)}",), do)
 
 
-def _packages(system: System, desktop: bool) -> Iterator[Step]:
+def _packages(system: System, desktop: bool) -> Iterator[PrepareStep]:
     if system.manager is None:
         missing = [name for name in check_libvirt.NEEDED if not host_system.present(name)]
         if missing:
@@ -163,7 +163,7 @@ def _packages(system: System, desktop: bool) -> Iterator[Step]:
     yield command_step("install packages", words, lambda journal: journal.record("packages", names=names))
 
 
-def services(system: System) -> Iterator[Step]:
+def services(system: System) -> Iterator[PrepareStep]:
     """libvirt's sockets, now and at boot; none where no systemd runs."""
     if not system.systemd:
         return
@@ -183,7 +183,7 @@ def _says(question: str, name: str, answer: str) -> bool:
     return process.run(["systemctl", question, name], check=False).stdout.strip() == answer
 
 
-def _groups(user: str | None) -> Iterator[Step]:
+def _groups(user: str | None) -> Iterator[PrepareStep]:
     if user is None:
         return
     try:
@@ -200,7 +200,7 @@ def _groups(user: str | None) -> Iterator[Step]:
             yield command_step(f"put {user} into the group {name}", ["usermod", "-aG", name, user], note)
 
 
-def kvm_access() -> Iterator[Step]:
+def kvm_access() -> Iterator[PrepareStep]:
     """Let QEMU's user open /dev/kvm: now, and where udev runs, after the next boot too.
 
     Only its permission is repaired, and only root sees that it is missing.
@@ -218,7 +218,7 @@ def kvm_access() -> Iterator[Step]:
         reload = ["udevadm", "control", "--reload"]
         yield from file_step(f"keep {KVM} open to the group {group.gr_name} in {KVM_RULE}", KVM_RULE, rule, reload)
     shown = (f"$ chgrp {group.gr_name} {KVM}", f"$ chmod g+rw {KVM}")
-    yield Step(f"open {KVM} to the group {group.gr_name}", shown, partial(_open_kvm, group.gr_gid))
+    yield PrepareStep(f"open {KVM} to the group {group.gr_name}", shown, partial(_open_kvm, group.gr_gid))
 
 
 def _kvm_group(gid: int) -> grp.struct_group:
@@ -243,7 +243,7 @@ def _open_kvm(gid: int, journal: Journal) -> None:
     KVM.chmod(mode)
 
 
-def _directories(options: PrepareOptions) -> Iterator[Step]:
+def _directories(options: PrepareOptions) -> Iterator[PrepareStep]:
     planned: set[Path] = set()
     for wanted in (options.iso_dir, options.store_dir):
         if wanted.exists() and not wanted.is_dir():
@@ -251,10 +251,10 @@ def _directories(options: PrepareOptions) -> Iterator[Step]:
         for folder in reversed([wanted, *wanted.parents]):
             if not folder.exists() and folder not in planned:
                 planned.add(folder)
-                yield Step(f"make the directory {folder}", ("mode 0755",), partial(_make, folder))
+                yield PrepareStep(f"make the directory {folder}", ("mode 0755",), partial(_make, folder))
 
 
-def labels(options: PrepareOptions) -> Iterator[Step]:
+def labels(options: PrepareOptions) -> Iterator[PrepareStep]:
     """With SELinux, what QEMU may read and write has a type of its own; the policy keeps it over a relabelling."""
     if not read(check_storage.ENFORCE).strip():
         return
@@ -292,7 +292,7 @@ def _make(folder: Path, journal: Journal) -> None:
     folder.chmod(0o755)
 
 
-def _pools(options: PrepareOptions) -> Iterator[Step]:
+def _pools(options: PrepareOptions) -> Iterator[PrepareStep]:
     known = _inventory(options.uri)
     pools = known.pools if known else ()
     for path in (options.iso_dir, options.store_dir):
@@ -301,7 +301,9 @@ def _pools(options: PrepareOptions) -> Iterator[Step]:
         same = next((pool.name for pool in pools if pool.path == path), None)
         taken = {pool.name for pool in pools}
         name = same or (path.name if path.name not in taken else f"builder-{path.name}")
-        yield Step(f"make {path} the libvirt pool {name}", (), partial(_pool, options.uri, name, path, same is None))
+        yield PrepareStep(
+            f"make {path} the libvirt pool {name}", (), partial(_pool, options.uri, name, path, same is None)
+        )
 
 
 def _pool(uri: str, name: str, path: Path, new: bool, journal: Journal) -> None:
@@ -321,19 +323,19 @@ def _inventory(uri: str) -> Inventory | None:
         return None
 
 
-def _settings(options: PrepareOptions) -> Iterator[Step]:
+def _settings(options: PrepareOptions) -> Iterator[PrepareStep]:
     path = config.host_file()
     text = config.render(config.Directories(media=options.iso_dir, store=options.store_dir), read(path))
     yield from file_step(f"record the directories in {path}", path, text)
 
 
-def _sshd(system: System) -> Iterator[Step]:
+def _sshd(system: System) -> Iterator[PrepareStep]:
     if not sshd.CONFIG.exists() or not sshd.uses_dns():
         return
     text = sshd.without_dns(read(sshd.CONFIG))
     reload = ["systemctl", "reload", "sshd" if system.manager == "dnf" else "ssh"] if system.systemd else None
     for step in file_step(f"switch UseDNS off in {sshd.CONFIG}", sshd.CONFIG, text, reload):
-        yield Step(step.title, step.details, partial(_change_sshd, text, reload))
+        yield PrepareStep(step.title, step.details, partial(_change_sshd, text, reload))
 
 
 def _change_sshd(text: str, reload: list[str] | None, journal: Journal) -> None:
@@ -349,7 +351,7 @@ def _change_sshd(text: str, reload: list[str] | None, journal: Journal) -> None:
         process.run(reload)
 
 
-def desktop(system: System) -> Iterator[Step]:
+def desktop(system: System) -> Iterator[PrepareStep]:
     """The graphical target; nothing where no systemd runs."""
     if not system.systemd:
         return

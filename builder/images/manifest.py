@@ -70,26 +70,26 @@ Bytes = Annotated[int, Field(ge=0, le=_MOST_BYTES)]
 Seconds = Annotated[float, Field(ge=0, le=1e9)]
 
 
-class _Part(BaseModel):
+class _ManifestPart(BaseModel):
     """Base of every part of a manifest: no value is converted, and what is not known by name is passed over."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
-class FileFacts(_Part):
+class FileFacts(_ManifestPart):
     """One file of a version."""
 
     size: Bytes
     sha256: Digest
 
 
-class DiskFacts(_Part):
+class DiskFacts(_ManifestPart):
     """The sealed disk; `virtual_size` is what a guest sees of it."""
 
     virtual_size: Annotated[int, Field(gt=0, le=_MOST_BYTES, multiple_of=512)] | None = None
 
 
-class MachineFacts(_Part):
+class MachineFacts(_ManifestPart):
     """The machine of a stage, which becomes that of clones and of a Vagrant box; memory in bytes."""
 
     vcpus: int = Field(default=2, ge=1, le=255)
@@ -99,14 +99,14 @@ class MachineFacts(_Part):
     machine: Literal["q35", "pc"] = "q35"
 
 
-class StageFacts(_Part):
+class StageFacts(_ManifestPart):
     """What is recorded of a stage. Of its inputs only the machine is used."""
 
     inputs: MachineFacts = MachineFacts()
     seconds: Seconds | None = None
 
 
-class CopyFacts(_Part):
+class CopyFacts(_ManifestPart):
     """What a booted copy showed; None where there is no record of it."""
 
     release: Line | None = None
@@ -120,7 +120,7 @@ class CopyFacts(_Part):
     suid: Lines | None = None
 
 
-class VerifiedFacts(_Part):
+class VerifiedFacts(_ManifestPart):
     """How the copies were run, and what each of them showed, by its role."""
 
     accel: Line = ""
@@ -132,7 +132,7 @@ class VerifiedFacts(_Part):
         return next(iter(self.twins.values()), CopyFacts())
 
 
-class Manifest(_Part):
+class Manifest(_ManifestPart):
     """What `manifest.json` says, as far as builder uses it.
 
     Args:

@@ -107,7 +107,7 @@ class _KeptFinding(BaseModel):
     text: str
 
 
-class _Kept(BaseModel):
+class _KeptRecord(BaseModel):
     """A line of the record."""
 
     name: str
@@ -128,7 +128,7 @@ def _journal(path: Path) -> Path:
 
 def _records(path: Path) -> jsonlines.LinesRead[VerificationResult]:
     try:
-        return jsonlines.read(_journal(path), lambda entry: _Kept.model_validate(entry).result())
+        return jsonlines.read(_journal(path), lambda entry: _KeptRecord.model_validate(entry).result())
     except OSError as fault:
         return jsonlines.LinesRead((), (f"{_journal(path)} cannot be read: {fault.strerror}",))
 

@@ -19,7 +19,7 @@ import pycdlib
 from pycdlib import dates
 
 from builder.errors import BuilderError, MediumError
-from builder.iso.layout import SECTOR, SYSTEM_AREA, Plan, Recorder, Source
+from builder.iso.layout import SECTOR, SYSTEM_AREA, ExtentSource, IsoPlan, Recorder
 from builder.system.atomic_file import replacing
 
 _PLATFORMS = {0: "bios", 1: "ppc", 2: "mac", 0xEF: "uefi"}
@@ -97,7 +97,7 @@ def _volume_date(raw: bytes) -> datetime | None:
 class Iso:
     """An open image; made by `open_iso`."""
 
-    def __init__(self, image: Any, source: Source, volume: Volume, name: str) -> None:
+    def __init__(self, image: Any, source: ExtentSource, volume: Volume, name: str) -> None:
         self._image = image
         self._source = source
         self.volume = volume
@@ -189,7 +189,7 @@ class Iso:
     def _record(self, path: str) -> Any:
         return self._image.get_record(**self._where[path])
 
-    def plan(self, files: Mapping[str, bytes | Path], when: datetime, stack: ExitStack) -> Plan:
+    def plan(self, files: Mapping[str, bytes | Path], when: datetime, stack: ExitStack) -> IsoPlan:
         """A new image: this one with some files replaced or added. To be called once.
 
         Args:
@@ -205,12 +205,12 @@ class Iso:
         with _translated(self.name):
             deferred = [self._source]
             for path, content in files.items():
-                opened: Source | io.BytesIO
+                opened: ExtentSource | io.BytesIO
                 if isinstance(content, bytes):
                     opened = io.BytesIO(content)
                     length = len(content)
                 else:
-                    opened = Source(stack.enter_context(content.open("rb")), hide_system_area=False)
+                    opened = ExtentSource(stack.enter_context(content.open("rb")), hide_system_area=False)
                     length = content.stat().st_size
                     deferred.append(opened)
                 if path in self._where:
@@ -224,7 +224,7 @@ class Iso:
             self._image.write_fp(recorder, blocksize=1 << 60)
             for source in deferred:
                 source.deferred = False
-        plan = Plan(recorder.size, recorder.pieces)
+        plan = IsoPlan(recorder.size, recorder.pieces)
         for offset, date in _modification_dates(self._image):
             plan.put(offset, date)
         plan.check()
@@ -251,7 +251,7 @@ def open_iso(path: Path) -> Iterator[Iso]:
         raise MediumError(f"cannot read {path}: {fault.strerror}") from fault
     with file:
         volume = read_volume(file, str(path))
-        source = Source(file, hide_system_area=True)
+        source = ExtentSource(file, hide_system_area=True)
         image: Any = pycdlib.PyCdlib()
         with _translated(str(path)):
             image.open_fp(source)

@@ -53,7 +53,7 @@ class Span:
         return self.length
 
 
-class Source:
+class ExtentSource:
     """A file as pycdlib sees it.
 
     Attributes:
@@ -122,7 +122,7 @@ class Recorder:
 
 
 @dataclass
-class Plan:
+class IsoPlan:
     """What a new image consists of.
 
     Attributes:

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
 from builder.errors import Cause, HostError
-from builder.iso.layout import CHUNK, Plan
+from builder.iso.layout import CHUNK, IsoPlan
 from builder.iso.media_checksum import APPLICATION_USE, Implant
 
 _BUFFERS = 8
@@ -20,7 +20,7 @@ _BUFFERS = 8
 _FLUSH_EVERY = 512
 
 
-def burn(plan: Plan, output: BinaryIO, implant: Implant | None) -> None:
+def burn(plan: IsoPlan, output: BinaryIO, implant: Implant | None) -> None:
     """Write the planned image.
 
     Args:

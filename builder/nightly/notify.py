@@ -40,7 +40,7 @@ Kind = Literal["failure", "success"]
 
 
 @dataclass(frozen=True)
-class Address:
+class NotifyAddress:
     """Where a message goes; `label` names it for people."""
 
     url: str = field(repr=False)
@@ -55,7 +55,7 @@ class Notifier:
         warnings: places from which others can read the addresses, a line each.
     """
 
-    addresses: tuple[Address, ...] = ()
+    addresses: tuple[NotifyAddress, ...] = ()
     when: When = "failure"
     report_url: str = ""
     warnings: tuple[str, ...] = ()
@@ -68,7 +68,7 @@ class Notifier:
         """
         message = {"title": title, "body": body, "kind": kind}
 
-        def deliver(address: Address) -> Notification:
+        def deliver(address: NotifyAddress) -> Notification:
             try:
                 (answer,) = _ask([address.url], message, limit)
             except HostError as fault:
@@ -111,7 +111,7 @@ def prepare(given: Sequence[str] | None, settings: NotifySettings, *, visible: b
         if not answer["ok"]:
             brief = f"no message can be sent to {answer['label']}"
             raise RecipeError(brief, REFUSED, "docs/nightly.md shows what addresses look like")
-    addresses = tuple(Address(url, answer["label"]) for url, answer in zip(urls, answers, strict=True))
+    addresses = tuple(NotifyAddress(url, answer["label"]) for url, answer in zip(urls, answers, strict=True))
     return Notifier(addresses, settings.when, settings.report_url, tuple(warnings))
 
 

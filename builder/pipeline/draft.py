@@ -12,7 +12,7 @@ from builder import recipe
 from builder.errors import RecipeError
 from builder.kickstart import parse, preflight, render
 from builder.pipeline.resolve import ASKED, existing_medium
-from builder.recipe import Source
+from builder.recipe import IsoSource
 from builder.recipe.types import GIB, MIB, NAME, TEMPLATE
 from builder.settings import Settings
 from builder.store.store import Store
@@ -113,10 +113,10 @@ def included(given: parse.Kickstart, kickstart: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in there if re.fullmatch(TEMPLATE, name)))
 
 
-def _sources(media: str | None, settings: Settings) -> Sequence[Source]:
+def _sources(media: str | None, settings: Settings) -> Sequence[IsoSource]:
     """The ISO that was given, with its mirrors where they are known; else the media of the shipped recipe."""
     shipped = recipe.load(SHIPPED, {}, settings.recipes).media.sources
     if media in (None, ASKED):
         return shipped
     sha256 = Store(settings.store).sha256_of(existing_medium(Path(media or ""), settings))
-    return [source for source in shipped if source.sha256 == sha256] or [Source(sha256=sha256)]
+    return [source for source in shipped if source.sha256 == sha256] or [IsoSource(sha256=sha256)]

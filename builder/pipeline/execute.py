@@ -22,7 +22,7 @@ from builder.stage import Action, Job, Ledger, Observer, Plan, Reason, ReasonKin
 from builder.store import gc, runs
 from builder.store.durations import Durations
 from builder.store.objects import Record, mark_corrupt
-from builder.store.store import Build, Store
+from builder.store.store import ObjectBuild, Store
 from builder.system.umask import readable_by_all
 
 
@@ -179,7 +179,7 @@ class _Run:
     def _why_stale(self, step: Step) -> Reason | None:
         return why_stale(step, self.by_name, self.store, self.settings)
 
-    def _run_stage(self, step: Step, build: Build, needs: Mapping[str, str]) -> Record:
+    def _run_stage(self, step: Step, build: ObjectBuild, needs: Mapping[str, str]) -> Record:
         start = time.monotonic()
         ledger = Ledger()
         self.observer.started(step)
@@ -209,7 +209,7 @@ class _Run:
             for file in mark_corrupt(self.store.path(digest), found) if found else []:
                 self.observer.note(f"{name}: {file} is corrupt; the next run builds it anew")
 
-    def _job(self, step: Step, build: Build, needs: Mapping[str, str], ledger: Ledger) -> Job[Any]:
+    def _job(self, step: Step, build: ObjectBuild, needs: Mapping[str, str], ledger: Ledger) -> Job[Any]:
         return Job(
             run_id=self.run_id,
             digest=step.digest,

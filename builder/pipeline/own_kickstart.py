@@ -12,14 +12,14 @@ from pathlib import Path
 from builder.diagnosis import evidence
 from builder.errors import RecipeError
 from builder.kickstart import last_act, parse, render
-from builder.recipe import Kickstart
+from builder.recipe import KickstartSection
 from builder.settings import OwnKickstart, inside
 from builder.stages.kickstart import APPENDED
 
 LARGEST = 64 << 20  # bytes of all files that come along; they pass through memory
 
 
-def load(chosen: Kickstart, search: Sequence[Path]) -> tuple[OwnKickstart, dict[str, str]]:
+def load(chosen: KickstartSection, search: Sequence[Path]) -> tuple[OwnKickstart, dict[str, str]]:
     """Return the kickstart with its files, and the texts that records may have.
 
     Args:

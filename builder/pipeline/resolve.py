@@ -20,7 +20,7 @@ from builder.recipe.build_spec import Base, BuildSpec, Medium
 from builder.rehearsal import medium as rehearsal
 from builder.settings import BuildOptions, MediumSource, OwnKickstart, Paths, Settings, Timeouts
 from builder.stages import fetch
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 
 ASKED = "rehearsal"
@@ -32,7 +32,7 @@ class Resolved:
 
     spec: BuildSpec
     build: BuildOptions
-    secrets: Secrets
+    secrets: StoredSecrets
 
 
 def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings, *, peek: bool = False) -> Resolved:
@@ -56,7 +56,7 @@ def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings,
         medium = Medium(None, rehearsal=base.sha256 if base.facts.rehearsal else None)
         source = MediumSource()
     owner = _owner(recipe, base, store)
-    secrets = Secrets(store, owner, settings.root_password_file, peek=peek)
+    secrets = StoredSecrets(store, owner, settings.root_password_file, peek=peek)
     provision_files.check_scripts(recipe.provision.scripts, settings.provisions)
     own: OwnKickstart | None = None
     templates: dict[str, str] = {}

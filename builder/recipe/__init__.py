@@ -1,17 +1,17 @@
 """Recipes say WHAT to build: load them, and check every line before anything is changed."""
 
-from builder.recipe.kickstart_section import Kickstart
+from builder.recipe.kickstart_section import KickstartSection
 from builder.recipe.loading import fault, find_all, load, loads
-from builder.recipe.media import Media, Source
+from builder.recipe.media import IsoSource, Media
 from builder.recipe.models import (
     REHEARSAL,
     Budget,
     Check,
-    Disk,
+    DiskSection,
     File,
     Install,
     Limits,
-    Machine,
+    MachineSection,
     Network,
     Provision,
     Publish,
@@ -27,19 +27,19 @@ __all__ = [
     "RULES",
     "Budget",
     "Check",
-    "Disk",
+    "DiskSection",
     "File",
     "Install",
-    "Kickstart",
+    "IsoSource",
+    "KickstartSection",
     "Limits",
-    "Machine",
+    "MachineSection",
     "Media",
     "Network",
     "Provision",
     "Publish",
     "Recipe",
     "Rule",
-    "Source",
     "Variable",
     "Verify",
     "check_variable",

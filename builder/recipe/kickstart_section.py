@@ -12,7 +12,7 @@ from builder.recipe.types import FileName, Template
 from builder.recipe.variables import Variable, check_variable
 
 
-class Kickstart(Section):
+class KickstartSection(Section):
     """The kickstart: a template and the values it is filled with, or somebody's own file, adapted to builder.
 
     Args:
@@ -42,7 +42,7 @@ class Kickstart(Section):
         return self.file is not None and not self.file.endswith(".j2")
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> Kickstart:
+    def _one_of_two(self) -> KickstartSection:
         faults: list[Fault] = []
         if self.template is None and self.file is None:
             faults.append(((("template",), ("file",)), "is missing (or `file`, for a kickstart of your own)"))

@@ -15,7 +15,7 @@ from builder.releases import Delivery
 UNSIGNED = {"rockylinux.org": "Rocky Linux signs no list of checksums"}
 
 
-class Source(Section):
+class IsoSource(Section):
     """One install ISO that the recipe accepts, and where it can be downloaded.
 
     Args:
@@ -27,7 +27,7 @@ class Source(Section):
     urls: tuple[Url, ...] = Field(default=(), min_length=1)
 
     @model_validator(mode="after")
-    def _says_something(self) -> Source:
+    def _says_something(self) -> IsoSource:
         if self.sha256 is None and not self.urls:
             raise SectionError([((("sha256",),), "is missing: a source needs a sha256, or urls to get the ISO from")])
         return self
@@ -45,7 +45,7 @@ class Media(Section):
             default `remaster` for el7, and `seed` for all later releases.
     """
 
-    sources: tuple[Source, ...] = Field(min_length=1)
+    sources: tuple[IsoSource, ...] = Field(min_length=1)
     checksums: ChecksumList | None = None
     signed_by: Fingerprint | None = None
     delivery: Delivery | None = None

@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from builder import releases
-from builder.recipe.kickstart_section import Kickstart
+from builder.recipe.kickstart_section import KickstartSection
 from builder.recipe.media import Media
 from builder.recipe.section import Fault, Section, SectionError
 from builder.recipe.types import (
@@ -45,7 +45,7 @@ from builder.recipe.types import (
 REHEARSAL = "-rehearsal"
 
 
-class Machine(Section):
+class MachineSection(Section):
     """The virtual hardware, the same for the install and for the test VMs.
 
     Args:
@@ -80,7 +80,7 @@ class Machine(Section):
         return value
 
 
-class Disk(Section):
+class DiskSection(Section):
     """The one disk that is installed to.
 
     Args:
@@ -266,9 +266,9 @@ class Recipe(Section):
     release: releases.Name = releases.DEFAULT
     from_: BaseName | None = Field(default=None, alias="from")
     media: Media = Field(default=None, validate_default=True)
-    kickstart: Kickstart = Field(default=None, validate_default=True)
-    machine: Machine = Machine()
-    disk: Disk = Disk()
+    kickstart: KickstartSection = Field(default=None, validate_default=True)
+    machine: MachineSection = MachineSection()
+    disk: DiskSection = DiskSection()
     network: Network = Network()
     install: Install = Install()
     limits: Limits = Limits()

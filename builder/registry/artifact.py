@@ -25,7 +25,7 @@ from builder.errors import PublishError
 from builder.images.catalogue import PROVENANCE, SBOM, SUMS, Image
 from builder.images.manifest import LARGEST, MANIFEST, SKEW, VERSION_DIGITS
 from builder.registry.blobs import Blob
-from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, Found, digest_of
+from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, RemoteManifest, digest_of
 
 ARTIFACT = "application/vnd.builder.image.v1"
 CONFIG = "application/vnd.builder.image.manifest.v1+json"
@@ -190,7 +190,7 @@ def listed(index: bytes | None, referrers: Mapping[str, bytes]) -> bytes | None:
     return _json(told)
 
 
-def read(found: Found, where: str) -> Artifact:
+def read(found: RemoteManifest, where: str) -> Artifact:
     """A version from what bears its tag or digest.
 
     Args:
@@ -223,7 +223,7 @@ def read(found: Found, where: str) -> Artifact:
     return Artifact(found.digest, manifest.config, named, disk)
 
 
-def later(found: Found, image: Image) -> str | None:
+def later(found: RemoteManifest, image: Image) -> str | None:
     """The version of what bears a tag, if it was published after the image; None also when that cannot be told."""
     try:
         said = from_json(found.content, allow_inf_nan=False)["annotations"]

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from builder.errors import VerifyError
 from builder.images.catalogue import Image
 from builder.images.manifest import VERSION_DIGITS, Manifest
-from builder.registry.client import Address
+from builder.registry.client import Reference
 
 
-def require_name(address: Address, facts: Manifest, name: str | None, *, signed: bool) -> None:
+def require_name(address: Reference, facts: Manifest, name: str | None, *, signed: bool) -> None:
     """Check that the image has the name and the version that were asked for.
 
     Args:
@@ -36,7 +36,7 @@ def require_name(address: Address, facts: Manifest, name: str | None, *, signed:
         )
 
 
-def compare_age(address: Address, facts: Manifest, known: Iterable[Image], *, signed: bool) -> str | None:
+def compare_age(address: Reference, facts: Manifest, known: Iterable[Image], *, signed: bool) -> str | None:
     """Compare an image with the newest one of its name here.
 
     Returns:
@@ -60,6 +60,6 @@ def compare_age(address: Address, facts: Manifest, known: Iterable[Image], *, si
     return what
 
 
-def _names_version(address: Address) -> bool:
+def _names_version(address: Reference) -> bool:
     """Whether an address names one version for good."""
     return bool(address.digest or re.fullmatch(rf"[0-9a-f]{{{VERSION_DIGITS}}}", address.tag or ""))

@@ -24,7 +24,7 @@ CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0
 
 
 @dataclass(frozen=True)
-class Login:
+class RegistryLogin:
     """A user and a password for this call; without one, docker's configuration is asked."""
 
     user: str
@@ -81,7 +81,7 @@ class Challenges(requests.auth.AuthBase):
         known: credentials were found.
     """
 
-    def __init__(self, host: str, login: Login | None, insecure: bool, adapter: Guarded) -> None:
+    def __init__(self, host: str, login: RegistryLogin | None, insecure: bool, adapter: Guarded) -> None:
         self.known = login is not None
         self._host, self._login, self._insecure, self._adapter = host, login, insecure, adapter
         self._header: str | None = None

@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlsplit
 import requests
 
 from builder.errors import PublishError, RecipeError
-from builder.registry.auth import CONNECT_TIMEOUT, Challenges, Guarded, Login, is_loopback
+from builder.registry.auth import CONNECT_TIMEOUT, Challenges, Guarded, RegistryLogin, is_loopback
 from builder.system import proxies, retry
 from builder.system.http_bounds import STEADY, Pace, UnboundedError, read_small
 from builder.system.transfer_progress import brief
@@ -50,7 +50,7 @@ class PassingError(Exception):
 
 
 @dataclass(frozen=True)
-class Address:
+class Reference:
     """`oci://host[:port]/repository[:tag][@sha256:…]`."""
 
     host: str
@@ -59,7 +59,7 @@ class Address:
     digest: str | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Address:
+    def parse(cls, text: str) -> Reference:
         """Read an address.
 
         Raises:
@@ -76,9 +76,9 @@ class Address:
         # Names of hosts have no case, and are compared when it is asked who may see a password.
         return cls(**{**found.groupdict(), "host": found["host"].lower()})
 
-    def below(self, name: str) -> Address:
+    def below(self, name: str) -> Reference:
         """The repository of this name below this one."""
-        return Address.parse(f"oci://{self.host}/{self.repository}/{name}")
+        return Reference.parse(f"oci://{self.host}/{self.repository}/{name}")
 
     @property
     def name(self) -> str:
@@ -96,7 +96,7 @@ class Address:
 
 
 @dataclass(frozen=True)
-class Found:
+class RemoteManifest:
     """A manifest as it lies in the registry.
 
     Args:
@@ -130,8 +130,8 @@ class Repository:
 
     def __init__(
         self,
-        address: Address,
-        login: Login | None = None,
+        address: Reference,
+        login: RegistryLogin | None = None,
         *,
         pause: float = 1.0,
         tries: int = 5,
@@ -166,11 +166,11 @@ class Repository:
             return "https"
         return "http" if answer.status_code in (200, 401) else "https"
 
-    def manifest(self, reference: str) -> Found | None:
+    def manifest(self, reference: str) -> RemoteManifest | None:
         """The manifest under a tag or digest; None when there is none. Its digest is checked if it was asked for."""
         return self.again(lambda: self._manifest(reference))
 
-    def _manifest(self, reference: str) -> Found | None:
+    def _manifest(self, reference: str) -> RemoteManifest | None:
         headers = {"Accept": f"{MANIFEST_TYPE}, {INDEX_TYPE}, */*;q=0.5"}
         with self.once("GET", f"manifests/{reference}", ok=(200, 404), headers=headers, stream=True) as answer:
             if answer.status_code == 404:
@@ -178,7 +178,7 @@ class Repository:
             content = _limited(answer, MANIFEST_LIMIT)
         etag = answer.headers.get("ETag", "")
         kind = answer.headers.get("Content-Type", "").partition(";")[0]
-        found = Found(content, kind, etag if etag.startswith('"') else None)
+        found = RemoteManifest(content, kind, etag if etag.startswith('"') else None)
         said = reference if reference.startswith("sha256:") else answer.headers.get("Docker-Content-Digest")
         if said is not None and said.startswith("sha256:") and said != found.digest:
             raise self.wrong(f"manifest {reference}", said, found.digest)
@@ -190,7 +190,7 @@ class Repository:
         media_type: str,
         reference: str,
         *,
-        expecting: Found | Literal["anything"] | None = "anything",
+        expecting: RemoteManifest | Literal["anything"] | None = "anything",
     ) -> requests.Response | None:
         """Store a manifest under a digest or a tag.
 

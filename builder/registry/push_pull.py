@@ -24,7 +24,7 @@ from builder.images.verification_record import VerificationResult, record
 from builder.images.verify import require_signature, verify_version
 from builder.registry import artifact, asked, blobs, staging
 from builder.registry.artifact import Artifact, Draft, Piece
-from builder.registry.client import INDEX_TYPE, LATEST, MANIFEST_TYPE, Found, Repository, digest_of
+from builder.registry.client import INDEX_TYPE, LATEST, MANIFEST_TYPE, RemoteManifest, Repository, digest_of
 from builder.stage import Progress
 from builder.system import locks
 from builder.system.transfer_progress import Beat
@@ -246,7 +246,7 @@ def _refer(image: Image, draft: Draft, repository: Repository) -> None:
             repository.put_manifest(index, INDEX_TYPE, tag)
 
 
-def _move(repository: Repository, tag: str, draft: Draft, before: Found | None, version: str) -> None:
+def _move(repository: Repository, tag: str, draft: Draft, before: RemoteManifest | None, version: str) -> None:
     """Move a tag if it is still where it was when the push began.
 
     A registry need not know conditional requests, so between the last look and the change somebody on another host

@@ -11,15 +11,17 @@ from pathlib import Path
 from builder.errors import RecipeError
 from builder.images import Image
 from builder.registry import push_pull
-from builder.registry.auth import Login
-from builder.registry.client import Address, Repository
+from builder.registry.auth import RegistryLogin
+from builder.registry.client import Reference, Repository
 from builder.registry.push_pull import Pulled, Pushed
 from builder.stage import Progress
 
 SCHEME = "oci://"
 
 
-def push(image: Image, address: Address, login: Login | None, progress: Progress, *, allow_rehearsal: bool) -> Pushed:
+def push(
+    image: Image, address: Reference, login: RegistryLogin | None, progress: Progress, *, allow_rehearsal: bool
+) -> Pushed:
     """Push an image of the catalogue; see `push_pull.push`."""
     with Repository(address, login) as repository:
         return push_pull.push(image, repository, progress, allow_rehearsal=allow_rehearsal)
@@ -28,7 +30,7 @@ def push(image: Image, address: Address, login: Login | None, progress: Progress
 def pull(
     address: str,
     catalogue: Path,
-    login: Login | None,
+    login: RegistryLogin | None,
     progress: Progress,
     *,
     signed: bool = False,
@@ -37,7 +39,7 @@ def pull(
     replace: bool = False,
 ) -> Pulled:
     """Pull an image into the catalogue, unless it is there; see `push_pull.pull`."""
-    with Repository(Address.parse(address), login) as repository:
+    with Repository(Reference.parse(address), login) as repository:
         return push_pull.pull(
             repository,
             catalogue,
@@ -49,13 +51,13 @@ def pull(
         )
 
 
-def destination(base: str, name: str, *, allow_rehearsal: bool) -> Address:
+def destination(base: str, name: str, *, allow_rehearsal: bool) -> Reference:
     """Return the repository for images of this name below an address, as `--push` gives it.
 
     Raises:
         RecipeError: the address is not valid or names a tag, or the image will be a rehearsal's.
     """
-    address = Address.parse(base)
+    address = Reference.parse(base)
     if address.tag or address.digest:
         raise RecipeError(f"--push {base}: no tag can be given", "each image gets the tag of its version, and latest")
     if name.endswith("-rehearsal") and not allow_rehearsal:
@@ -65,7 +67,7 @@ def destination(base: str, name: str, *, allow_rehearsal: bool) -> Address:
     return address.below(name)
 
 
-def login_from(user: str | None, password_file: str | None) -> Login | None:
+def login_from(user: str | None, password_file: str | None) -> RegistryLogin | None:
     """Read the password of a user; None without either.
 
     Args:
@@ -85,4 +87,4 @@ def login_from(user: str | None, password_file: str | None) -> Login | None:
     password = text.removesuffix("\n").removesuffix("\r")
     if not password or "\n" in password:
         raise RecipeError(f"the password file {password_file} holds no password", "it has to be one line")
-    return Login(user, password)
+    return RegistryLogin(user, password)

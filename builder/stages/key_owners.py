@@ -28,8 +28,8 @@ SECTOR = 512
 PATIENCE = 600.0
 
 
-class Session(Protocol):
-    """Runs commands in a guest; `builder.guest.ssh.GuestSession` is one."""
+class RemoteShell(Protocol):
+    """Runs commands in a guest; `builder.guest.ssh.RemoteShell` is one."""
 
     def run(self, command: str, *, stdin: bytes = b"", timeout: float = 120.0) -> Reply:
         """Run a shell command to its end."""
@@ -228,7 +228,7 @@ class Layout:
         self.extents.append(_Extent(device, int(start) * SECTOR, int(size) * SECTOR, below, int(at) * SECTOR))
 
 
-def trace(session: Session, keys: Sequence[FoundKey], allowed: Sequence[str]) -> tuple[KeyOwner, ...]:
+def trace(session: RemoteShell, keys: Sequence[FoundKey], allowed: Sequence[str]) -> tuple[KeyOwner, ...]:
     """Find the owner of each key that was found on the disk, in a booted copy of it.
 
     Args:
@@ -247,7 +247,7 @@ def trace(session: Session, keys: Sequence[FoundKey], allowed: Sequence[str]) ->
         raise VerifyError("the copy's list of block devices cannot be read", str(error)) from None
 
 
-def _trace(session: Session, keys: Sequence[FoundKey], allowed: Sequence[str]) -> tuple[KeyOwner, ...]:
+def _trace(session: RemoteShell, keys: Sequence[FoundKey], allowed: Sequence[str]) -> tuple[KeyOwner, ...]:
     layout = Layout.parse(_ask(session, LAYOUT))
     result: tuple[KeyOwner, ...] = ()
     for files in (PROGRAMS, EVERYTHING):
@@ -264,7 +264,7 @@ def _trace(session: Session, keys: Sequence[FoundKey], allowed: Sequence[str]) -
     return result
 
 
-def _ask(session: Session, script: str) -> str:
+def _ask(session: RemoteShell, script: str) -> str:
     """Run a script in the guest, to its last line.
 
     Raises:

@@ -22,7 +22,7 @@ LENGTH = 20
 MAX_BYTES = 256
 
 
-class Secrets:
+class StoredSecrets:
     """The secrets of one order (`builder.stage.Secrets`).
 
     A root password that nobody gave is made once for each order name and kept, for its owner only, in `path`.

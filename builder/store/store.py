@@ -21,13 +21,13 @@ from builder.system import locks
 from builder.system.atomic_file import replacing, sync_folder
 from builder.system.digests import DigestCache
 
-__all__ = ["ABSENT", "KEY_BYTES", "RECORD", "Build", "Record", "Store", "kept_mark", "recorded"]
+__all__ = ["ABSENT", "KEY_BYTES", "RECORD", "ObjectBuild", "Record", "Store", "kept_mark", "recorded"]
 
 ABSENT = Reason(ReasonKind.DELETED, "finished object is not in the store")
 KEY_BYTES = 32
 
 
-class Build:
+class ObjectBuild:
     """One object in the making: `found` when it stands already, else `out` is the directory to fill."""
 
     def __init__(self, store: Store, step: Step, run_id: str, needs: Mapping[str, str]) -> None:
@@ -186,11 +186,11 @@ class Store:
         why_stale: Callable[[], Reason | None] | None = None,
         keep: bool = False,
         on_wait: Callable[[str], None] | None = None,
-    ) -> Iterator[Build]:
-        """Build one object while nobody else builds it or replaces what it reads.
+    ) -> Iterator[ObjectBuild]:
+        """Build one object while no one else builds it or replaces what it reads.
 
-        Yields a `Build`: either `found`, because the object stands, or empty directories `out` and `scratch` and a
-        `finish` to call. What was not finished when the block ends is removed.
+        Yields an `ObjectBuild`: either `found`, because the object exists, or empty directories `out` and `scratch` and
+        a `finish` to call. What was not finished when the block ends is removed.
 
         Args:
             needs: digest of each needed stage, by name.
@@ -206,7 +206,7 @@ class Store:
             # Always from a later stage to an earlier one, so that two runs never wait for each other in a ring.
             for digest in sorted(needs.values()):
                 stack.enter_context(locks.held(self.lock(digest), shared=True, on_wait=on_wait))
-            build = Build(self, step, run_id, needs)
+            build = ObjectBuild(self, step, run_id, needs)
             stale = why_stale() if why_stale else self.why_stale(step.digest, needs)
             if stale is None:
                 self.touch(step.digest)

@@ -48,7 +48,7 @@ GONE = (libvirt.VIR_ERR_NO_DOMAIN,)
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundDomain:
     """A domain of libvirt's.
 
     Args:
@@ -75,13 +75,13 @@ class Domains:
         self.host = host
         self._connection = host.connection
 
-    def all(self) -> dict[str, Found]:
+    def all(self) -> dict[str, FoundDomain]:
         """Every domain by name, foreign ones too."""
         with libvirt_errors("libvirt could not list its machines"):
             found = [_found(domain) for domain in self._connection.listAllDomains(0)]
         return {one.name: one for one in found}
 
-    def look(self, name: str) -> Found | None:
+    def look(self, name: str) -> FoundDomain | None:
         """The domain of this name."""
         with libvirt_errors("libvirt could not be asked"):
             try:
@@ -235,8 +235,8 @@ class Domains:
         return domain
 
 
-def _found(domain: Any) -> Found:
-    return Found(domain.name(), domain.UUIDString(), STATES.get(domain.state(0)[0], "off"), _keepsake(domain))
+def _found(domain: Any) -> FoundDomain:
+    return FoundDomain(domain.name(), domain.UUIDString(), STATES.get(domain.state(0)[0], "off"), _keepsake(domain))
 
 
 def _keepsake(domain: Any) -> dict[str, str] | None:

@@ -32,7 +32,7 @@ from builder.rehearsal import medium as rehearsal
 from builder.settings import BuildOptions, HostOptions, Paths, Settings
 from builder.stage import Job, Ledger
 from builder.stages import install, remaster
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
 from tests.conftest import Silent
@@ -140,7 +140,7 @@ def off_to_over(folder: Path) -> float:
         paths=Paths(folder, (), ()),
         host=HostOptions(accel="tcg"),
         build=BuildOptions(),
-        secrets=Secrets(Store(folder / ".store"), "bench"),
+        secrets=StoredSecrets(Store(folder / ".store"), "bench"),
         progress=Silent(),
         ledger=Ledger(),
     )

@@ -23,7 +23,7 @@ from builder.settings import BuildOptions, HostOptions, Paths
 from builder.stage import Job, Ledger
 from builder.stages import kickstart
 from builder.stages import remaster as medium_stage
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system.process import run
 from tests.adapters.media import vendor
@@ -154,7 +154,7 @@ def _job(medium: Path, output: Path) -> Job[Any]:
         paths=Paths(medium.parent, (), ()),
         host=HostOptions(),
         build=BuildOptions(),
-        secrets=Secrets(store, "bench"),
+        secrets=StoredSecrets(store, "bench"),
         progress=Silent(),
         ledger=Ledger(),
     )

@@ -19,7 +19,7 @@ from builder.iso import seed_cd
 from builder.settings import BuildOptions, HostOptions, Paths, Settings
 from builder.stage import Job, Ledger
 from builder.stages import install, seal, verify
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system import retry
 from builder.system.digests import sha256_file
@@ -93,7 +93,9 @@ def alter(place: Path, hypervisor: Hypervisor, golden: Any) -> Alter:
 def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job[Any]]:
     """A job of the verify or seal stage on a given disk."""
 
-    def make(kind: str, name: str, needs: dict[str, Path], inputs: Any, secrets: Secrets | None = None) -> Job[Any]:
+    def make(
+        kind: str, name: str, needs: dict[str, Path], inputs: Any, secrets: StoredSecrets | None = None
+    ) -> Job[Any]:
         work = place / f"{name}-{kind}"
         folders = {part: work / part for part in ("out", "scratch", "evidence")}
         for folder in folders.values():
@@ -111,7 +113,7 @@ def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job[Any]]
             paths=Paths(person.folder / "artifacts", (), ()),
             host=HostOptions(accel="tcg"),
             build=BuildOptions(),
-            secrets=secrets or Secrets(store, "centos7-minimal"),
+            secrets=secrets or StoredSecrets(store, "centos7-minimal"),
             progress=Silent(),
             ledger=Ledger(),
         )
@@ -170,7 +172,7 @@ def test_a_bit_that_flipped_is_found(place: Path, job_for: Any, golden: Any) -> 
 def test_a_wrong_console_password_is_refused(place: Path, job_for: Any, golden: Any, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("not-the-one-in-the-image\n")
-    secrets = Secrets(Store(tmp_path / ".store"), "wrong", password)
+    secrets = StoredSecrets(Store(tmp_path / ".store"), "wrong", password)
     sealed = as_sealed(place, "wrong", Path(golden["image"]["disk"]))
     job = job_for("verify", "wrong", sealed, verify_inputs(), secrets)
     with pytest.raises(VerifyError, match="the console refuses root's password"):

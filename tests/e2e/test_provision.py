@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from builder.stages import secret_scan
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.vm import qemu_img
 from tests.e2e.conftest import Person
@@ -73,7 +73,7 @@ def test_a_clone_of_it_passes_the_same_checks_and_its_base_holds_no_secret(
         assert person.run("vm", "delete", "shop").returncode == 0
     raw = tmp_path / "web.raw"
     qemu_img.convert(Path(web["image"]["disk"]), "qcow2", raw, "raw")
-    secrets = Secrets(Store(person.folder / "artifacts" / ".store"), "centos7-minimal", peek=True)
+    secrets = StoredSecrets(Store(person.folder / "artifacts" / ".store"), "centos7-minimal", peek=True)
     found = secret_scan.scan(raw, password=secrets.root_password, crypt=secrets.root_crypt)
     assert found.leaks == ()
     # Those that are left belong to packages: the proof names their files.

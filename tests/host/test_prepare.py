@@ -159,7 +159,7 @@ def test_services_and_the_desktop_of_a_host_with_systemd(tmp_path: Path, monkeyp
     monkeypatch.setattr(prepare, "DISPLAY_MANAGER", folder / "display-manager.service")
     debian = distro.System("d", "apt", True)
 
-    def steps() -> list[prepare.Step]:
+    def steps() -> list[prepare.PrepareStep]:
         return [*prepare.services(debian), *prepare.desktop(debian)]
 
     names = {"apt": "libvirtd.socket", "dnf": "virtqemud.socket"}

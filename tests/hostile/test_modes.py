@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system import host_facts
 from builder.vm import connection
@@ -81,7 +81,7 @@ def test_what_qemus_user_cannot_reach_is_asked_before_the_first_stage(builder: B
 def test_secrets_are_for_their_owner_whatever_the_umask(mask: int, builder: Builder, tmp_path: Path) -> None:
     with umask(mask):
         assert builder("keys", "create").returncode == 0
-        assert Secrets(Store(tmp_path / "artifacts/.store"), "toy").root_password
+        assert StoredSecrets(Store(tmp_path / "artifacts/.store"), "toy").root_password
     keys = tmp_path / "home/.config/builder/signing"
     assert stat.S_IMODE(keys.stat().st_mode) == 0o700
     assert stat.S_IMODE((keys / "default.key").stat().st_mode) == 0o600

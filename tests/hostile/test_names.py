@@ -21,7 +21,7 @@ from builder.pipeline.resolve import resolve
 from builder.provenance import dsse, sbom, statement
 from builder.recipe import load
 from builder.registry import artifact, push_pull
-from builder.registry.client import Found
+from builder.registry.client import RemoteManifest
 from builder.settings import Settings
 from builder.store.store import Store
 from tests.fakes.qcow2 import qcow2
@@ -178,7 +178,7 @@ def test_a_file_beside_the_disk_is_not_large(tmp_path: Path, size: int) -> None:
     told = json.loads(draft.content)
     next(layer for layer in told["layers"] if layer["annotations"][artifact.TITLE] == images.SUMS)["size"] = size
     with pytest.raises(PublishError, match="is no image that builder has pushed"):
-        artifact.read(Found(json.dumps(told).encode(), "", None), "oci://x/y")
+        artifact.read(RemoteManifest(json.dumps(told).encode(), "", None), "oci://x/y")
 
 
 def test_sums_that_are_no_text_are_not_pushed(tmp_path: Path) -> None:

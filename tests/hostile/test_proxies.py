@@ -9,7 +9,7 @@ import pytest
 
 from builder.errors import HostError, MediumError
 from builder.media.download import small
-from builder.registry.client import Address, Repository
+from builder.registry.client import Reference, Repository
 from tests.adapters.media.server import serving
 
 SECRET = "s3cret"
@@ -77,7 +77,7 @@ def test_a_proxy_that_is_misspelt(proxy: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("https_proxy", proxy)
     for use in (
         lambda: small(["https://mirror.invalid/x"], pause=0, tries=1),
-        lambda: Repository(Address.parse("oci://registry.invalid/x")),
+        lambda: Repository(Reference.parse("oci://registry.invalid/x")),
     ):
         with pytest.raises(HostError, match=r"\$https_proxy is not the address of a proxy") as refused:
             use()

@@ -18,8 +18,8 @@ import requests
 from builder.errors import MediumError, PublishError
 from builder.media import download
 from builder.registry import blobs
-from builder.registry.auth import Guarded, Login
-from builder.registry.client import Address, Repository
+from builder.registry.auth import Guarded, RegistryLogin
+from builder.registry.client import Reference, Repository
 from builder.system.http_bounds import Pace
 from tests.conftest import Silent
 from tests.hostile.servers import Handler, Server, limited, serving
@@ -29,10 +29,11 @@ PACE = Pace(1 << 10, 0.4)
 ASK = """
 import sys
 from builder.errors import PublishError
-from builder.registry.auth import Login
-from builder.registry.client import Address, Repository
+from builder.registry.auth import RegistryLogin
+from builder.registry.client import Reference, Repository
 for name in sys.argv[2:]:
-    with Repository(Address.parse(f"oci://{sys.argv[1]}/{name}"), Login("a", "b"), pause=0.0, tries=1) as repository:
+    login = RegistryLogin("a", "b")
+    with Repository(Reference.parse(f"oci://{sys.argv[1]}/{name}"), login, pause=0.0, tries=1) as repository:
         print(name, repository.tags(), end=": ")
         try:
             print(repository.manifest("latest"))
@@ -86,8 +87,8 @@ def test_what_is_compressed_unasked_is_refused() -> None:
         assert there.tags() == []
 
 
-def repository(server: Server, login: Login | None = None) -> Repository:
-    return Repository(Address.parse(f"oci://{server.host}/x"), login, pause=0.0, tries=2, pace=PACE)
+def repository(server: Server, login: RegistryLogin | None = None) -> Repository:
+    return Repository(Reference.parse(f"oci://{server.host}/x"), login, pause=0.0, tries=2, pace=PACE)
 
 
 @pytest.mark.parametrize("where", ["headers", "body", "error", "upload"])
@@ -206,7 +207,7 @@ def test_strange_challenges_are_refusals(challenge: str) -> None:
             text = challenge.replace("TOKEN", f"http://{server.host}/token")
             handler.small(401, WWW_Authenticate=text)
 
-    with registry(act) as server, repository(server, Login("a", "b")) as there, pytest.raises(PublishError):
+    with registry(act) as server, repository(server, RegistryLogin("a", "b")) as there, pytest.raises(PublishError):
         there.manifest("latest")
 
 
@@ -218,7 +219,7 @@ def test_a_redirect_to_what_is_no_address_is_a_refusal() -> None:
 
 def test_a_password_goes_to_no_other_port_without_tls() -> None:
     other: Server
-    login = Login("operator", "secret")
+    login = RegistryLogin("operator", "secret")
 
     def act(handler: Handler) -> None:
         handler.small(401, WWW_Authenticate=f'Bearer realm="http://{other.host}/token",service="s"')
@@ -270,9 +271,9 @@ def test_a_registry_elsewhere_sends_us_to_no_service_of_this_host(
             handler.small(202 if how == "upload" else 307, Location=place)
 
     server.act = act
-    address = Address.parse(f"oci://registry.test:{server.port}/x")
+    address = Reference.parse(f"oci://registry.test:{server.port}/x")
     blob = blobs.Blob("sha256:x", 1)
-    for login in (None, Login("operator", "secret")):
+    for login in (None, RegistryLogin("operator", "secret")):
         with (
             Repository(address, login, pause=0.0, tries=1) as there,
             pytest.raises(PublishError, match="without TLS"),

@@ -17,7 +17,7 @@ from builder.nightly import record as nights
 from builder.nightly.report import retention
 from builder.rehearsal import medium as rehearsal
 from builder.store import runs
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from tests.adapters.media import vendor
 from tests.hostile.manifests import lay, written
@@ -129,13 +129,13 @@ def test_a_damaged_record_of_a_medium_is_named(builder: Run, place: Path, kind: 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_password_that_cannot_be_used_is_named(tmp_path: Path, kind: str) -> None:
     store = Store(tmp_path / ".store")
-    assert Secrets(store, "toy").root_password
+    assert StoredSecrets(store, "toy").root_password
     damage(store.secrets / "toy.password", DAMAGES[kind])
     if kind in ("empty", "not UTF-8", "deep list", "deep object", "loop"):
         with pytest.raises((HostError, RecipeError), match=r"toy\.password"):
-            assert Secrets(store, "toy").root_password
+            assert StoredSecrets(store, "toy").root_password
     else:
-        assert Secrets(store, "toy").root_password == DAMAGES[kind].decode()
+        assert StoredSecrets(store, "toy").root_password == DAMAGES[kind].decode()
 
 
 @pytest.mark.parametrize("kind", ["empty", "list", "loop"])

@@ -11,7 +11,7 @@ from builder.errors import HostError, RecipeError
 from builder.host import config
 from builder.host.config import NotifySettings
 from builder.nightly import ENVIRONMENT
-from builder.nightly.notify import Address, Notifier, aborts_notified, masked, notify, prepare, recovered
+from builder.nightly.notify import Notifier, NotifyAddress, aborts_notified, masked, notify, prepare, recovered
 from builder.nightly.record import Fault, NightlyRun, Result
 from builder.nightly.report import write
 from tests.nightly.conftest import Place, verdicts
@@ -136,7 +136,7 @@ def test_a_message_names_the_cause_its_line_and_the_rehearsal(tmp_path: Path) ->
     stopped = night_of(tmp_path, bad, *(result(str(number), "failed") for number in range(20)), exit_code=5)
     folder = write.write(tmp_path / "reports", stopped)
     with webhook() as hook:
-        address = Address(f"json://127.0.0.1:{hook.port}", "json")
+        address = NotifyAddress(f"json://127.0.0.1:{hook.port}", "json")
         notify(stopped, [], folder, Notifier((address,)), lambda _: None)
         message = hook.posted[0][1]
     assert "nightly rehearsal failed" in message["title"]
@@ -147,7 +147,7 @@ def test_a_message_names_the_cause_its_line_and_the_rehearsal(tmp_path: Path) ->
 
 def test_a_server_that_never_answers_is_given_up_in_time(tmp_path: Path) -> None:
     with silent_server() as port:
-        notifier = Notifier((Address(f"json://127.0.0.1:{port}", "json"),))
+        notifier = Notifier((NotifyAddress(f"json://127.0.0.1:{port}", "json"),))
         (sent,) = notifier.send("title", "body", "failure", limit=1)
     assert (sent.delivered, sent.why) == (False, "no answer within 1 s")
 
@@ -155,7 +155,7 @@ def test_a_server_that_never_answers_is_given_up_in_time(tmp_path: Path) -> None
 def test_a_crash_is_reported_without_its_text(tmp_path: Path) -> None:
     notes: list[str] = []
     with webhook() as hook:
-        notifier = Notifier((Address(f"json://127.0.0.1:{hook.port}", "json"),))
+        notifier = Notifier((NotifyAddress(f"json://127.0.0.1:{hook.port}", "json"),))
         with pytest.raises(ValueError, match=TOKEN), aborts_notified(notifier, "host", notes.append):
             raise ValueError(TOKEN)
         assert "internal error: ValueError" in hook.posted[0][1]["message"]

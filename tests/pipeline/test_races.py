@@ -12,7 +12,7 @@ from builder.pipeline.plan import ASKED
 from builder.stage import Ledger
 from builder.store import gc, runs
 from builder.store.objects import remove
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import ABSENT, Store
 from builder.system import locks
 from builder.system.digests import STEP_NS
@@ -63,7 +63,7 @@ def test_a_fresh_build_does_not_disturb_those_who_read_the_old_one(memory_path: 
 def tell_secrets(barrier: Barrier, number: int, folder: Path) -> None:
     barrier.wait()
     store = Store(folder / "store")
-    told = f"{store.key.hex()} {Secrets(store, 'toy').root_password}"
+    told = f"{store.key.hex()} {StoredSecrets(store, 'toy').root_password}"
     (folder / f"told-{number}").write_text(told)
 
 

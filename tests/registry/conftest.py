@@ -22,8 +22,8 @@ import requests
 from builder import images
 from builder.provenance import dsse, sbom, statement
 from builder.registry import artifact
-from builder.registry.auth import Login
-from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, Address, Repository
+from builder.registry.auth import RegistryLogin
+from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, Reference, Repository
 from builder.system import retry
 from tests.conftest import Silent
 from tests.fakes.qcow2 import qcow2
@@ -297,12 +297,12 @@ def make(tmp_path: Path) -> Make:
     return publish
 
 
-def repository(address: str, login: Login | None = None) -> Repository:
+def repository(address: str, login: RegistryLogin | None = None) -> Repository:
     """A repository, whose client does not wait before it tries again."""
-    return Repository(Address.parse(address), login, pause=0.0)
+    return Repository(Reference.parse(address), login, pause=0.0)
 
 
-def pushed(image: images.Image, address: str, login: Login | None = None, **options: bool) -> Any:
+def pushed(image: images.Image, address: str, login: RegistryLogin | None = None, **options: bool) -> Any:
     """Push, in this process."""
     from builder.registry import push_pull
 
@@ -310,7 +310,7 @@ def pushed(image: images.Image, address: str, login: Login | None = None, **opti
         return push_pull.push(image, there, Silent(), **options)
 
 
-def pulled(catalogue: Path, address: str, login: Login | None = None, **options: Any) -> Any:
+def pulled(catalogue: Path, address: str, login: RegistryLogin | None = None, **options: Any) -> Any:
     """Pull, in this process."""
     from builder.registry import push_pull
 

@@ -18,8 +18,8 @@ import requests
 
 from builder import images
 from builder.errors import PublishError, RecipeError
-from builder.registry.auth import Guarded, Login
-from builder.registry.client import MANIFEST_TYPE, Address
+from builder.registry.auth import Guarded, RegistryLogin
+from builder.registry.client import MANIFEST_TYPE, Reference
 from builder.registry.transfer import login_from
 from tests.registry.conftest import Make, Registry, Wire, free_port, pulled, pushed, refuse, serving
 
@@ -120,7 +120,7 @@ def test_a_lying_manifest_is_found_before_its_disk_is_taken(
 )
 def test_what_is_no_address(address: str) -> None:
     with pytest.raises(RecipeError, match="is no address in a registry"):
-        Address.parse(address)
+        Reference.parse(address)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_is_no_address(address: str) -> None:
     ],
 )
 def test_what_is_an_address(text: str, parts: tuple[str | None, ...]) -> None:
-    found = Address.parse(text)
+    found = Reference.parse(text)
     assert (found.host, found.repository, found.tag, found.digest) == parts
     assert str(found) == text.replace("Host.Example", "host.example")
 
@@ -268,11 +268,11 @@ def test_tokens_are_asked_for_again_for_more_and_when_they_end(make: Make, regis
 
     wire.act = demand
     image = make()
-    pushed(image, wire.address(), Login("operator", PASSWORD))
+    pushed(image, wire.address(), RegistryLogin("operator", PASSWORD))
     assert len(tokens) > 2
     assert registry.get("manifests/latest").status_code == 200
     with pytest.raises(PublishError, match="refuses this user"):
-        pushed(image, wire.address(), Login("operator", "wrong"))
+        pushed(image, wire.address(), RegistryLogin("operator", "wrong"))
 
 
 def test_tls_is_trusted_only_with_its_ca(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

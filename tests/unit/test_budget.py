@@ -13,7 +13,7 @@ from builder.settings import BuildOptions, HostOptions, Paths
 from builder.stage import Job, Ledger
 from builder.stages import budget, publish, seal, verify
 from builder.stages.budget import BudgetInputs
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from tests.conftest import Silent
 
@@ -88,7 +88,7 @@ def test_what_costs_too_much_is_not_published(tmp_path: Path) -> None:
         paths=paths,
         host=HostOptions(),
         build=BuildOptions(),
-        secrets=Secrets(Store(tmp_path / ".store"), "toy"),
+        secrets=StoredSecrets(Store(tmp_path / ".store"), "toy"),
         progress=Silent(),
         ledger=Ledger(),
     )

@@ -8,15 +8,15 @@ import pytest
 from typer.testing import CliRunner
 
 from builder.cli import main
-from builder.cli.commands import COMMANDS, Command, Group
+from builder.cli.commands import COMMANDS, CliCommand, Group
 
 
-def every_command() -> dict[str, Command]:
+def every_command() -> dict[str, CliCommand]:
     """All commands by the words that start them."""
-    table: dict[str, Command] = {}
+    table: dict[str, CliCommand] = {}
     for name, entry in COMMANDS.items():
         inner = entry.commands.items() if isinstance(entry, Group) else ()
-        table |= {name: entry} if isinstance(entry, Command) else {f"{name} {other}": one for other, one in inner}
+        table |= {name: entry} if isinstance(entry, CliCommand) else {f"{name} {other}": one for other, one in inner}
     return table
 
 

@@ -15,7 +15,7 @@ from builder.stage import Job, Ledger
 from builder.stages import install, provision, seal, verify
 from builder.stages.key_owners import KeyOwner
 from builder.stages.secret_scan import Fingerprint
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from tests.conftest import Silent
 
@@ -59,7 +59,7 @@ def job(tmp_path: Path) -> Job[Any]:
         paths=Paths(tmp_path / "artifacts", (), ()),
         host=HostOptions(),
         build=BuildOptions(),
-        secrets=Secrets(Store(tmp_path / ".store"), "toy"),
+        secrets=StoredSecrets(Store(tmp_path / ".store"), "toy"),
         progress=Noting(),
         ledger=Ledger(),
     )

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from builder.errors import RecipeError
-from builder.recipe import Limits, Machine, Recipe, duration, find_all, load, schema, size
+from builder.recipe import Limits, MachineSection, Recipe, duration, find_all, load, schema, size
 from builder.recipe.models import Network
 
 REPOSITORY = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def faults(folder: Path, text: str, sets: dict[str, str] | None = None) -> list[
 
 def test_a_recipe_has_the_values_of_its_file_and_defaults(pipelines: Path) -> None:
     recipe = load("small", {}, (pipelines,))
-    assert recipe.machine == Machine(vcpus=2, memory=1 << 30, firmware="bios", devices="virtio", machine="q35")
+    assert recipe.machine == MachineSection(vcpus=2, memory=1 << 30, firmware="bios", devices="virtio", machine="q35")
     assert recipe.limits == Limits(install=1200, quiet=300, boot=120)
     assert recipe.disk.size == 8 << 30
     assert (recipe.release, recipe.media.delivery, recipe.delivery) == ("el7", None, "remaster")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from builder.cli.state import search_path
 from builder.pipeline.resolve import resolve
-from builder.recipe import Media, Recipe, Source, load
+from builder.recipe import IsoSource, Media, Recipe, load
 from builder.settings import Settings
 from builder.store.store import Store
 
@@ -17,8 +17,10 @@ def test_the_hosts_own_copy_is_taken_by_its_name_and_content(tmp_path: Path) -> 
     kept = tmp_path / "iso" / "vendor-2009.iso"
     kept.parent.mkdir()
     kept.write_bytes(b"the medium")
-    own = Source(sha256=hashlib.sha256(b"the medium").hexdigest(), urls=("https://mirror.test/isos/vendor-2009.iso",))
-    other = Source(sha256="0" * 64, urls=("https://mirror.test/isos/respin.iso",))
+    own = IsoSource(
+        sha256=hashlib.sha256(b"the medium").hexdigest(), urls=("https://mirror.test/isos/vendor-2009.iso",)
+    )
+    other = IsoSource(sha256="0" * 64, urls=("https://mirror.test/isos/respin.iso",))
     known = load("centos7-minimal", {}, search_path("pipelines"))
     settings = Settings(tmp_path / "artifacts", search_path("pipelines"), search_path("kickstarts"))
 

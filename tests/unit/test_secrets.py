@@ -8,28 +8,28 @@ from pathlib import Path
 import pytest
 
 from builder.errors import RecipeError
-from builder.store.secrets import ALPHABET, LENGTH, Secrets, read_password
+from builder.store.secrets import ALPHABET, LENGTH, StoredSecrets, read_password
 from builder.store.store import Store
 
 
 def test_a_password_is_made_once_for_each_name(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    secrets = Secrets(store, "centos7-minimal")
+    secrets = StoredSecrets(store, "centos7-minimal")
     password = secrets.root_password
     assert len(password) == LENGTH
     assert set(password) <= set(ALPHABET)
     assert not set("0Oo1lIyzYZ") & set(ALPHABET)
     assert secrets.path.read_text() == f"{password}\n"
     assert secrets.path.stat().st_mode & 0o777 == 0o600
-    assert Secrets(Store(tmp_path), "centos7-minimal").root_password == password
-    assert Secrets(store, "other").root_password != password
+    assert StoredSecrets(Store(tmp_path), "centos7-minimal").root_password == password
+    assert StoredSecrets(store, "other").root_password != password
 
 
 def test_the_crypt_string_is_stable_and_right(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("correct horse\n")
-    one = Secrets(Store(tmp_path / "one"), "toy", tmp_path / "password")
+    one = StoredSecrets(Store(tmp_path / "one"), "toy", tmp_path / "password")
     assert one.path == tmp_path / "password"
-    assert one.root_crypt == Secrets(Store(tmp_path / "one"), "again", tmp_path / "password").root_crypt
+    assert one.root_crypt == StoredSecrets(Store(tmp_path / "one"), "again", tmp_path / "password").root_crypt
     empty, kind, salt, crypt = one.root_crypt.split("$")
     assert (empty, kind, len(salt), len(crypt)) == ("", "6", 16, 86)
     # Another program's opinion: crypt(3) through perl, which every Debian has.
@@ -37,26 +37,26 @@ def test_the_crypt_string_is_stable_and_right(tmp_path: Path) -> None:
     done = subprocess.run(["perl", "-e", code, "correct horse", f"$6${salt}$"], capture_output=True, check=True)
     assert done.stdout.decode() == one.root_crypt
     # Another store, another salt.
-    assert Secrets(Store(tmp_path / "two"), "toy", tmp_path / "password").root_crypt.split("$")[2] != salt
+    assert StoredSecrets(Store(tmp_path / "two"), "toy", tmp_path / "password").root_crypt.split("$")[2] != salt
 
 
 def test_a_mac_depends_on_text_and_store(tmp_path: Path) -> None:
-    one = Secrets(Store(tmp_path / "one"), "toy")
+    one = StoredSecrets(Store(tmp_path / "one"), "toy")
     assert len(one.mac("text")) == 64
-    assert one.mac("text") == Secrets(Store(tmp_path / "one"), "other").mac("text")
+    assert one.mac("text") == StoredSecrets(Store(tmp_path / "one"), "other").mac("text")
     assert one.mac("text") != one.mac("text2")
-    assert one.mac("text") != Secrets(Store(tmp_path / "two"), "toy").mac("text")
+    assert one.mac("text") != StoredSecrets(Store(tmp_path / "two"), "toy").mac("text")
 
 
 def test_peeking_writes_nothing_and_takes_what_is_there(tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
-    peek = Secrets(store, "toy", peek=True)
+    peek = StoredSecrets(store, "toy", peek=True)
     assert peek.root_crypt.startswith("$6$")
     assert peek.mac("text") == peek.mac("text")
     assert not store.root.exists()
-    real = Secrets(store, "toy")
+    real = StoredSecrets(store, "toy")
     assert real.root_crypt != peek.root_crypt
-    assert Secrets(store, "toy", peek=True).root_crypt == real.root_crypt
+    assert StoredSecrets(store, "toy", peek=True).root_crypt == real.root_crypt
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_unusable_password_files_are_refused(tmp_path: Path, data: bytes, fault:
     path = tmp_path / "password"
     path.write_bytes(data)
     with pytest.raises(RecipeError) as caught:
-        Secrets(Store(tmp_path / "store"), "toy", path).root_password  # noqa: B018
+        StoredSecrets(Store(tmp_path / "store"), "toy", path).root_password  # noqa: B018
     assert caught.value.brief == f"root password file {path} {fault}"
 
 

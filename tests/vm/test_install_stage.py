@@ -13,7 +13,7 @@ from builder.settings import BuildOptions, HostOptions, Paths, Timeouts
 from builder.stage import Job, Ledger
 from builder.stages import install, remaster
 from builder.stages.install import InstallInputs
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from tests.fakes.boot_sector import boot_sector, cd_image
 
@@ -59,7 +59,7 @@ def make_job(place: Path, uri: str) -> MakeJob:
             paths=Paths(place, (), ()),
             host=HostOptions(connect=uri, accel="tcg"),
             build=BuildOptions(timeouts=Timeouts(**timeouts)),
-            secrets=Secrets(Store(place / ".store"), "test"),
+            secrets=StoredSecrets(Store(place / ".store"), "test"),
             progress=Words(),
             ledger=Ledger(),
         )

@@ -71,7 +71,7 @@ def settle(wish: Wish, before: Snapshot, servers: tuple[str, ...]) -> Moving:
 
 
 @dataclass(frozen=True)
-class _Part:
+class _CarriedPart:
     """The same of one family."""
 
     addresses: tuple[Address, ...]
@@ -80,7 +80,7 @@ class _Part:
     faults: tuple[str, ...] = ()
 
 
-def _family(wish: Wish, before: Snapshot, family: int) -> _Part:
+def _family(wish: Wish, before: Snapshot, family: int) -> _CarriedPart:
     named = [cidr for cidr in wish.addresses if family_of(cidr) == family]
     new = [cidr for cidr in named if _readable(cidr)]
     asked = next((gateway for gateway in wish.gateways if family_of(gateway) == family), None)
@@ -89,11 +89,11 @@ def _family(wish: Wish, before: Snapshot, family: int) -> _Part:
     own = _best(routes)
     if named and not new:
         # The plan says what is wrong with them; to judge a gateway by the old ones would only confuse.
-        return _Part((), (), asked)
+        return _CarriedPart((), (), asked)
     if not new:
         if asked:
             routes = [route for route in routes if not _default(route)] + [_static_default(family, asked, routes)]
-        return _Part(old, tuple(routes), asked or own)
+        return _CarriedPart(old, tuple(routes), asked or own)
     networks = [ipaddress.ip_interface(cidr).network for cidr in new]
     gateway = asked
     faults: tuple[str, ...] = ()
@@ -105,7 +105,7 @@ def _family(wish: Wish, before: Snapshot, family: int) -> _Part:
             faults = (f"the gateway {own} of {before.uplink} is outside {where}: give the new one with --gateway",)
     kept = [route for route in routes if not _default(route) and _fits(route, networks, new)]
     kept += [_static_default(family, gateway, routes)] if gateway else []
-    return _Part(tuple(_address(cidr, old) for cidr in new), tuple(kept), gateway, faults)
+    return _CarriedPart(tuple(_address(cidr, old) for cidr in new), tuple(kept), gateway, faults)
 
 
 def _static_default(family: int, gateway: str, routes: list[Route]) -> Route:

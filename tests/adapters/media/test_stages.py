@@ -20,7 +20,7 @@ from builder.pipeline import media_library
 from builder.settings import BuildOptions, HostOptions, MediumSource, Paths
 from builder.stage import Inputs, Job, Ledger
 from builder.stages import fetch, kernel, kickstart, remaster
-from builder.store.secrets import Secrets
+from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system.digests import sha256_file
 from tests.adapters.media import el, readers, vendor
@@ -71,7 +71,7 @@ def make_job(tmp_path: Path, store: Store) -> MakeJob:
             paths=Paths(tmp_path, (), ()),
             host=HostOptions(),
             build=BuildOptions(source or MediumSource()),
-            secrets=Secrets(store, "test"),
+            secrets=StoredSecrets(store, "test"),
             progress=Silent(),
             ledger=Ledger(),
         )
