@@ -15,8 +15,8 @@ from builder.clones.request import MIB
 from builder.clones.workspace import Workspace
 from builder.errors import PublishError, RecipeError
 from builder.vm import hotplug
-from builder.vm.domain_xml import UserNet
 from builder.vm.domains import Domains
+from builder.vm.machine_spec import UserNet
 
 
 @dataclass(frozen=True)

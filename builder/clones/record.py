@@ -9,15 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict
 
 from builder.clones import ports
-from builder.vm.domain_xml import (
-    SYSTEM_DISK_SERIAL,
-    BridgeNet,
-    Disk,
-    Layer,
-    LibvirtNet,
-    MachineSpec,
-    UserNet,
-)
+from builder.vm.machine_spec import SYSTEM_DISK_SERIAL, BridgeNet, Disk, Layer, LibvirtNet, MachineSpec, UserNet
 
 RECORD = "vm.json"
 DISK = "disk.qcow2"

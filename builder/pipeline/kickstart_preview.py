@@ -14,7 +14,7 @@ from builder.pipeline import own_kickstart
 from builder.recipe import Recipe
 from builder.settings import Settings
 from builder.stages import kickstart as stage
-from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
+from builder.vm.machine_spec import SYSTEM_DISK_SERIAL
 
 
 def preview(recipe: Recipe, settings: Settings) -> str:

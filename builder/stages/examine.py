@@ -14,7 +14,7 @@ from builder.guest.ssh import GuestSession
 from builder.stage import Inputs, Job
 from builder.stages.test_vm import TestVm, ssh_session
 from builder.system import retry
-from builder.vm.domain_xml import UserNet
+from builder.vm.machine_spec import UserNet
 
 # Everything that is compared between the copies or recorded of them, one `name=value` a line. What is enabled is read
 # from its links: `systemctl list-unit-files` on two emulated copies takes longer than D-Bus waits.

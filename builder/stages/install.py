@@ -21,9 +21,10 @@ from builder.stages.machine_inputs import MachineInputs, machine_of, require_cpu
 from builder.system import host_facts, process
 from builder.system.tail import last_lines
 from builder.vm import networks, qemu_img
-from builder.vm.domain_xml import SYSTEM_DISK_SERIAL, Disk, MachineSpec, Network, UserNet, render
+from builder.vm.domain_xml import render
 from builder.vm.log_follower import LogFollower
 from builder.vm.machine import Ending
+from builder.vm.machine_spec import SYSTEM_DISK_SERIAL, Disk, MachineSpec, Network, UserNet
 from builder.vm.names import machine_names
 
 FILE = "disk.raw"

@@ -20,7 +20,7 @@ from builder.kickstart.el7_rules import LintFinding
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import OwnKickstart
 from builder.stage import Inputs, Job, Stage, added
-from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
+from builder.vm.machine_spec import SYSTEM_DISK_SERIAL
 
 FILE = "ks.cfg"
 # The files that come along on the medium.

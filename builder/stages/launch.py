@@ -10,8 +10,8 @@ from builder.stage import Inputs, Job
 from builder.system.host_facts import Accel
 from builder.vm import connection
 from builder.vm.connection import Hypervisor
-from builder.vm.domain_xml import MachineSpec
 from builder.vm.machine import Machine
+from builder.vm.machine_spec import MachineSpec
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from builder.stages.test_vm import BackingDisk, TestVm, boot_test_vm, keep_evide
 from builder.system import host_facts
 from builder.system.screen import last_line
 from builder.vm import qemu_img
-from builder.vm.domain_xml import UserNet
+from builder.vm.machine_spec import UserNet
 
 FILE = install.FILE
 # How `seal` recognises the private key of this run on the disk.

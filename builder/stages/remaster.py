@@ -23,7 +23,7 @@ from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage, added
 from builder.stages import fetch, kernel
 from builder.stages import kickstart as kickstart_stage
-from builder.vm.domain_xml import DirectKernel
+from builder.vm.machine_spec import DirectKernel
 
 FILE = "install.iso"
 SEED = "ks.iso"

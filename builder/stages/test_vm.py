@@ -30,18 +30,10 @@ from builder.system.host_facts import Accel
 from builder.system.tail import last_lines
 from builder.vm import qemu_img
 from builder.vm.connection import Hypervisor
-from builder.vm.domain_xml import (
-    SYSTEM_DISK_SERIAL,
-    BridgeNet,
-    Disk,
-    Layer,
-    MachineSpec,
-    Network,
-    UserNet,
-    render,
-)
+from builder.vm.domain_xml import render
 from builder.vm.log_follower import LogFollower
 from builder.vm.machine import Machine
+from builder.vm.machine_spec import SYSTEM_DISK_SERIAL, BridgeNet, Disk, Layer, MachineSpec, Network, UserNet
 from builder.vm.names import machine_names
 
 MIB = 1 << 20

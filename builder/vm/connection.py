@@ -25,9 +25,9 @@ from builder.errors import HostError, RecipeError
 from builder.system import host_facts, retry
 from builder.system.host_facts import Accel
 from builder.vm import capabilities, daemon, domain_xml
-from builder.vm.domain_xml import MachineSpec, UserNet
 from builder.vm.libvirt_errors import libvirt_errors
 from builder.vm.machine import Console, Machine, Signals
+from builder.vm.machine_spec import MachineSpec, UserNet
 from builder.vm.qemu_process import QemuProcess
 from builder.vm.uri import kind_of
 

@@ -20,8 +20,8 @@ from builder.system import host_facts, retry
 from builder.system.atomic_file import replacing
 from builder.vm import connection, domain_xml
 from builder.vm.connection import Hypervisor
-from builder.vm.domain_xml import MachineSpec
 from builder.vm.libvirt_errors import libvirt_errors
+from builder.vm.machine_spec import MachineSpec
 from builder.vm.uri import machine_log
 
 State = Literal["running", "paused", "off", "crashed"]

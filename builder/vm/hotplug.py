@@ -14,9 +14,9 @@ import libvirt
 
 from builder.errors import HostError
 from builder.system import retry
-from builder.vm.domain_xml import BridgeNet, LibvirtNet
 from builder.vm.domains import Domains
 from builder.vm.libvirt_errors import libvirt_errors
+from builder.vm.machine_spec import BridgeNet, LibvirtNet
 
 LIVE = libvirt.VIR_DOMAIN_AFFECT_LIVE
 # Linux puts memory to use in blocks of this size (MiB) on x86 machines below 64 GiB.

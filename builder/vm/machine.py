@@ -20,7 +20,7 @@ from typing import Literal, Protocol, get_args
 
 from builder.errors import Cause, HostError, Source
 from builder.system import retry, screen
-from builder.vm.domain_xml import MachineSpec
+from builder.vm.machine_spec import MachineSpec
 from builder.vm.qemu_process import QemuProcess
 
 How = Literal["shutdown", "reset", "crashed", "destroyed", "failed", "disk", "time limit", "watch"]

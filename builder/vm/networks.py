@@ -18,7 +18,7 @@ import libvirt
 from builder.errors import HostError
 from builder.vm import capabilities, daemon
 from builder.vm.capabilities import Capabilities
-from builder.vm.domain_xml import BridgeNet, LibvirtNet, Network, UserNet
+from builder.vm.machine_spec import BridgeNet, LibvirtNet, Network, UserNet
 from builder.vm.uri import kind_of
 
 # The NAT network of `builder host prepare --nat`, and the one that libvirt's packages bring.

@@ -34,7 +34,7 @@ from builder.stage import Job, Ledger
 from builder.stages import install, remaster
 from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
-from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
+from builder.vm.machine_spec import SYSTEM_DISK_SERIAL
 from tests.conftest import Silent
 from tests.fakes.boot_sector import boot_sector, cd_image
 

@@ -25,8 +25,8 @@ from builder.system import retry
 from builder.system.digests import sha256_file
 from builder.vm import qemu_img
 from builder.vm.connection import Hypervisor, connect
-from builder.vm.domain_xml import SYSTEM_DISK_SERIAL, Disk, Layer, MachineSpec
 from builder.vm.log_follower import LogFollower
+from builder.vm.machine_spec import SYSTEM_DISK_SERIAL, Disk, Layer, MachineSpec
 from tests.conftest import Silent
 from tests.e2e.conftest import Person
 

@@ -25,7 +25,7 @@ from builder.stages.install import InstallInputs
 from builder.stages.remaster import RemasterInputs
 from builder.store.store import Store
 from builder.system import process
-from builder.vm.domain_xml import SYSTEM_DISK_SERIAL
+from builder.vm.machine_spec import SYSTEM_DISK_SERIAL
 from tests.fault_table import FaultRow
 from tests.faults.conftest import GOOD, Machines, verdict_of
 

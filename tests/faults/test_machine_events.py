@@ -24,8 +24,8 @@ from builder.store import runs
 from builder.system.retry import until
 from builder.system.signals import one_interrupt
 from builder.vm import connection, qemu_img
-from builder.vm.domain_xml import Disk, MachineSpec
 from builder.vm.machine import Machine
+from builder.vm.machine_spec import Disk, MachineSpec
 from tests.fakes.boot_sector import TTYS0, boot_sector, disk_image, flood_lines
 from tests.fault_table import FaultRow
 from tests.faults.conftest import GOOD, MIB, Acting, Machines, SectorOrder, verdict_of

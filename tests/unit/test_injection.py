@@ -21,7 +21,8 @@ from builder.kickstart import render as kickstart
 from builder.recipe import types
 from builder.recipe.variables import check_variable
 from builder.stages import kickstart as answers
-from builder.vm.domain_xml import DirectKernel, Disk, MachineSpec, render
+from builder.vm.domain_xml import render
+from builder.vm.machine_spec import DirectKernel, Disk, MachineSpec
 
 ROOT = Path(__file__).parents[2]
 # Near misses are common: pieces that a reader of some language takes for more than letters, between plain ones.

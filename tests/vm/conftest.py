@@ -17,7 +17,7 @@ import pytest
 
 from builder.settings import Settings
 from builder.vm.connection import Hypervisor, connect
-from builder.vm.domain_xml import Disk, MachineSpec
+from builder.vm.machine_spec import Disk, MachineSpec
 from tests.fakes.boot_sector import boot_sector, disk_image
 
 MakeSpec = Callable[..., MachineSpec]

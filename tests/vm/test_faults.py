@@ -15,8 +15,8 @@ import pytest
 
 from builder.system import retry
 from builder.vm.connection import Hypervisor
-from builder.vm.domain_xml import MachineSpec
 from builder.vm.log_follower import LogFollower
+from builder.vm.machine_spec import MachineSpec
 from tests.fakes.boot_sector import TTYS0, TTYS1, boot_sector, disk_image, flood_lines
 from tests.fault_table import FaultRow
 from tests.vm.conftest import in_own_namespaces, needs_root

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.vm.domain_xml import MachineSpec
+from builder.vm.machine_spec import MachineSpec
 from tests.vm.conftest import in_own_namespaces, needs_root
 
 pytestmark = [pytest.mark.vm, needs_root]

@@ -19,8 +19,8 @@ from builder.errors import HostError
 from builder.system import retry
 from builder.system.process import run
 from builder.vm.connection import Hypervisor, connect
-from builder.vm.domain_xml import Disk, Layer, MachineSpec
 from builder.vm.libvirt_errors import libvirt_errors
+from builder.vm.machine_spec import Disk, Layer, MachineSpec
 from builder.vm.uri import session_directory
 from tests.fakes.boot_sector import boot_sector, cd_image, disk_image
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import libvirt
 import pytest
 
-from builder.vm.domain_xml import BridgeNet, DirectKernel, Disk, Layer, LibvirtNet, MachineSpec, UserNet, files, render
+from builder.vm.domain_xml import files, render
+from builder.vm.machine_spec import BridgeNet, DirectKernel, Disk, Layer, LibvirtNet, MachineSpec, UserNet
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "domain_xml"
 WORK = Path("/var/lib/builder/work")
