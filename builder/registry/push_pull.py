@@ -24,13 +24,14 @@ from builder.images.verification_record import VerificationResult, record
 from builder.images.verify import require_signature, verify_version
 from builder.registry import artifact, asked, blobs, staging
 from builder.registry.artifact import Artifact, Draft, Piece
-from builder.registry.client import INDEX_TYPE, LATEST, MANIFEST_TYPE, RemoteManifest, Repository, digest_of
+from builder.registry.client import INDEX_TYPE, LATEST, MANIFEST_TYPE, Reference, RemoteManifest, Repository, digest_of
 from builder.stage import Progress
 from builder.system import locks
 from builder.system.transfer_progress import Beat
 
 # Of a file that a pull holds in memory: a manifest with the records of all stages has some tens of KiB.
 SMALL = 16 << 20
+WAITING = "waiting for another pull of it"
 
 
 @dataclass(frozen=True)
@@ -138,13 +139,11 @@ def pull(
     latest = address.reference == LATEST
     facts = manifests.parse(content, str(address), MANIFEST).facts
     asked.require_name(address, facts, name, signed=signed)
-    told = asked.compare_age(address, facts, list_images(catalogue, facts.name), signed=signed)
-    if told:
-        progress.note(told)
+    if older := asked.compare_age(address, facts, list_images(catalogue, facts.name), signed=signed):
+        progress.note(older)
     name, number = facts.name, facts.version
     try:
-        waiting = "waiting for another pull of it"
-        with staging.place(catalogue, version.digest, lambda _: progress.note(waiting)) as place:
+        with staging.place(catalogue, version.digest, lambda _: progress.note(WAITING)) as place:
             proof = None
             ready = catalogue / name / number
             if _is_there(ready, content):
@@ -165,14 +164,18 @@ def pull(
         raise PublishError(
             f"{name}@{number} cannot be pulled: {fault.strerror or fault}",
             str(fault),
-            "what came so far is kept: mend it, and pull again",
+            "what came so far is kept: remove the cause, and pull again",
         ) from fault
     if latest and not (image.latest or image.held):
-        progress.note(
-            f"latest of {name} stays what it is, for it does not come from {address.name}: --replace moves it, "
-            f"{name}@{number} names this one"
-        )
+        progress.note(_kept_latest(image, address))
     return Pulled(image, version.digest, proof)
+
+
+def _kept_latest(image: Image, address: Reference) -> str:
+    return (
+        f"latest of {image.name} stays what it is, for it does not come from {address.name}: --replace moves it, "
+        f"{image.name}@{image.version} names this one"
+    )
 
 
 def _no_rehearsal(manifest: Mapping[str, Any], brief: str, allowed: bool) -> None:

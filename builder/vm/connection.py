@@ -21,7 +21,7 @@ import libvirt
 import libvirt_qemu  # type: ignore[import-untyped]
 
 from builder import settings
-from builder.errors import HostError, RecipeError
+from builder.errors import HostError
 from builder.system import host_facts, retry
 from builder.system.host_facts import Accel
 from builder.vm import capabilities, daemon, domain_xml
@@ -29,7 +29,7 @@ from builder.vm.libvirt_errors import libvirt_errors
 from builder.vm.machine import Console, Machine, Signals
 from builder.vm.machine_spec import MachineSpec, UserNet
 from builder.vm.qemu_process import QemuProcess
-from builder.vm.uri import kind_of
+from builder.vm.uri import require_local
 
 # virDomainEventStoppedDetailType, in the words of `machine.How`.
 STOPPED = {
@@ -58,7 +58,7 @@ def connect(uri: str) -> Iterator[Hypervisor]:
         RecipeError: the address is not of this host.
         HostError: libvirt does not answer.
     """
-    _refuse_remote(uri)
+    require_local(uri)
     daemon.ensure(uri)
     _event_loop()
     hypervisor = Hypervisor(uri)
@@ -371,16 +371,6 @@ def _forwarded_port(domain: Any) -> int:
     if not found:
         raise HostError("QEMU does not tell the port that leads to the guest", output=told)
     return int(found[1])
-
-
-def _refuse_remote(uri: str) -> None:
-    if kind_of(uri):
-        return
-    raise RecipeError(
-        f"{uri} is not a libvirt of this host",
-        hint="builder runs on the hypervisor: use qemu:///system or qemu:///session there, "
-        "or hand the work to other hosts with `builder nightly --scheduler`",
-    )
 
 
 @functools.cache

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from builder.errors import RecipeError
+
 SYSTEM_DIRECTORY = Path("/run/libvirt")
 # Bytes of a UNIX socket's path, without the NUL at its end (sockaddr_un in unix(7)).
 LONGEST = 107
@@ -27,6 +29,21 @@ def kind_of(uri: str) -> Literal["system", "session"] | None:
     if parts.scheme not in ("qemu", "qemu+unix") or parts.netloc:
         return None
     return "system" if parts.path == "/system" else "session" if parts.path == "/session" else None
+
+
+def require_local(uri: str) -> None:
+    """Make sure that the URI leads to QEMU on this host.
+
+    Raises:
+        RecipeError: it does not.
+    """
+    if kind_of(uri):
+        return
+    raise RecipeError(
+        f"{uri} is not a libvirt of this host",
+        hint="builder runs on the hypervisor: use qemu:///system or qemu:///session there, "
+        "or hand the work to other hosts with `builder nightly --scheduler`",
+    )
 
 
 def names_socket(uri: str) -> bool:
