@@ -47,6 +47,8 @@ def inject(medium: Path, kickstart: Path, output: Path, *, unattended: bool) -> 
         MediumError: the medium is damaged.
     """
     text = render.load(kickstart)
+    if fault := text_faults.of_kickstart(text):
+        raise RecipeError(f"{kickstart} {fault.what}", fault.why, fault.command(kickstart))
     _require_apart(medium, kickstart, output)
     facts = inspect.inspect(medium)
     _require_no_errors(kickstart, text, releases.of_version(facts.version) or releases.RELEASES[releases.DEFAULT])
@@ -69,8 +71,6 @@ def inject(medium: Path, kickstart: Path, output: Path, *, unattended: bool) -> 
 
 
 def _require_no_errors(path: Path, text: str, release: Release) -> None:
-    if fault := text_faults.of_kickstart(text):
-        raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
     errors = lint.errors(lint.lint(text, release))
     if errors:
         hint = f"builder kickstart lint {path} --release {release.name}"

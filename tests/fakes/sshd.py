@@ -46,7 +46,7 @@ def _execute(channel: paramiko.Channel, command: bytes) -> None:
         argv = ["sh", "-c", os.fsdecode(command)]
         child = subprocess.Popen(argv, stdin=typed, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
         # A client that has enough hangs up.
-        with child, contextlib.suppress(OSError):
+        with child, contextlib.suppress(OSError, EOFError):
             try:
                 assert child.stdout is not None
                 while data := os.read(child.stdout.fileno(), 65536):
@@ -56,7 +56,7 @@ def _execute(channel: paramiko.Channel, command: bytes) -> None:
                 channel.sendall_stderr(errors.read())
                 channel.send_exit_status(child.returncode)
                 channel.close()
-            except OSError:
+            except (OSError, EOFError):
                 os.killpg(child.pid, signal.SIGKILL)
                 raise
 
@@ -75,7 +75,7 @@ def sshd(host_key: paramiko.PKey, allowed: paramiko.PKey | None, port: int = 0) 
             while True:
                 try:
                     client, _ = listener.accept()
-                except OSError:
+                except (OSError, EOFError):
                     return
                 transport = paramiko.Transport(client)
                 transport.add_server_key(host_key)

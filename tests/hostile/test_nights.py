@@ -36,7 +36,8 @@ def test_a_build_that_raises_and_a_hostile_console_stop_no_other_build(place: Pl
 def test_results_that_cannot_be_written_down_are_failures_of_their_own_build(tmp_path: Path) -> None:
     """From a worker of a farm: text that no file can hold, a record that is none."""
     place = Place(tmp_path)
-    (tmp_path / "pipelines").mkdir()
+    for folder in ("pipelines", "kickstarts"):
+        (tmp_path / folder).mkdir()
     for name in ("a", "b", "c"):
         place.recipe(name)
     odd = Result(name="a", pipeline="a", verdict="failed", console="\udcff", run="\ud800")
