@@ -82,7 +82,7 @@ class Cause(StrEnum):
     HOST_MEMORY = "host memory"
     DISK_FULL = "disk full"
     READ_ONLY = "read-only"
-    CORRUPT = "rotten"
+    CORRUPT = "corrupt"
     DISK_ERROR = "disk error"
     # The download of the install medium.
     NO_MIRROR = "no mirror"

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from builder.errors import VerifyError
 from builder.images import manifest as manifests
-from builder.images.catalogue import LATEST, PROVENANCE, SBOM, SUMS, folders, load_image
+from builder.images.catalogue import PROVENANCE, SBOM, SUMS, folders, latest_of, load_image
 from builder.images.manifest import LARGEST, MANIFEST, Manifest, ManifestError, Read
 from builder.images.verification_record import Finding, Status, VerificationResult, record
 from builder.provenance import dsse, sbom_check, statement
@@ -63,16 +63,10 @@ def versions(catalogue: Path, specs: list[str]) -> list[Path]:
     for spec in specs:
         name, at, version = spec.partition("@")
         known = folders(catalogue / name) if name else []
-        latest = _latest(catalogue / name)
+        latest = latest_of(catalogue / name)
         matches = [one for one in known if (version and one.startswith(version) if at else one == latest)]
         found.append(catalogue / name / matches[0] if len(matches) == 1 else load_image(catalogue, spec).path)
     return found
-
-
-def _latest(folder: Path) -> str | None:
-    with suppress(OSError):
-        return str((folder / LATEST).readlink())
-    return None
 
 
 def verify_version(path: Path, tell: Callable[[str], None] = lambda _: None) -> VerificationResult:

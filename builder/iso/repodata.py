@@ -9,6 +9,7 @@ Sources: Anaconda rhel-9, data/anaconda.conf (`enabled_repositories_from_treeinf
 from __future__ import annotations
 
 import importlib
+import mmap
 import os
 import re
 import tempfile
@@ -27,6 +28,8 @@ _INDEX = "/repodata/repomd.xml"
 _SMALL = 64 << 20
 # Bytes of a list, unpacked. The largest known one of packages (AppStream) has some 100 MB, one of groups 2 MB.
 LARGEST_PRIMARY, LARGEST_GROUPS = 256 << 20, 16 << 20
+# Bytes of one package in it (createrepo_c keeps a package whole, in 15 times as much memory), and of names in all.
+_LARGEST_PACKAGE, _MOST_NAMES = 8 << 20, 2_000_000
 # comps.xml has three levels; each that is open costs memory.
 _DEEPEST = 100
 # Repositories that are looked for; a DVD has two or three.
@@ -134,6 +137,7 @@ def _copy_small(iso: Iso, path: str, target: Path) -> None:
 
 def _packages(repository: Any, primary: Path) -> tuple[set[str], set[str]]:
     """Names of packages, and all that they may be asked for by."""
+    _require_small_packages(primary)
     names: set[str] = set()
     answers_to: set[str] = set()
 
@@ -144,9 +148,25 @@ def _packages(repository: Any, primary: Path) -> tuple[set[str], set[str]]:
         answers_to.update((package.name, version, release))
         answers_to.update((f"{package.name}.{package.arch}", f"{release}.{package.arch}"))
         answers_to.update(provided[0] for provided in package.provides)
+        if len(answers_to) > _MOST_NAMES:
+            raise ValueError(f"more than {_MOST_NAMES} names of packages")
 
     repository.xml_parse_primary(str(primary), pkgcb=note, do_files=False)
     return names, answers_to
+
+
+def _require_small_packages(primary: Path) -> None:
+    with primary.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            begin, size = 0, len(text)
+            while begin < size:
+                end = text.find(b"<package", begin + 1)
+                end = size if end < 0 else end
+                if end - begin > _LARGEST_PACKAGE:
+                    raise ValueError(f"a package with more than {_LARGEST_PACKAGE >> 20} MiB of facts")
+                begin = end
 
 
 def _groups(comps: Path) -> tuple[tuple[str, ...], frozenset[str]]:

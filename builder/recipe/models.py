@@ -258,7 +258,7 @@ class Recipe(Section):
         variant: follows the name in the catalogue, for an image that differs by `--set` or by the matrix.
         release: of Enterprise Linux (RHEL, Rocky Linux, AlmaLinux, CentOS, Oracle Linux) or Fedora that is installed.
         from_: a published image to build on, instead of `media` and `kickstart`; exactly one of the two ways is given.
-        matrix: values of other keys, by their dotted place; a night builds each combination as a variant.
+        matrix: values of other keys, by their dotted place; a nightly run builds each combination as a variant.
     """
 
     name: Name

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Gives a copy of this image its identity from builder.conf on a seed CD labelled "cidata".
 #
-# The one rule: the seed is data. Its lines are split at "=" and checked, never sourced or evaluated.
-# Only tools of a minimal EL7 are used, and what differs in later ones is looked up. Nothing here may keep a machine from booting: faults are reported
-# on the console and on ttyS1, and the boot goes on.
+# The seed is data: its lines are split at "=" and checked, never sourced or evaluated. Only tools of a minimal EL7 are
+# used, and what differs in later ones is looked up. Nothing here may keep a machine from booting: faults are reported on
+# the console and on ttyS1, and the boot goes on.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 state=/var/lib/builder/instance-id
 conf=/run/builder.conf
@@ -151,7 +151,7 @@ warn_of_unknown() {
     done
 }
 
-# One key, so that the fingerprint below can be told before sshd starts; sshd-keygen adds the other types.
+# One key, so that the fingerprint below can be reported before sshd starts; sshd-keygen adds the other types.
 make_host_key() {
     key=/etc/ssh/ssh_host_ed25519_key
     [ -s "$key" ] || ssh-keygen -q -t ed25519 -f "$key" -N '' -C ''

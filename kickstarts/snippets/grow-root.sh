@@ -73,7 +73,7 @@ require_last() {
     done
 }
 
-# sfdisk 2.23 counts in cylinders unless told otherwise; later ones count in sectors in any case.
+# sfdisk 2.23 counts in cylinders by default; later ones count in sectors in any case.
 write_dos() {
     echo "$2,$3" | sfdisk -uS --force --no-reread -N "$1" "/dev/$disk" > /dev/null 2>&1
 }
@@ -113,7 +113,7 @@ free_extents() {
     vgs --noheadings -o vg_free_count "$group" | tr -d ' '
 }
 
-# Only by what the physical volume gains: extents that were free before are somebody's plan.
+# Only by what the physical volume gains: extents that were free before may be reserved.
 grow_volume() {
     group=$(lvs --noheadings -o vg_name "$volume" | tr -d ' ')
     before=$(free_extents)

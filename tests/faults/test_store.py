@@ -205,7 +205,7 @@ def test_bit_flip_before_publish(memory_path: Path, fault_row: FaultRow) -> None
         with pytest.raises(BuilderError) as caught:
             run_in(memory_path, watcher=watcher)
         row.judged(caught.value.diagnosis.cause)
-        assert row.verdict == "rotten"
+        assert row.verdict == "corrupt"
         assert "seal: disk.qcow2 is corrupt; the next run builds it anew" in watcher.notes
         assert images.list_images(toys.settings_in(memory_path).images) == []
         assert "seal" in run_in(memory_path).built
@@ -222,7 +222,7 @@ def test_bit_flip_in_a_published_image(memory_path: Path, fault_row: FaultRow) -
         with pytest.raises(BuilderError) as caught:
             run_in(memory_path, fresh={"publish"})
         row.judged(caught.value.diagnosis.cause)
-        assert row.verdict == "rotten"
+        assert row.verdict == "corrupt"
         run_in(memory_path, fresh={"publish"})
         assert sha256(latest(memory_path).disk) == latest(memory_path).sha256
         assert latest(memory_path).version != bad.version

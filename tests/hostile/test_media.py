@@ -144,6 +144,20 @@ def test_lists_that_unpack_to_a_gib_are_refused(tmp_path: Path, kind: str) -> No
     assert "MiB" in limited(INSPECT, str(medium))
 
 
+def test_a_package_with_a_million_facts_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    vendor.tree(folder, vendor.Shape())
+    vendor.repodata(folder, ["bash"])
+    [path] = [path for path in (folder / "repodata").iterdir() if "primary" in path.name and path.suffix != ".sqlite"]
+    entries = b'<rpm:entry name="a"/>' * 1_800_000
+    head = b'<metadata xmlns:rpm="http://linux.duke.edu/metadata/rpm" packages="1"><package type="rpm"><name>a</name>'
+    text = b"%s<format><rpm:provides>%s</rpm:provides></format></package></metadata>" % (head, entries)
+    path.write_bytes(gzip.compress(b'<?xml version="1.0"?>\n' + text, 1))
+    medium = vendor.press(folder, tmp_path / "medium.iso", vendor.Shape())
+    assert "more than 8 MiB of facts" in limited(INSPECT, str(medium))
+
+
 def test_groups_that_are_nested_without_end_are_refused(tmp_path: Path) -> None:
     comps = tmp_path / "comps.xml"
     comps.write_text("<group>" * 1000)

@@ -102,7 +102,7 @@ def test_nothing_is_overwritten_unasked(image: images.Image, tmp_path: Path) -> 
         export(image, "raw", tmp_path / "none" / "disk.img")
 
 
-def test_a_rotten_disk_is_not_passed_on(image: images.Image, tmp_path: Path) -> None:
+def test_a_corrupt_disk_is_not_passed_on(image: images.Image, tmp_path: Path) -> None:
     image.disk.chmod(0o644)
     with image.disk.open("r+b") as file:
         file.seek(image.disk.stat().st_size - 1000)
