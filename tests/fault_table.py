@@ -1,6 +1,7 @@
 """A table of faults, printed at the end: fault, seconds to the verdict, verdict, what was left.
 
-A test that makes a fault asks for `fault_row`; that marks it `fault`, so that `make faults` finds it.
+A test that makes a fault asks for `fault_row`; that marks it `fault`, so that `make faults` finds it. The tests of
+`tests/hostile` are marked, too, and make one row a file.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from builder.vm.uri import session_directory
 # `proof`: a line or an event proves it. `stall`: several quiet signals, or a limit. `mend`: found and put right.
 Kind = Literal["proof", "stall", "mend"]
 PROPERTY = "fault"
+HOSTILE = "tests/hostile/test_"
 # No machine, no file, no mount was made, so nothing can be left.
 NOT_LOOKED = "-"
 
@@ -97,14 +99,34 @@ def command_lines() -> Iterator[tuple[str, str]]:
 def mark_faults(items: list[pytest.Item]) -> None:
     """Every test that makes a row is marked as one."""
     for item in items:
-        if "fault_row" in getattr(item, "fixturenames", ()):
+        if "fault_row" in getattr(item, "fixturenames", ()) or item.nodeid.startswith(HOSTILE):
             item.add_marker(pytest.mark.fault)
+
+
+def hostile_rows(reports: list[Any]) -> list[dict[str, Any]]:
+    """A row for each file of hostile inputs; seconds are those of all its tests."""
+    files: dict[str, list[Any]] = {}
+    for report in reports:
+        if report.nodeid.startswith(HOSTILE):
+            name = report.nodeid.removeprefix(HOSTILE).partition(".py")[0].replace("_", " ")
+            files.setdefault(name, []).append(report)
+    return [
+        {
+            "fault": f"hostile input: {name}",
+            "kind": "hostile",
+            "seconds": sum(report.duration for report in found),
+            "verdict": f"{sum(report.passed for report in found)} of {len(found)} held",
+            "left": NOT_LOOKED,
+        }
+        for name, found in sorted(files.items())
+    ]
 
 
 def print_table(reporter: Any) -> None:
     """The table of all rows, and what they took."""
     reports = [report for kind in ("passed", "failed") for report in reporter.getreports(kind) if report.when == "call"]
     rows = [value for report in reports for name, value in report.user_properties if name == PROPERTY]
+    rows += hostile_rows(reports)
     if not rows:
         return
     width = max(len(row["fault"]) for row in rows)
