@@ -33,7 +33,7 @@ from builder.vm.uri import (
 )
 
 IDLE = 120  # seconds without client and machine after which a daemon of ours leaves
-WITHIN = 30  # seconds a daemon may take to open its socket
+WITHIN = 60  # seconds a daemon may take to open its socket; a predecessor that is leaving holds it up for 30
 SHORTEN = "export XDG_CONFIG_HOME=/DIR XDG_RUNTIME_DIR=/DIR"
 NO_KVM = SYSTEM_DIRECTORY / "no-kvm"
 # systemd's sockets of the one daemon, and of the modular ones that take its place (https://libvirt.org/daemons.html).
