@@ -333,8 +333,8 @@ def _open(uri: str) -> Any:
     """Open libvirt; again while a daemon that is leaving, on its timeout, takes connections and drops them.
 
     libvirt reports that as "Cannot recv data: Connection reset by peer" or "End of file while reading data", and later
-    as "Failed to connect socket", from its RPC layer (virnetsocket.c). Its daemon takes up to 30 s to leave (measured with
-    11.3), and as long as it holds its locks a successor opens its socket, fails and goes.
+    as "Failed to connect socket", from its RPC layer (virnetsocket.c). Its daemon takes up to 30 s to leave (measured
+    with 11.3), and as long as it holds its locks a successor opens its socket, fails and goes.
     """
     # A socket that is not there is waited for only where another daemon is started here.
     started_here = daemon.starts(uri)
