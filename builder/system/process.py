@@ -153,7 +153,9 @@ def hand_over(argv: Sequence[str | Path]) -> NoReturn:
 def start_daemon(argv: Sequence[str | Path]) -> int:
     """Start a program detached, in a session of its own with no terminal, and return its process id.
 
-    For the one thing that has to outlive its caller: a libvirt daemon that leaves by itself when unused.
+    For the one thing that has to outlive its caller: a libvirt daemon that leaves by itself when unused. It also finds
+    the programs of administrators: cron and `su` give root a PATH without them, and libvirt 11.3 ends at its start
+    where it finds neither nft nor iptables for its networks.
     """
     words = [find(str(argv[0])), *map(str, argv[1:])]
     child = subprocess.Popen(
@@ -162,6 +164,7 @@ def start_daemon(argv: Sequence[str | Path]) -> int:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
+        env={**os.environ, "PATH": os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"},
         start_new_session=True,
     )
     # The daemon is meant to outlive this object: keep Python from warning that it still runs.

@@ -40,3 +40,12 @@ with signals.one_interrupt():
 def test_what_it_says_is_the_fault() -> None:
     with pytest.raises(HostError, match="no such luck"):
         process.run_through(["sh", "-c", "echo no such luck; exit 1"], "")
+
+
+def test_a_daemon_finds_the_programs_of_administrators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As cron gives it to root.
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    said = tmp_path / "path"
+    process.start_daemon(["sh", "-c", f'echo "$PATH" > {said}.new && mv {said}.new {said}'])
+    assert retry.until(lambda: said.exists() or None, within=30)
+    assert "/usr/sbin" in said.read_text().strip().split(":")
