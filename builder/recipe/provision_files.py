@@ -16,7 +16,6 @@ from pathlib import Path
 from builder.errors import RecipeError
 from builder.recipe import text_faults
 from builder.settings import inside
-from builder.system.digests import sha256_file
 
 
 def collect(sources: Iterable[str], folders: Sequence[Path]) -> dict[str, str]:
@@ -74,14 +73,19 @@ def _place(name: str, folders: Sequence[Path]) -> Path:
 
 def _digest(path: Path) -> str:
     if path.is_file() and not path.is_symlink():
-        return sha256_file(path)
+        return _sha256(path)
     listed = []
     for one in sorted(path.rglob("*")):
         if one.is_symlink() or not (one.is_file() or one.is_dir()):
             raise RecipeError(f"{one} is neither a file nor a folder", hint="a source is plain files")
         if one.is_file():
             executable = bool(one.stat().st_mode & 0o100)
-            listed.append((one.relative_to(path).as_posix(), executable, sha256_file(one)))
+            listed.append((one.relative_to(path).as_posix(), executable, _sha256(one)))
     if not listed:
         raise RecipeError(f"{path} holds nothing to provision with")
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
