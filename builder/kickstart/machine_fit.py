@@ -10,7 +10,6 @@ import fnmatch
 import re
 from collections.abc import Iterator
 
-from builder.errors import RecipeError, Source
 from builder.kickstart import parse, preflight
 from builder.kickstart.parse import Kickstart
 from builder.kickstart.preflight import Mismatch, Room
@@ -39,14 +38,7 @@ def require(kickstart: str, room: Room, serial: str) -> None:
     """
     given = parse.read(kickstart)
     faults = [*disks(given, serial), *preflight.machine(given, room)]
-    if faults:
-        raise RecipeError(
-            "the kickstart does not fit the machine" if len(faults) > 1 else faults[0].text,
-            "\n".join(fault.text for fault in faults) if len(faults) > 1 else "",
-            "lines are those of the rendered kickstart: `builder kickstart render` shows it",
-            cause=next((fault.cause for fault in faults if fault.cause), None),
-            source=Source.KICKSTART,
-        )
+    preflight.refuse(faults, "the kickstart does not fit the machine")
 
 
 def disks(given: Kickstart, serial: str) -> Iterator[Mismatch]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -90,10 +90,21 @@ def require(kickstart: str, vendor: Path, room: Room) -> None:
     contents = inspect.contents(vendor)
     if contents is None:
         require_packages(given, vendor)
-    faults = check(given, contents, room)
+    refuse(check(given, contents, room), "the kickstart does not fit medium and machine")
+
+
+def refuse(faults: Sequence[Mismatch], brief: str) -> None:
+    """Raise what does not fit, if anything does not.
+
+    Args:
+        brief: says it where there are several faults; a single one speaks for itself.
+
+    Raises:
+        RecipeError: naming every fault, with the kickstart's lines.
+    """
     if faults:
         raise RecipeError(
-            "the kickstart does not fit medium and machine" if len(faults) > 1 else faults[0].text,
+            brief if len(faults) > 1 else faults[0].text,
             "\n".join(fault.text for fault in faults) if len(faults) > 1 else "",
             "lines are those of the rendered kickstart: `builder kickstart render` shows it",
             cause=next((fault.cause for fault in faults if fault.cause), None),
