@@ -100,6 +100,12 @@ class Hypervisor:
         """User and group that QEMU runs as; None when they are our own (session)."""
         return self._host.qemu_user
 
+    @property
+    def versions(self) -> tuple[int, int]:
+        """Versions of QEMU and of libvirt, as numbers: major · 1000000 + minor · 1000 + release."""
+        with libvirt_errors("libvirt does not tell its version"):
+            return self._connection.getVersion(), self._connection.getLibVersion()
+
     def close(self) -> None:
         """Close the connection; machines that were not started to be kept end with it."""
         with suppress(libvirt.libvirtError):
@@ -216,7 +222,7 @@ class Hypervisor:
             console = Console(log, handle.send)
             reading.append(console)
             stream.eventAddCallback(READABLE, handle.receive, console)
-            port = _forwarded_port(domain) if isinstance(spec.network, UserNet) else None
+            port = _forwarded_port(domain) if isinstance(spec.network, UserNet) and not spec.hold else None
             domain.resume()
         return Machine(spec, console, signals, held[0], handle, port)
 
