@@ -130,8 +130,7 @@ def clone(
             "--ansible-inventory and --ssh-config list them",
             "add --wait, or give --address",
         )
-    kept = Store(settings.store)
-    key = ssh_keys.read_key(ssh_key) if ssh_key else ssh_keys.builder_key(kept)
+    key = ssh_keys.read_key(ssh_key) if ssh_key else ssh_keys.builder_key(Store(settings.store))
     signed = signed or settings.require_signed
     if image.startswith("oci://"):
         image = _pulled(settings, image, signed=signed, allow_rehearsal=allow_rehearsal, as_json=as_json)
@@ -139,7 +138,7 @@ def clone(
     if signed:
         images.require_signed(base.path)
     options = CreateOptions(
-        key=key, accel=accel, start=start, wait=wait, atomic=atomic, warm=kept if instant else None, report=note
+        key=key, accel=accel, start=start, wait=wait, atomic=atomic, warm=settings if instant else None, report=note
     )
     with CloneStore(settings.vms, settings.images, settings.uri) as store:
         vms = store.create(base, request, options)

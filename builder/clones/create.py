@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,8 +26,7 @@ from builder.guest import seed
 from builder.guest.seed import Identity
 from builder.images import Image, User
 from builder.iso import seed_cd
-from builder.settings import Timeouts
-from builder.store.store import Store
+from builder.settings import Paths, Timeouts
 from builder.system import process
 from builder.vm import held, qemu_img
 from builder.vm.domains import Domains
@@ -45,7 +44,7 @@ class CreateOptions:
         start: start them.
         wait: wait until root can log in on all of them.
         atomic: keep all of them or none.
-        warm: the store of the states that they go on from instead of booting; None boots them.
+        warm: where the store is with the states that they go on from instead of booting; None boots them.
         report: called with lines of progress for people.
     """
 
@@ -54,7 +53,7 @@ class CreateOptions:
     start: bool = True
     wait: bool = False
     atomic: bool = False
-    warm: Store | None = None
+    warm: Paths | None = None
     report: Callable[[str], None] = lambda _: None
 
 
@@ -87,13 +86,25 @@ def _state(
     workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions
 ) -> Iterator[WarmState | None]:
     """Yield the state that clones go on from; None for those that boot."""
-    if options.warm is None:
-        yield None
-        return
+    with ExitStack() as stack:
+        state = None
+        if options.warm is not None:
+            try:
+                state = stack.enter_context(warm_state(workspace, image, requested, options, options.warm))
+            except HostError as error:
+                options.report(f"not instant, booting: {error.brief}")
+        yield state
+
+
+@contextmanager
+def warm_state(
+    workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions, paths: Paths
+) -> Iterator[WarmState]:
+    """Keep the state for the clones of a request for the length of the block, see `builder.clones.warm.opened`."""
     domains = workspace.libvirt()
     with images.using(image):
         [pattern] = _drafts(workspace, image, replace(requested, count=1), options, domains)
-    with warm.provided(options.warm, image, pattern, domains.host, options.report) as state:
+    with warm.opened(paths, image, pattern, domains.host, options.report) as state:
         yield state
 
 
@@ -189,7 +200,7 @@ def _start_all(
     failed: dict[str, BuilderError] = {}
     for vm in vms:
         try:
-            started.append(_start(workspace, image, vm, options, state))
+            started.append(_start(workspace, image, vm, state))
         except BuilderError as error:
             failed[vm.name] = error
     if options.wait:
@@ -204,7 +215,7 @@ def _start_all(
     return [workspace.find(vm.name) for vm in started]
 
 
-def _start(workspace: Workspace, image: Image, vm: Vm, options: CreateOptions, state: WarmState | None) -> Vm:
+def _start(workspace: Workspace, image: Image, vm: Vm, state: WarmState | None) -> Vm:
     """Start a clone, from the state if that can be loaded."""
     if state is not None and not state.refused:
         try:

@@ -1,7 +1,7 @@
-"""Warm states: machines of an image that were booted once and saved before they had an identity, for clones to go on from.
+"""Warm states: machines that were booted once and saved before they had an identity, for clones to go on from.
 
-Invariant: a state is an object of the store, complete or not there, and only copies of it are opened. Its digest has all
-that decides whether a machine can go on from it: the image, the machine, QEMU and libvirt, and the host's CPU.
+Invariant: a state is an object of the store, complete or not there, and only copies of it are opened. Its digest has
+all that decides whether a machine can go on from it: the image, the machine, QEMU and libvirt, and the host's CPU.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from pydantic import ValidationError
 
 from builder.clones.record import DISK, Vm, spec
-from builder.errors import BuilderError, HostError
+from builder.errors import HostError
 from builder.guest.report import ReportReader
 from builder.images import Image
-from builder.settings import TCG_FACTOR, Timeouts
+from builder.settings import TCG_FACTOR, Paths, Timeouts
 from builder.stage import Inputs, Job, Ledger, ReasonKind, Stage, Step, digest
 from builder.store import gc, runs
 from builder.store.store import Record, Store
@@ -59,7 +60,7 @@ class WarmInputs(Inputs):
 
 
 def _not_a_stage(_job: Job[WarmInputs]) -> None:
-    raise AssertionError("a warm state is made by `provided`")
+    raise AssertionError("a warm state is made by `opened`")
 
 
 def _inputs_of(given: WarmInputs) -> WarmInputs:
@@ -67,6 +68,30 @@ def _inputs_of(given: WarmInputs) -> WarmInputs:
 
 
 STAGE = Stage("warm", 1, (), _inputs_of, _not_a_stage, "boot once, and save")
+
+
+@dataclass(frozen=True)
+class StoredState:
+    """A state as the store has it.
+
+    Args:
+        created: UTC, ISO 8601.
+        bytes: that it takes on the host.
+    """
+
+    inputs: WarmInputs
+    digest: str
+    created: str
+    bytes: int
+
+    @property
+    def shape(self) -> str:
+        """Return what clones have to be like to go on from it, for people."""
+        machine = ET.fromstring(self.inputs.machine)
+        vcpus = machine.find("vcpu")
+        count = vcpus.get("current", vcpus.text) if vcpus is not None else "?"
+        kind = "TCG" if machine.get("type") == "qemu" else "KVM"
+        return f"{count} vCPUs, {machine.findtext('memory')} MiB, {kind}"
 
 
 @dataclass
@@ -108,7 +133,7 @@ class WarmState:
         return False
 
     def refuse(self, why: str) -> None:
-        """Have it dropped when the block of `provided` ends."""
+        """Have it dropped when the block of `opened` ends."""
         self.refused = True
         self.report(f"not instant, booting: the warm state is thrown away, for {why}")
 
@@ -131,58 +156,48 @@ def inputs(image: Image, vm: Vm, host: Hypervisor) -> WarmInputs:
 
 
 @contextmanager
-def provided(
-    store: Store, image: Image, vm: Vm, host: Hypervisor, report: Callable[[str], None]
-) -> Iterator[WarmState | None]:
-    """Yield the state from which clones like this one can go on, made first where there is none.
+def opened(paths: Paths, image: Image, vm: Vm, host: Hypervisor, report: Callable[[str], None]) -> Iterator[WarmState]:
+    """Keep the state from which clones like this one can go on for the length of the block; it is made if need be.
 
-    It stays as long as the block. Yields None where there can be none; `report` was told why. Nothing is left of one
-    that could not be made, or was killed while it was made.
+    Nothing is left of one that cannot be made, or is killed while it is made.
+
+    Args:
+        report: called with lines of progress for people.
+
+    Raises:
+        HostError: there can be none: because of the firmware, the image or this host.
     """
-    why_not = _impossible(vm)
-    if why_not is not None:
-        report(f"not instant, booting: {why_not}")
-        yield None
-        return
+    if vm.firmware == "uefi":
+        raise HostError("QEMU cannot save a running machine with UEFI inside its disk")
+    store = Store(paths.store)
     given = inputs(image, vm, host)
     step = Step(STAGE, given, digest(STAGE, given, {}), "run", "asked for", ReasonKind.FIRST_RUN)
     run_id = runs.new_id()
+    gc.sweep(store, paths.runs, host.sweep)
     state = None
-    with runs.register(store, run_id, {step.digest}):
-        try:
+    try:
+        with runs.register(store, run_id, {step.digest}):
             state = _found_or_made(store, step, run_id, image, vm, host, report)
-        except BuilderError as error:
-            report(f"not instant, booting: {error.brief}")
-        yield state
-    if state is not None and state.refused:
-        gc.drop(store, step.digest)
+            yield state
+    finally:
+        if state is not None and state.refused:
+            gc.drop(store, step.digest)
 
 
-def states(store: Store) -> Iterator[tuple[WarmInputs, Record, Path]]:
+def states(store: Store) -> Iterator[StoredState]:
     """Yield all states of the store."""
     for folder in sorted(store.objects.iterdir()) if store.objects.is_dir() else []:
         record = store.load(folder.name)
-        if record is None or record.stage != STAGE.name:
-            continue
-        try:
-            yield WarmInputs.model_validate(record.inputs), record, folder
-        except ValidationError:
-            continue
+        if record is not None and record.stage == STAGE.name:
+            with suppress(ValidationError, OSError):
+                given = WarmInputs.model_validate(record.inputs)
+                yield StoredState(given, record.digest, record.created, (folder / DISK).stat().st_blocks * 512)
 
 
 def drop_orphans(store: Store, *, dry_run: bool = False) -> int:
     """Remove the states of image versions that are gone; returns the bytes freed."""
-    gone = [(record, folder) for given, record, folder in states(store) if not Path(given.base).exists()]
-    if dry_run:
-        return sum((folder / DISK).stat().st_blocks * 512 for _, folder in gone)
-    return sum(gc.drop(store, record.digest) for record, _ in gone)
-
-
-def _impossible(vm: Vm) -> str | None:
-    """Return why clones like this one cannot go on from a state; None if they can."""
-    if vm.firmware == "uefi":
-        return "QEMU cannot save a running machine with UEFI inside its disk"
-    return None
+    gone = [state for state in states(store) if not Path(state.inputs.base).exists()]
+    return sum(state.bytes if dry_run else gc.drop(store, state.digest) for state in gone)
 
 
 def _found_or_made(

@@ -4,8 +4,8 @@ Invariant: what is saved lies in the machine's disk, as an internal snapshot tha
 has gone on from it, or never will, has it no longer.
 
 A machine goes on in another one: with its own name, UUID and files, and with a card at an address that is empty in the
-saved one. QEMU leaves a device that is not in a state as it is after a reset (docs/devel/migration), and the guest finds
-it when it looks at the bus again. Source: https://libvirt.org/formatsnapshot.html; virDomainSnapshotCreateXML.
+saved one. QEMU leaves a device that no state comes for as it is after a reset, and the guest finds the card when it
+looks at the bus again. Source: https://libvirt.org/formatsnapshot.html; virDomainSnapshotCreateXML.
 """
 
 from __future__ import annotations
@@ -35,7 +35,18 @@ def save(host: Hypervisor, uuid: UUID) -> None:
 
 
 def go_on(domains: Domains, name: str) -> None:
-    """Start a machine where another one was saved, whose disk it has a copy of.
+    """Start a machine where another one was saved, whose disk it has a copy of, and drop what was saved from that disk.
+
+    Raises:
+        HostError: see `load`.
+    """
+    load(domains, name)
+    with libvirt_errors(f"what {name} went on from could not be dropped"):
+        domains.host.connection.lookupByName(name).snapshotLookupByName(HELD, 0).delete(0)
+
+
+def load(domains: Domains, name: str) -> None:
+    """Start a machine where another one was saved.
 
     Raises:
         HostError: libvirt refuses, or QEMU cannot load the state; the machine is off.
@@ -50,7 +61,6 @@ def go_on(domains: Domains, name: str) -> None:
             with suppress(libvirt.libvirtError):
                 saved.delete(libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY)
             raise
-        saved.delete(0)
 
 
 def forget(domains: Domains, name: str, disk: Path) -> None:
