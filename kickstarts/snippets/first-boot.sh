@@ -193,36 +193,30 @@ is_mixed_by_writing() {
 # RNDADDENTROPY, so that 4.18 finds enough in the pool, and RNDRESEEDCRNG (include/uapi/linux/random.h).
 reseed() {
     "$(find_python)" -c '
-import fcntl, os, struct, sys
-data = open(sys.argv[1], "rb").read(512)
+import fcntl, os, struct
+data = os.read(0, 4096)
 pool = os.open("/dev/urandom", os.O_RDWR)
 fcntl.ioctl(pool, 0x40085203, struct.pack("ii", len(data) * 8, len(data)) + data)
 fcntl.ioctl(pool, 0x5207)
-' "$1" 2>&1
-}
-
-mix() {
-    [ -s "$1" ] || return
-    cat "$1" > /dev/urandom
-    is_mixed_by_writing || reseed "$1"
+'
 }
 
 # From the host: by its own device, and from the seed.
 mix_randomness() {
     new=/run/builder-random
     (umask 077 && timeout 5 dd if=/dev/hwrng of="$new" bs=512 count=1 iflag=fullblock) 2> /dev/null
-    mix "$new"
-    rm -f "$new"
-    if mkdir -p /run/builder-seed && mount -o ro "$1" /run/builder-seed; then
-        mix /run/builder-seed/random
+    mkdir -p /run/builder-seed
+    if mount -o ro "$1" /run/builder-seed; then
+        cat /run/builder-seed/random >> "$new"
         umount /run/builder-seed
     fi
-    # What this boot has saved is the same in all copies.
-    rm -f /var/lib/systemd/random-seed
+    cat "$new" > /dev/urandom
+    is_mixed_by_writing || reseed < "$new" || complain "new random numbers were not taken up at once"
+    rm -f "$new"
 }
 
 set_clock() {
-    seconds=$(cat /sys/class/rtc/rtc0/since_epoch) && date -s "@$seconds" > /dev/null
+    seconds=$(cat /sys/class/rtc/rtc0/since_epoch 2> /dev/null) && date -s "@$seconds" > /dev/null
     systemctl --no-block try-restart chronyd.service
 }
 
@@ -248,6 +242,18 @@ wait_until_settled() {
     done
 }
 
+# What is needed as soon as there is an identity is read from the disk now: modules, libraries, programs.
+practise() {
+    key=/run/builder-practice
+    modprobe -a isofs virtio_net
+    ssh-keygen -q -t ed25519 -f "$key" -N '' -C ''
+    ssh-keygen -l -f "$key.pub"
+    "$(command -v sshd)" -t -h "$key"
+    is_mixed_by_writing || "$(find_python)" -c 'import fcntl, os, struct'
+    /usr/libexec/builder/grow-root
+    rm -f "$key" "$key.pub"
+}
+
 wait_for_card() {
     tries=0
     echo 1 > /sys/bus/pci/rescan
@@ -260,6 +266,7 @@ wait_for_card() {
 hold() {
     if is_to_wait && ! find_seed > /dev/null; then
         is_mixed_by_writing || find_python > /dev/null || { complain "this system cannot be held: no python"; return; }
+        practise > /dev/null 2>&1
         wait_until_settled
         touch "$held"
         sync
@@ -269,6 +276,8 @@ hold() {
     # It is there as well when such a copy boots after all.
     [ -e "$held" ] || return
     seed=$(find_seed) && mix_randomness "$seed"
+    # What this boot has saved is the same in all copies.
+    rm -f /var/lib/systemd/random-seed
     set_clock
     renew_machine_id
     wait_for_card
