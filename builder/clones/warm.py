@@ -138,8 +138,12 @@ class WarmState:
         self.report(f"not instant, booting: the warm state is thrown away, for {why}")
 
 
-def inputs(image: Image, vm: Vm, host: Hypervisor) -> WarmInputs:
-    """Return what decides the state from which a clone would go on."""
+def inputs(image: Image, vm: Vm, versions: tuple[int, int]) -> WarmInputs:
+    """Return what decides the state from which a clone would go on.
+
+    Args:
+        versions: of QEMU and of libvirt, see `Hypervisor.versions`.
+    """
     pattern = _machine(vm, _NOWHERE, "held", uuid.UUID(int=0), "")
     cpu = host_facts.cpu()
     return WarmInputs(
@@ -149,8 +153,8 @@ def inputs(image: Image, vm: Vm, host: Hypervisor) -> WarmInputs:
         base=str(image.disk.absolute()),
         disk_size=vm.disk_size,
         machine=domain_xml.render(pattern),
-        qemu=host.versions[0],
-        libvirt=host.versions[1],
+        qemu=versions[0],
+        libvirt=versions[1],
         cpu=" ".join([cpu.model, *sorted(cpu.flags)]),
     )
 
@@ -170,7 +174,7 @@ def opened(paths: Paths, image: Image, vm: Vm, host: Hypervisor, report: Callabl
     if vm.firmware == "uefi":
         raise HostError("QEMU cannot save a running machine with UEFI inside its disk")
     store = Store(paths.store)
-    given = inputs(image, vm, host)
+    given = inputs(image, vm, host.versions)
     step = Step(STAGE, given, digest(STAGE, given, {}), "run", "asked for", ReasonKind.FIRST_RUN)
     run_id = runs.new_id()
     gc.sweep(store, paths.runs, host.sweep)

@@ -135,6 +135,9 @@ def _cpu(domain: ET.Element, spec: MachineSpec) -> None:
         cpu = ET.SubElement(domain, "cpu", mode="maximum")
     else:
         cpu = ET.SubElement(domain, "cpu", mode="host-passthrough", migratable="off")
+        if spec.hold or spec.keepsake is not None:
+            # With it QEMU does not save a running machine ("State blocked by non-migratable CPU device", QEMU 7.2).
+            ET.SubElement(cpu, "feature", policy="disable", name="invtsc")
     if spec.accel == "kvm" and spec.host_phys_bits > MAX_PHYS_BITS:
         # libvirt refuses to emulate more bits than the host has, so smaller hosts go without.
         ET.SubElement(cpu, "maxphysaddr", mode="emulate", bits=str(MAX_PHYS_BITS))
