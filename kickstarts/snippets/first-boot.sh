@@ -7,6 +7,7 @@
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 state=/var/lib/builder/instance-id
 held=/var/lib/builder/held
+grown=/run/builder-grown
 conf=/run/builder.conf
 
 report() {
@@ -135,6 +136,7 @@ set_address() {
 
 # What it prints is why root was left as it is.
 grow_root() {
+    [ -e "$grown" ] && return
     /usr/libexec/builder/grow-root | while read -r line; do complain "$line"; done
 }
 
@@ -194,7 +196,8 @@ is_mixed_by_writing() {
 reseed() {
     "$(find_python)" -c '
 import fcntl, os, struct
-data = os.read(0, 4096)
+# Python takes up to 1024 bytes with an ioctl.
+data = os.read(0, 512)
 pool = os.open("/dev/urandom", os.O_RDWR)
 fcntl.ioctl(pool, 0x40085203, struct.pack("ii", len(data) * 8, len(data)) + data)
 fcntl.ioctl(pool, 0x5207)
@@ -210,9 +213,10 @@ mix_randomness() {
         cat /run/builder-seed/random >> "$new"
         umount /run/builder-seed
     fi
-    cat "$new" > /dev/urandom
-    is_mixed_by_writing || reseed < "$new" || complain "new random numbers were not taken up at once"
+    [ -s "$new" ] && cat "$new" > /dev/urandom && { is_mixed_by_writing || reseed < "$new"; }
+    mixed=$?
     rm -f "$new"
+    return $mixed
 }
 
 set_clock() {
@@ -250,13 +254,16 @@ practise() {
     ssh-keygen -l -f "$key.pub"
     "$(command -v sshd)" -t -h "$key"
     is_mixed_by_writing || "$(find_python)" -c 'import fcntl, os, struct'
-    /usr/libexec/builder/grow-root
+    [ -n "$(/usr/libexec/builder/grow-root)" ] || touch "$grown"
     rm -f "$key" "$key.pub"
+}
+
+look_for_card() {
+    echo 1 > /sys/bus/pci/rescan
 }
 
 wait_for_card() {
     tries=0
-    echo 1 > /sys/bus/pci/rescan
     while [ ! -e /sys/class/net/eth0 ] && [ "$tries" -lt 100 ]; do
         tries=$((tries + 1))
         sleep 0.1
@@ -275,7 +282,11 @@ hold() {
     fi
     # It is there as well when such a copy boots after all.
     [ -e "$held" ] || return
-    seed=$(find_seed) && mix_randomness "$seed"
+    look_for_card
+    if seed=$(find_seed) && ! mix_randomness "$seed" && is_to_wait; then
+        complain "no new random numbers, so this machine is booted"
+        reboot -f
+    fi
     # What this boot has saved is the same in all copies.
     rm -f /var/lib/systemd/random-seed
     set_clock

@@ -95,9 +95,12 @@ systemctl() { case $1 in list-jobs) echo '1 builder-hold.service start running' 
 date() { echo "date $*"; }
 mount() { return 1; }
 umount() { return 1; }
-dd() { :; }
+timeout() { shift; "$@"; }
+dd() { echo random > GUEST/run/builder-random; }
+reboot() { echo "reboot $*"; exit; }
 reseed() { echo reseed; }
 practise() { :; }
+look_for_card() { :; }
 wait_for_card() { :; }
 is_to_wait() { [ -e GUEST/marked ]; }
 """
@@ -125,8 +128,6 @@ def test_a_machine_that_was_held_makes_anew_what_its_copies_have_in_common(tmp_p
     (tmp_path / "var/lib/builder").mkdir(parents=True)
     (tmp_path / "var/lib/builder/held").touch()
     (tmp_path / "seed").touch()
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/builder-random").touch()
     said = hold(tmp_path)
     new = (tmp_path / "etc/machine-id").read_text().strip()
     assert re.fullmatch(r"[0-9a-f]{32}", new)
@@ -145,6 +146,19 @@ def test_a_machine_that_is_to_be_held_waits_and_says_so(tmp_path: Path) -> None:
     assert (tmp_path / "etc/machine-id").read_text() != f"{OLD}\n"
 
 
+@pytest.mark.parametrize("fault", ["reseed() { return 1; }", "dd() { return 1; }"])
+def test_no_key_is_made_of_random_numbers_that_others_have(tmp_path: Path, fault: str) -> None:
+    (tmp_path / "marked").touch()
+    (tmp_path / "seed").touch()
+    (tmp_path / "var/lib/builder").mkdir(parents=True)
+    (tmp_path / "var/lib/builder/held").touch()
+    assert hold(tmp_path, f"{fault}\nuname() {{ echo 6.1; }}\nhold").endswith("reboot -f\n")
+    # Then it boots: this is not the machine any more that was saved, and its kernel has begun anew.
+    (tmp_path / "marked").unlink()
+    assert "reboot" not in hold(tmp_path, f"{fault}\nuname() {{ echo 6.1; }}\nhold")
+    assert not (tmp_path / "var/lib/builder/held").exists()
+
+
 @pytest.mark.parametrize(
     ("release", "mixed"),
     [("3.10.0-1160.el7.x86_64", True), ("4.7.0", True), ("4.18.0-553.el8_10.x86_64", False), ("6.1.0-57-amd64", False)],
@@ -152,6 +166,20 @@ def test_a_machine_that_is_to_be_held_waits_and_says_so(tmp_path: Path) -> None:
 def test_later_kernels_are_told_to_take_up_new_randomness(tmp_path: Path, release: str, mixed: bool) -> None:
     said = hold(tmp_path, f"uname() {{ echo {release}; }}\nis_mixed_by_writing && echo mixed || echo told")
     assert said == ("mixed\n" if mixed else "told\n")
+
+
+def test_the_kernel_is_asked_to_take_up_new_randomness(tmp_path: Path) -> None:
+    (tmp_path / "bytes").write_bytes(bytes(1024))
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/urandom").touch()
+    said = hold(tmp_path, f"{_function('reseed')}\nreseed < {tmp_path}/bytes 2>&1".replace("/dev/", f"{tmp_path}/dev/"))
+    # A plain file knows no ioctl; all that comes before it went well.
+    assert "Inappropriate ioctl for device" in said
+
+
+def _function(name: str) -> str:
+    text = (TEMPLATES / "snippets" / "first-boot.sh").read_text()
+    return text[text.index(f"\n{name}() {{") :].partition("\n}\n")[0] + "\n}"
 
 
 def test_an_address_alone_needs_neither_gateway_nor_servers(tmp_path: Path) -> None:
