@@ -139,7 +139,7 @@ def plan(
 def _wanted(
     pipeline: str | None, kickstart: Path | None, name: str | None, media: str | None, settings: Settings
 ) -> str | RecipeDraft:
-    """What is to be built: a pipeline, or a kickstart of one's own.
+    """Target of the build: a pipeline, or a kickstart of one's own.
 
     Raises:
         RecipeError: neither, or both.

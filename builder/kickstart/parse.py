@@ -35,7 +35,7 @@ class Command:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether the option is there, with or without a value."""
+        """Return whether the option is there, with or without a value."""
         return any(word.partition("=")[0] == f"--{name}" for word in self.words)
 
 
@@ -50,7 +50,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Kickstart:
-    """What a kickstart says, in its order.
+    """Parsed kickstart, in its order.
 
     Args:
         wanted: what %packages selects.

@@ -156,10 +156,10 @@ def _ask(entry: str, wanted: Mapping[str, object]) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         if done.status >= 0 and "MemoryError" not in done.stderr:
-            raise HostError("the process that renders templates cannot be started", done.said) from None
+            raise HostError("the process that renders templates cannot be started", done.error_text) from None
         limits = f"{sandbox.SECONDS} s of processor time and {sandbox.MEMORY >> 20} MiB"
         hint = "is there a loop or a number without a bound in it?"
-        raise RecipeError(f"kickstarts/{entry} takes more than {limits} to render", done.said, hint) from None
+        raise RecipeError(f"kickstarts/{entry} takes more than {limits} to render", done.error_text, hint) from None
     if "why" in answer:
         raise RecipeError(f"{answer['where'] or f'kickstarts/{entry}'}: {answer['why']}", hint=RAW)
     return answer
