@@ -16,9 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from builder.errors import HostError
 from builder.system import retry
 
@@ -205,7 +202,7 @@ def answers(gateway: str, interface: str, within: float) -> bool:
     with _netlink() as ip:
         index = _index(ip, interface)
         for message in ip.get_neighbours(family=family, ifindex=index, dst=gateway):
-            with contextlib.suppress(NetlinkError):
+            with _tolerating():
                 ip.neigh("del", dst=gateway, ifindex=index, family=family, lladdr=message.get_attr("NDA_LLADDR"))
 
         def look() -> bool | None:
@@ -361,17 +358,23 @@ def _index(ip: Any, name: str) -> int:
 
 
 @contextmanager
-def _tolerating(code: int) -> Iterator[None]:
-    """Ignore the error of adding what exists already, or of deleting what is gone."""
+def _tolerating(*codes: int) -> Iterator[None]:
+    """Ignore the kernel's errors of these numbers (errno(3)), or all of them."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
         yield
     except NetlinkError as fault:
-        if fault.code != code:
+        if codes and fault.code not in codes:
             raise
 
 
 @contextmanager
 def _netlink() -> Iterator[Any]:
+    # Imported here: it takes a quarter of a second, and `builder plan` asks the kernel nothing.
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
         with IPRoute() as ip:
             yield ip
