@@ -80,7 +80,7 @@ COMMANDS: Mapping[str, CliCommand | Group] = {
         "Render and check kickstarts.",
         {
             "render": CliCommand("recipes:render", "Print a pipeline's kickstart, without its secrets."),
-            "lint": CliCommand("recipes:lint", "Check a kickstart as its installer reads it; errors exit 2."),
+            "lint": CliCommand("lint:lint", "Check a kickstart as its installer reads it; errors exit 2."),
             "adapt": CliCommand("recipes:adapt", "Print a kickstart of your own as builder would adapt it."),
         },
     ),

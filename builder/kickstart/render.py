@@ -165,21 +165,6 @@ def _ask(entry: str, wanted: Mapping[str, object]) -> dict[str, Any]:
     return answer
 
 
-def load(path: Path) -> str:
-    """Read a kickstart as it is.
-
-    Raises:
-        RecipeError: it cannot be read, is not UTF-8 text, or has a byte order mark or DOS line endings.
-    """
-    try:
-        # In binary, so that DOS line endings are not hidden.
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RecipeError(f"cannot read {path}", str(reason)) from None
-    return text
-
-
 def _require_plain(text: str, path: Path) -> None:
     if fault := text_faults.of_kickstart(text):
         raise RecipeError(f"{path} {fault.what}", fault.why, fault.command(path))
