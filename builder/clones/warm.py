@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 
 from pydantic import ValidationError
 
+from builder import images
 from builder.clones.record import DISK, Vm, spec
 from builder.errors import HostError
 from builder.guest.report import ReportReader
@@ -142,7 +143,7 @@ def inputs(image: Image, vm: Vm, versions: tuple[int, int]) -> WarmInputs:
     """Return what decides the state from which a clone would go on.
 
     Args:
-        versions: of QEMU and of libvirt, see `Hypervisor.versions`.
+        versions: of QEMU and of libvirt, see `held.versions`.
     """
     pattern = _machine(vm, _NOWHERE, "held", uuid.UUID(int=0), "")
     cpu = host_facts.cpu()
@@ -174,14 +175,15 @@ def opened(paths: Paths, image: Image, vm: Vm, host: Hypervisor, report: Callabl
     if vm.firmware == "uefi":
         raise HostError("QEMU cannot save a running machine with UEFI inside its disk")
     store = Store(paths.store)
-    given = inputs(image, vm, host.versions)
+    given = inputs(image, vm, held.versions(host))
     step = Step(STAGE, given, digest(STAGE, given, {}), "run", "asked for", ReasonKind.FIRST_RUN)
     run_id = runs.new_id()
     gc.sweep(store, paths.runs, host.sweep)
     state = None
     try:
         with runs.register(store, run_id, {step.digest}):
-            state = _found_or_made(store, step, run_id, image, vm, host, report)
+            with images.using(image):
+                state = _found_or_made(store, step, run_id, image, vm, host, report)
             yield state
     finally:
         if state is not None and state.refused:

@@ -100,12 +100,6 @@ class Hypervisor:
         """User and group that QEMU runs as; None when they are our own (session)."""
         return self._host.qemu_user
 
-    @property
-    def versions(self) -> tuple[int, int]:
-        """Versions of QEMU and of libvirt, as numbers: major · 1000000 + minor · 1000 + release."""
-        with libvirt_errors("libvirt does not tell its version"):
-            return self._connection.getVersion(), self._connection.getLibVersion()
-
     def close(self) -> None:
         """Close the connection; machines that were not started to be kept end with it."""
         with suppress(libvirt.libvirtError):

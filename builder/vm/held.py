@@ -23,6 +23,12 @@ from builder.vm.domains import HELD, Domains
 from builder.vm.libvirt_errors import libvirt_errors
 
 
+def versions(host: Hypervisor) -> tuple[int, int]:
+    """Return the versions of QEMU and of libvirt, as numbers: major · 1000000 + minor · 1000 + release."""
+    with libvirt_errors("libvirt does not tell its version"):
+        return host.connection.getVersion(), host.connection.getLibVersion()
+
+
 def save(host: Hypervisor, uuid: UUID) -> None:
     """Save memory, devices and disk of a running machine, inside its disk.
 
