@@ -83,7 +83,7 @@ def test_instant_clones_are_themselves_and_ordinary_after_a_power_off(person: Pe
 def identity(person: Person, name: str) -> list[str]:
     """Host name, machine-id, host key, address of the card; and a random number."""
     command = f"{WHO.rpartition(';')[0]}; cat /sys/class/net/eth0/address; od -An -N 64 -w64 -tx1 /dev/urandom"
-    done = person.run("vm", "ssh", name, "--", command)
+    done = person.run("vm", "ssh", name, "--within", "600", "--", command)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
