@@ -1,8 +1,7 @@
 """A client for one repository of an OCI registry: addresses, manifests, tags, requests with retries.
 
 Invariant: content is checked by digest, and no password goes over a network in the clear.
-Sections named below are those of opencontainers/distribution-spec 1.1. oras finds credentials (docker's configuration,
-its helpers) and answers the registry's challenges; requests moves the bytes (why not oras: docs/decisions.md).
+Sections named below are those of opencontainers/distribution-spec 1.1. Why not skopeo or oras: docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -146,7 +145,7 @@ class Repository:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, adapter)
         self.base = f"{self._scheme()}://{address.host}"
-        self.challenges = Challenges(address.host, login, self.base.startswith("http:"), adapter)
+        self.challenges = Challenges(address.host, login, adapter)
         self.session.auth = self.challenges
 
     def __enter__(self) -> Repository:
