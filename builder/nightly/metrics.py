@@ -1,5 +1,7 @@
 """Metrics of a nightly run in Prometheus' text format, for the text-file collector of the node exporter.
 
+The format: prometheus/docs, "Exposition formats", "Text-based format" 0.0.4.
+
 Names and units follow https://prometheus.io/docs/practices/naming/: base units, and points in time as seconds since the
 epoch, from which Prometheus computes ages.
 
@@ -12,8 +14,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
-
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from builder import images
 from builder.errors import RecipeError
@@ -46,18 +46,18 @@ def write(path: Path, nightly: NightlyRun, earlier: Sequence[NightlyRun], catalo
     Raises:
         HostError: the file cannot be written.
     """
-    # Readable for the exporter, which runs as a user of its own; prometheus_client.write_to_textfile leaves that to
-    # the umask, and reaches the disk some time later.
+    # Readable for the exporter, which runs as a user of its own.
     with replacing(path) as file:
         file.write(render(nightly, earlier, catalogue))
 
 
 def render(nightly: NightlyRun, earlier: Sequence[NightlyRun], catalogue: Path) -> bytes:
     """Return the metrics as text; arguments as for `write`."""
-    registry = CollectorRegistry()
+    gauges: list[_Gauge] = []
 
-    def gauge(name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(name, text, labels, namespace="builder", registry=registry)
+    def gauge(name: str, text: str, *labels: str) -> _Gauge:
+        gauges.append(_Gauge(f"builder_{name}", text, labels))
+        return gauges[-1]
 
     gauge("nightly_end_timestamp_seconds", "When the last nightly run ended").set(_seconds(nightly.ended))
     gauge("nightly_duration_seconds", "How long the last nightly run took").set(nightly.seconds)
@@ -70,26 +70,49 @@ def render(nightly: NightlyRun, earlier: Sequence[NightlyRun], catalogue: Path) 
     size = gauge("image_size_bytes", "Size of the disk of the image's latest version", "image")
     for name in dict.fromkeys(result.name for result in nightly.results):
         latest = next((image for image in images.list_images(catalogue, name) if image.latest), None)
-        success.labels(name).set(_last_success(name, [*earlier, nightly], latest))
+        success.set(_last_success(name, [*earlier, nightly], latest), name)
         facts = _facts(name, [*earlier, nightly], latest)
         if facts is not None:
-            created.labels(name).set(facts[0])
-            age.labels(name).set(max(0.0, _seconds(nightly.ended) - facts[0]))
-            size.labels(name).set(facts[1])
+            created.set(facts[0], name)
+            age.set(max(0.0, _seconds(nightly.ended) - facts[0]), name)
+            size.set(facts[1], name)
     verdict = gauge("build_verdict", "1 for the verdict on the last build, 0 for the others", "image", "verdict")
     failure = gauge("build_failure_info", "Why the last build failed", "image", "stage", "kind", "cause")
     took = gauge("build_duration_seconds", "How long the last build took", "image")
     stages = gauge("stage_duration_seconds", "How long a stage that ran in the last build took", "image", "stage")
     for result in nightly.results:
         for word in get_args(Verdict):
-            verdict.labels(result.name, word).set(word == result.verdict)
+            verdict.set(word == result.verdict, result.name, word)
         if result.fault is not None:
-            failure.labels(result.name, result.fault.stage or "", result.fault.kind, result.fault.cause).set(1)
-        took.labels(result.name).set(result.seconds)
+            failure.set(1, result.name, result.fault.stage or "", result.fault.kind, result.fault.cause)
+        took.set(result.seconds, result.name)
         for stage in result.stages:
             if stage.start is not None:
-                stages.labels(result.name, stage.stage).set(stage.seconds)
-    return generate_latest(registry)
+                stages.set(stage.seconds, result.name, stage.stage)
+    return "".join(one.text() for one in gauges).encode()
+
+
+class _Gauge:
+    """One metric with its samples; a later sample with the same labels takes the place of the earlier one."""
+
+    def __init__(self, name: str, about: str, labels: tuple[str, ...]) -> None:
+        self._name, self._about, self._labels = name, about, labels
+        self._samples: dict[tuple[str, ...], float] = {}
+
+    def set(self, value: float, *labels: str | None) -> None:
+        self._samples[tuple(map(str, labels))] = float(value)
+
+    def text(self) -> str:
+        lines = [f"# HELP {self._name} {self._about}", f"# TYPE {self._name} gauge"]
+        for values, value in self._samples.items():
+            pairs = ",".join(f'{key}="{_escaped(text)}"' for key, text in zip(self._labels, values, strict=True))
+            lines.append(f"{self._name}{{{pairs}}} {value!r}" if pairs else f"{self._name} {value!r}")
+        return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Return the value of a label as the format wants it."""
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 
 
 def _last_success(name: str, runs: Sequence[NightlyRun], latest: Image | None) -> float:

@@ -31,8 +31,6 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_LIMIT = 4 << 20
 LATEST = "latest"
 
-# Besides server errors: a time-out on the server's side, too early, too many requests.
-_PASSING = (408, 425, 429)
 # Bytes of what a registry says is wrong.
 _WORDS_LIMIT = 64 << 10
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -259,7 +257,7 @@ class Repository:
         if answer.status_code in ok:
             return answer
         with answer:
-            if answer.status_code >= 500 or answer.status_code in _PASSING:
+            if retry.may_heal(answer.status_code):
                 raise PassingError(f"HTTP {answer.status_code} {answer.reason}{_said(answer)}")
             raise self._refusal(answer)
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 def pause(seconds: float) -> None:
     """Do nothing for so long."""
-    time.sleep(seconds)  # noqa: TID251 - a program of its own, without tenacity
+    time.sleep(seconds)  # noqa: TID251 - a program of its own
 
 
 def until(ask: Callable[[], T | None], *, within: float, every: float = 0.5) -> T | None:
