@@ -36,7 +36,9 @@ class _Config(BaseModel):
     store: str = Field("", alias="credsStore")
 
 
-class _Answer(BaseModel):
+class _Credentials(BaseModel):
+    """What a helper prints."""
+
     user: str = Field(alias="Username")
     password: str = Field(alias="Secret")
 
@@ -72,7 +74,7 @@ def _asked(helper: str, host: str) -> str | None:
     """Return what a helper has. One that is missing or fails is no reason to stop: many images are for everybody."""
     try:
         said = process.run([f"docker-credential-{helper}", "get"], stdin=host, timeout=_HELPER_LIMIT).stdout
-        answer = _Answer.model_validate_json(said)
+        found = _Credentials.model_validate_json(said)
     except (HostError, ValidationError):
         return None
-    return basic(answer.user, answer.password)
+    return basic(found.user, found.password)

@@ -173,6 +173,20 @@ def test_settings_file_says_where_things_live(tmp_path: Path, monkeypatch: pytes
     assert config.load().store is None
 
 
+def test_settings_lie_where_the_specification_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only absolute paths count, the first one of a list; an empty variable is none."""
+    monkeypatch.setenv("HOME", "/home/any")
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CONFIG_HOME", value)
+        monkeypatch.setenv("XDG_CONFIG_DIRS", value)
+        assert config.user_file() == Path("/home/any/.config/builder/settings.toml")
+        assert config.host_file() == Path("/etc/xdg/builder/settings.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/c:d")
+    monkeypatch.setenv("XDG_CONFIG_DIRS", "relative:/a:/b")
+    assert config.user_file() == Path("/c:d/builder/settings.toml")
+    assert config.host_file() == Path("/a/builder/settings.toml")
+
+
 def test_settings_file_says_who_gets_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_DIRS", str(tmp_path / "host"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
