@@ -52,7 +52,7 @@ def disks(given: Kickstart, serial: str) -> Iterator[Mismatch]:
 
 
 def _may_exist(word: str, serial: str) -> bool:
-    """Whether a name, a pattern, or one of several names with `|` between them may be the machine's disk."""
+    """Return whether a name, a pattern, or one of several names with `|` between them may be the machine's disk."""
     # As udev's rules for SCSI and ATA disks put them together.
     known = [DISK, f"{_BY_ID}scsi-0QEMU_QEMU_HARDDISK_{serial}", f"{_BY_ID}ata-QEMU_HARDDISK_{serial}"]
     for name in (re.sub(r"^/?dev/", "", one) for one in word.split("|")):

@@ -34,7 +34,7 @@ class RegistryLogin:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether what is sent there cannot leave this host."""
+    """Return whether what is sent there cannot leave this host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
@@ -144,7 +144,7 @@ class Challenges(requests.auth.AuthBase):
         return second
 
     def _authorize(self, reply: requests.Response) -> str | None:
-        """What to say for this challenge; None when nothing is known that could help."""
+        """Return the Authorization header for this challenge; None without credentials that could help."""
         kind, _, rest = reply.headers.get("WWW-Authenticate", "").partition(" ")
         if kind.lower() == "basic":
             return self._basic

@@ -33,7 +33,7 @@ def again(
     heals: Callable[[BaseException], bool],
     tries: int,
     first: float,
-    told: Callable[[BaseException, float], None],
+    on_retry: Callable[[BaseException, float], None],
 ) -> T:
     """Do the work, and do it again while what it raises may heal by itself; the last fault is raised as it is.
 
@@ -41,7 +41,7 @@ def again(
         heals: whether another try may do better after this.
         tries: at most so many.
         first: seconds before the second try; each further pause is twice as long.
-        told: called before each pause, with the fault and the seconds.
+        on_retry: called before each pause, with the fault and the seconds.
     """
     pause = first
     for left in range(tries - 1, -1, -1):
@@ -50,7 +50,7 @@ def again(
         except BaseException as fault:
             if not left or not heals(fault):
                 raise
-            told(fault, pause)
+            on_retry(fault, pause)
         time.sleep(pause)
         pause *= 2
     raise AssertionError(f"{tries} tries are none")
