@@ -21,7 +21,7 @@ import pytest
 from builder import images
 from builder.errors import FREE_SPACE, Cause, HostError, MediumError, of_os_error
 from builder.images import holds
-from builder.media import download
+from builder.media import download, partial_file
 from builder.settings import Settings
 from builder.store.store import Store
 from builder.vm import domains
@@ -226,7 +226,7 @@ def test_an_endless_mirror_does_not_fill_the_disk(small: Path, endless: str) -> 
 def test_a_disk_that_fills_up_meanwhile_gets_the_space_back(
     small: Path, endless: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "RESERVE", -(1 << 40))
+    monkeypatch.setattr(partial_file, "RESERVE", -(1 << 40))
     with pytest.raises(HostError, match="No space left on device") as caught:
         download.fetch([f"{endless}/x.iso"], "0" * 64, small / "x.iso", progress=Silent(), pause=0)
     assert caught.value.diagnosis.cause is Cause.DISK_FULL
@@ -235,7 +235,7 @@ def test_a_disk_that_fills_up_meanwhile_gets_the_space_back(
 
 
 def test_more_than_any_medium_is_refused(tmp_path: Path, endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "MOST_UNKNOWN", 4 << 20)
+    monkeypatch.setattr(partial_file, "MOST_UNKNOWN", 4 << 20)
     with pytest.raises(MediumError, match="it sends too much") as caught:
         download.fetch([f"{endless}/x.iso"], "0" * 64, tmp_path / "x.iso", progress=Silent(), pause=0)
     assert caught.value.diagnosis.cause is Cause.WRONG_MEDIUM
