@@ -208,7 +208,8 @@ def _disk(given: Kickstart, room: Room) -> Iterator[Mismatch]:
         text = f"disk.size is {room.disk // MIB} MiB: the partitions take {total} MiB: {', '.join(named)}"
         yield Mismatch(text, Cause.DISK_TOO_SMALL)
     for group in given.all("volgroup"):
-        held = [size for part, size in sizes if part.words[:1] and part.words[0] in group.words[1:]]
+        members = _members(group)
+        held = [size for part, size in sizes if part.words[:1] and part.words[0] in members]
         volumes = _volumes(group, given)
         if held and volumes > sum(held):
             text = f"line {group.line}: the volumes of {group.words[0]} take {volumes} MiB, it has {sum(held)} MiB"
@@ -224,17 +225,30 @@ def least_disk(given: Kickstart, release: Release = RELEASES[DEFAULT]) -> int:
 
 
 def _grown(part: Command, given: Kickstart) -> int:
-    """MiB that the partition takes at the least: one that may grow has to hold its volumes."""
-    size = _number(part)
-    if part.has("grow"):
-        groups = [group for group in given.all("volgroup") if part.words[:1] and part.words[0] in group.words[1:2]]
-        size = max([size, *(_volumes(group, given) for group in groups)])
+    """MiB that the partition takes at the least: one that may grow has to hold what its group's others do not."""
+    size, name = _number(part), "".join(part.words[:1])
+    for group in given.all("volgroup") if part.has("grow") else ():
+        members = _members(group)
+        if name in members:
+            others = [
+                other
+                for other in given.all("part")
+                if other is not part and other.words[:1] and other.words[0] in members
+            ]
+            size = max(size, _volumes(group, given) - sum(map(_number, others)))
     return size
 
 
+def _members(group: Command) -> list[str]:
+    """Physical volumes of a group; its options, which may have values of their own, stand before or behind them."""
+    return [word for word in group.words[1:] if word.startswith("pv.")]
+
+
 def _volumes(group: Command, given: Kickstart) -> int:
+    """MiB of its volumes; thin ones lie in their pool, which counts."""
     name = group.words[0] if group.words else ""
-    return sum(_number(volume) for volume in given.all("logvol") if volume.option("vgname") == name)
+    volumes = [volume for volume in given.all("logvol") if volume.option("vgname") == name]
+    return sum(_number(volume) for volume in volumes if not volume.has("thin"))
 
 
 def _number(part: Command) -> int:

@@ -123,6 +123,30 @@ def test_volumes_have_to_fit_into_their_group() -> None:
     assert "disk.size" in faults(head + lvm.format("--grow", 9000))[0]
 
 
+@pytest.mark.parametrize("options", ["--pesize=4096 pv.1", "--pesize 4096 pv.1", "pv.1 --pesize=4096"])
+def test_options_of_a_group_are_no_volumes_of_it(options: str) -> None:
+    head = GOOD.replace("part / --fstype=xfs --size=2048 --grow\n", "")
+    lvm = f"part pv.1 --size=1 --grow\nvolgroup vg {options}\nlogvol / --vgname=vg --name=root --size="
+    assert faults(f"{head}{lvm}4096\n") == []
+    assert "disk.size" in faults(f"{head}{lvm}9000\n")[0]
+
+
+def test_a_group_of_several_needs_but_one_that_grows() -> None:
+    head = GOOD.replace(
+        "part / --fstype=xfs --size=2048 --grow\n", "part pv.1 --size=3000\npart pv.2 --size=1 --grow\n"
+    )
+    lvm = "volgroup vg pv.1 pv.2\nlogvol / --vgname=vg --name=root --size="
+    assert faults(f"{head}{lvm}8000\n") == []
+    assert "pv.2 6000 MiB" in faults(f"{head}{lvm}9000\n")[0]
+
+
+def test_a_thin_volume_lies_in_its_pool() -> None:
+    head = GOOD.replace("part / --fstype=xfs --size=2048 --grow\n", "part pv.1 --size=5000\nvolgroup vg pv.1\n")
+    pool = "logvol none --vgname=vg --thinpool --name=pool --size=4500\n"
+    thin = "logvol / --vgname=vg --thin --poolname=pool --name=root --size=4500\n"
+    assert faults(head + pool + thin) == []
+
+
 def test_uefi_needs_a_partition_of_its_own() -> None:
     text = GOOD.replace("reqpart\n", "")
     assert faults(text) == []
