@@ -15,7 +15,6 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from builder.errors import Cause, MediumError, RecipeError, Source
 from builder.iso import inspect
@@ -48,11 +47,23 @@ class Room:
     release: Release = RELEASES[DEFAULT]
 
 
-class Mismatch(NamedTuple):
-    """One thing that kickstart, medium and machine ask of each other in vain, as a line for people."""
+@dataclass(frozen=True)
+class Mismatch:
+    """One thing that kickstart, medium and machine ask of each other in vain.
 
-    text: str
+    Args:
+        message: without the line's number.
+        line: of the kickstart; None where it is on no single line.
+    """
+
+    message: str
     cause: Cause | None = None
+    line: int | None = None
+
+    @property
+    def text(self) -> str:
+        """It as a line for people."""
+        return f"line {self.line}: {self.message}" if self.line else self.message
 
 
 def require_release(medium: MediumFacts, release: Release) -> None:
@@ -106,7 +117,7 @@ def refuse(faults: Sequence[Mismatch], brief: str) -> None:
         raise RecipeError(
             brief if len(faults) > 1 else faults[0].text,
             "\n".join(fault.text for fault in faults) if len(faults) > 1 else "",
-            "lines are those of the rendered kickstart: `builder kickstart render` shows it",
+            "`builder kickstart render` shows the lines; `builder kickstart adapt` those of a kickstart of your own",
             cause=next((fault.cause for fault in faults if fault.cause), None),
             source=Source.KICKSTART,
         )
@@ -155,7 +166,8 @@ def sources(given: Kickstart) -> Iterator[Mismatch]:
     for command in given.commands:
         remote = next((word for word in command.words if re.search(r"(^|=)(https?|ftp|nfs)://", word)), None)
         if command.name == "nfs" or (remote and command.name in (*_SOURCES, "repo", "updates", "%include")):
-            yield Mismatch(f"line {command.line}: `{command.name}` needs a network, and there is none while installing")
+            text = f"`{command.name}` needs a network, and there is none while installing"
+            yield Mismatch(text, line=command.line)
 
 
 def packages(given: Kickstart, medium: Contents | None) -> Iterator[Mismatch]:
@@ -167,9 +179,9 @@ def packages(given: Kickstart, medium: Contents | None) -> Iterator[Mismatch]:
         if _there(wanted, medium):
             continue
         near = difflib.get_close_matches(wanted.name, known, n=1)
-        text = f"line {wanted.line}: {wanted.kind} {wanted.name} is not on the medium"
+        text = f"{wanted.kind} {wanted.name} is not on the medium"
         cause = Cause.MISSING_PACKAGE if wanted.kind == "package" else Cause.MISSING_GROUP
-        yield Mismatch(f"{text}; did you mean {near[0]}?" if near else text, cause)
+        yield Mismatch(f"{text}; did you mean {near[0]}?" if near else text, cause, wanted.line)
 
 
 def _there(wanted: Wanted, medium: Contents) -> bool:
@@ -212,8 +224,8 @@ def _disk(given: Kickstart, room: Room) -> Iterator[Mismatch]:
         held = [size for part, size in sizes if part.words[:1] and part.words[0] in members]
         volumes = _volumes(group, given)
         if held and volumes > sum(held):
-            text = f"line {group.line}: the volumes of {group.words[0]} take {volumes} MiB, it has {sum(held)} MiB"
-            yield Mismatch(text)
+            text = f"the volumes of {group.words[0]} take {volumes} MiB, its partitions have {sum(held)} MiB"
+            yield Mismatch(f"{text}: make {' or '.join(members)} larger, or let it --grow", line=group.line)
 
 
 def least_disk(given: Kickstart, release: Release = RELEASES[DEFAULT]) -> int:

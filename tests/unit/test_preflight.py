@@ -118,7 +118,10 @@ def test_volumes_have_to_fit_into_their_group() -> None:
     lvm = "part pv.1 --size=4096 {}\nvolgroup vg pv.1\nlogvol / --vgname=vg --name=root --size {}\n"
     head = GOOD.replace("part / --fstype=xfs --size=2048 --grow\n", "")
     assert faults(head + lvm.format("", 4096)) == []
-    assert "the volumes of vg take 5000 MiB, it has 4096 MiB" in faults(head + lvm.format("", 5000))[0]
+    (said,) = faults(head + lvm.format("", 5000))
+    assert said == (
+        "line 17: the volumes of vg take 5000 MiB, its partitions have 4096 MiB: make pv.1 larger, or let it --grow"
+    )
     assert faults(head + lvm.format("--grow", 5000)) == []
     assert "disk.size" in faults(head + lvm.format("--grow", 9000))[0]
 
