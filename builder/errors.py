@@ -91,7 +91,7 @@ class Cause(StrEnum):
 
     @property
     def transient(self) -> bool:
-        """Whether the same run may succeed later although nobody repaired anything."""
+        """True if the same run may succeed later without anybody repairing anything."""
         return self in _TRANSIENT
 
 
@@ -106,7 +106,7 @@ _CAUSE_OF_ERRNO = {
 
 
 class Source(StrEnum):
-    """Where the line that names a cause was read."""
+    """The source of the line that names a cause."""
 
     CONSOLE = "console"
     INSTALLER_LOG = "anaconda.log"
@@ -141,7 +141,7 @@ class Diagnosis:
 
     @property
     def transient(self) -> bool:
-        """Whether the same run may succeed later although nobody repaired anything."""
+        """True if the same run may succeed later without anybody repairing anything."""
         return self.cause is not None and self.cause.transient
 
     def as_dict(self) -> dict[str, object]:

@@ -27,7 +27,7 @@ FLAGS: dict[Cpu, frozenset[str]] = {"x86-64": frozenset(), "x86-64-v2": _V2, "x8
 
 @dataclass(frozen=True)
 class Release:
-    """What builder has to know of one release.
+    """Facts about one release.
 
     Args:
         name: as a recipe writes it.

@@ -19,7 +19,7 @@ TCG_FACTOR = 4.0
 
 @dataclass(frozen=True)
 class Paths:
-    """Where things are.
+    """Directories and files that a run works with.
 
     Args:
         artifacts: everything builder makes lives below this folder.
@@ -68,7 +68,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class HostOptions:
-    """How machines are run on this host.
+    """Settings for running VMs on this host.
 
     Args:
         connect: libvirt URI; None means qemu:///system for root, qemu:///session for everyone else.
@@ -111,7 +111,7 @@ class Settings(HostOptions, Paths):
 
 @dataclass(frozen=True)
 class MediumSource:
-    """Where the install medium of one build comes from.
+    """Source of the install medium of one build.
 
     Args:
         file: taken from here; None means that it is downloaded, or is in the store already.
@@ -160,7 +160,7 @@ class OwnKickstart:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What belongs to one build and decides nothing about its result that the stages' inputs do not say."""
+    """Options of one build that do not change its result beyond the stages' inputs."""
 
     medium: MediumSource = field(default_factory=MediumSource)
     timeouts: Timeouts = field(default_factory=Timeouts)

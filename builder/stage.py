@@ -40,13 +40,13 @@ InputsT_co = TypeVar("InputsT_co", bound=Inputs, covariant=True)
 
 
 class Progress(Protocol):
-    """What a stage may report while it works; `builder.console` shows it."""
+    """Reporter that a stage calls while it works; `builder.console` displays it."""
 
     def note(self, text: str) -> None:
         """A fact worth keeping on screen, one line."""
 
     def beat(self, text: str) -> None:
-        """What is going on right now; replaces the last beat."""
+        """Report current activity; replaces the last beat."""
 
 
 class Secrets(Protocol):
@@ -66,7 +66,7 @@ class Secrets(Protocol):
 
 @dataclass
 class Ledger:
-    """Where the seconds of a stage went, by kind (`host`, `guest`, `copy`, `convert`, `hash`), and bytes moved.
+    """Seconds of a stage, by kind (`host`, `guest`, `copy`, `convert`, `hash`), and bytes moved.
 
     `host` is the time until machines run, `guest` the time that they run.
 
@@ -79,7 +79,7 @@ class Ledger:
     accel: str = ""
 
     def as_dict(self) -> dict[str, dict[str, float]]:
-        """What is kept of it with what was built: where seconds and bytes went."""
+        """Return what is stored with the object: seconds and bytes by kind."""
         return {"seconds": dict(self.seconds), "moved": dict(self.moved)}
 
     @contextmanager
@@ -191,7 +191,7 @@ Action = Literal["run", "reuse", "not needed"]
 
 
 class ReasonKind(StrEnum):
-    """Why a step is run, reused or left out; programs may act on the values, so they never change."""
+    """Reason why a step is run, reused or left out; programs may act on the values, so they never change."""
 
     # The step is run.
     FIRST_RUN = "first run"
@@ -208,7 +208,7 @@ class ReasonKind(StrEnum):
 
     @property
     def follows(self) -> bool:
-        """Whether the step is run only because another one is."""
+        """True if the step is run only because another one is."""
         return self in (ReasonKind.CONSEQUENCE, ReasonKind.DELETED)
 
 
@@ -255,7 +255,7 @@ class Plan:
 
 
 class Observer(Progress, Protocol):
-    """What a run reports; `builder.console` has one for terminals, one for pipes, one for programs."""
+    """Observer of a run; `builder.console` has one for terminals, one for pipes, one for programs."""
 
     def planned(self, plan: Plan, run_id: str) -> None:
         """The run begins."""

@@ -23,9 +23,12 @@ CACHE = Path(__file__).parents[1] / "artifacts" / ".cache" / "rehearsal"
 settings.register_profile("builder", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("builder")
 
-# Started in the background of a script, all below ignores SIGINT, and so would the programs that tests interrupt.
+# Started in the background of a script or by nohup, all below ignores SIGINT or SIGHUP, and so would the programs that
+# tests send them to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Silent:

@@ -58,7 +58,7 @@ KEEP = {"--keep-daily": "--keep", "--keep-weekly": "--keep", "--keep-monthly": "
 
 COMMANDS: Mapping[str, CliCommand | Group] = {
     "run": CliCommand("run:run", "Build the golden image of a pipeline, verify it and publish it.", REBUILD),
-    "plan": CliCommand("run:plan", "Show what a run would do, and why; change nothing.", REBUILD),
+    "plan": CliCommand("plan:plan", "Show what a run would do, and why; change nothing.", REBUILD),
     "nightly": Group(
         "Build what changed, verify the rest again, write a report.\n\n"
         "`nightly PIPELINE --jobs 2` is short for `nightly run PIPELINE --jobs 2`.",
@@ -80,7 +80,7 @@ COMMANDS: Mapping[str, CliCommand | Group] = {
         "Render and check kickstarts.",
         {
             "render": CliCommand("recipes:render", "Print a pipeline's kickstart, without its secrets."),
-            "lint": CliCommand("recipes:lint", "Check a kickstart as its installer reads it; errors exit 2."),
+            "lint": CliCommand("lint:lint", "Check a kickstart as its installer reads it; errors exit 2."),
             "adapt": CliCommand("recipes:adapt", "Print a kickstart of your own as builder would adapt it."),
         },
     ),

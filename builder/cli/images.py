@@ -201,7 +201,7 @@ def export(
             output or Path(images.default_name(image, kind)),
             compression="zstd" if zstd else "zlib",
             force=force,
-            tell=lambda what, percent: watcher.beat(f"{what}: {percent:.0f} %" if percent else what),
+            on_progress=lambda what, percent: watcher.beat(f"{what}: {percent:.0f} %" if percent else what),
         )
     size = target.stat().st_size
     facts = {"name": image.name, "version": image.version, "format": kind, "path": str(target), "size": size}

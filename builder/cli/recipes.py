@@ -1,4 +1,4 @@
-"""The commands `builder pipelines`, `builder recipes`, `builder schema` and `builder kickstart`.
+"""The commands `builder pipelines`, `builder recipes`, `builder schema` and `builder kickstart render|adapt`.
 
 Invariant: they change nothing but files that `recipes new` is asked to write.
 """
@@ -12,13 +12,11 @@ from typing import Annotated
 import typer
 
 from builder import console, recipe, releases
-from builder.cli.options import Force, Json, Media, Pipeline, Release, Sets, parse_release, parse_set_options
+from builder.cli.options import Force, Json, Media, Pipeline, Sets, parse_release, parse_set_options
 from builder.cli.output import display_path, emit, note, print_json
 from builder.cli.state import State, search_path
 from builder.errors import RecipeError
 from builder.kickstart import parse
-from builder.kickstart import render as kickstart
-from builder.kickstart.lint import lint as lint_kickstart
 from builder.pipeline import build, kickstart_preview, new_recipe
 from builder.pipeline import draft as drafting
 from builder.pipeline.resolve import existing_medium
@@ -49,22 +47,6 @@ def render(ctx: typer.Context, pipeline: Pipeline, sets: Sets = None, as_json: J
     emit({"template": chosen.kickstart.entry, "text": text}, text, as_json)
 
 
-def lint(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A rendered kickstart.")],
-    release: Release = releases.DEFAULT,
-    as_json: Json = False,
-) -> None:
-    """Check a kickstart as its installer reads it; errors exit 2."""
-    chosen = parse_release(release)
-    beside = {path.name for path in file.absolute().parent.iterdir()} if file.is_file() else ()
-    findings = lint_kickstart(kickstart.load(file), chosen, beside=beside)
-    facts = [{"line": finding.line, "severity": finding.severity, "message": finding.message} for finding in findings]
-    text = [f"{file}:{finding.line or 0}: {finding.severity}: {finding.message}" for finding in findings]
-    emit(facts, text, as_json)
-    if any(finding.severity == "error" for finding in findings):
-        raise typer.Exit(RecipeError.exit_code)
-
-
 def adapt(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A kickstart of your own.")],
@@ -78,7 +60,7 @@ def adapt(
     settings = ctx.ensure_object(State).settings()
     if file.name.endswith(".j2"):
         raise RecipeError(f"{file} is a template", hint="builder kickstart render PIPELINE shows what becomes of it")
-    text = kickstart.load(file)
+    text = parse.load(file)
     files = drafting.included(parse.read(text.replace("\r", "")), file)
     made = kickstart_preview.adapt_text(text, settings.templates, files, networked=networked)
     if made.refused:

@@ -1,7 +1,4 @@
-"""The commands `builder run` and `builder plan`.
-
-Invariant: `plan` shows what `run` would do, for both plan in the same way.
-"""
+"""The command `builder run`."""
 
 from __future__ import annotations
 
@@ -31,6 +28,7 @@ from builder.cli.options import (
     require_local_uri,
 )
 from builder.cli.output import display_path, emit
+from builder.cli.plan import build_target
 from builder.cli.registry import pushed_facts
 from builder.cli.state import State
 from builder.console import Watcher
@@ -38,7 +36,6 @@ from builder.errors import RecipeError
 from builder.images import Image
 from builder.pipeline import build
 from builder.pipeline.build import Build
-from builder.pipeline.draft import RecipeDraft, draft
 from builder.pipeline.execute import Outcome, execute
 from builder.provenance import keys
 from builder.registry import transfer
@@ -95,7 +92,7 @@ def run(
         state.watcher = watcher
         if state.moved:
             watcher.note(state.moved)
-        wanted = _wanted(pipeline, kickstart, name, media, settings)
+        wanted = build_target(pipeline, kickstart, name, media, settings)
         planned = build.prepare(wanted, parse_set_options(sets), media, rebuild or (), settings)
         where = transfer.destination(push, planned.plan.name, allow_rehearsal=allow_rehearsal) if push else None
         login = transfer.login_from(*registry_login_of_environment()) if where else None
@@ -110,54 +107,6 @@ def run(
     times = console.times(watcher, watcher.elapsed)
     facts = {**_facts(outcome, image, times), "pushed": sent}
     emit(facts, _lines(outcome, image, planned.password_file, times), as_json)
-
-
-def plan(
-    ctx: typer.Context,
-    pipeline: MaybePipeline = None,
-    media: Media = None,
-    kickstart: OwnFile = None,
-    name: ImageName = None,
-    sets: Sets = None,
-    rebuild: Rebuild = None,
-    root_password_file: PasswordFile = None,
-    as_json: Json = False,
-) -> None:
-    """Show what a run would do, and why; change nothing."""
-    settings = ctx.ensure_object(State).settings(root_password_file=root_password_file)
-    wanted = _wanted(pipeline, kickstart, name, media, settings)
-    planned = build.prepare(wanted, parse_set_options(sets), media, rebuild or (), settings, peek=True).plan
-    stages = console.plan_rows(planned)
-    rows = [[row["stage"], row["action"], row["reason"]] for row in stages]
-    emit(
-        {"name": planned.name, "idle": planned.idle, "stages": stages},
-        console.table(["STAGE", "ACTION", "WHY"], rows),
-        as_json,
-    )
-
-
-def _wanted(
-    pipeline: str | None, kickstart: Path | None, name: str | None, media: str | None, settings: Settings
-) -> str | RecipeDraft:
-    """What is to be built: a pipeline, or a kickstart of one's own.
-
-    Raises:
-        RecipeError: neither, or both.
-    """
-    if kickstart is not None and pipeline is not None:
-        raise RecipeError(
-            f"{pipeline} and --kickstart exclude each other: a pipeline has its kickstart",
-            hint=f"name the image with --name {pipeline}, or leave out --kickstart",
-        )
-    if kickstart is not None:
-        return draft(kickstart, name, media, settings)
-    if pipeline is None:
-        raise RecipeError(
-            "Missing argument: PIPELINE, or --kickstart FILE", hint="`builder pipelines` lists what can be built"
-        )
-    if name is not None:
-        raise RecipeError("--name goes with --kickstart: an image of a pipeline has the pipeline's name")
-    return pipeline
 
 
 def _attempt(planned: Build, watcher: Watcher) -> Outcome:

@@ -25,7 +25,7 @@ HOST_STATE = Path("/var/lib/builder")
 
 
 class Watched(Protocol):
-    """What is known here of a `builder.console.Watcher`, whose import would take half the time that --help has."""
+    """Part of `builder.console.Watcher` used here; its import would take half of the time --help has."""
 
     run_id: str
     failure: tuple[str, float, BaseException] | None
@@ -33,7 +33,7 @@ class Watched(Protocol):
 
 @dataclass
 class State:
-    """What one call of builder knows before its command runs, and what its error edge needs afterwards.
+    """State of one call of builder before its command runs, and what the error handler needs afterwards.
 
     Args:
         artifacts: folder for everything that builder makes.
@@ -111,7 +111,7 @@ class State:
 
 
 def _require_signed() -> bool:
-    """Whether images have to be signed: as the environment says, else the settings files.
+    """Return whether images have to be signed: as the environment says, else the settings files.
 
     Raises:
         RecipeError: the variable or a file says neither yes nor no.

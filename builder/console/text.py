@@ -64,7 +64,7 @@ def clean(text: str) -> str:
 
 
 def colourful(stream: TextIO) -> bool:
-    """Whether colours make sense there (https://no-color.org)."""
+    """Return whether colours make sense there (https://no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -89,7 +89,7 @@ class Watcher:
         """A fact worth keeping on screen, one line."""
 
     def beat(self, text: str) -> None:
-        """What is going on right now; replaces the last beat."""
+        """Report current activity; replaces the last beat."""
 
     def say(self, text: str) -> None:
         """One line to the stream, at once."""
@@ -232,7 +232,7 @@ def plan_rows(plan: Plan) -> list[dict[str, str]]:
 
 
 def times(watched: Watcher, total: float) -> dict[str, Any]:
-    """Where the seconds went, for programs: by stage, by kind, bytes moved, and the rest (builder's own share)."""
+    """Return the seconds, for programs: by stage, by kind, bytes moved, and the rest (builder's own share)."""
     seconds: dict[str, float] = {}
     moved: dict[str, int] = {}
     for spent in watched.spent:

@@ -9,7 +9,7 @@ from builder.errors import Cause
 
 @dataclass(frozen=True)
 class CauseText:
-    """What went wrong, and what to do."""
+    """Text and hint of a cause."""
 
     brief: str
     hint: str

@@ -49,7 +49,7 @@ class Verdict:
 
     @property
     def brief(self) -> str:
-        """What went wrong, for people."""
+        """Describe the failure for people."""
         return CAUSES[self.cause].brief
 
     def to_error(self, kind: type[Error], role: str, details: str = "") -> Error:

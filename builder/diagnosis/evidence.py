@@ -76,11 +76,11 @@ def make_readable(console: Path) -> None:
 
 
 def texts(job: Job[Inputs]) -> dict[Source, str]:
-    """What the installer said, by source, as far as it may explain an end."""
+    """Output of the installer, by source, as far as it may explain a failure."""
     return read_texts({Source.INSTALLER_LOG: job.evidence / LOG, Source.CONSOLE: job.evidence / CONSOLE})
 
 
 def qemu_words(job: Job[Inputs], name: str = QEMU) -> str:
-    """What is in the kept log of QEMU; empty when none was kept."""
+    """Return the kept log of QEMU; empty when none was kept."""
     path = job.evidence / name
     return path.read_text(encoding="utf-8") if path.exists() else ""

@@ -59,7 +59,7 @@ def play(tree: Path, playbook: str, *, port: int, key: Path, host_key: str, work
         words = "\n".join(done.stdout.strip().splitlines()[-20:])
         raise InstallError(
             f"provision: playbook {tree.name}/{playbook} failed (exit status {done.status})",
-            f"{words}\n{done.said}".strip(),
+            f"{words}\n{done.error_text}".strip(),
             cause=Cause.PROVISION_FAILED,
             source=Source.PROVISION_LOG,
         )

@@ -49,7 +49,7 @@ class ConsoleStream(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said on the console (both outputs, without the typed line), and its exit status."""
+    """Output of a command on the console (both streams, without the typed line), and its exit status."""
 
     status: int
     text: str

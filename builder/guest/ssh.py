@@ -216,7 +216,7 @@ class GuestSession:
 
 
 class _AttemptError(Exception):
-    """How far one attempt came; `final` when another one cannot do better, `refused` when it hardly will."""
+    """Failure of one attempt; `final` when a retry cannot help, `refused` when it hardly will."""
 
     def __init__(self, state: str, cause: Cause, *, final: bool = False, refused: bool = False, hint: str = "") -> None:
         super().__init__(state)

@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from builder.host import check_libvirt, check_machine, check_network, check_rehearsal, check_storage, distro, sshd
-from builder.host.finding import Row
+from builder.host.finding import Finding
 
 # Before the commands that only root may run, also the second one of a line.
 _PROGRAMS = "apt-get|chmod|date|dnf|modprobe|nft|restorecon|semanage|sysctl|systemctl|timedatectl|usermod|builder host"
 ROOTS = re.compile(rf"(?:^|(?<=\|\| )|(?<=&& ))(?=(?:{_PROGRAMS}) )")
 
 
-def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
+def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Finding]:
     """Look at the host.
 
     Args:
@@ -34,7 +34,7 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
         The rows in a fixed order; a build can run when none of them is `fail`.
     """
     host = distro.find()
-    parts: list[Callable[[], Iterable[Row]]] = [
+    parts: list[Callable[[], Iterable[Finding]]] = [
         lambda: check_machine.rows(host),
         lambda: check_libvirt.rows(host, uri),
         lambda: [check_rehearsal.row(host)],
@@ -45,10 +45,10 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Row]:
     # Most of the time is spent waiting for programs, so the parts are looked at side by side.
     with ThreadPoolExecutor(len(parts)) as pool:
         found = [row for rows in pool.map(lambda part: list(part()), parts) for row in rows]
-    return found if os.geteuid() == 0 else [replace(row, mend=ROOTS.sub("sudo ", row.mend)) for row in found]
+    return found if os.geteuid() == 0 else [replace(row, fix=ROOTS.sub("sudo ", row.fix)) for row in found]
 
 
-def lines(rows: Iterable[Row], width: int = 80) -> Iterator[str]:
+def lines(rows: Iterable[Finding], width: int = 80) -> Iterator[str]:
     """The rows for people: what was found, and below what is not ok why it matters and what mends it."""
     for row in rows:
         head = f"{row.state:<5} {row.name:<12} "
@@ -57,6 +57,6 @@ def lines(rows: Iterable[Row], width: int = 80) -> Iterator[str]:
             continue
         if row.why:
             yield from textwrap.wrap(row.why, width, initial_indent=" " * 19, subsequent_indent=" " * 19)
-        if row.mend:
+        if row.fix:
             # A command is never broken: people copy it.
-            yield f"{'':19}$ {row.mend}"
+            yield f"{'':19}$ {row.fix}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builder.errors import BuilderError
 from builder.host import distro as host_system
-from builder.host.finding import Row, read
+from builder.host.finding import Finding, read
 from builder.host.network import ifcfg
 from builder.system import process
 
@@ -20,7 +20,7 @@ NET = Path("/sys/class/net")
 IPTABLES = (("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD"), ("ip", "mangle", "FORWARD"))
 
 
-def rows() -> Iterator[Row]:
+def rows() -> Iterator[Finding]:
     """Uplink, bridges, ifcfg files, forwarding, firewall."""
     yield _uplink()
     yield _bridges()
@@ -41,7 +41,7 @@ def default_route() -> tuple[str, str] | None:
 
 
 def wireless(name: str) -> bool:
-    """Whether an interface is Wi-Fi: access points drop frames of MAC addresses other than the host's own."""
+    """Return whether an interface is Wi-Fi: access points drop frames of MAC addresses other than the host's own."""
     return (NET / name / "wireless").exists() or (NET / name / "phy80211").exists()
 
 
@@ -59,55 +59,57 @@ def bridges() -> dict[str, list[str]]:
     return {path.name: sorted(port.name for port in (path / "brif").iterdir()) for path in found}
 
 
-def _uplink() -> Row:
+def _uplink() -> Finding:
     route = default_route()
     if route is None:
         text = "no default route" if read("/proc/net/route") else "/proc is not mounted"
-        return Row("uplink", "info", text, "a medium that is not here yet cannot be downloaded")
+        return Finding("uplink", "info", text, "a medium that is not here yet cannot be downloaded")
     name, gateway = route
     if wireless(name):
         why = "a Wi-Fi card cannot carry a bridge: use the modes user or nat"
-        return Row("uplink", "info", f"{name} (Wi-Fi), gateway {gateway}", why)
-    return Row("uplink", "ok", f"{name}, gateway {gateway}")
+        return Finding("uplink", "info", f"{name} (Wi-Fi), gateway {gateway}", why)
+    return Finding("uplink", "ok", f"{name}, gateway {gateway}")
 
 
-def _bridges() -> Row:
+def _bridges() -> Finding:
     uplink = default_route()
     found = bridges()
     with_card = {
         name: ports for name, ports in found.items() if any((NET / port / "device").exists() for port in ports)
     }
     if uplink and uplink[0] in found:
-        return Row("bridge", "ok", f"{uplink[0]} over {', '.join(found[uplink[0]]) or 'nothing'}")
+        return Finding("bridge", "ok", f"{uplink[0]} over {', '.join(found[uplink[0]]) or 'nothing'}")
     if with_card:
-        return Row("bridge", "ok", ", ".join(f"{name} over {' '.join(ports)}" for name, ports in with_card.items()))
+        return Finding("bridge", "ok", ", ".join(f"{name} over {' '.join(ports)}" for name, ports in with_card.items()))
     over = uplink[0] if uplink and not wireless(uplink[0]) else None
-    mend = f"builder host prepare --bridge br0 --uplink {over}" if over else ""
-    return Row("bridge", "info", "none over an uplink", "only network.mode: bridge needs one", mend)
+    fix = f"builder host prepare --bridge br0 --uplink {over}" if over else ""
+    return Finding("bridge", "info", "none over an uplink", "only network.mode: bridge needs one", fix)
 
 
-def _ifcfg() -> Iterator[Row]:
+def _ifcfg() -> Iterator[Finding]:
     files = {path.name: read(path) for path in ifcfg.FOLDER.glob("ifcfg-*")} if ifcfg.FOLDER.is_dir() else {}
     faults = list(ifcfg.faults(files))
     for fault in faults:
-        yield Row("ifcfg", "warn", fault, "the network does not come up as it is meant to", f"vi {ifcfg.FOLDER}")
+        yield Finding("ifcfg", "warn", fault, "the network does not come up as it is meant to", f"vi {ifcfg.FOLDER}")
     if files and not faults:
-        yield Row("ifcfg", "ok", f"{len(files)} files without a fault")
+        yield Finding("ifcfg", "ok", f"{len(files)} files without a fault")
 
 
-def _forwarding() -> Iterator[Row]:
+def _forwarding() -> Iterator[Finding]:
     value = read("/proc/sys/net/ipv4/ip_forward").strip()
     nat = [name for name in bridges() if name.startswith("virbr")]
     if value == "1":
-        yield Row("forwarding", "ok", "on")
+        yield Finding("forwarding", "ok", "on")
     elif value == "0" and nat:
         why = "guests on it reach only this host; forwarding, which libvirt had switched on, was switched off"
-        yield Row("forwarding", "warn", f"off, and {nat[0]} is a NAT network", why, "sysctl -w net.ipv4.ip_forward=1")
+        yield Finding(
+            "forwarding", "warn", f"off, and {nat[0]} is a NAT network", why, "sysctl -w net.ipv4.ip_forward=1"
+        )
     else:
-        yield Row("forwarding", "info", "off" if value else "unknown", "libvirt switches it on with a NAT network")
+        yield Finding("forwarding", "info", "off" if value else "unknown", "libvirt switches it on with a NAT network")
 
 
-def _firewall() -> Row:
+def _firewall() -> Finding:
     """Traps: a policy to drop what is forwarded, and br_netfilter that applies it to bridged guests, too.
 
     Docker sets both. A table of the family bridge sees bridged traffic without br_netfilter.
@@ -117,17 +119,17 @@ def _firewall() -> Row:
     silent = "guests on a bridge get no traffic from outside, without any message"
     for name in drops or ():
         if name.startswith("nft bridge "):
-            return Row(
+            return Finding(
                 "firewall", "warn", f"drops bridged traffic by default ({name})", silent, "nft list ruleset bridge"
             )
     if filtered and (drops or (drops is None and Path("/proc/sys/net/netfilter").exists())):
         policy = f"drops what it does not know ({drops[0]})" if drops else "may drop it (only root sees)"
-        mend = "sysctl -w net.bridge.bridge-nf-call-iptables=0"
-        return Row("firewall", "warn" if drops else "info", f"sees bridged traffic, and {policy}", silent, mend)
+        fix = "sysctl -w net.bridge.bridge-nf-call-iptables=0"
+        return Finding("firewall", "warn" if drops else "info", f"sees bridged traffic, and {policy}", silent, fix)
     if drops:
         why = "guests on a NAT network may be cut off; libvirt's own chains are looked at first where it runs"
-        return Row("firewall", "info", f"forwarded traffic is dropped by default ({drops[0]})", why)
-    return Row("firewall", "ok", "firewalld" if Path("/run/firewalld").exists() else "no trap found")
+        return Finding("firewall", "info", f"forwarded traffic is dropped by default ({drops[0]})", why)
+    return Finding("firewall", "ok", "firewalld" if Path("/run/firewalld").exists() else "no trap found")
 
 
 def _forward_drops() -> list[str] | None:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from builder.host import distro as host_system
 from builder.host.check_libvirt import missing_text
 from builder.host.distro import System, install_line
-from builder.host.finding import Row
+from builder.host.finding import Finding
 from builder.system import packages
 
 
-def row(system: System) -> Row:
+def row(system: System) -> Finding:
     """Look for the programs and boot loaders that build it."""
     if system.manager != "apt":
         why = "`builder media rehearsal --output FILE` writes one on such a host, `--media FILE` takes it here"
-        return Row("rehearsal", "info", "its medium is built on Debian or Ubuntu only", why)
+        return Finding("rehearsal", "info", "its medium is built on Debian or Ubuntu only", why)
     missing = [name for name in packages.brought_by({"rehearsal"}) if not host_system.present(name)]
     if missing:
         why = "only --media rehearsal needs them"
-        return Row("rehearsal", "info", missing_text(system, missing), why, install_line(system, missing))
-    return Row("rehearsal", "ok", "its medium can be built")
+        return Finding("rehearsal", "info", missing_text(system, missing), why, install_line(system, missing))
+    return Finding("rehearsal", "ok", "its medium can be built")

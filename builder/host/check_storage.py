@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from builder.host.finding import Row, read
+from builder.host.finding import Finding, read
 from builder.system import host_facts
 from builder.vm.uri import kind_of
 
@@ -22,15 +22,15 @@ ENFORCE = Path("/sys/fs/selinux/enforce")
 LABEL = "virt_image_t"
 
 
-def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[Row]:
+def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[Finding]:
     """Directories and their space, access of QEMU's user, SELinux, AppArmor."""
     there = nearest(store)
     why = "" if recorded else "media and images live below the working directory"
-    mend = "" if recorded else "builder host prepare"
-    yield Row("directories", "ok" if recorded else "info", f"store {store}, media {media}", why, mend)
+    fix = "" if recorded else "builder host prepare"
+    yield Finding("directories", "ok" if recorded else "info", f"store {store}, media {media}", why, fix)
     yield _space(there)
     if not os.access(there, os.W_OK | os.X_OK):
-        yield Row(
+        yield Finding(
             "access", "fail", f"{there} cannot be written to", "everything builder makes goes there", f"ls -ld {there}"
         )
     elif kind_of(uri) == "system":
@@ -39,7 +39,7 @@ def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[Row]:
         reached = [reach(path, name) for path in dict.fromkeys((there, nearest(media)))]
         yield next((row for row in reached if row.state == "fail"), reached[0])
     else:
-        yield Row("access", "ok", "QEMU runs as this user")
+        yield Finding("access", "ok", "QEMU runs as this user")
     yield _selinux(store)
     yield _apparmor()
 
@@ -51,10 +51,10 @@ def nearest(path: Path) -> Path:
     return path
 
 
-def reach(path: Path, user: str | None) -> Row:
-    """Whether a user gets to a directory: every one on the way must let it through."""
+def reach(path: Path, user: str | None) -> Finding:
+    """Return whether a user gets to a directory: every one on the way must let it through."""
     if user in (None, "root"):
-        return Row("access", "ok" if user else "info", f"QEMU runs as {user or 'a user not known yet'}")
+        return Finding("access", "ok" if user else "info", f"QEMU runs as {user or 'a user not known yet'}")
     found = pwd.getpwnam(str(user))
     groups = set(os.getgrouplist(found.pw_name, found.pw_gid))
     for directory in reversed([path, *path.parents]):
@@ -62,32 +62,34 @@ def reach(path: Path, user: str | None) -> Row:
         shift = 6 if status.st_uid == found.pw_uid else 3 if status.st_gid in groups else 0
         if not status.st_mode >> shift & 1:
             why = f"machines of qemu:///system run as {user} and must pass through it"
-            return Row("access", "fail", f"{directory} is closed to {user}", why, f"chmod o+x {directory}")
-    return Row("access", "ok", f"{user} gets to {path}")
+            return Finding("access", "fail", f"{directory} is closed to {user}", why, f"chmod o+x {directory}")
+    return Finding("access", "ok", f"{user} gets to {path}")
 
 
-def _space(there: Path) -> Row:
+def _space(there: Path) -> Finding:
     free = shutil.disk_usage(there).free
     text = f"{free / GIB:.1f} GiB free at {there}"
     if free < LEAST:
-        return Row("space", "fail", text, f"an image needs {LEAST // GIB} GiB while it is made", "builder gc")
+        return Finding("space", "fail", text, f"an image needs {LEAST // GIB} GiB while it is made", "builder gc")
     if free < ROOM:
-        return Row("space", "warn", text, f"a vendor medium and its image need up to {ROOM // GIB} GiB", "builder gc")
-    return Row("space", "ok", text)
+        return Finding(
+            "space", "warn", text, f"a vendor medium and its image need up to {ROOM // GIB} GiB", "builder gc"
+        )
+    return Finding("space", "ok", text)
 
 
-def _selinux(store: Path) -> Row:
+def _selinux(store: Path) -> Finding:
     enforce = read(ENFORCE).strip()
     if not enforce:
-        return Row("selinux", "ok", "off")
+        return Finding("selinux", "ok", "off")
     if enforce == "0":
-        return Row("selinux", "ok", "permissive")
+        return Finding("selinux", "ok", "permissive")
     label = label_of(nearest(store))
     if labelled(label):
-        return Row("selinux", "ok", f"enforcing, {label}")
-    mend = f"semanage fcontext -a -t {LABEL} '{store}(/.*)?' && restorecon -R {store}"
+        return Finding("selinux", "ok", f"enforcing, {label}")
+    fix = f"semanage fcontext -a -t {LABEL} '{store}(/.*)?' && restorecon -R {store}"
     why = "libvirt labels the files of machines itself; pools and what is copied there need this"
-    return Row("selinux", "warn", f"enforcing, {store} is {label}", why, mend)
+    return Finding("selinux", "warn", f"enforcing, {store} is {label}", why, fix)
 
 
 def label_of(path: Path) -> str:
@@ -99,18 +101,18 @@ def label_of(path: Path) -> str:
 
 
 def labelled(label: str) -> bool:
-    """Whether QEMU's domain may read and write what bears this context."""
+    """Return whether QEMU's domain may read and write what bears this context."""
     return re.search(r":(virt_image_t|svirt_image_t|virt_var_lib_t):", label) is not None
 
 
 def unknown(path: Path) -> bool:
-    """Whether the policy has no rule of its own for this file: a new directory below / is `default_t`."""
+    """Return whether the policy has no rule of its own for this file: a new directory below / is `default_t`."""
     return ":default_t:" in label_of(path)
 
 
-def _apparmor() -> Row:
+def _apparmor() -> Finding:
     if read("/sys/module/apparmor/parameters/enabled").strip() != "Y":
-        return Row("apparmor", "ok", "off")
+        return Finding("apparmor", "ok", "off")
     if not Path("/etc/apparmor.d/usr.sbin.libvirtd").exists() and not Path("/etc/apparmor.d/libvirt").is_dir():
-        return Row("apparmor", "ok", "on, no profile for libvirt")
-    return Row("apparmor", "ok", "on, libvirt writes a profile for each machine")
+        return Finding("apparmor", "ok", "on, no profile for libvirt")
+    return Finding("apparmor", "ok", "on, libvirt writes a profile for each machine")

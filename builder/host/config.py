@@ -30,7 +30,7 @@ When = Literal["failure", "always"]
 
 @dataclass(frozen=True)
 class Directories:
-    """Where things live on this host; None where nothing was chosen."""
+    """Directories of this host; None where nothing was chosen."""
 
     media: Path | None = None
     store: Path | None = None
@@ -38,7 +38,7 @@ class Directories:
 
 @dataclass(frozen=True)
 class NotifySettings:
-    """Who gets messages about nightly builds.
+    """Recipients of messages about nightly builds.
 
     Args:
         to: addresses of apprise (`mailto://…`, `slack://…`), or paths of files that hold one a line.
@@ -64,7 +64,7 @@ def user_file() -> Path:
 
 
 def load() -> Directories:
-    """What was chosen for this host and this user.
+    """Settings of this host and this user.
 
     A directory that this user may not write to is left out: builder then works below the current one, as it does
     on a host where nothing was chosen.
@@ -155,7 +155,7 @@ def _directories(path: Path) -> dict[str, Path]:
 
 
 def _notify(path: Path) -> dict[str, Any]:
-    """What the table says, by the arguments of `NotifySettings`. No message repeats an address: it holds secrets."""
+    """Parse the table into arguments of `NotifySettings`. No message repeats an address: it holds secrets."""
     found: dict[str, Any] = {}
     for key, value in _tables(path).get("notify", {}).items():
         if key not in NOTIFY_KEYS:

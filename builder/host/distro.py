@@ -17,7 +17,7 @@ KVM_PROGRAM = Path("/usr/libexec/qemu-kvm")
 
 @dataclass(frozen=True)
 class System:
-    """What runs this host.
+    """Distribution of this host.
 
     Args:
         name: as the distribution calls itself.

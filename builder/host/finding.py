@@ -10,7 +10,7 @@ State = Literal["ok", "info", "warn", "fail"]
 
 
 @dataclass(frozen=True)
-class Row:
+class Finding:
     """One finding about the host.
 
     Args:
@@ -18,14 +18,14 @@ class Row:
         state: `ok`, `info` (neither good nor bad), `warn` (works, but worse than it could), `fail` (no build runs).
         found: what there is.
         why: why it matters; shown only for what is not ok.
-        mend: the command that mends it, if one does.
+        fix: the command that fixes it, if one does.
     """
 
     name: str
     state: State
     found: str
     why: str = ""
-    mend: str = ""
+    fix: str = ""
 
     def as_dict(self) -> dict[str, str]:
         """For JSON."""

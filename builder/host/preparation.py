@@ -13,7 +13,7 @@ from builder.errors import RecipeError
 from builder.host import check_network, prepare
 from builder.host.journal import Journal
 from builder.host.network import apply, change
-from builder.host.network.bridge_request import Wish
+from builder.host.network.bridge_request import BridgeRequest
 from builder.host.network.change import Change
 from builder.host.prepare import PrepareOptions, PrepareStep
 from builder.recipe.types import duration
@@ -23,7 +23,7 @@ BACKENDS = ("auto", "networkmanager", "ifcfg", "runtime")
 
 @dataclass(frozen=True)
 class BridgeOptions:
-    """What was asked for about the bridge, as it was written.
+    """Options of the bridge, as they were written.
 
     Args:
         bridge: its name; None leaves the network alone.
@@ -45,14 +45,14 @@ class BridgeOptions:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What is missing on this host: steps, and a change of the network."""
+    """Plan for a host: missing steps, and a change of the network."""
 
     steps: tuple[PrepareStep, ...]
     change: Change | None
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to do."""
+        """True if there is nothing to do."""
         return not self.steps and self.change is None
 
     def network_lines(self) -> list[str]:
@@ -118,7 +118,7 @@ def plan_bridge(options: BridgeOptions) -> Change | None:
     if uplink is None:
         raise RecipeError("there is no default route to find the uplink by", hint="--uplink NAME")
     return change.plan(
-        Wish(
+        BridgeRequest(
             options.bridge,
             # Done already, and the default route leads over the bridge.
             (check_network.bridges().get(uplink) or [uplink])[0] if uplink == options.bridge else uplink,

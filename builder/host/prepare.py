@@ -51,7 +51,7 @@ class PrepareStep:
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What the host is to have.
+    """Target state of the host.
 
     Args:
         iso_dir, store_dir: where media and images shall live.
@@ -313,7 +313,7 @@ def _pool(uri: str, name: str, path: Path, new: bool, journal: Journal) -> None:
 
 
 def _inventory(uri: str) -> Inventory | None:
-    """What libvirt has; None where it is not installed yet."""
+    """Return libvirt's networks; None where it is not installed yet."""
     if not any(host_system.program(name) for name in check_libvirt.DAEMONS):
         return None
     try:

@@ -14,7 +14,7 @@ PENDING = "put the network back, whose change was interrupted"
 
 @dataclass(frozen=True)
 class Left:
-    """What was not undone.
+    """Changes that could not be undone.
 
     Args:
         packages: names of packages that stay, because their removal was not asked for.
@@ -52,7 +52,7 @@ def restore_pending(note: Callable[[str], None]) -> list[str]:
         return []
     with Journal().locked():
         note(PENDING)
-        apply.put_back_pending()
+        apply.roll_back_pending()
     return [PENDING]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from builder.errors import BuilderError, HostError
 from builder.host import distro as host_system
-from builder.host.finding import Row, read
+from builder.host.finding import Finding, read
 from builder.system import process
 
 CONFIG = Path("/etc/ssh/sshd_config")
@@ -18,23 +18,23 @@ LINES = "# Put here by builder: the first value wins.\nUseDNS no\n"
 WHY = "a login waits for the reverse lookup of the client's address, often for many seconds"
 
 
-def row() -> Row:
-    """Whether sshd looks up its clients' names."""
+def row() -> Finding:
+    """Return whether sshd looks up its clients' names."""
     if host_system.program("sshd") is None and not CONFIG.exists():
-        return Row("sshd", "info", "is not installed", "no one can log in to this host over SSH")
+        return Finding("sshd", "info", "is not installed", "no one can log in to this host over SSH")
     if uses_dns():
-        return Row("sshd", "warn", "UseDNS yes", WHY, "builder host prepare")
-    return Row("sshd", "ok", "UseDNS no")
+        return Finding("sshd", "warn", "UseDNS yes", WHY, "builder host prepare")
+    return Finding("sshd", "ok", "UseDNS no")
 
 
 def uses_dns() -> bool:
     """The value in force, asked of sshd itself; where it does not tell, the first one in the file."""
     if host_system.program("sshd"):
         try:
-            said = process.run(["sshd", "-T"], timeout=2, check=False)
+            output = process.run(["sshd", "-T"], timeout=2, check=False)
         except BuilderError:
-            said = None
-        found = re.search(r"^usedns (\w+)", said.stdout, re.M) if said else None
+            output = None
+        found = re.search(r"^usedns (\w+)", output.stdout, re.M) if output else None
         if found:
             return found[1] == "yes"
     found = re.search(r"^\s*UseDNS[ \t=]+(\w+)", read(CONFIG), re.M | re.I)
@@ -57,5 +57,5 @@ def test(path: Path) -> None:
     # A missing host key or /run/sshd is no fault of the file: sshd makes both when it starts.
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     done = process.run(["sshd", "-t", "-f", path], check=False)
-    if done.status != 0 and "no hostkeys available" not in done.said:
-        raise HostError(f"sshd refuses {path}, so it was left as it was", output=done.said)
+    if done.status != 0 and "no hostkeys available" not in done.error_text:
+        raise HostError(f"sshd refuses {path}, so it was left as it was", output=done.error_text)

@@ -203,7 +203,7 @@ def _link(entry: Entry) -> None:
         if netlink.port_of(uplink) != bridge:
             return
         before = replace(netlink.snapshot(bridge), uplink=uplink)
-    rollback.put_back(before, bridge)
+    rollback.roll_back(before, bridge)
 
 
 UNDO: dict[str, Callable[[Entry], None]] = {

@@ -189,7 +189,7 @@ def list_images(catalogue: Path, name: str | None = None) -> list[Image]:
 
 
 def unreadable(catalogue: Path, name: str | None = None) -> list[BuilderError]:
-    """What cannot be read of one image or of all: a version that `list_images` misses, or origins."""
+    """List what cannot be read of one image or of all: a version that `list_images` misses, or origins."""
     return _survey(catalogue, name)[1]
 
 

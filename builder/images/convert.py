@@ -14,7 +14,7 @@ Progress = Callable[[str, float], None]
 
 
 def converted(
-    image: Image, kind: qemu_img.Format, part: Path, compression: qemu_img.Compression, tell: Progress
+    image: Image, kind: qemu_img.Format, part: Path, compression: qemu_img.Compression, on_progress: Progress
 ) -> None:
     """Convert the disk, and compare what was written with the image.
 
@@ -28,7 +28,9 @@ def converted(
         kind,
         compression=compression if kind == "qcow2" else "none",
         error=PublishError,
-        tell=lambda percent: tell("writing", percent),
+        on_progress=lambda percent: on_progress("writing", percent),
     )
-    if not qemu_img.same(image.disk, "qcow2", part, kind, tell=lambda percent: tell("reading back", percent)):
+    if not qemu_img.same(
+        image.disk, "qcow2", part, kind, on_progress=lambda percent: on_progress("reading back", percent)
+    ):
         raise PublishError(f"what was written as {kind} does not hold the bytes of {image.name}@{image.version}")

@@ -27,7 +27,7 @@ OWN_ARGUMENTS = ("root=", "BOOT_IMAGE=", "initrd=")
 
 @dataclass(frozen=True)
 class Changes:
-    """What came, went and changed of one kind of things; each list sorted."""
+    """Additions, removals and changes of one kind of things; each list is sorted."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class Difference:
 
 
 def compare(old: Image, new: Image) -> Difference:
-    """What is different in `new`."""
+    """Compare two versions and return what is different in `new`."""
     before, after = _facts(old), _facts(new)
     sets: dict[str, Changes] = {}
     unknown: dict[str, tuple[str, ...]] = {}
@@ -114,7 +114,7 @@ NUMBERS = ("size", "virtual_size", "boot", "packages")
 
 
 def _facts(image: Image) -> dict[str, Any]:
-    """What the first copy showed, and how it was run."""
+    """Return what the first test VM showed, and how it was run."""
     facts: dict[str, Any] = image.facts.verified.first.model_dump()
     facts["accel"] = image.facts.verified.accel
     if facts["cmdline"] is not None:

@@ -39,7 +39,7 @@ def export(
     *,
     compression: qemu_img.Compression = "zlib",
     force: bool = False,
-    tell: Progress = lambda _what, _percent: None,
+    on_progress: Progress = lambda _what, _percent: None,
 ) -> Path:
     """Write a version's disk in another format; the version itself is only read, and cannot be pruned meanwhile.
 
@@ -72,7 +72,7 @@ def export(
                         f"the disk of {image.name}@{image.version} is not what was published",
                         hint=f"builder images verify {image.name}@{image.version}",
                     )
-                _write(image, kind, part, compression, tell)
+                _write(image, kind, part, compression, on_progress)
                 part.chmod(0o644)
                 _flush(part)
                 part.rename(target)
@@ -86,11 +86,11 @@ def export(
     return target
 
 
-def _write(image: Image, kind: Kind, part: Path, compression: qemu_img.Compression, tell: Progress) -> None:
+def _write(image: Image, kind: Kind, part: Path, compression: qemu_img.Compression, on_progress: Progress) -> None:
     if kind == "vagrant":
-        vagrant.write_box(image, part, compression=compression, tell=tell)
+        vagrant.write_box(image, part, compression=compression, on_progress=on_progress)
         return
-    converted(image, kind, part, compression, tell)
+    converted(image, kind, part, compression, on_progress)
 
 
 def _flush(path: Path) -> None:

@@ -100,14 +100,14 @@ class MachineFacts(_ManifestPart):
 
 
 class StageFacts(_ManifestPart):
-    """What is recorded of a stage. Of its inputs only the machine is used."""
+    """Record of a stage. Of its inputs only the machine is used."""
 
     inputs: MachineFacts = MachineFacts()
     seconds: Seconds | None = None
 
 
 class CopyFacts(_ManifestPart):
-    """What a booted copy showed; None where there is no record of it."""
+    """Observations of a booted copy; None where there is no record."""
 
     release: Line | None = None
     kernel: Line | None = None
@@ -121,19 +121,19 @@ class CopyFacts(_ManifestPart):
 
 
 class VerifiedFacts(_ManifestPart):
-    """How the copies were run, and what each of them showed, by its role."""
+    """Record of the test VMs: how they were run, and what each showed, by role."""
 
     accel: Line = ""
     twins: dict[Line, CopyFacts] = {}
 
     @property
     def first(self) -> CopyFacts:
-        """What the first copy showed."""
+        """Observations of the first test VM."""
         return next(iter(self.twins.values()), CopyFacts())
 
 
 class Manifest(_ManifestPart):
-    """What `manifest.json` says, as far as builder uses it.
+    """The parts of `manifest.json` that builder uses.
 
     Args:
         builder: version of the builder that made it.
@@ -159,12 +159,12 @@ class Manifest(_ManifestPart):
 
     @property
     def credible(self) -> bool:
-        """Whether its date is not in the future: one that is comes from a wrong clock, and makes nothing newer."""
+        """True if its date is not in the future: one that is comes from a wrong clock, and makes nothing newer."""
         return self.created <= datetime.now(UTC) + SKEW
 
     @property
     def age(self) -> tuple[bool, datetime]:
-        """What versions are sorted by: one whose date cannot be right counts as the oldest."""
+        """Sort key of versions: one whose date cannot be right counts as the oldest."""
         return self.credible, self.created
 
 

@@ -28,7 +28,7 @@ def read(folder: Path) -> dict[str, str]:
 
 
 def damaged(folder: Path) -> bool:
-    """Whether there is a file of origins that cannot be read."""
+    """Return whether there is a file of origins that cannot be read."""
     try:
         _ORIGINS.validate_json((folder / FILE).read_bytes())
     except FileNotFoundError:

@@ -47,7 +47,7 @@ class User:
     since: str
 
     def state(self) -> State:
-        """Whether the disk is still there. It is gone only if the folder in which its folder stood can be read."""
+        """Return True if the disk still exists. It is gone only if the folder in which its folder stood can be read."""
         path = Path(self.disk)
         try:
             if path.exists():
@@ -71,7 +71,7 @@ class Use:
 
     @property
     def name(self) -> str:
-        """Who it is, for people."""
+        """Describe the user of the image, for people."""
         return self.user.name if self.user else self.entry.name
 
 

@@ -22,7 +22,7 @@ from builder.system.atomic_file import sync_folder
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a pruning did, or would do.
+    """Result of a pruning, or of its dry run.
 
     Args:
         removed: versions that are gone.

@@ -45,7 +45,7 @@ end
 """
 
 
-def write_box(image: Image, part: Path, *, compression: qemu_img.Compression, tell: Progress) -> None:
+def write_box(image: Image, part: Path, *, compression: qemu_img.Compression, on_progress: Progress) -> None:
     """Write a box, and read it back.
 
     Raises:
@@ -53,7 +53,7 @@ def write_box(image: Image, part: Path, *, compression: qemu_img.Compression, te
     """
     with tempfile.TemporaryDirectory(prefix=f"{part.name}.", dir=part.parent) as name:
         work = Path(name)
-        converted(image, "qcow2", work / DISK, compression, tell)
+        converted(image, "qcow2", work / DISK, compression, on_progress)
         (work / KEY).touch(mode=0o600)
         # Takes 0.3 s to load, which every command on images would pay.
         from builder.guest import ssh
@@ -66,12 +66,12 @@ def write_box(image: Image, part: Path, *, compression: qemu_img.Compression, te
         facts = {"provider": "libvirt", "format": "qcow2", "virtual_size": -(-size // GIB)}
         (work / "metadata.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
         (work / "Vagrantfile").write_text(VAGRANTFILE % _machine(image), encoding="utf-8")
-        tell("packing", 0)
+        on_progress("packing", 0)
         # The disk is compressed already; what tells most is how fast it is written.
         with tarfile.open(part, "w:gz", compresslevel=1, format=tarfile.PAX_FORMAT) as box:
             for one in ("metadata.json", "Vagrantfile", KEY, SEED, DISK):
                 box.add(work / one, one, filter=_nobodys)
-        tell("reading back", 0)
+        on_progress("reading back", 0)
         _read_back(part, work)
 
 

@@ -20,7 +20,7 @@ FOLDER = ".verified"
 
 
 class Status(StrEnum):
-    """What a check of a file has shown."""
+    """Outcome of checking a file."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -29,7 +29,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check of one file has shown; `text` is for people."""
+    """Finding of one check of one file; `text` is for people."""
 
     file: str
     status: Status
@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class VerificationResult:
-    """What reading a version again has shown.
+    """Result of verifying a published version again.
 
     Args:
         when: UTC, ISO 8601.
@@ -57,22 +57,22 @@ class VerificationResult:
 
     @property
     def good(self) -> bool:
-        """Whether no check failed."""
+        """True if no check failed."""
         return not self.faults
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """What is not as it was published, one line each."""
+        """Failed checks, one line each."""
         return self._lines(Status.FAILED)
 
     @property
     def skipped(self) -> tuple[str, ...]:
-        """What could not be checked, one line each."""
+        """Skipped checks, one line each."""
         return self._lines(Status.SKIPPED)
 
     @property
     def passed(self) -> tuple[str, ...]:
-        """What is as it was published, one line each."""
+        """Passed checks, one line each."""
         return self._lines(Status.PASSED)
 
     def _lines(self, status: Status) -> tuple[str, ...]:

@@ -41,11 +41,11 @@ class _Findings(list[Finding]):
         self.append(Finding(file, Status.SKIPPED, text))
 
     def doubts(self, file: str) -> bool:
-        """Whether something about this file failed or could not be checked."""
+        """Return whether something about this file failed or could not be checked."""
         return any(finding.file == file and finding.status is not Status.PASSED for finding in self)
 
     def fails(self, file: str) -> bool:
-        """Whether something about this file failed."""
+        """Return whether something about this file failed."""
         return any(finding.file == file and finding.status is Status.FAILED for finding in self)
 
 
@@ -69,16 +69,16 @@ def versions(catalogue: Path, specs: list[str]) -> list[Path]:
     return found
 
 
-def verify_version(path: Path, tell: Callable[[str], None] = lambda _: None) -> VerificationResult:
+def verify_version(path: Path, on_progress: Callable[[str], None] = lambda _: None) -> VerificationResult:
     """Hash every file of a version again, compare everything that is written of them, and add a record.
 
     Args:
-        tell: called with the name of each file before it is read.
+        on_progress: called with the name of each file before it is read.
 
     Raises:
         PublishError: the record cannot be written.
     """
-    result = _look(path, tell, every_byte=True)
+    result = _look(path, on_progress, every_byte=True)
     record(path, result)
     return result
 
@@ -92,14 +92,14 @@ def check_signature(path: Path) -> VerificationResult:
     return _look(path, lambda _: None, every_byte=False)
 
 
-def _look(path: Path, tell: Callable[[str], None], *, every_byte: bool) -> VerificationResult:
+def _look(path: Path, on_progress: Callable[[str], None], *, every_byte: bool) -> VerificationResult:
     findings = _Findings()
     signers: tuple[str, ...] = ()
     manifest = _manifest(path, findings)
     if manifest is not None:
         facts = manifest.facts
         unread = () if every_byte else (f"{facts.name}.qcow2",)
-        _files(path, facts, findings, tell, unread)
+        _files(path, facts, findings, on_progress, unread)
         _disk(path, findings)
         _sums(path, facts, findings)
         _record(path, manifest, findings)
@@ -159,10 +159,10 @@ def _disk(path: Path, findings: _Findings) -> None:
 
 
 def _files(
-    path: Path, facts: Manifest, findings: _Findings, tell: Callable[[str], None], unread: Collection[str]
+    path: Path, facts: Manifest, findings: _Findings, on_progress: Callable[[str], None], unread: Collection[str]
 ) -> None:
     for name, file in sorted(facts.files.items()):
-        tell(name)
+        on_progress(name)
         try:
             size = (path / name).stat().st_size
             whole = size == file.size

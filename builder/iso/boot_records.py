@@ -70,7 +70,7 @@ class Gpt:
 
 @dataclass(frozen=True)
 class BootRecords:
-    """What an image carries to boot from a disk.
+    """Boot records by which an image boots from a disk.
 
     Attributes:
         mbr: there is a boot sector with at least one partition.
@@ -176,7 +176,7 @@ def _refused(why: str) -> RewriteError:
 
 @dataclass(frozen=True)
 class _Moves:
-    """Where things were and are; all sizes in blocks."""
+    """Old and new positions; all sizes in blocks."""
 
     moved: Mapping[int, int]
     old_volume: int

@@ -29,7 +29,7 @@ def read(image: Path, path: str) -> bytes | None:
     """
     listed = process.run(["mdir", "-i", image, "-b", "::/"], env=_ENVIRONMENT, check=False)
     if listed.status != 0:
-        raise MediumError("the UEFI boot image on the install medium is no FAT file system", output=listed.said)
+        raise MediumError("the UEFI boot image on the install medium is no FAT file system", output=listed.error_text)
     with tempfile.TemporaryDirectory(prefix="builder-fat-") as folder:
         copy = Path(folder) / "file"
         found = process.run(["mcopy", "-n", "-i", image, f"::{path}", copy], env=_ENVIRONMENT, check=False)
@@ -54,8 +54,8 @@ def replace(image: Path, path: str, content: bytes, when: datetime) -> None:
         epoch = {"SOURCE_DATE_EPOCH": str(int(when.timestamp()))}
         done = process.run(argv, env=_ENVIRONMENT | epoch, check=False)
     if done.status != 0:
-        why = "has no space for" if "Disk full" in done.said else "does not take"
-        raise RewriteError(f"the UEFI boot image on the install medium {why} the boot entry", output=done.said)
+        why = "has no space for" if "Disk full" in done.error_text else "does not take"
+        raise RewriteError(f"the UEFI boot image on the install medium {why} the boot entry", output=done.error_text)
     check(image)
 
 
@@ -68,4 +68,4 @@ def check(image: Path) -> None:
     """
     looked = process.run(["fsck.fat", "-n", image], check=False)
     if looked.status != 0:
-        raise MediumError("the UEFI boot image on the install medium is damaged", output=looked.said)
+        raise MediumError("the UEFI boot image on the install medium is damaged", output=looked.error_text)

@@ -183,7 +183,7 @@ class Iso:
         ]
 
     def short_name(self, path: str) -> str:
-        """What a new file of the root folder will be called in plain ISO 9660."""
+        """Return the plain ISO 9660 name of a new file in the root folder."""
         return _new_paths(self._image, path.removeprefix("/"))["iso_path"].removeprefix("/")
 
     def _record(self, path: str) -> Any:
@@ -319,7 +319,7 @@ def author(label: str, files: Mapping[str, bytes], when: datetime) -> bytes:
 
 
 def _new_paths(image: Any, name: str) -> dict[str, str]:
-    """Where a new file of the root folder goes in each of the image's trees."""
+    """Return the position of a new root file in each of the image's trees."""
     taken = {child.file_identifier() for child in image.list_children(iso_path="/")}
     stem, _, extension = name.upper().partition(".")
     stem, extension = ("".join(c if c.isascii() and c.isalnum() else "_" for c in part) for part in (stem, extension))
@@ -352,7 +352,7 @@ def _record_date(when: datetime) -> Any:
 
 
 def _modification_dates(image: Any) -> list[tuple[int, bytes]]:
-    """Where the modification date of each volume descriptor is, and what it should be.
+    """Return the offset of each volume descriptor's modification date, and its new value.
 
     pycdlib writes the current time there, whatever the descriptor says.
     """

@@ -20,7 +20,7 @@ _SMALL = 64 << 20
 
 @dataclass(frozen=True)
 class MediumFacts:
-    """What a medium is.
+    """Identity of a medium.
 
     Args:
         product, family, version, arch: from `.treeinfo`; empty where it has none.
@@ -70,7 +70,7 @@ class MediumFacts:
 
 
 def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumFacts:
-    """What the medium is and whether it is whole.
+    """Inspect a medium: what it is and whether it is whole.
 
     Args:
         md5: read all of it and compare with the implanted sum.
@@ -111,7 +111,7 @@ def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumF
 
 
 def contents(path: Path) -> Contents | None:
-    """What can be installed from the medium; None where it has no repodata.
+    """Read the packages that the medium offers; None where it has no repodata.
 
     Raises:
         MediumError: no such medium, or its repodata is damaged.

@@ -123,7 +123,7 @@ class Recorder:
 
 @dataclass
 class IsoPlan:
-    """What a new image consists of.
+    """Parts of a new image, in order.
 
     Attributes:
         size: bytes of the whole file; what no piece covers is zero.

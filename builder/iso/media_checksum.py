@@ -78,7 +78,7 @@ class Implant:
 
 @dataclass(frozen=True)
 class Implanted:
-    """What a medium's application use holds."""
+    """Contents of a medium's application-use field."""
 
     md5: str
     skipped: int
@@ -126,7 +126,7 @@ def _md5_of(file: BinaryIO, total: int) -> str:
 
 
 def _fragments(total: int) -> tuple[int, list[int]]:
-    """How many part sums there will be, and after how many bytes each is taken."""
+    """Return the number of partial sums, and the bytes after which each is taken."""
     for count in _SIXTIETHS:
         begins = [number * (total // (count + 1)) for number in range(1, count + 1)]
         stops = [-(-begin // _STRIDE) * _STRIDE + _STRIDE for begin in begins]

@@ -35,7 +35,7 @@ _NO_DATE = datetime(2000, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class RemasterReport:
-    """What was made.
+    """Result of a remaster.
 
     Args:
         size: bytes of the new file.

@@ -40,7 +40,7 @@ _GROUP_LISTS = re.compile(r"group(_(gz|xz|zst|bz2))?")
 
 @dataclass(frozen=True)
 class Contents:
-    """What can be installed from a medium.
+    """Packages that a medium offers.
 
     Args:
         packages: names, sorted.
@@ -57,7 +57,7 @@ class Contents:
 
 
 def contents(iso: Iso, tree: ConfigParser) -> Contents | None:
-    """What can be installed from a medium; None where it has no repository.
+    """Read the packages that a medium offers; None where it has no repository.
 
     Args:
         tree: its `.treeinfo`.

@@ -44,7 +44,7 @@ class KickstartChange:
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a kickstart cannot be adapted; `line` is where it says so."""
+    """Reason why a kickstart cannot be adapted; `line` is its place."""
 
     line: int
     reason: str
@@ -61,7 +61,7 @@ class Adapted:
 
 @dataclass(frozen=True)
 class Terms:
-    """What builder needs a kickstart to say.
+    """Requirements of builder on a kickstart.
 
     Args:
         root_crypt: crypt string of the root password.
@@ -234,7 +234,7 @@ def _disk(book: Book, given: Kickstart, plain: str, terms: Terms) -> None:
 
 
 def _labels(given: Kickstart) -> bool:
-    """Whether an empty disk gets a partition table (blivet: Blivet.shouldClear, clearPartitions)."""
+    """Return whether an empty disk gets a partition table (blivet: Blivet.shouldClear, clearPartitions)."""
     clearing = given.last("clearpart")
     return bool(given.all("zerombr")) or bool(
         clearing and (clearing.has("all") or clearing.has("list") or clearing.has("initlabel"))

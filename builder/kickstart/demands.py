@@ -75,7 +75,7 @@ def _end(given: Kickstart) -> Iterator[LintFinding]:
 
 
 def _mandatory(given: Kickstart, scripts: Sequence[Script]) -> Iterator[LintFinding]:
-    """What the installer would ask for in text mode."""
+    """List what the installer would ask for in text mode."""
     if not given.complete:
         return
     if not any(script.kind == "%packages" for script in scripts):

@@ -65,7 +65,7 @@ def _syntax(text: str) -> list[LintFinding]:
         return [LintFinding(one["line"], one["severity"], one["message"]) for one in json.loads(done.stdout)]
     except (ValueError, KeyError, TypeError):
         # It has not said that the kickstart is right: what it did say may be a traceback.
-        last = (done.said.splitlines() or ["it wrote nothing"])[-1]
+        last = (done.error_text.splitlines() or ["it wrote nothing"])[-1]
         return [LintFinding(None, "error", f"the checker stopped, so nothing is known of the rest: {last}")]
 
 
@@ -84,6 +84,6 @@ def _by_handler(text: str, handler: str) -> list[LintFinding]:
     for hit in _DEPRECATED.finditer(said):
         found.append(LintFinding(int(hit[2]) if hit[2] else None, "warning", re.sub(r" on line \d+(?=:)", "", hit[1])))
     if done.status != 0 and not found:
-        last = (done.said.splitlines() or ["it wrote nothing"])[-1]
+        last = (done.error_text.splitlines() or ["it wrote nothing"])[-1]
         found.append(LintFinding(None, "error", f"the checker stopped, so nothing is known of the rest: {last}"))
     return found

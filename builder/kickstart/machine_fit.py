@@ -59,7 +59,7 @@ def disks(given: Kickstart, serial: str) -> Iterator[Mismatch]:
 
 
 def _may_exist(word: str, serial: str, *, others: bool) -> bool:
-    """Whether a name, a pattern, or one of several names with `|` between them may be the machine's disk.
+    """Return whether a name, a pattern, or one of several names with `|` between them may be the machine's disk.
 
     Args:
         others: what is no name of the kernel's and none by-id may be there, too.

@@ -10,6 +10,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import RecipeError
 
 # Sections whose lines are commands of somebody else; each ends with %end.
 _SECTIONS = ("%packages", "%pre", "%pre-install", "%post", "%onerror", "%traceback", "%addon", "%anaconda")
@@ -35,7 +38,7 @@ class Command:
         return found
 
     def has(self, name: str) -> bool:
-        """Whether the option is there, with or without a value."""
+        """Return whether the option is there, with or without a value."""
         return any(word.partition("=")[0] == f"--{name}" for word in self.words)
 
 
@@ -50,7 +53,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Kickstart:
-    """What a kickstart says, in its order.
+    """Parsed kickstart, in its order.
 
     Args:
         wanted: what %packages selects.
@@ -138,6 +141,20 @@ def scripts(text: str) -> list[Script]:
         elif head is not None:
             body.append(line)
     return [*found, Script(*head, "\n".join(body), closed=False)] if head is not None else found
+
+
+def load(path: Path) -> str:
+    """Read a kickstart as it is.
+
+    Raises:
+        RecipeError: it cannot be read, or is not UTF-8 text.
+    """
+    try:
+        # In binary, so that DOS line endings are not hidden.
+        return path.read_bytes().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(f"cannot read {path}", str(reason)) from None
 
 
 def read(text: str) -> Kickstart:

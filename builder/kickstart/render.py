@@ -156,28 +156,13 @@ def _ask(entry: str, wanted: Mapping[str, object]) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         if done.status >= 0 and "MemoryError" not in done.stderr:
-            raise HostError("the process that renders templates cannot be started", done.said) from None
+            raise HostError("the process that renders templates cannot be started", done.error_text) from None
         limits = f"{sandbox.SECONDS} s of processor time and {sandbox.MEMORY >> 20} MiB"
         hint = "is there a loop or a number without a bound in it?"
-        raise RecipeError(f"kickstarts/{entry} takes more than {limits} to render", done.said, hint) from None
+        raise RecipeError(f"kickstarts/{entry} takes more than {limits} to render", done.error_text, hint) from None
     if "why" in answer:
         raise RecipeError(f"{answer['where'] or f'kickstarts/{entry}'}: {answer['why']}", hint=RAW)
     return answer
-
-
-def load(path: Path) -> str:
-    """Read a kickstart as it is.
-
-    Raises:
-        RecipeError: it cannot be read, is not UTF-8 text, or has a byte order mark or DOS line endings.
-    """
-    try:
-        # In binary, so that DOS line endings are not hidden.
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RecipeError(f"cannot read {path}", str(reason)) from None
-    return text
 
 
 def _require_plain(text: str, path: Path) -> None:

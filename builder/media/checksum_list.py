@@ -15,7 +15,7 @@ _SIZE = re.compile(r"# (?P<name>[^:]+): (?P<size>[0-9]{1,15}) bytes")
 
 @dataclass(frozen=True)
 class Listed:
-    """What a list says of one file; `size` in bytes, None where it says none."""
+    """Entry of one file in a checksum list; `size` in bytes, None where it has none."""
 
     sha256: str
     size: int | None = None

@@ -169,7 +169,7 @@ def _common(reasons: set[str]) -> str:
 
 
 def _file_name(urls: Sequence[str]) -> str:
-    """What people call the file."""
+    """Display name of the file."""
     return urlsplit(urls[0]).path.rpartition("/")[2] if urls else ""
 
 

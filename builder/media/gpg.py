@@ -45,13 +45,13 @@ def signed_text(data: bytes, fingerprint: str, key: Path, signature: bytes | Non
             apart.write_bytes(signature)
             argv = [*gpg, "--status-file", status, "--verify", apart, "-"]
         done = process.run(argv, stdin=data, check=False)
-        said = status.read_text(errors="replace") if status.exists() else ""
-        fault = _fault(said, wanted)
+        output = status.read_text(errors="replace") if status.exists() else ""
+        fault = _fault(output, wanted)
         if fault or done.status != 0 or (signature is None and not signed.exists()):
             raise MediumError(
                 f"the signature on the checksums does not hold: {fault or 'gpg refused it'}",
-                details=f"expected key {wanted}\n{done.said}",
-                output=done.said,
+                details=f"expected key {wanted}\n{done.error_text}",
+                output=done.error_text,
                 hint="get the checksum file and the key from the vendor again; do not use the medium until they fit",
             )
         return (data if signature is not None else signed.read_bytes()).decode("utf-8", "replace")
@@ -107,7 +107,7 @@ def _gpg(home: str) -> list[str | Path]:
 
 
 def _fault(status: str, wanted: str) -> str:
-    """What is wrong, by gpg's status lines; empty when exactly one good signature of the wanted key is there."""
+    """Return what is wrong, by gpg's status lines; empty when exactly one good signature of the wanted key is there."""
     lines = [line.split()[1:] for line in status.splitlines() if line.startswith("[GNUPG:] ")]
     words = [line[0] for line in lines if line]
     for word, meaning in (

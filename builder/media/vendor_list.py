@@ -34,7 +34,7 @@ ON_MEDIUM = "/RPM-GPG-KEY"
 
 @dataclass(frozen=True)
 class Asked:
-    """What has to vouch for a medium.
+    """Requirements for verifying a medium.
 
     Args:
         checksums: the list: a URL, or the name of a file beside the ISO.
@@ -93,7 +93,7 @@ def _not_listed(found: Listed, listed: dict[str, Listed], source: MediumSource, 
     )
 
 
-def _fetched(name: str, source: MediumSource, wish: str) -> tuple[bytes, str]:
+def _fetched(name: str, source: MediumSource, request: str) -> tuple[bytes, str]:
     """A small file of the vendor's, and its place: beside the given ISO, at its URL, or beside the mirrors' ISOs."""
     beside = source.file.with_name(_name(name)) if source.file else None
     if beside is not None and beside.is_file():
@@ -103,7 +103,7 @@ def _fetched(name: str, source: MediumSource, wish: str) -> tuple[bytes, str]:
         return download.small(urls), urls[0] if urls else name
     except MediumError as fault:
         raise MediumError(
-            f"{wish}, and there is none",
+            f"{request}, and there is none",
             fault.details,
             f"put the vendor's {_name(name)} beside the ISO and give it with --media, or drop `signed_by` and "
             "`checksums` from the recipe",

@@ -24,7 +24,7 @@ COPIES = 2
 
 @dataclass(frozen=True)
 class Capacity:
-    """How many builds run at a time, and what limits them.
+    """Number of builds that run at a time, and what limits it.
 
     Args:
         limit: `cores`, `memory`, `disk`, `builds`, `--jobs`, or words for people.

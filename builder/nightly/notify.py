@@ -41,7 +41,7 @@ Kind = Literal["failure", "success"]
 
 @dataclass(frozen=True)
 class NotifyAddress:
-    """Where a message goes; `label` names it for people."""
+    """Destination of a message; `label` names it for people."""
 
     url: str = field(repr=False)
     label: str

@@ -56,7 +56,7 @@ class ImageFacts(BaseModel):
 
 
 class Fault(BaseModel):
-    """Why a build failed.
+    """The reason why a build failed.
 
     Args:
         stage: the stage that failed; None outside of stages.
@@ -75,7 +75,7 @@ class Fault(BaseModel):
 
 
 class Notification(BaseModel):
-    """Whether one message about a run was delivered.
+    """Delivery status of one message.
 
     Args:
         to: label of the address, without its secrets.
@@ -131,7 +131,7 @@ class Result(BaseModel):
 
     @property
     def good(self) -> bool:
-        """Whether there is an image that this run verified."""
+        """True if there is an image that this run verified."""
         return self.verdict in GOOD
 
 
@@ -180,7 +180,7 @@ class NightlyRun(BaseModel):
 
     @property
     def rehearsal(self) -> bool:
-        """Whether any of its images is made from a rehearsal medium."""
+        """True if any of its images is made from a rehearsal medium."""
         return any(result.rehearsal for result in self.results)
 
     def verdicts(self) -> dict[str, int]:

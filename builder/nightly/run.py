@@ -31,7 +31,7 @@ KEEP = 30
 
 @dataclass(frozen=True)
 class NightlyPlan:
-    """What a nightly run is asked to do.
+    """Request for a nightly run.
 
     Args:
         artifacts: everything is kept below this folder.
@@ -68,7 +68,7 @@ class NightlyPlan:
 
     @property
     def rehearsal(self) -> bool:
-        """Whether all builds use rehearsal media."""
+        """True if all builds use rehearsal media."""
         return self.media == "rehearsal"
 
     def worker_options(self, began: float) -> worker.WorkerOptions:

@@ -31,7 +31,7 @@ class WorkerPool(Protocol):
 
     @property
     def capacity(self) -> Capacity:
-        """How many run at a time."""
+        """Number of builds that run at a time."""
 
     def submit(self, build: ImageBuild) -> Future[Result]:
         """Queue a build."""
@@ -44,7 +44,7 @@ class WorkerPool(Protocol):
 
 
 class BuildExecutor(Protocol):
-    """Where builds run."""
+    """A place where builds run."""
 
     def open(
         self, builds: Sequence[ImageBuild], options: WorkerOptions, on_event: OnEvent

@@ -100,7 +100,7 @@ def check_time(at: str) -> None:
     if packages.find_program(ANALYZE):
         done = process.run([ANALYZE, "calendar", "--", at], check=False, timeout=60)
         if done.status != 0:
-            raise RecipeError(f"--at {at!r} is not a time", done.said, hint)
+            raise RecipeError(f"--at {at!r} is not a time", done.error_text, hint)
 
 
 def units(
@@ -222,5 +222,5 @@ def _verify(texts: Mapping[str, str]) -> None:
             line for line in (done.stdout + done.stderr).splitlines() if scratch in line or "builder-nightly" in line
         ]
         if done.status != 0 or faults:
-            output = "\n".join(faults or [done.said]).replace(f"{scratch}/", "")
+            output = "\n".join(faults or [done.error_text]).replace(f"{scratch}/", "")
             raise RecipeError("systemd refuses the timer", output)

@@ -42,7 +42,7 @@ _KILLED = {"kind": "host", "hint": "dmesg tells whether the kernel ran out of me
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What all builds of a nightly run have in common.
+    """Options that all builds of a nightly run share.
 
     Args:
         artifacts: everything is kept below this folder.
@@ -229,7 +229,7 @@ def _failed(result: Result, done: Finished, error: Mapping[str, Any] | None, opt
     code = done.status
     if error is None:
         how = f"exit status {code}" if code >= 0 else signal.Signals(-code).name
-        error = {"kind": "error", "brief": f"the build ended without a verdict ({how})", "details": done.said}
+        error = {"kind": "error", "brief": f"the build ended without a verdict ({how})", "details": done.error_text}
     if code < 0:
         error = {**error, **(_KILLED if -code == signal.SIGKILL else {})}
         code = {signal.SIGTERM: Interrupted.exit_code, signal.SIGKILL: HostError.exit_code}.get(

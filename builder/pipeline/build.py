@@ -101,7 +101,7 @@ def retry_transient(attempt: Callable[[], Outcome], progress: Progress, tries: i
         cause = fault.diagnosis.cause if isinstance(fault, BuilderError) else ""
         progress.note(f"{cause}: {fault}; trying again in {seconds:.0f} s")
 
-    return retry.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, told=report)
+    return retry.again(attempt, heals=heals, tries=tries, first=FIRST_PAUSE, on_retry=report)
 
 
 def remove_machines(settings: Settings) -> Callable[[str], None]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from builder import recipe
 from builder.errors import RecipeError
-from builder.kickstart import parse, preflight, render
+from builder.kickstart import parse, preflight
 from builder.pipeline.resolve import ASKED, existing_medium
 from builder.recipe import IsoSource
 from builder.recipe.types import GIB, MIB, NAME, TEMPLATE
@@ -52,7 +52,7 @@ def draft(
         RecipeError: the kickstart cannot be read, or the name cannot be used.
         MediumError: the medium cannot be read.
     """
-    text = render.load(kickstart)
+    text = parse.load(kickstart)
     chosen = name or re.sub(r"[^a-z0-9._-]+", "-", _stem(kickstart).lower()).strip("-._")
     if not re.fullmatch(NAME, chosen):
         hint = "use --name with a-z, 0-9, '.', '_', '-', at most 63, a letter or digit first"

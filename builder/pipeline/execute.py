@@ -46,7 +46,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Context:
-    """What all steps of a run work with."""
+    """Context that all steps of a run share."""
 
     store: Store
     settings: Settings

@@ -15,7 +15,7 @@ from builder.iso import boot_menu, inspect, remaster
 from builder.iso.inspect import MediumFacts
 from builder.iso.layout import with_hint
 from builder.iso.remaster import RemasterReport
-from builder.kickstart import lint, parse, preflight, render
+from builder.kickstart import lint, parse, preflight
 from builder.kickstart.parse import Kickstart
 from builder.pipeline import media_library
 from builder.recipe import text_faults
@@ -46,7 +46,7 @@ def inject(medium: Path, kickstart: Path, output: Path, *, unattended: bool) -> 
         RecipeError: the kickstart has an error or does not fit the medium, or a path cannot be used.
         MediumError: the medium is damaged.
     """
-    text = render.load(kickstart)
+    text = parse.load(kickstart)
     if fault := text_faults.of_kickstart(text):
         raise RecipeError(f"{kickstart} {fault.what}", fault.why, fault.command(kickstart))
     _require_apart(medium, kickstart, output)

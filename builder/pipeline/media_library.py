@@ -49,7 +49,7 @@ class StoredMedium:
 
 
 class _Facts(BaseModel):
-    """What lists of media need to know of each; the other facts are passed on as they are."""
+    """Facts that lists of media need of each; the others are passed on as they are."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -203,7 +203,7 @@ def pipelines_of(sha256: str, search: tuple[Path, ...]) -> list[str]:
 
 @dataclass(frozen=True)
 class Verified:
-    """What vouches for a medium: the sum implanted in it, and the recipes that name its digest."""
+    """Ways to verify a medium: its implanted checksum, and the recipes that name its digest."""
 
     facts: MediumFacts
     sha256: str

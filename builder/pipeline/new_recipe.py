@@ -131,7 +131,7 @@ def _require_fit(name: str, text: str, file: Path, settings: Settings) -> None:
 
 
 def _urls(name: str, sha256: str, search: Sequence[Path]) -> tuple[str, ...]:
-    """Where the recipes that are known say that an ISO of this name is, if they name no other sha256 of it."""
+    """Return the URLs that known recipes give for an ISO of this name, unless they name another sha256 of it."""
     found: dict[str, None] = {}
     for path in recipe.find_all(tuple(search)).values():
         try:

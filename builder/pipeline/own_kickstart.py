@@ -41,12 +41,12 @@ def load(chosen: KickstartSection, search: Sequence[Path]) -> tuple[OwnKickstart
     closing = last_act.collect(search) if chosen.adapt else {}
     if not chosen.plain:
         return OwnKickstart("", files), {**render.collect(name, search), **closing}
-    text = render.load(_found(name, search))
+    text = parse.load(_found(name, search))
     texts = {name: evidence.anonymous(text), **closing}
     for command in parse.read(text.replace("\r", "")).all("%ksappend"):
         appended = (command.words or ("",))[0].rpartition("/")[2]
         if appended in files:
-            texts[f"{APPENDED}{appended}"] = evidence.anonymous(render.load(_found(appended, search)))
+            texts[f"{APPENDED}{appended}"] = evidence.anonymous(parse.load(_found(appended, search)))
     return OwnKickstart(text, files), texts
 
 

@@ -21,7 +21,7 @@ class _Subject(BaseModel):
 
 
 class _Statement(BaseModel):
-    """What is read of a statement. One of another type, such as a test's result, does not say where files come from."""
+    """The parts of a statement that are read. One of another type, such as a test result, names no origins."""
 
     type: Literal["https://in-toto.io/Statement/v1"] = Field(alias="_type")
     predicate_type: Literal["https://slsa.dev/provenance/v1"] = Field(alias="predicateType")

@@ -16,5 +16,5 @@ FORM = f"host name: letters, digits and '-', parts of at most {LONGEST_LABEL} jo
 
 
 def is_host_name(text: str) -> bool:
-    """Whether Linux and the installer accept this host name."""
+    """Return whether Linux and the installer accept this host name."""
     return re.fullmatch(PATTERN, text) is not None

@@ -38,7 +38,7 @@ class KickstartSection(Section):
 
     @property
     def plain(self) -> bool:
-        """Whether the file is the kickstart as it is, and nothing is filled in."""
+        """True if the file is the kickstart as it is, and nothing is filled in."""
         return self.file is not None and not self.file.endswith(".j2")
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ Path_ = tuple[str | int, ...]
 
 @dataclass
 class Reading:
-    """What is known of one recipe while it is read: where each value came from, and the faults so far.
+    """State of reading one recipe: where each value came from, and the faults so far.
 
     Args:
         label: the file as shown to people.
@@ -254,7 +254,7 @@ def _enter(target: Any, part: str | int) -> Any:
 
 
 def _unknown(place: Path_) -> str | None:
-    """Why a place cannot be part of a recipe, None when it can."""
+    """Return why a location cannot be part of a recipe, None when it can."""
     for end, part in enumerate(place):
         model = _model(place[:end])
         if model is not None and not isinstance(part, int) and part not in _keys(model):

@@ -96,7 +96,7 @@ class DiskSection(Section):
 
 
 class Install(Section):
-    """How the installer runs.
+    """Settings of the installer's run.
 
     Args:
         network: what the installer may reach: `none`, or the network of this kind. With one, packages come from
@@ -161,7 +161,7 @@ class Check(Section):
 
 
 class Verify(Section):
-    """What the finished image must show besides letting root in, and what it may hold.
+    """Requirements on the finished image besides the root login, and exceptions to the secret scan.
 
     Args:
         checks: commands that must succeed.
@@ -186,7 +186,7 @@ class Verify(Section):
 
 
 class Publish(Section):
-    """How the image enters the catalogue.
+    """Settings of publishing.
 
     Args:
         compression: of the published disk; `zlib` can be read by QEMU before 5.1, too.
@@ -212,7 +212,7 @@ class File(Section):
 
 
 class Provision(Section):
-    """What is done to the installed system before it is sealed: files, then scripts, then an Ansible playbook.
+    """Changes to the installed system before it is sealed: files, then scripts, then an Ansible playbook.
 
     Args:
         files: what is copied into the guest first.
@@ -287,7 +287,7 @@ class Recipe(Section):
 
     @property
     def facts(self) -> releases.Release:
-        """What builder knows of the release."""
+        """Facts about the recipe's release."""
         return releases.RELEASES[self.release]
 
     @property
@@ -297,7 +297,7 @@ class Recipe(Section):
 
     @property
     def delivery(self) -> releases.Delivery:
-        """How the kickstart reaches the installer."""
+        """Delivery of the kickstart to the installer."""
         return self.media.delivery or self.facts.delivery
 
     @property

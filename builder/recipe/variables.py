@@ -20,7 +20,7 @@ Variable = StrictStr | StrictInt | StrictBool | tuple[StrictStr, ...]
 
 @dataclass(frozen=True)
 class Rule:
-    """What a variable of one name may hold.
+    """Allowed values of one variable.
 
     Args:
         pattern: matched against the whole value, or against each entry of a list.

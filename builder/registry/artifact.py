@@ -53,7 +53,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
 class Descriptor(BaseModel):
-    """What OCI calls a content descriptor; keys that are not needed are passed over."""
+    """OCI content descriptor; keys that are not needed are passed over."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -113,19 +113,19 @@ class Piece:
 
 @dataclass(frozen=True)
 class Draft:
-    """What is to be sent: the manifest's bytes, and the blobs that it names."""
+    """Artifact to be sent: the manifest's bytes, and the blobs that it names."""
 
     content: bytes
     pieces: tuple[Piece, ...]
 
     @property
     def digest(self) -> str:
-        """Of the manifest."""
+        """Digest of the manifest."""
         return digest_of(self.content)
 
 
 def is_rehearsal(manifest: Mapping[str, Any]) -> bool:
-    """Whether a version is marked as a rehearsal, in either of the two ways."""
+    """Return whether a version is marked as a rehearsal, in either of the two ways."""
     return bool(manifest.get("rehearsal")) or str(manifest.get("name", "")).endswith("-rehearsal")
 
 
@@ -236,7 +236,7 @@ def later(found: RemoteManifest, image: Image) -> str | None:
 
 
 def facts(artifact: Artifact, content: bytes, where: str) -> dict[str, Any]:
-    """What `manifest.json` says, after all that can be held against the artifact before a disk is taken.
+    """Check the artifact as far as possible before its disk is transferred, and return its `manifest.json`.
 
     Raises:
         PublishError: it is no image of ours, or not this one.
@@ -286,7 +286,7 @@ def _pieces(image: Image, name: str, known: Mapping[str, str]) -> Iterator[Piece
 
 
 def _sums(image: Image) -> dict[str, str]:
-    """What SHA256SUMS says of files that `manifest.json` cannot speak of."""
+    """Return the entries of SHA256SUMS for files that `manifest.json` cannot list."""
     spoken = f"{image.name}@{image.version}"
     try:
         lines = (image.path / SUMS).read_text(encoding="utf-8").splitlines()

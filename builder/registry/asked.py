@@ -61,5 +61,5 @@ def compare_age(address: Reference, facts: Manifest, known: Iterable[Image], *, 
 
 
 def _names_version(address: Reference) -> bool:
-    """Whether an address names one version for good."""
+    """Return whether an address names one version for good."""
     return bool(address.digest or re.fullmatch(rf"[0-9a-f]{{{VERSION_DIGITS}}}", address.tag or ""))

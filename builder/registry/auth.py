@@ -32,7 +32,7 @@ class RegistryLogin:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Whether what is sent there cannot leave this host."""
+    """Return whether what is sent there cannot leave this host."""
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
@@ -125,7 +125,7 @@ class Challenges(requests.auth.AuthBase):
         return second
 
     def _authorize(self, kind: str, reply: requests.Response) -> str | None:
-        """What to say for this challenge; None when nothing is known that could help."""
+        """Return the Authorization header for this challenge; None without credentials that could help."""
         backend = self._backends.get(kind)
         if backend is None:
             backend = self._backends[kind] = self._backend(kind)

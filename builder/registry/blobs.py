@@ -40,7 +40,7 @@ class Blob:
 
 
 def has(repository: Repository, blob: Blob) -> bool:
-    """Whether the repository holds it already."""
+    """Return whether the repository holds it already."""
     return repository.ask("HEAD", f"blobs/{blob.digest}", ok=(200, 404)).status_code == 200
 
 
@@ -131,7 +131,7 @@ def _attempt(repository: Repository, blob: Blob, file: BinaryIO, start: int, tel
 
 
 def _there(file: BinaryIO, start: int, size: int) -> tuple[hashlib._Hash, int]:
-    """What an earlier attempt left of the blob: its hash so far, and bytes."""
+    """Return what an earlier attempt left of the blob: its hash so far, and bytes."""
     file.flush()
     file.seek(start)
     digest, there = hashlib.sha256(), 0

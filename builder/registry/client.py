@@ -87,7 +87,7 @@ class Reference:
 
     @property
     def reference(self) -> str:
-        """What is asked for: the digest, else the tag, else `latest`."""
+        """Requested reference: the digest, else the tag, else `latest`."""
         return self.digest or self.tag or LATEST
 
     def __str__(self) -> str:
@@ -109,7 +109,7 @@ class RemoteManifest:
 
     @property
     def digest(self) -> str:
-        """Of the very bytes that came."""
+        """Digest of the bytes as received."""
         return digest_of(self.content)
 
 
@@ -235,7 +235,7 @@ class Repository:
                 heals=lambda fault: isinstance(fault, PassingError),
                 tries=self._tries,
                 first=self._pause,
-                told=lambda _fault, _seconds: None,
+                on_retry=lambda _fault, _seconds: None,
             )
         except PassingError as fault:
             raise PublishError(
@@ -324,7 +324,7 @@ def _limited(answer: requests.Response, limit: int) -> bytes:
 
 
 def _said(answer: requests.Response) -> str:
-    """What the registry itself says is wrong (section "Error Codes")."""
+    """Return the registry's own error text (section "Error Codes")."""
     try:
         errors = json.loads(read_small(answer, _WORDS_LIMIT))["errors"]
         return "".join(f", {one.get('message') or one['code']}"[:300] for one in errors[:3])

@@ -36,7 +36,7 @@ WAITING = "waiting for another pull of it"
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push did.
+    """Result of a push.
 
     Args:
         digest: of the manifest.
@@ -51,7 +51,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull did.
+    """Result of a pull.
 
     Args:
         digest: of the manifest.
@@ -285,7 +285,7 @@ def _missing(repository: Repository) -> PublishError:
 
 
 def _is_there(path: Path, manifest: bytes) -> bool:
-    """Whether this very version is in the catalogue."""
+    """Return whether this very version is in the catalogue."""
     try:
         found = (path / MANIFEST).read_bytes()
     except FileNotFoundError:

@@ -164,7 +164,7 @@ def _index(tree: Path, version: str) -> None:
 
 
 def _entries(busybox: Path, tree: Path, version: str, work: Path) -> Iterator[tuple[str, int, bytes]]:
-    """What the initramfs holds: (path, mode, content or link target)."""
+    """Contents of the initramfs: (path, mode, content or link target)."""
     for folder in ("bin", "dev", "etc", "mnt", "proc", "run", "sys", "sysroot", "tmp", "lib", "lib/modules"):
         yield folder, stat.S_IFDIR | 0o755, b""
     yield "sbin", stat.S_IFLNK | 0o777, b"bin"

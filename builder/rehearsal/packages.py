@@ -127,7 +127,7 @@ def resolve(host: Host) -> dict[str, str]:
     if done.status != 0:
         raise HostError(
             "apt cannot resolve the packages of the rehearsal medium",
-            output=done.said,
+            output=done.error_text,
             hint="apt-get update",
         )
     return {match["name"]: match["version"] for match in _INST.finditer(done.stdout)}

@@ -12,7 +12,7 @@ from builder.stage import Inputs
 
 
 class BudgetInputs(Inputs):
-    """What the image may cost at most: bytes of the sealed disk, seconds to the first login, packages."""
+    """Upper limits of the image: bytes of the sealed disk, seconds to the first login, packages."""
 
     size: int | None = None
     boot: float | None = None

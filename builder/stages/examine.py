@@ -39,7 +39,7 @@ _UNIT = re.compile(r"\S+\.(?:service|socket|mount|target|timer|path|swap|device|
 
 @dataclass(frozen=True)
 class GuestFacts:
-    """What a copy showed.
+    """Observations of one test VM.
 
     Args:
         host_keys: fingerprints that it reported on ttyS1.

@@ -22,7 +22,7 @@ PLACES = {"/images/pxeboot/vmlinuz": KERNEL, "/images/pxeboot/initrd.img": INITR
 
 
 class KernelInputs(Inputs):
-    """Where on the medium kernel and initrd stand."""
+    """Paths of kernel and initrd on the medium."""
 
     places: tuple[str, ...] = tuple(PLACES)
 

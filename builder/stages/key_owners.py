@@ -129,7 +129,7 @@ _END = "end of the answer"
 
 @dataclass(frozen=True)
 class KeyOwner:
-    """Where a private key of the disk is.
+    """Location of a private key on the disk.
 
     Args:
         offset: bytes from the start of the disk.
@@ -173,7 +173,7 @@ class _Extent:
 
 @dataclass
 class Layout:
-    """How the file systems of a machine lie on the disk that has its root; devices are named MAJOR:MINOR."""
+    """File systems of a machine and their place on the disk that has its root; devices are named MAJOR:MINOR."""
 
     extents: list[_Extent] = field(default_factory=list)
     disks: set[str] = field(default_factory=set)

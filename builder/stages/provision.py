@@ -105,7 +105,7 @@ def run(job: Job[ProvisionInputs]) -> None:
 
 @contextmanager
 def _below(job: Job[ProvisionInputs]) -> Iterator[BackingDisk]:
-    """What is built on; a published image stays where it is for as long as it is read."""
+    """Hold the base image for as long as it is read."""
     if job.inputs.base is None:
         yield BackingDisk(job.needs["install"] / install.FILE, "raw")
         return
@@ -164,26 +164,26 @@ def _provision(job: Job[ProvisionInputs], vm: TestVm, secret: Path, quiet: float
     with ssh_session(job, vm, UnreachableError) as login, (job.evidence / LOG).open("a", encoding="utf-8") as log:
         session = login.session
 
-        def said(text: str) -> None:
+        def record(text: str) -> None:
             log.write(text)
             log.flush()
 
         for source, sha256, path, mode in job.inputs.files:
-            said(f"== file {source} -> {path}\n")
+            record(f"== file {source} -> {path}\n")
             _put(session, path, _taken(job, source, sha256).read_bytes(), mode)
         for source, sha256 in job.inputs.scripts:
             job.progress.note(f"provision: {source}")
-            _script(session, source, _taken(job, source, sha256).read_bytes(), said, quiet)
+            _script(session, source, _taken(job, source, sha256).read_bytes(), record, quiet)
         if job.inputs.playbook:
             folder, sha256, playbook = job.inputs.playbook
             job.progress.note(f"provision: {folder}/{playbook}")
             tree = _taken(job, folder, sha256)
             port = vm.machine.ssh_port or 0
-            said(f"== playbook {folder}/{playbook}\n")
-            said(ansible.play(tree, playbook, port=port, key=secret, host_key=session.host_key, work=job.scratch))
-        said("== generalise\n")
+            record(f"== playbook {folder}/{playbook}\n")
+            record(ansible.play(tree, playbook, port=port, key=secret, host_key=session.host_key, work=job.scratch))
+        record("== generalise\n")
         reply = session.run("sh -s", stdin=SCRIPT.read_bytes(), timeout=quiet)
-        said(reply.out + reply.err)
+        record(reply.out + reply.err)
         if reply.status != 0 or DONE not in reply.out:
             brief = "provision: the generalise script failed"
             output = (reply.out + reply.err).strip()
@@ -208,11 +208,11 @@ def _put(session: GuestSession, path: str, content: bytes, mode: int) -> None:
     session.run(f"command -v restorecon > /dev/null && restorecon '{path}'")
 
 
-def _script(session: GuestSession, source: str, text: bytes, said: Callable[[str], None], quiet: float) -> None:
+def _script(session: GuestSession, source: str, text: bytes, record: Callable[[str], None], quiet: float) -> None:
     place = f"{FOLDER}/{Path(source).name}"
     _put(session, place, text, 0o700)
     reply = session.run(f"cd / && '{place}' 2>&1", timeout=quiet)
-    said(f"== script {source}: exit status {reply.status}\n{reply.out}{reply.err}")
+    record(f"== script {source}: exit status {reply.status}\n{reply.out}{reply.err}")
     if reply.status != 0:
         words = "\n".join((reply.out + reply.err).strip().splitlines()[-20:])
         brief = f"provision: {source} failed (exit status {reply.status})"

@@ -43,7 +43,7 @@ KERNEL_ARGS = (
 
 
 class RemasterInputs(Inputs):
-    """How the kickstart reaches the installer, and the machine that it has to fit (sizes in bytes)."""
+    """Delivery of the kickstart, and the machine that it has to fit (sizes in bytes)."""
 
     delivery: releases.Delivery
     memory: int
@@ -56,7 +56,7 @@ class RemasterInputs(Inputs):
 
 @dataclass(frozen=True)
 class Boot:
-    """What the installing machine starts from: CDs in drive order, and a kernel where no CD is to be booted."""
+    """Boot media of the installing machine: CDs in drive order, and a kernel where no CD is booted."""
 
     cdroms: tuple[Path, ...]
     kernel: DirectKernel | None
@@ -108,7 +108,7 @@ def run(job: Job[RemasterInputs]) -> None:
 
 
 def boot(folder: Path) -> Boot:
-    """What the finished object in this folder makes a machine start from."""
+    """Return what a machine boots from, given the finished object in this folder."""
     line = folder / COMMAND_LINE
     if not line.exists():
         return Boot((folder / FILE,), None)

@@ -25,7 +25,7 @@ KEYS = "private_keys.json"
 
 
 class SealInputs(Inputs):
-    """How the sealed disk is stored."""
+    """Storage format of the sealed disk."""
 
     compression: Literal["zstd", "zlib"]
 

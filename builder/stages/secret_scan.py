@@ -64,7 +64,7 @@ class FoundKey:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a search found, by offset."""
+    """Matches of a search, by offset."""
 
     leaks: tuple[Leak, ...]
     keys: tuple[FoundKey, ...]

@@ -21,7 +21,7 @@ REMEMBERED = 20
 
 
 class Phase(BaseModel):
-    """What a stage took under one accelerator: seconds, the oldest first."""
+    """Durations of a stage under one accelerator: seconds, the oldest first."""
 
     seconds: list[float] = Field(default_factory=list)
 

@@ -23,7 +23,7 @@ WRITTEN_WITHIN = 3600.0
 
 @dataclass(frozen=True)
 class Swept:
-    """What dead runs had left.
+    """Leftovers of dead runs.
 
     Args:
         runs: ids of the runs whose remains are gone.
@@ -152,7 +152,7 @@ def _clear(store: Store, owners: Collection[str]) -> None:
 
 
 def _older(path: Path, limit: float) -> bool:
-    """Whether it is there and was used last before this time (seconds since the epoch)."""
+    """Return whether it is there and was used last before this time (seconds since the epoch)."""
     try:
         return path.lstat().st_mtime < limit
     except FileNotFoundError:

@@ -30,7 +30,7 @@ class FileRecord(BaseModel):
 
 
 class Record(BaseModel):
-    """What `stage.json` says of a finished object.
+    """Contents of `stage.json` of a finished object.
 
     Args:
         needs: digest of each needed stage, by name.

@@ -187,7 +187,7 @@ def _dead(mark: Path) -> bool:
 
 
 class StepRecord(BaseModel):
-    """What a run did about one stage; `seconds` and `ledger` are those of the object when it was reused."""
+    """Record of one stage in a run; `seconds` and `ledger` are those of the object when it was reused."""
 
     stage: str
     digest: str

@@ -114,7 +114,7 @@ class Store:
             ) from fault
 
     def path(self, digest: str) -> Path:
-        """Where the finished object of this digest stands, or would stand."""
+        """Return the directory of the finished object of this digest, whether it exists or not."""
         return self.objects / digest
 
     def lock(self, name: str) -> Path:
@@ -246,7 +246,7 @@ class Store:
     # -- secrets
 
     def has_secret(self, name: str) -> bool:
-        """Whether the secret was made already."""
+        """Return whether the secret was made already."""
         return os.path.lexists(self.secrets / name)
 
     def secret(self, name: str, make: Callable[[], bytes]) -> bytes:

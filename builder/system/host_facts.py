@@ -114,8 +114,8 @@ def kvm_access(uid: int, gid: int, device: Path = KVM) -> KvmAccess | None:
     script = (
         'if ! test -r "$1" || ! test -w "$1"; then echo denied; elif (: <>"$1"); then echo opens; else echo broken; fi'
     )
-    said = process.run([*_as_user(uid, gid), "sh", "-c", script, "sh", device], cwd=Path("/"), check=False).stdout
-    return next((known for known in get_args(KvmAccess) if known == said.strip()), None)
+    answer = process.run([*_as_user(uid, gid), "sh", "-c", script, "sh", device], cwd=Path("/"), check=False).stdout
+    return next((known for known in get_args(KvmAccess) if known == answer.strip()), None)
 
 
 def phys_bits(cpuinfo: Path = CPUINFO) -> int:
@@ -145,7 +145,7 @@ def cpu_count() -> int:
 
 
 def oom_kills() -> int:
-    """How many processes this host's kernel has killed for their memory since it started (proc(5), vmstat)."""
+    """Return how many processes this host's kernel has killed for their memory since it started (proc(5), vmstat)."""
     lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
 
@@ -187,11 +187,11 @@ def require_reach(uid: int, gid: int, read: Sequence[Path], own: Sequence[Path])
     refused = process.run([*_as_user(uid, gid), "sh", "-c", script, "sh", *words], cwd=Path("/")).stdout.splitlines()
     if not refused:
         return
-    culprit, mend = _culprit(Path(refused[0]))
+    culprit, fix = _culprit(Path(refused[0]))
     raise HostError(
         f"QEMU's user {user_name(uid)} cannot reach {refused[0]}",
         details=f"{culprit} does not let it through",
-        hint=f"chmod {mend} {culprit}, or keep artifacts elsewhere (/var/lib/builder)",
+        hint=f"chmod {fix} {culprit}, or keep artifacts elsewhere (/var/lib/builder)",
     )
 
 

@@ -116,7 +116,7 @@ class _Meter:
 
 
 class _PacedFile(io.RawIOBase):
-    """What is read of a connection, not slower than a pace."""
+    """Reader of a connection with a least speed."""
 
     def __init__(self, file: Any, meter: _Meter) -> None:
         self._file, self._meter = file, meter

@@ -21,7 +21,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
 
 @dataclass(frozen=True)
 class LinesRead(Generic[T]):
-    """What is in a file.
+    """Contents of a file.
 
     Args:
         entries: the lines, the oldest first.

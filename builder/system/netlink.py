@@ -16,9 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
-
 from builder.errors import HostError
 from builder.system import retry
 
@@ -74,11 +71,11 @@ class Route:
 
     @property
     def network(self) -> str:
-        """Where it leads to, always as a network."""
+        """Destination, always as a network."""
         return {4: "0.0.0.0/0", 6: "::/0"}[self.version] if self.dst == "default" else self.dst
 
     def options(self) -> Iterator[tuple[str, str]]:
-        """What is unusual about it, in words that ip-route(8) and nm-settings-keyfile(5) share."""
+        """Attributes other than the default, in the words that ip-route(8) and nm-settings-keyfile(5) share."""
         if self.table != MAIN_TABLE:
             yield "table", str(self.table)
         if self.source:
@@ -91,7 +88,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What an uplink has: enough to move it and to put it back."""
+    """Configuration of an uplink: enough to move it to a bridge and to restore it."""
 
     uplink: str
     mac: str
@@ -112,7 +109,7 @@ class Snapshot:
 
 
 def snapshot(uplink: str) -> Snapshot:
-    """What an interface has now.
+    """Read the configuration of an interface.
 
     Raises:
         HostError: there is no such interface, or it has routes that cannot be moved.
@@ -132,7 +129,7 @@ def move(before: Snapshot, bridge: str, addresses: tuple[Address, ...], routes: 
     Addresses leave the uplink last thing before they appear on the bridge: traffic waits for microseconds.
 
     Raises:
-        HostError: the kernel refuses a part; `put_back` undoes the others.
+        HostError: the kernel refuses a part; `restore` undoes the others.
     """
     with _netlink() as ip:
         uplink = _index(ip, before.uplink)
@@ -148,7 +145,7 @@ def move(before: Snapshot, bridge: str, addresses: tuple[Address, ...], routes: 
         _add_routes(ip, index, routes)
 
 
-def put_back(before: Snapshot, bridge: str) -> None:
+def restore(before: Snapshot, bridge: str) -> None:
     """Undo `move`, whole or half done; does nothing where all is as before.
 
     Raises:
@@ -194,7 +191,7 @@ def connected(excluding: str) -> list[str]:
 
 
 def answers(gateway: str, interface: str, within: float) -> bool:
-    """Whether a gateway answers, by the protocol it cannot block without being useless: ARP, or ND for IPv6.
+    """Return whether a gateway answers, by the protocol it cannot block without being useless: ARP, or ND for IPv6.
 
     A datagram to the discard port makes the kernel ask for the gateway's MAC address.
 
@@ -205,7 +202,7 @@ def answers(gateway: str, interface: str, within: float) -> bool:
     with _netlink() as ip:
         index = _index(ip, interface)
         for message in ip.get_neighbours(family=family, ifindex=index, dst=gateway):
-            with contextlib.suppress(NetlinkError):
+            with _tolerating():
                 ip.neigh("del", dst=gateway, ifindex=index, family=family, lladdr=message.get_attr("NDA_LLADDR"))
 
         def look() -> bool | None:
@@ -361,17 +358,23 @@ def _index(ip: Any, name: str) -> int:
 
 
 @contextmanager
-def _tolerating(code: int) -> Iterator[None]:
-    """What shall be there is there already, or what shall go is gone: that is well."""
+def _tolerating(*codes: int) -> Iterator[None]:
+    """Ignore the kernel's errors of these numbers (errno(3)), or all of them."""
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
         yield
     except NetlinkError as fault:
-        if fault.code != code:
+        if codes and fault.code not in codes:
             raise
 
 
 @contextmanager
 def _netlink() -> Iterator[Any]:
+    # Imported here: it takes a quarter of a second, and `builder plan` asks the kernel nothing.
+    from pyroute2 import IPRoute
+    from pyroute2.netlink.exceptions import NetlinkError
+
     try:
         with IPRoute() as ip:
             yield ip

@@ -26,7 +26,7 @@ from builder.system import packages
 
 @dataclass(frozen=True)
 class Finished:
-    """What a program left: its exit status and both outputs, decoded with errors replaced."""
+    """Result of a program: its exit status and both outputs, decoded with errors replaced."""
 
     argv: tuple[str, ...]
     status: int
@@ -34,8 +34,8 @@ class Finished:
     stderr: str
 
     @property
-    def said(self) -> str:
-        """The last words of the program, for an error message: at most 20 lines of stderr, else of stdout."""
+    def error_text(self) -> str:
+        """The end of the output, for an error message: at most 20 lines of stderr, else of stdout."""
         text = self.stderr.strip() or self.stdout.strip()
         return "\n".join(text.splitlines()[-20:])
 
@@ -61,7 +61,7 @@ def run(
     env: Mapping[str, str] | None = None,
     check: bool = True,
     error: type[BuilderError] = HostError,
-    heard: Callable[[str], None] | None = None,
+    on_output: Callable[[str], None] | None = None,
 ) -> Finished:
     """Run one program to its end and return what it said.
 
@@ -72,7 +72,7 @@ def run(
         env: added to the environment.
         check: raise when the exit status is not 0.
         error: the class raised for a bad exit status or a time-out.
-        heard: called with what the program writes on standard output as it comes; then nothing is given to the
+        on_output: called with what the program writes on standard output as it comes; then nothing is given to the
             program, and there is no time limit.
 
     Raises:
@@ -92,8 +92,8 @@ def run(
         start_new_session=True,
     ) as child:
         try:
-            if heard is not None:
-                _listen(child, heard)
+            if on_output is not None:
+                _listen(child, on_output)
             out, err = child.communicate(data, timeout=timeout)
         except subprocess.TimeoutExpired:
             _end_group(child)
@@ -105,7 +105,9 @@ def run(
     if check and done.status != 0:
         how = f"exit status {done.status}" if done.status > 0 else signal.Signals(-done.status).name
         raise error(
-            f"{Path(words[0]).name} failed ({how})", f"{' '.join(words)}\n{done.said}".strip(), output=done.said
+            f"{Path(words[0]).name} failed ({how})",
+            f"{' '.join(words)}\n{done.error_text}".strip(),
+            output=done.error_text,
         )
     return done
 
@@ -172,11 +174,11 @@ def start_daemon(argv: Sequence[str | Path]) -> int:
     return child.pid
 
 
-def _listen(child: subprocess.Popen[bytes], heard: Callable[[str], None]) -> None:
+def _listen(child: subprocess.Popen[bytes], on_output: Callable[[str], None]) -> None:
     """Hand on what comes until its end. Such programs write a line or two on standard error: no pipe fills up."""
     stream = child.stdout
     while stream is not None and (piece := os.read(stream.fileno(), 4096)):
-        heard(_text(piece))
+        on_output(_text(piece))
 
 
 class Children:

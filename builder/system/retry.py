@@ -33,7 +33,7 @@ def again(
     heals: Callable[[BaseException], bool],
     tries: int,
     first: float,
-    told: Callable[[BaseException, float], None],
+    on_retry: Callable[[BaseException, float], None],
 ) -> T:
     """Do the work, and do it again while what it raises may heal by itself; the last fault is raised as it is.
 
@@ -41,13 +41,13 @@ def again(
         heals: whether another try may do better after this.
         tries: at most so many.
         first: seconds before the second try; each further pause is twice as long.
-        told: called before each pause, with the fault and the seconds.
+        on_retry: called before each pause, with the fault and the seconds.
     """
 
     def pausing(state: tenacity.RetryCallState) -> None:
         fault = state.outcome.exception() if state.outcome else None
         if fault is not None:
-            told(fault, state.upcoming_sleep)
+            on_retry(fault, state.upcoming_sleep)
 
     asking = tenacity.Retrying(
         retry=tenacity.retry_if_exception(heals),

@@ -346,7 +346,11 @@ def _open(uri: str) -> Any:
     with libvirt_errors(f"libvirt does not answer at {uri}"):
         # 51 s in all.
         return retry.again(
-            lambda: libvirt.open(uri), heals=leaving, tries=9, first=0.2, told=lambda _fault, _pause: daemon.ensure(uri)
+            lambda: libvirt.open(uri),
+            heals=leaving,
+            tries=9,
+            first=0.2,
+            on_retry=lambda _fault, _pause: daemon.ensure(uri),
         )
 
 
@@ -367,10 +371,10 @@ def _run_of(domain: Any) -> str | None:
 
 
 def _forwarded_port(domain: Any) -> int:
-    told = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
-    found = FORWARD.search(told)
+    output = libvirt_qemu.qemuMonitorCommand(domain, "info usernet", libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
+    found = FORWARD.search(output)
     if not found:
-        raise HostError("QEMU does not tell the port that leads to the guest", output=told)
+        raise HostError("QEMU does not tell the port that leads to the guest", output=output)
     return int(found[1])
 
 

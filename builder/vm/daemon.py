@@ -64,7 +64,7 @@ def ensure(uri: str) -> None:
 
 
 def starts(uri: str) -> bool:
-    """Whether `ensure` starts the daemon of this address, rather than systemd or another user."""
+    """Return whether `ensure` starts the daemon of this address, rather than systemd or another user."""
     kind = None if names_socket(uri) else kind_of(uri)
     return not _systemd() and kind == ("system" if os.geteuid() == 0 else "session")
 
@@ -116,7 +116,7 @@ def require_short_paths(uri: str) -> None:
 
 
 def _modular() -> bool:
-    """Whether the modular daemons are the ones that are installed."""
+    """Return whether the modular daemons are the ones that are installed."""
     return bool(packages.find_program("virtqemud") and not packages.find_program("libvirtd"))
 
 

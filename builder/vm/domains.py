@@ -92,7 +92,7 @@ class Domains:
                 raise
 
     def last_words(self, name: str) -> str:
-        """What QEMU and libvirt noted last of this machine, without its command line; empty if there is nothing."""
+        """Return the last log lines of QEMU and libvirt for this machine, without its command line; may be empty."""
         try:
             with machine_log(self.host.uri, name).open("rb") as log:
                 log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_END))
@@ -100,8 +100,8 @@ class Domains:
         except OSError:
             return ""
         # Those of a command line end with a backslash, the last one begins with a dash.
-        said = [line for line in lines if line.strip() and not line.startswith("-") and not line.endswith("\\")]
-        return "\n".join(said[-4:])
+        lines = [line for line in lines if line.strip() and not line.startswith("-") and not line.endswith("\\")]
+        return "\n".join(lines[-4:])
 
     def require_reach(self, read: list[Path], own: list[Path]) -> None:
         """Make sure that QEMU's user gets at these files, see `host_facts.require_reach`."""
@@ -146,7 +146,7 @@ class Domains:
             self._connection.lookupByName(name).destroy()
 
     def wait_off(self, name: str, within: float) -> bool:
-        """Whether the machine is off, waiting so many seconds for it."""
+        """Return whether the machine is off, waiting so many seconds for it."""
 
         def off() -> bool | None:
             found = self.look(name)

@@ -69,7 +69,7 @@ def _give(domain: Any, target: int) -> bool:
 
 
 def _told(domain: Any, since: float) -> dict[str, int] | None:
-    """What the guest has said of its memory (KiB) since a moment: `actual` is what it was left, `available` it uses."""
+    """Return the guest's memory statistics (KiB) since a moment: `actual` is what it was left, `available` it uses."""
     stats: dict[str, int] = domain.memoryStats()
     return stats if stats.get("last_update", 0) >= since and "available" in stats else None
 

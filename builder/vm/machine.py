@@ -42,7 +42,7 @@ HANGUP = 1.0  # seconds between the end of a machine and that of the daemon that
 
 @dataclass(frozen=True)
 class Ending:
-    """How a machine ended.
+    """How a VM ended.
 
     Args:
         how: `shutdown` by the guest itself; `reset` by the guest (reboot, triple fault); `crashed` (kernel panic,
@@ -60,7 +60,7 @@ class Ending:
 
 
 class Handle(Protocol):
-    """What a machine asks of libvirt."""
+    """Operations of libvirt that a machine needs."""
 
     def screenshot(self, path: Path) -> Path:
         """Write what the screen shows."""
@@ -76,7 +76,7 @@ class Handle(Protocol):
 
 
 class Signals:
-    """What libvirt said about one machine, with a descriptor that becomes readable when it says something."""
+    """Events of libvirt for one machine, with a descriptor that becomes readable on each."""
 
     def __init__(self) -> None:
         self._lock = Lock()
@@ -114,7 +114,7 @@ class Signals:
                 os.eventfd_write(self.wake, 1)
 
     def read(self) -> tuple[How | None, bool]:
-        """How it ended as far as known, and whether the connection is lost."""
+        """Return how it ended as far as known, and whether the connection is lost."""
         with self._lock:
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self.wake)
@@ -122,13 +122,13 @@ class Signals:
 
     @property
     def how(self) -> How | None:
-        """How it ended, as far as known."""
+        """Return how it ended, as far as known."""
         with self._lock:
             return self._cause or self._stopped
 
     @property
     def stuck(self) -> str | None:
-        """Why a drive stopped the machine; None when none did."""
+        """Return why a drive stopped the machine; None when none did."""
         with self._lock:
             return self._stuck
 
@@ -183,7 +183,7 @@ class Console:
             return bytes(self._kept)
 
     def read(self, within: float) -> bytes | None:
-        """What came since the last read, waiting up to `within` seconds for something.
+        """Return output since the last read, waiting up to `within` seconds for some.
 
         Returns:
             b"" when nothing came, None when nothing can come any more.
@@ -247,7 +247,7 @@ class Machine:
         return self._handle.traffic()
 
     def gone(self) -> Ending | None:
-        """How it ended, if QEMU is gone, or paused for good; None while it runs.
+        """Return how it ended, if QEMU is gone, or paused for good; None while it runs.
 
         Raises:
             HostError: libvirt went away.
@@ -357,7 +357,7 @@ class Machine:
         return Ending(how, time.monotonic() - start, reasons.get(how, "QEMU ended unexpectedly"))
 
     def _hear(self, within: float, enough: Callable[[How | None, bool], bool]) -> tuple[How | None, bool]:
-        """What libvirt says until it is enough, or until the time is over."""
+        """Collect events of libvirt until they suffice, or until the time is over."""
         deadline = time.monotonic() + within
         said = self._signals.read()
         while not enough(*said) and (left := deadline - time.monotonic()) > 0:

@@ -47,7 +47,7 @@ class Net:
 
 @dataclass(frozen=True)
 class Inventory:
-    """What libvirt has, and its version.
+    """Networks and version of libvirt.
 
     QEMU's own is not asked for here: a daemon that has just started would look at every QEMU first, for seconds.
     """

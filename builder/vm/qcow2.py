@@ -34,7 +34,7 @@ _SHOWN = 120
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a sound qcow2 file says.
+    """Header of a valid qcow2 file.
 
     Args:
         virtual_size: bytes that the guest sees.

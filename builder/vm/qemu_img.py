@@ -24,7 +24,7 @@ Compression = Literal["none", "zlib", "zstd"]
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a disk image says of itself.
+    """Facts about a disk image.
 
     Args:
         virtual_size: bytes the guest sees.
@@ -98,19 +98,19 @@ def rebase(path: Path, old: Path | None, new: Path | None) -> None:
 
 
 def info(path: Path, format: Format, *, error: type[BuilderError] = HostError) -> ImageInfo:  # noqa: A002
-    """What an image says of itself; also works while a machine has it open.
+    """Read the facts of a disk image; also works while a machine has it open.
 
     Raises:
         HostError: (or `error`) it is not there or not an image.
     """
-    told = _json(["info", "-U", "--output=json", opened(path, format)], error)
-    specific = told.get("format-specific", {}).get("data", {})
+    info = _json(["info", "-U", "--output=json", opened(path, format)], error)
+    specific = info.get("format-specific", {}).get("data", {})
     return ImageInfo(
-        format=str(told["format"]),
-        virtual_size=int(told["virtual-size"]),
-        actual_size=int(told.get("actual-size", 0)),
+        format=str(info["format"]),
+        virtual_size=int(info["virtual-size"]),
+        actual_size=int(info.get("actual-size", 0)),
         compression=str(specific.get("compression-type", "")),
-        backing=told.get("backing-filename"),
+        backing=info.get("backing-filename"),
     )
 
 
@@ -123,7 +123,7 @@ def convert(
     below: tuple[Path, Format] | None = None,
     compression: Compression = "none",
     error: type[BuilderError] = HostError,
-    tell: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> None:
     """Write an image anew, flattened; runs of 4 KiB zeros become holes.
 
@@ -131,17 +131,17 @@ def convert(
 
     Args:
         below: the layer below the source and its format.
-        tell: called with what is done of it, in percent.
+        on_progress: called with what is done of it, in percent.
 
     Raises:
         HostError: (or `error`) qemu-img failed; the target is removed.
     """
-    words: list[str | Path] = ["qemu-img", "convert", "-p" if tell else "-q", "-S", "4k", "-m", "8", "-W"]
+    words: list[str | Path] = ["qemu-img", "convert", "-p" if on_progress else "-q", "-S", "4k", "-m", "8", "-W"]
     if compression != "none":
         words += ["-c", "-o", f"compression_type={compression}"]
     try:
         words += ["-O", target_format, opened(source, source_format, below), target]
-        process.run(words, error=error, heard=_percent(tell) if tell else None)
+        process.run(words, error=error, on_output=_percent(on_progress) if on_progress else None)
     except BaseException:
         target.unlink(missing_ok=True)
         raise
@@ -155,7 +155,9 @@ def check(path: Path, *, error: type[BuilderError] = HostError) -> None:
     """
     done = process.run(["qemu-img", "check", "-q", "--output=json", opened(path, "qcow2")], check=False)
     if done.status != 0:
-        raise error(f"{path} is damaged", output=done.said, hint="it must be made again: builder run --rebuild seal")
+        raise error(
+            f"{path} is damaged", output=done.error_text, hint="it must be made again: builder run --rebuild seal"
+        )
 
 
 def same(
@@ -165,34 +167,34 @@ def same(
     other_format: Format,
     *,
     below: tuple[Path, Format] | None = None,
-    tell: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> bool:
     """Both images show a guest the same bytes (holes, and what one has behind the other's end, read as zeros).
 
     Args:
         below: the layer below the first one and its format.
-        tell: called with what is done of it, in percent.
+        on_progress: called with what is done of it, in percent.
 
     Raises:
         HostError: one of them cannot be read.
     """
-    words = ["qemu-img", "compare", "-p" if tell else "-q"]
+    words = ["qemu-img", "compare", "-p" if on_progress else "-q"]
     words += [opened(one, one_format, below), opened(other, other_format)]
-    done = process.run(words, check=False, heard=_percent(tell) if tell else None)
+    done = process.run(words, check=False, on_output=_percent(on_progress) if on_progress else None)
     # qemu-img(1): 0 the same, 1 different, more is an error.
     if done.status > 1:
-        raise HostError("qemu-img cannot compare", output=done.said)
+        raise HostError("qemu-img cannot compare", output=done.error_text)
     return done.status == 0
 
 
 def measure(source: Path, source_format: Format, target_format: Format) -> Measure:
-    """What a conversion would need on disk.
+    """Return the bytes that a conversion would need on disk.
 
     Raises:
         HostError: the image cannot be read.
     """
-    told = _json(["measure", "--output=json", "-O", target_format, opened(source, source_format)], HostError)
-    return Measure(int(told["required"]), int(told["fully-allocated"]))
+    info = _json(["measure", "--output=json", "-O", target_format, opened(source, source_format)], HostError)
+    return Measure(int(info["required"]), int(info["fully-allocated"]))
 
 
 def opened(path: Path, format: Format, below: tuple[Path, Format] | None = None) -> str:  # noqa: A002
@@ -215,17 +217,17 @@ def _node(path: Path, format: Format, below: tuple[Path, Format] | None) -> dict
     return node
 
 
-def _percent(tell: Callable[[float], None]) -> Callable[[str], None]:
-    """What qemu-img writes with -p: `(12.34/100%)` and a carriage return, again and again."""
+def _percent(on_progress: Callable[[float], None]) -> Callable[[str], None]:
+    """Parse the progress of qemu-img -p: `(12.34/100%)` and a carriage return, again and again."""
 
-    def heard(text: str) -> None:
+    def on_output(text: str) -> None:
         found = re.findall(r"\((\d+\.\d+)/100%\)", text)
         if found:
-            tell(float(found[-1]))
+            on_progress(float(found[-1]))
 
-    return heard
+    return on_output
 
 
 def _json(words: list[str | Path], error: type[BuilderError]) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(process.run(["qemu-img", *words], error=error).stdout)
-    return told
+    info: dict[str, Any] = json.loads(process.run(["qemu-img", *words], error=error).stdout)
+    return info

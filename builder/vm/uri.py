@@ -47,7 +47,7 @@ def require_local(uri: str) -> None:
 
 
 def names_socket(uri: str) -> bool:
-    """Whether the URI names a socket or other parameters: then builder starts no daemon for it."""
+    """Return whether the URI names a socket or other parameters: then builder starts no daemon for it."""
     return bool(urlsplit(uri).query)
 
 

@@ -51,7 +51,7 @@ def heal(folder: Path, stages: tuple[Stage[Any], ...], tries: int = 3) -> list[s
         assert isinstance(fault, BuilderError)
         causes.append(fault.diagnosis.cause or "")
 
-    retry.again(lambda: toys.run_in(folder, stages=stages), heals=heals, tries=tries, first=0.01, told=told)
+    retry.again(lambda: toys.run_in(folder, stages=stages), heals=heals, tries=tries, first=0.01, on_retry=told)
     return causes
 
 

@@ -115,9 +115,9 @@ class Cell:
 
 def _steady(told: Any) -> Any:
     """Without what moves by itself: lifetimes, counters, timers."""
-    moving = ("valid_life_time", "preferred_life_time", "ageing", "stats", "stats64", "used", "users", "age")
+    carried = ("valid_life_time", "preferred_life_time", "ageing", "stats", "stats64", "used", "users", "age")
     if isinstance(told, dict):
-        return {key: _steady(value) for key, value in told.items() if key not in moving and "timer" not in key}
+        return {key: _steady(value) for key, value in told.items() if key not in carried and "timer" not in key}
     return [_steady(each) for each in told] if isinstance(told, list) else told
 
 

@@ -60,7 +60,7 @@ def test_from_bare_linux_to_a_host_and_back(world: World, bare: Path) -> None:
     assert done == 3
     assert [name for name, row in rows.items() if row["state"] == "fail"] == ["programs", "libvirt"]
     assert rows["cpu"]["found"].endswith("/proc is not mounted")
-    assert rows["programs"]["mend"].startswith("apt-get install")
+    assert rows["programs"]["fix"].startswith("apt-get install")
 
     host.run("sh", "-c", MORE.format(root=bare))
     before = host.network()

@@ -33,7 +33,7 @@ class Deadly(tuple):
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__iter__()
 
-made = change.plan(bridge_request.Wish("br0", "up0", backend="ifcfg"))
+made = change.plan(bridge_request.BridgeRequest("br0", "up0", backend="ifcfg"))
 apply.apply(replace(made, addresses=Deadly(made.addresses)), print)
 """
 

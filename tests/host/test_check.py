@@ -14,7 +14,7 @@ import pytest
 
 from builder.errors import RecipeError
 from builder.host import check, check_libvirt, check_network, check_storage, config, sshd
-from builder.host.finding import Row
+from builder.host.finding import Finding
 from tests.host.conftest import Cell
 
 SOURCE = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ def test_without_programs_no_build_can_run(tmp_path: Path) -> None:
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
     assert done.returncode == 3
     assert rows["libvirt"]["state"] == "fail"
-    assert "libvirt-daemon-system" in rows["libvirt"]["mend"]
+    assert "libvirt-daemon-system" in rows["libvirt"]["fix"]
     assert rows["programs"]["found"] == "missing: fsck.fat (dosfstools)"
 
 
@@ -69,7 +69,7 @@ def test_nobody_cannot_pass_a_closed_directory(tmp_path: Path) -> None:
         folder.chmod(0o755)
     shut.parent.chmod(0o700)
     row = check_storage.reach(shut, "nobody")
-    closed = Path(row.mend.rpartition(" ")[2])
+    closed = Path(row.fix.rpartition(" ")[2])
     assert (row.state, closed.stat().st_mode & 0o001) == ("fail", 0)
     assert shut.is_relative_to(closed)
     assert check_storage.reach(shut, pwd.getpwuid(0).pw_name).state == "ok"
@@ -92,7 +92,7 @@ def test_an_ordinary_user_is_told_to_ask_for_root(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     done = builder("host", "check", "--json", prefix=words, cwd=Path("/var/tmp"))
     rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
-    assert rows["groups"]["mend"].startswith("sudo usermod -aG")
+    assert rows["groups"]["fix"].startswith("sudo usermod -aG")
     assert check.ROOTS.sub("sudo ", "modprobe a || modprobe b") == "sudo modprobe a || sudo modprobe b"
     assert check.ROOTS.sub("sudo ", "virsh list") == "virsh list"
 
@@ -128,7 +128,7 @@ def test_traps_of_the_firewall(equipped: tuple[Cell, Cell]) -> None:
     assert row("firewall")["found"] == "forwarded traffic is dropped by default (iptables FORWARD)"
     host.run("sysctl", "-q", "-w", "net.bridge.bridge-nf-call-iptables=1")
     assert row("firewall")["state"] == "warn"
-    host.run("sh", "-c", row("firewall")["mend"])
+    host.run("sh", "-c", row("firewall")["fix"])
     assert row("firewall")["state"] == "info"
     host.run("iptables", "-P", "FORWARD", "ACCEPT")
     host.run("nft", "add", "table", "inet", "own")
@@ -137,14 +137,14 @@ def test_traps_of_the_firewall(equipped: tuple[Cell, Cell]) -> None:
 
     host.run("sh", "-c", "ip link add virbr7 type bridge; echo 0 > /proc/sys/net/ipv4/ip_forward")
     assert row("forwarding")["state"] == "warn"
-    host.run("sh", "-c", row("forwarding")["mend"])
+    host.run("sh", "-c", row("forwarding")["fix"])
     assert row("forwarding")["state"] == "ok"
 
 
 def test_commands_are_never_broken() -> None:
-    mend = "x" * 100
-    assert list(check.lines([Row("a", "warn", "b", "c", mend)]))[-1].endswith(f"$ {mend}")
-    assert list(check.lines([Row("a", "ok", "b", "c", mend)])) == ["ok    a            b"]
+    fix = "x" * 100
+    assert list(check.lines([Finding("a", "warn", "b", "c", fix)]))[-1].endswith(f"$ {fix}")
+    assert list(check.lines([Finding("a", "ok", "b", "c", fix)])) == ["ok    a            b"]
 
 
 def test_sshd_takes_the_line_at_the_top(equipped: tuple[Cell, Cell], tmp_path: Path) -> None:

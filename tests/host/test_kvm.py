@@ -31,7 +31,7 @@ def test_found_said_mended_and_put_back(equipped: World, kvm_of_others: Path, tm
         return next(each for each in rows if each["name"] == "kvm access")
 
     found = row()
-    assert (found["state"], found["mend"]) == ("warn", "builder host prepare")
+    assert (found["state"], found["fix"]) == ("warn", "builder host prepare")
     assert found["found"] == "QEMU's user libvirt-qemu may not open /dev/kvm"
     assert "starts QEMU for each look-up" in found["why"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import socket
 from dataclasses import replace
 
-from builder.host.network.bridge_request import Wish
-from builder.host.network.carry_over import servers, settle
+from builder.host.network.bridge_request import BridgeRequest
+from builder.host.network.carry_over import plan_carry_over, servers
 from builder.system.netlink import Address, Route, Snapshot
 
 FOUR, SIX = int(socket.AF_INET), int(socket.AF_INET6)
@@ -26,49 +26,49 @@ NAMES = ("192.168.10.2",)
 
 
 def test_without_a_word_all_moves() -> None:
-    moving = settle(Wish("br0", "ens33"), UPLINK, NAMES)
-    assert (moving.addresses, moving.routes) == (UPLINK.addresses, UPLINK.routes)
-    assert moving.gateways == moving.facts.gateways == ("192.168.10.2", "fd00::1")
-    assert (moving.facts.dns, moving.facts.routes, moving.facts.mtu) == (NAMES, (BEHIND,), None)
-    assert not moving.facts.dhcp
-    assert not moving.facts.auto6
+    carried = plan_carry_over(BridgeRequest("br0", "ens33"), UPLINK, NAMES)
+    assert (carried.addresses, carried.routes) == (UPLINK.addresses, UPLINK.routes)
+    assert carried.gateways == carried.facts.gateways == ("192.168.10.2", "fd00::1")
+    assert (carried.facts.dns, carried.facts.routes, carried.facts.mtu) == (NAMES, (BEHIND,), None)
+    assert not carried.facts.dhcp
+    assert not carried.facts.auto6
 
 
 def test_a_family_that_was_not_named_stays_whole() -> None:
-    moving = settle(Wish("br0", "ens33", ("192.168.10.30/24",)), UPLINK, NAMES)
-    assert moving.facts.addresses == ("192.168.10.30/24", "fd00::19/64")
+    carried = plan_carry_over(BridgeRequest("br0", "ens33", ("192.168.10.30/24",)), UPLINK, NAMES)
+    assert carried.facts.addresses == ("192.168.10.30/24", "fd00::19/64")
     # The gateway is still reached, so it and what lies behind it stay; the kernel makes its own route.
-    assert moving.gateways == ("192.168.10.2", "fd00::1")
-    assert {route.dst for route in moving.routes} == {"default", "10.99.0.0/16"}
-    assert [route.priority for route in moving.routes if route.gateway == "192.168.10.2"] == [50]
-    assert moving.addresses[0].broadcast == "192.168.10.255"
+    assert carried.gateways == ("192.168.10.2", "fd00::1")
+    assert {route.dst for route in carried.routes} == {"default", "10.99.0.0/16"}
+    assert [route.priority for route in carried.routes if route.gateway == "192.168.10.2"] == [50]
+    assert carried.addresses[0].broadcast == "192.168.10.255"
 
 
 def test_a_default_route_is_never_lost_without_a_word() -> None:
-    elsewhere = settle(Wish("br0", "ens33", ("10.5.0.9/24",)), UPLINK, ())
+    elsewhere = plan_carry_over(BridgeRequest("br0", "ens33", ("10.5.0.9/24",)), UPLINK, ())
     assert elsewhere.faults == (
         "the gateway 192.168.10.2 of ens33 is outside 10.5.0.0/24: give the new one with --gateway",
     )
-    told = settle(Wish("br0", "ens33", ("10.5.0.9/24",), ("10.5.0.1",)), UPLINK, ())
+    told = plan_carry_over(BridgeRequest("br0", "ens33", ("10.5.0.9/24",), ("10.5.0.1",)), UPLINK, ())
     assert told.faults == ()
     assert told.facts.gateways == ("10.5.0.1", "fd00::1")
     assert told.facts.routes == ()
 
 
 def test_a_gateway_is_not_judged_by_addresses_that_were_to_go() -> None:
-    moving = settle(Wish("br0", "ens33", ("192.168.10.30",), ("192.168.19.2",)), UPLINK, NAMES)
-    assert moving.facts.of(4) == ((), None, NAMES)
-    assert moving.faults == ()
+    carried = plan_carry_over(BridgeRequest("br0", "ens33", ("192.168.10.30",), ("192.168.19.2",)), UPLINK, NAMES)
+    assert carried.facts.of(4) == ((), None, NAMES)
+    assert carried.faults == ()
 
 
 def test_a_lease_stays_a_lease_and_what_came_with_it_is_not_written_down() -> None:
     by_script = replace(LEASED, routes=(*LEASED.routes, replace(BEHIND, proto=4)))
-    facts = settle(Wish("br0", "ens33"), by_script, NAMES).facts
+    facts = plan_carry_over(BridgeRequest("br0", "ens33"), by_script, NAMES).facts
     assert (facts.dhcp, facts.addresses, facts.dns) == (True, (), ())
     assert facts.of(4) == ((), None, ())
     # A DHCP client's own routes look like those of a script (proto boot): only static ones are written.
     assert [route.proto for route in facts.routes] == [4]
-    made_static = settle(Wish("br0", "ens33", (HERE,)), LEASED, NAMES)
+    made_static = plan_carry_over(BridgeRequest("br0", "ens33", (HERE,)), LEASED, NAMES)
     assert (made_static.facts.dhcp, made_static.facts.dns) == (False, NAMES)
     assert made_static.addresses[0].valid == UPLINK.addresses[0].valid
 
@@ -80,10 +80,10 @@ def test_router_advertisements_go_on() -> None:
         addresses=(Address("2001:db8::5/64", valid=86400, preferred=14400),),
         routes=(Route(SIX, "default", "fe80::1", proto=9),),
     )
-    moving = settle(Wish("br0", "ens33"), told, NAMES)
-    assert moving.facts.auto6
-    assert (moving.facts.gateways, moving.gateways) == ((), ("fe80::1",))
-    assert moving.facts.mtu == 9000
+    carried = plan_carry_over(BridgeRequest("br0", "ens33"), told, NAMES)
+    assert carried.facts.auto6
+    assert (carried.facts.gateways, carried.gateways) == ((), ("fe80::1",))
+    assert carried.facts.mtu == 9000
 
 
 def test_resolvers_of_the_host_itself_are_no_name_servers() -> None:

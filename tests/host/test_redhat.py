@@ -62,7 +62,7 @@ def test_prepare_twice_and_restore(host: Cell, tmp_path: Path) -> None:
         "state": "ok",
         "found": found["selinux"]["found"],
         "why": "",
-        "mend": "",
+        "fix": "",
     }
     assert found["pools"]["found"] == "iso, store"
     asked = host.run(sys.executable, "-c", EMULATOR)
@@ -83,11 +83,11 @@ def test_a_rehearsal_medium_is_brought_from_elsewhere(host: Cell) -> None:
 def test_directories_without_a_type_of_their_own_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     enforce = tmp_path / "enforce"
     monkeypatch.setattr(check_storage, "ENFORCE", enforce)
-    wish = prepare.PrepareOptions(tmp_path / "kvm/iso", tmp_path / "elsewhere")
+    request = prepare.PrepareOptions(tmp_path / "kvm/iso", tmp_path / "elsewhere")
     (tmp_path / "elsewhere").mkdir()
-    assert list(prepare.labels(wish)) == []
+    assert list(prepare.labels(request)) == []
     enforce.write_text("1")
-    assert [step.details[0] for step in prepare.labels(wish)] == [
+    assert [step.details[0] for step in prepare.labels(request)] == [
         f"$ semanage fcontext -a -t virt_image_t '{tmp_path}/kvm(/.*)?'",
         f"$ restorecon -R {tmp_path}/kvm",
         f"$ semanage fcontext -a -t virt_image_t '{tmp_path}/elsewhere(/.*)?'",

@@ -142,7 +142,7 @@ def attach(stack: ExitStack, folder: Path, table: str, size: int, sector: int = 
     return Disk(image, node, mount, inside, Path(f"/proc/{space.pid}/root{mount}"))
 
 
-def settle(stack: ExitStack, disk: Disk, device: str, *, kind: str = "ext4", record: bool = True) -> None:
+def plan_carry_over(stack: ExitStack, disk: Disk, device: str, *, kind: str = "ext4", record: bool = True) -> None:
     """Put a root file system on a device, and record the size of the disk."""
     make = ("mkfs.ext4", "-q", "-F") if kind == "ext4" else (f"mkfs.{kind}", "-f")
     system(*make, device)
@@ -171,7 +171,7 @@ def others(disk: Disk, root: int) -> dict[int, bytes]:
 
 def made(stack: ExitStack, folder: Path, table: str, root: int) -> Disk:
     disk = attach(stack, folder, table, 80)
-    settle(stack, disk, f"{disk.node}p{root}")
+    plan_carry_over(stack, disk, f"{disk.node}p{root}")
     return disk
 
 
@@ -255,7 +255,7 @@ def test_a_disk_of_the_same_size_is_not_touched(table: str, root: int, tmp_path:
 
 def test_without_a_record_a_disk_that_is_full_is_not_touched(tmp_path: Path, stack: ExitStack) -> None:
     disk = attach(stack, tmp_path, DOS + "start=2048, size=161792", 80)
-    settle(stack, disk, f"{disk.node}p1", record=False)
+    plan_carry_over(stack, disk, f"{disk.node}p1", record=False)
     before = disk.ends()
     assert disk.run() == ""
     assert disk.ends() == before
@@ -265,7 +265,7 @@ def test_without_a_record_a_disk_that_is_full_is_not_touched(tmp_path: Path, sta
 def test_xfs_grows(tmp_path: Path, stack: ExitStack) -> None:
     # mkfs.xfs makes no file system below 300 MiB.
     disk = attach(stack, tmp_path, DOS + "start=2048, size=655360", 330)
-    settle(stack, disk, f"{disk.node}p1", kind="xfs")
+    plan_carry_over(stack, disk, f"{disk.node}p1", kind="xfs")
     disk.become(600)
     disk.grow(500)
     assert sum(disk.table()[1]) == 600 * MIB
@@ -282,7 +282,7 @@ def test_a_file_system_that_was_not_reached_is_grown_by_the_next_boot(tmp_path: 
 
 def test_large_sectors_are_refused(tmp_path: Path, stack: ExitStack) -> None:
     disk = attach(stack, tmp_path, DOS + "start=256, size=10240", 80, sector=4096)
-    settle(stack, disk, f"{disk.node}p1")
+    plan_carry_over(stack, disk, f"{disk.node}p1")
     before = disk.ends()[0]
     disk.become(200)
     assert "are not of 512 bytes" in disk.run()
@@ -318,7 +318,7 @@ def test_a_volume_grows_with_the_last_physical_volume(
     system("lvcreate", "-y", "-l", "5", "-n", "root", group)
     stack.callback(system, "vgchange", "-an", group)
     before, noise = disk.table(), others(disk, 2)
-    settle(stack, disk, f"/dev/{group}/root")
+    plan_carry_over(stack, disk, f"/dev/{group}/root")
     disk.become(200)
     said = disk.run()
     found = [int(word) for word in system("vgs", "--noheadings", "-o", "vg_free_count,vg_extent_count", group).split()]

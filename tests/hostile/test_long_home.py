@@ -87,7 +87,7 @@ def test_umlauts_count_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_check_and_the_commands_say_so(short: Path) -> None:
     folder = home(short, 53)
     rows = {row["name"]: row for row in as_nobody(folder, "host", "check", "--json").document()["rows"]}
-    assert (rows["socket paths"]["state"], "XDG_CONFIG_HOME" in rows["socket paths"]["mend"]) == ("fail", True)
+    assert (rows["socket paths"]["state"], "XDG_CONFIG_HOME" in rows["socket paths"]["fix"]) == ("fail", True)
     run = as_nobody(folder, "run", "centos7-minimal", "--media", "rehearsal")
     assert (run.returncode, "too long" in run.stderr, "XDG_CONFIG_HOME" in run.stderr) == (3, True, True)
     # Before anything is started.

@@ -114,7 +114,11 @@ def test_version(builder: Run) -> None:
         (["recipes", "new", "web"], "error: recipes new takes either --release or --kickstart\n"),
         (["plan", "small", "--set", "machine.firmware=efi"], "  --set machine.firmware=efi: 'efi' is none of"),
         (["plan", "x" * 5000 + ".yaml"], "error: no recipe at xxx"),
-        (["kickstart", "lint", "none.cfg"], "error: cannot read none.cfg\n  No such file or directory\n"),
+        (
+            ["kickstart", "lint", "none.cfg"],
+            "error: there is no file none.cfg\n"
+            "hint: for the kickstart of a pipeline: builder kickstart render none.cfg > ks.cfg\n",
+        ),
         (["kickstart", "render", "small"], "error: no kickstart template small.ks.j2"),
     ],
 )

@@ -45,7 +45,7 @@ def told(path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "vagrant"])
 def test_each_format_holds_the_bytes_of_the_image(image: images.Image, tmp_path: Path, kind: Kind) -> None:
     heard: list[tuple[str, float]] = []
-    path = export(image, kind, tmp_path / f"out.{kind}", tell=lambda *words: heard.append(words))
+    path = export(image, kind, tmp_path / f"out.{kind}", on_progress=lambda *words: heard.append(words))
     facts = told(path)
     assert facts["virtual-size"] == SIZE
     if kind != "raw":

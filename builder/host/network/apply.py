@@ -60,7 +60,7 @@ def apply(change: Change, note: Callable[[str], None]) -> dict[str, Any]:
                 said = _change(change, line, note)
         except _LostError:
             # The guardian is gone: nobody else is left to put it back.
-            put_back_pending()
+            roll_back_pending()
             raise HostError("the network was put back: the guardian process died") from None
     if said.get("outcome") != "kept":
         raise HostError("the network is as it was before", details=str(said.get("why", "")))
@@ -105,7 +105,7 @@ def pending() -> bool:
     return guardian.PENDING.exists() and not daemon.answers(guardian.SOCKET)
 
 
-def put_back_pending() -> None:
+def roll_back_pending() -> None:
     """Undo such a change.
 
     Raises:
@@ -113,21 +113,21 @@ def put_back_pending() -> None:
     """
     try:
         # No more of it than this: it may be another version's.
-        told = json.loads(guardian.PENDING.read_bytes())
-        before, bridge = netlink.Snapshot.from_dict(told["before"]), str(told["bridge"])
+        record = json.loads(guardian.PENDING.read_bytes())
+        before, bridge = netlink.Snapshot.from_dict(record["before"]), str(record["bridge"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
         hint = "put the network back by hand, or reboot: nothing was written to disk"
         raise HostError(f"cannot read {guardian.PENDING}", f"{type(fault).__name__}: {fault}", hint) from fault
-    rollback.put_back(before, bridge)
+    rollback.roll_back(before, bridge)
     guardian.PENDING.unlink(missing_ok=True)
 
 
 def _last() -> dict[str, Any]:
     try:
-        told = json.loads(guardian.OUTCOME.read_text())
+        record = json.loads(guardian.OUTCOME.read_text())
     except (OSError, ValueError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return record if isinstance(record, dict) else {}
 
 
 class _LostError(Exception):
@@ -151,8 +151,8 @@ class _Line:
                 raise _LostError
             self.rest += data
         text, _, self.rest = self.rest.partition(b"\n")
-        told: dict[str, Any] = json.loads(text)
-        return told
+        record: dict[str, Any] = json.loads(text)
+        return record
 
 
 def _ask(line: _Line, word: str) -> dict[str, Any]:
@@ -200,5 +200,5 @@ def _reverting(line: _Line) -> Iterator[None]:
 
 
 def may_be_remote() -> bool:
-    """Whether this command was perhaps given over the network, so that a confirmation is needed."""
+    """Return whether this command was perhaps given over the network, so that a confirmation is needed."""
     return not session.of(os.getpid()).local

@@ -9,8 +9,8 @@ Name = Literal["networkmanager", "ifcfg", "runtime"]
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What was asked for; of a family without addresses the uplink's own move, static or leased as they are."""
+class BridgeRequest:
+    """Requested bridge; of a family without addresses the uplink's own move, static or leased as they are."""
 
     bridge: str
     uplink: str

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from builder.host.network.bridge_request import Wish
+from builder.host.network.bridge_request import BridgeRequest
 from builder.host.network.validate import BridgePlan
 from builder.system.netlink import FOREVER, KERNEL, MAIN_TABLE, Address, Route, Snapshot
 
@@ -23,8 +23,8 @@ USUAL_MTU = 1500
 
 
 @dataclass(frozen=True)
-class Moving:
-    """What the bridge gets.
+class CarryOver:
+    """Configuration that a bridge takes over from its uplink.
 
     Args:
         facts: what files say, once it is kept.
@@ -40,13 +40,13 @@ class Moving:
     faults: tuple[str, ...]
 
 
-def settle(wish: Wish, before: Snapshot, servers: tuple[str, ...]) -> Moving:
-    """What moves from an uplink to a bridge.
+def plan_carry_over(request: BridgeRequest, before: Snapshot, servers: tuple[str, ...]) -> CarryOver:
+    """Plan what a bridge takes over from an uplink.
 
     Args:
         servers: the host's name servers; taken where an address is static and none were asked for.
     """
-    parts = [_family(wish, before, family) for family in FAMILIES]
+    parts = [_family(request, before, family) for family in FAMILIES]
     addresses = tuple(each for part in parts for each in part.addresses)
     routes = tuple(each for part in parts for each in part.routes)
     static = tuple(each.cidr for each in addresses if each.valid == FOREVER)
@@ -55,19 +55,19 @@ def settle(wish: Wish, before: Snapshot, servers: tuple[str, ...]) -> Moving:
     kept = {route.gateway for route in defaults if route.proto not in (RA, DHCP)}
     asked = tuple(str(part.gateway) for part in parts if part.gateway)
     facts = BridgePlan(
-        wish.bridge,
-        wish.uplink,
+        request.bridge,
+        request.uplink,
         before.mac,
         static,
         tuple(gateway for gateway in asked if gateway in kept),
-        wish.dns or (servers if static else ()),
+        request.dns or (servers if static else ()),
         dhcp=_leased(addresses, socket.AF_INET),
         auto6=_leased(addresses, socket.AF_INET6) or any(route.proto == RA for route in defaults),
         mtu=before.mtu if before.mtu != USUAL_MTU else None,
         routes=tuple(route for route in routes if _lasting(route, _leased(addresses, route.family))),
     )
     # What cannot be read at all is the plan's to refuse.
-    return Moving(facts, addresses, routes, asked, tuple(fault for part in parts for fault in part.faults))
+    return CarryOver(facts, addresses, routes, asked, tuple(fault for part in parts for fault in part.faults))
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ class _CarriedPart:
     faults: tuple[str, ...] = ()
 
 
-def _family(wish: Wish, before: Snapshot, family: int) -> _CarriedPart:
-    named = [cidr for cidr in wish.addresses if family_of(cidr) == family]
+def _family(request: BridgeRequest, before: Snapshot, family: int) -> _CarriedPart:
+    named = [cidr for cidr in request.addresses if family_of(cidr) == family]
     new = [cidr for cidr in named if _readable(cidr)]
-    asked = next((gateway for gateway in wish.gateways if family_of(gateway) == family), None)
+    asked = next((gateway for gateway in request.gateways if family_of(gateway) == family), None)
     old = tuple(each for each in before.addresses if family_of(each.cidr) == family)
     routes = [route for route in before.routes if route.family == family]
     own = _best(routes)
@@ -126,7 +126,7 @@ def _address(cidr: str, old: tuple[Address, ...]) -> Address:
 
 
 def _fits(route: Route, networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network], new: list[str]) -> bool:
-    """Whether a route of the old addresses makes sense with the new ones; the kernel makes its own anew."""
+    """Return whether a route of the old addresses makes sense with the new ones; the kernel makes its own anew."""
     if route.proto == KERNEL or (route.source and route.source not in {cidr.partition("/")[0] for cidr in new}):
         return False
     return route.gateway is None or _reached(route.gateway, networks)
@@ -138,7 +138,7 @@ def _reached(gateway: str, networks: list[ipaddress.IPv4Network | ipaddress.IPv6
 
 
 def _lasting(route: Route, leased: bool) -> bool:
-    """Whether a route is the administrator's: DHCP clients too write theirs as scripts do."""
+    """Return whether a route is the administrator's: DHCP clients too write theirs as scripts do."""
     return not _default(route) and route.proto in ((STATIC,) if leased else (BOOT, STATIC))
 
 

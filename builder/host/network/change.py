@@ -11,8 +11,8 @@ from builder.host import check_network
 from builder.host.finding import read
 from builder.host.network import ifcfg
 from builder.host.network.backends import BACKENDS, choose
-from builder.host.network.bridge_request import Name, Wish
-from builder.host.network.carry_over import Moving, servers, settle
+from builder.host.network.bridge_request import BridgeRequest, Name
+from builder.host.network.carry_over import CarryOver, plan_carry_over, servers
 from builder.host.network.validate import BridgePlan, bridge_faults, refuse, uplink_faults
 from builder.system import netlink
 from builder.system.netlink import FOREVER, Address, Route, Snapshot
@@ -59,81 +59,81 @@ class Change:
         )
 
 
-def plan(wish: Wish) -> Change | None:
-    """The change that fulfils a wish; None when the bridge is there as asked for.
+def plan(request: BridgeRequest) -> Change | None:
+    """Return the change that makes the requested bridge; None when it exists as requested.
 
     Raises:
-        RecipeError: the wish cannot work; every fault is named.
+        RecipeError: the request cannot work; every fault is named.
         HostError: there is no such uplink; or the bridge is there, but not as asked for.
     """
-    if check_network.bridge_of(wish.uplink) == wish.bridge:
-        _require_as_asked(wish)
+    if check_network.bridge_of(request.uplink) == request.bridge:
+        _require_as_asked(request)
         return None
-    before = netlink.snapshot(wish.uplink)
-    backend = choose(wish.uplink) if wish.backend == "auto" else wish.backend
-    moving = settle(wish, before, _servers())
-    inherited = tuple(gateway for gateway in moving.facts.gateways if gateway not in wish.gateways)
-    facts = replace(moving.facts, gateways=wish.gateways + inherited)
-    refuse([*_uplink_faults(wish, backend), *moving.faults, *_faults(wish, facts, moving)])
-    addresses = moving.addresses
+    before = netlink.snapshot(request.uplink)
+    backend = choose(request.uplink) if request.backend == "auto" else request.backend
+    carried = plan_carry_over(request, before, _servers())
+    inherited = tuple(gateway for gateway in carried.facts.gateways if gateway not in request.gateways)
+    facts = replace(carried.facts, gateways=request.gateways + inherited)
+    refuse([*_uplink_faults(request, backend), *carried.faults, *_faults(request, facts, carried)])
+    addresses = carried.addresses
     if backend != "networkmanager":
         # Before the next reboot nothing renews a lease on the bridge: an address that runs out would lock us out.
         addresses = tuple(replace(each, preferred=FOREVER, valid=FOREVER) for each in addresses)
     return Change(
-        bridge=wish.bridge,
+        bridge=request.bridge,
         before=before,
         addresses=addresses,
-        routes=moving.routes,
-        gateways=moving.gateways,
+        routes=carried.routes,
+        gateways=carried.gateways,
         backend=backend,
         files={str(path): text for path, text in BACKENDS[backend].render(facts).items()},
-        confirm=wish.confirm,
-        within=wish.within,
+        confirm=request.confirm,
+        within=request.within,
     )
 
 
-def _faults(wish: Wish, facts: BridgePlan, moving: Moving) -> Iterator[str]:
-    uplink = check_network.NET / wish.uplink
+def _faults(request: BridgeRequest, facts: BridgePlan, carried: CarryOver) -> Iterator[str]:
+    uplink = check_network.NET / request.uplink
     yield from bridge_faults(
         # As given: what cannot be read is named too.
-        replace(facts, addresses=tuple(dict.fromkeys((*wish.addresses, *facts.addresses)))),
-        wireless=check_network.wireless(wish.uplink),
+        replace(facts, addresses=tuple(dict.fromkeys((*request.addresses, *facts.addresses)))),
+        wireless=check_network.wireless(request.uplink),
         has_carrier=read(uplink / "carrier").strip() == "1",
-        is_bridge=wish.uplink in check_network.bridges(),
+        is_bridge=request.uplink in check_network.bridges(),
     )
     master = uplink / "master"
     if master.exists():
-        yield f"uplink {wish.uplink} belongs to {master.resolve().name} already"
-    elif wish.bridge != wish.uplink and netlink.exists(wish.bridge):
-        yield f"an interface {wish.bridge} is there already: choose another name for the bridge"
-    if not moving.addresses and not wish.addresses:
-        yield f"uplink {wish.uplink} has no address to move: give one with --address"
+        yield f"uplink {request.uplink} belongs to {master.resolve().name} already"
+    elif request.bridge != request.uplink and netlink.exists(request.bridge):
+        yield f"an interface {request.bridge} is there already: choose another name for the bridge"
+    if not carried.addresses and not request.addresses:
+        yield f"uplink {request.uplink} has no address to move: give one with --address"
 
 
-def _uplink_faults(wish: Wish, backend: Name) -> Iterator[str]:
+def _uplink_faults(request: BridgeRequest, backend: Name) -> Iterator[str]:
     """What the uplink is made of, and who else has a word about it."""
-    uplink = check_network.NET / wish.uplink
+    uplink = check_network.NET / request.uplink
     kept = backend != "runtime"
-    yield from uplink_faults(wish.uplink, read(uplink / "type").strip(), read(uplink / "uevent"), kept=kept)
+    yield from uplink_faults(request.uplink, read(uplink / "type").strip(), read(uplink / "uevent"), kept=kept)
     if backend == "ifcfg":
-        for name in ifcfg.others(wish.uplink):
-            yield f"{name} is for {wish.uplink} too: initscripts would bring it up twice; move that file away"
+        for name in ifcfg.others(request.uplink):
+            yield f"{name} is for {request.uplink} too: initscripts would bring it up twice; move that file away"
 
 
-def _require_as_asked(wish: Wish) -> None:
+def _require_as_asked(request: BridgeRequest) -> None:
     """The bridge is there; say so if it is another one than was asked for."""
-    there = netlink.snapshot(wish.bridge)
+    there = netlink.snapshot(request.bridge)
     gateways = {route.gateway for route in there.routes if route.dst == "default"}
     missing = [
-        *(f"address {cidr}" for cidr in wish.addresses if cidr not in {each.cidr for each in there.addresses}),
-        *(f"gateway {gateway}" for gateway in wish.gateways if gateway not in gateways),
+        *(f"address {cidr}" for cidr in request.addresses if cidr not in {each.cidr for each in there.addresses}),
+        *(f"gateway {gateway}" for gateway in request.gateways if gateway not in gateways),
     ]
-    if wish.backend != "auto":
-        paths = BACKENDS[wish.backend].render(BridgePlan(wish.bridge, wish.uplink, there.mac))
+    if request.backend != "auto":
+        paths = BACKENDS[request.backend].render(BridgePlan(request.bridge, request.uplink, there.mac))
         missing += [f"file {path}" for path in paths if not path.exists()]
     if missing:
         raise HostError(
-            f"{wish.bridge} is over {wish.uplink} already, but not as asked for",
+            f"{request.bridge} is over {request.uplink} already, but not as asked for",
             "it lacks " + ", ".join(missing),
             "builder host restore, then again",
         )

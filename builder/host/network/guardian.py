@@ -55,7 +55,7 @@ class Guardian:
         self.holder: socket.socket | None = None
         self.applied_at: float | None = None
         self.deadline = session.now() + IDLE
-        self.told: list[socket.socket] = []
+        self.watchers: list[socket.socket] = []
         self.selector = selectors.DefaultSelector()
         self.selector.register(server, selectors.EVENT_READ)
         self.wake = socket.socketpair()
@@ -69,23 +69,23 @@ class Guardian:
         while True:
             left = self.deadline - session.now()
             if left <= 0:
-                return self.put_back(self._why_late())
+                return self.roll_back(self._why_late())
             for key, _ in self.selector.select(left):
                 if key.fileobj is self.wake[0]:
-                    return self.put_back("the host shuts down")
+                    return self.roll_back("the host shuts down")
                 if key.fileobj is self.server:
                     peer, _address = self.server.accept()
                     self.selector.register(peer, selectors.EVENT_READ)
                 elif isinstance(key.fileobj, socket.socket) and self._hear(key.fileobj):
                     return None
 
-    def put_back(self, why: str) -> None:
+    def roll_back(self, why: str) -> None:
         """Undo the change; tried again and again, since a host without network is the worst outcome."""
         fault = ""
         for _attempt in range(5):
             try:
                 if self.holder is not None:
-                    netlink.put_back(self.change.before, self.change.bridge)
+                    netlink.restore(self.change.before, self.change.bridge)
                 self._end({"outcome": "put back", "why": why})
                 return
             except Exception as error:
@@ -108,7 +108,7 @@ class Guardian:
             self.selector.unregister(peer)
             peer.close()
             if peer is self.holder and self.applied_at is None:
-                self.put_back("builder died half-way")
+                self.roll_back("builder died half-way")
                 return True
             return False
         word = data.decode(errors="replace").strip()
@@ -118,8 +118,8 @@ class Guardian:
         elif word == "applied" and peer is self.holder and self.applied_at is None:
             return self._applied()
         elif word == "revert" and peer is self.holder:
-            self.told.append(peer)
-            self.put_back("builder was stopped")
+            self.watchers.append(peer)
+            self.roll_back("builder was stopped")
             return True
         elif word == "confirm":
             return self._confirm(peer)
@@ -127,12 +127,12 @@ class Guardian:
 
     def _applied(self) -> bool:
         assert self.holder is not None
-        self.told.append(self.holder)
+        self.watchers.append(self.holder)
         self.applied_at = session.now()
         self.deadline = self.applied_at + self.change.within
         silent = self._silent()
         if silent:
-            self.put_back(f"the gateway {silent} does not answer over {self.change.bridge}")
+            self.roll_back(f"the gateway {silent} does not answer over {self.change.bridge}")
             return True
         if not self.change.confirm:
             self.keep("the gateway answers")
@@ -154,7 +154,7 @@ class Guardian:
         if silent:
             self._say(peer, {"say": "refused", "why": f"the gateway {silent} does not answer"})
             return False
-        self.told.append(peer)
+        self.watchers.append(peer)
         self.keep("it was confirmed")
         return True
 
@@ -186,7 +186,7 @@ class Guardian:
             if count is not None:
                 with suppress(Exception):
                     undo.rewind(journal, count)
-            self.put_back(f"it could not be kept: {fault}")
+            self.roll_back(f"it could not be kept: {fault}")
             return
         self._end({"outcome": "kept", "why": why, "files": list(change.files)})
 
@@ -196,7 +196,7 @@ class Guardian:
         for path in (PENDING, SOCKET):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-        for peer in self.told:
+        for peer in self.watchers:
             self._say(peer, {"say": "over", **outcome})
 
     @staticmethod
@@ -218,7 +218,7 @@ def main() -> int:
         try:
             guardian.watch()
         except Exception as fault:
-            guardian.put_back(f"the guardian process broke: {type(fault).__name__}: {fault}")
+            guardian.roll_back(f"the guardian process broke: {type(fault).__name__}: {fault}")
     return 0
 
 

@@ -17,23 +17,23 @@ from builder.system.netlink import Snapshot
 PROGRAM = (sys.executable, "-P", "-m", "builder.host.network.rollback")
 
 
-def put_back(before: Snapshot, bridge: str) -> None:
+def roll_back(before: Snapshot, bridge: str) -> None:
     """Give an uplink back what it had, and remove the bridge; a caller that is killed does not stop it.
 
     Raises:
         HostError: the uplink is gone, or the kernel refuses a part.
     """
-    told = json.dumps({"before": before.as_dict(), "bridge": bridge})
-    process.run_through(PROGRAM, told)
+    payload = json.dumps({"before": before.as_dict(), "bridge": bridge})
+    process.run_through(PROGRAM, payload)
 
 
 def main() -> int:
     """Do it; what goes wrong is told in a line."""
     for name in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
-    told = json.load(sys.stdin)
+    payload = json.load(sys.stdin)
     try:
-        netlink.put_back(Snapshot.from_dict(told["before"]), told["bridge"])
+        netlink.restore(Snapshot.from_dict(payload["before"]), payload["bridge"])
     except BuilderError as fault:
         sys.stdout.write(f"{fault.brief}\n")
         return 1

@@ -77,7 +77,7 @@ def now() -> float:
 
 
 def _is_console(terminal: int) -> bool:
-    """Whether this is a console of the host: no pseudo-terminal, and not none at all."""
+    """Return whether this is a console of the host: no pseudo-terminal, and not none at all."""
     major, minor = os.major(terminal), os.minor(terminal)
     return (major == VIRTUAL and minor > 0) or major in (SERIAL_LOW, HYPERVISOR)
 

@@ -44,7 +44,7 @@ GRACE = 60.0
 
 @dataclass(frozen=True)
 class Task:
-    """What all builds of a nightly run have in common, on whichever worker.
+    """Options that all builds of a nightly run share, on any worker.
 
     Args:
         run: name of the lease, and of the topic of its events.

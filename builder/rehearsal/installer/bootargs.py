@@ -20,7 +20,7 @@ PRESERVED = (
 
 @dataclass(frozen=True)
 class BootArgs:
-    """What the kernel command line says.
+    """Options of the kernel command line.
 
     Args:
         words: in order, (name, value or None).
@@ -62,7 +62,7 @@ class BootArgs:
 
     @property
     def nosave(self) -> frozenset[str]:
-        """What inst.nosave forbids to copy: of `input_ks`, `output_ks`, `logs`."""
+        """Files that inst.nosave forbids to copy: of `input_ks`, `output_ks`, `logs`."""
         words = set((self.last("inst.nosave") or "").split(","))
         if "all" in words:
             return frozenset({"input_ks", "output_ks", "logs"})

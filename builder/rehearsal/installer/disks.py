@@ -82,7 +82,7 @@ def _holds(name: str) -> tuple[str, ...]:
 
 
 def _kind(name: str) -> str | None:
-    """What blkid finds on a partition, empty for nothing it knows; None on an extended one, which is none of data."""
+    """Return what blkid finds on a partition: empty if unknown, None for an extended partition, which holds no data."""
     said = program.run("blkid", "-p", "-o", "export", f"/dev/{name}", check=False, quiet=True, stderr=False)
     facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
     if facts.get("PART_ENTRY_TYPE") in EXTENDED:

@@ -17,7 +17,7 @@ PROMPT = "  Please make your choice from above ['q' to quit | 'b' to begin insta
 
 @dataclass(frozen=True)
 class Ready:
-    """What the installation proper needs to know."""
+    """Everything that the installation proper needs."""
 
     layout: plan.Layout
     selection: Selection

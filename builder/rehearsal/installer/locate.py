@@ -26,7 +26,7 @@ class UnsupportedError(Exception):
 
 @dataclass(frozen=True)
 class Location:
-    """Where a kickstart is.
+    """Location of a kickstart.
 
     Args:
         kind: `hd`, `cdrom` or `file`.

@@ -77,7 +77,7 @@ class Partition:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is written to the disks.
+    """Partitions and file systems to be written to the disks.
 
     Args:
         table: `msdos` or `gpt`.
@@ -115,7 +115,7 @@ def recommended_swap(memory: int) -> int:
 
 
 def automatic(table: str, *, efi: bool, memory: int, free: int, home: bool, fstype: str) -> list[Request]:
-    """What `autopart --type=plain` makes."""
+    """Partitions that `autopart --type=plain` requests."""
     swap = min(recommended_swap(memory), max(free // 10, 1))
     requests = [*stage1(table, efi=efi), Request("/boot", fstype, BOOT)]
     if home and free > 50 << 10:
@@ -129,7 +129,7 @@ def automatic(table: str, *, efi: bool, memory: int, free: int, home: bool, fsty
 
 
 def _weight(request: Request) -> int:
-    """How far to the front the platform wants it."""
+    """Sort weight by which the platform moves a partition to the front."""
     if request.fstype in ("biosboot", "efi") or request.mount == "/boot/efi":
         return 5000
     return 2000 if request.mount == "/boot" else 0

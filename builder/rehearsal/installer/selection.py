@@ -18,7 +18,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """What the medium knows.
+    """Packages and groups of the medium.
 
     Args:
         groups: names of the packages of each group.
@@ -55,7 +55,7 @@ def load(path: Path) -> Table:
 
 @dataclass(frozen=True)
 class Selection:
-    """What will be installed.
+    """Packages to be installed.
 
     Args:
         chosen: EL7 names, sorted.

@@ -32,7 +32,7 @@ DEFAULT_FS = "xfs"
 
 @dataclass(frozen=True)
 class Machine:
-    """What the hardware decides.
+    """Facts about the hardware that decide the layout.
 
     Args:
         efi: booted by UEFI firmware.

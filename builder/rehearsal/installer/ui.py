@@ -93,7 +93,7 @@ class Ui:
         raise ExitError(str(error))
 
     def script_end(self, lineno: int) -> NoReturn:
-        """What cmdline mode shows of a failed script: no more than that no one can be asked."""
+        """Report a failed script as cmdline mode does: only that nobody can be asked."""
         log.error("anaconda", f"Error running the kickstart script at line {lineno}")
         self.say()
         self.say("Running in cmdline mode, no interactive debugging allowed.")
