@@ -6,7 +6,7 @@ Invariant: they say where and how fast, never what; nothing in here may enter a 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -15,6 +15,23 @@ Accel = Literal["auto", "kvm", "tcg"]
 
 # Time limits are written for KVM; a guest whose every instruction is translated gets this much more.
 TCG_FACTOR = 4.0
+
+
+def user_config() -> Path:
+    """Return builder's folder in the user's configuration (XDG Base Directory Specification 0.8: `~/.config`)."""
+    # A user without a home is no reason to stop: Path.expanduser would raise.
+    home = os.path.expanduser("~/.config")  # noqa: PTH111
+    return _absolute([os.environ.get("XDG_CONFIG_HOME", "")], home) / "builder"
+
+
+def host_config() -> Path:
+    """Return builder's folder in the configuration of the whole host (the same specification: `/etc/xdg`)."""
+    return _absolute(os.environ.get("XDG_CONFIG_DIRS", "").split(os.pathsep), "/etc/xdg") / "builder"
+
+
+def _absolute(paths: Sequence[str], default: str) -> Path:
+    """Return the first path; the specification has those ignored that are not absolute."""
+    return Path(next(filter(os.path.isabs, paths), default))
 
 
 @dataclass(frozen=True)

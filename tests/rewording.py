@@ -33,6 +33,7 @@ def rewrite_all(replace: Callable[[Any, str, Any], None] = setattr) -> None:
         replace: sets an attribute of a class; `monkeypatch.setattr` takes it back after a test.
     """
     error, finding, ending = BuilderError.__init__, Finding.__init__, Ending.__init__
+    mismatch = Mismatch.__init__
     causes = {cause: CauseText(reword(text.brief), reword(text.hint)) for cause, text in CAUSES.items()}
 
     def new_error(self: BuilderError, brief: str, details: str = "", hint: str = "", **facts: Any) -> None:
@@ -44,9 +45,12 @@ def rewrite_all(replace: Callable[[Any, str, Any], None] = setattr) -> None:
     def new_ending(self: Ending, how: Any, seconds: float, reason: str, cause: Any = None) -> None:
         ending(self, how, seconds, reword(reason), cause)
 
+    def new_mismatch(self: Mismatch, message: str, cause: Any = None, line: int | None = None) -> None:
+        mismatch(self, reword(message), cause, line)
+
     replace(BuilderError, "__init__", new_error)
     replace(Finding, "__init__", new_finding)
     replace(Ending, "__init__", new_ending)
     replace(Reason, "__new__", lambda cls, kind, text: tuple.__new__(cls, (kind, reword(text))))
-    replace(Mismatch, "__new__", lambda cls, text, cause=None: tuple.__new__(cls, (reword(text), cause)))
+    replace(Mismatch, "__init__", new_mismatch)
     replace(classify, "CAUSES", causes)

@@ -18,7 +18,7 @@ from builder.errors import HostError
 from builder.host import check as checks
 from builder.host import config, preparation
 from builder.host import restore as restoring
-from builder.host.finding import Finding
+from builder.host.finding import HostFinding
 from builder.host.network import apply
 from builder.host.preparation import BridgeOptions, Preparation
 from builder.host.prepare import PrepareOptions
@@ -39,7 +39,7 @@ def check(ctx: typer.Context, as_json: Json = False) -> None:
         raise typer.Exit(HostError.exit_code)
 
 
-def _verdict(rows: list[Finding], failed: list[Finding]) -> str:
+def _verdict(rows: list[HostFinding], failed: list[HostFinding]) -> str:
     if failed:
         return f"a build cannot run here: {', '.join(row.name for row in failed)}"
     warned = sum(row.state == "warn" for row in rows)

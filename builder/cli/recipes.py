@@ -21,6 +21,7 @@ from builder.pipeline import build, kickstart_preview, new_recipe
 from builder.pipeline import draft as drafting
 from builder.pipeline.resolve import existing_medium
 from builder.settings import Settings
+from builder.stages.kickstart import not_adapted
 
 
 def pipelines(as_json: Json = False) -> None:
@@ -63,8 +64,7 @@ def adapt(
     files = drafting.included(parse.read(text.replace("\r", "")), file)
     made = kickstart_preview.adapt_text(text, settings.templates, files, networked=networked)
     if made.refused:
-        lines = "\n".join(f"{file}:{refusal.line}: {refusal.reason}" for refusal in made.refused)
-        raise RecipeError(f"{file} cannot be adapted: {made.refused[0].reason}", lines, "change the kickstart")
+        raise not_adapted(str(file), made)
     unmet = kickstart_preview.unmet(made, files, networked=networked)
     facts = {
         "text": made.text,

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import platformdirs
-
 import builder
 from builder.errors import RecipeError
 from builder.host import config
-from builder.settings import Accel, Settings
+from builder.settings import Accel, Settings, user_config
 
 PASSWORD_FILE = "BUILDER_ROOT_PASSWORD_FILE"
 REQUIRE_SIGNED = "BUILDER_REQUIRE_SIGNED"
@@ -130,7 +128,7 @@ def search_path(kind: str) -> tuple[Path, ...]:
     packaged = package / "share" / kind
     # In a checkout the folders stand beside the package.
     came_along = packaged if packaged.is_dir() else package.parent / kind
-    return tuple(dict.fromkeys((Path.cwd() / kind, platformdirs.user_config_path("builder") / kind, came_along)))
+    return tuple(dict.fromkeys((Path.cwd() / kind, user_config() / kind, came_along)))
 
 
 def closed_directory(path: Path) -> Path | None:

@@ -14,14 +14,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from builder.host import check_libvirt, check_machine, check_network, check_rehearsal, check_storage, distro, sshd
-from builder.host.finding import Finding
+from builder.host.finding import HostFinding
 
 # Before the commands that only root may run, also the second one of a line.
 _PROGRAMS = "apt-get|chmod|date|dnf|modprobe|nft|restorecon|semanage|sysctl|systemctl|timedatectl|usermod|builder host"
 ROOTS = re.compile(rf"(?:^|(?<=\|\| )|(?<=&& ))(?=(?:{_PROGRAMS}) )")
 
 
-def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Finding]:
+def check(store: Path, media: Path, recorded: bool, uri: str) -> list[HostFinding]:
     """Look at the host.
 
     Args:
@@ -34,7 +34,7 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Finding]:
         The rows in a fixed order; a build can run when none of them is `fail`.
     """
     host = distro.find()
-    parts: list[Callable[[], Iterable[Finding]]] = [
+    parts: list[Callable[[], Iterable[HostFinding]]] = [
         lambda: check_machine.rows(host),
         lambda: check_libvirt.rows(host, uri),
         lambda: [check_rehearsal.row(host)],
@@ -48,7 +48,7 @@ def check(store: Path, media: Path, recorded: bool, uri: str) -> list[Finding]:
     return found if os.geteuid() == 0 else [replace(row, fix=ROOTS.sub("sudo ", row.fix)) for row in found]
 
 
-def lines(rows: Iterable[Finding], width: int = 80) -> Iterator[str]:
+def lines(rows: Iterable[HostFinding], width: int = 80) -> Iterator[str]:
     """The rows for people: what was found, and below what is not ok why it matters and what mends it."""
     for row in rows:
         head = f"{row.state:<5} {row.name:<12} "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from builder.errors import BuilderError
 from builder.host import distro as host_system
-from builder.host.finding import Finding, read
+from builder.host.finding import HostFinding, read
 from builder.host.network import ifcfg
 from builder.system import process
 
@@ -20,7 +20,7 @@ NET = Path("/sys/class/net")
 IPTABLES = (("ip", "filter", "FORWARD"), ("ip6", "filter", "FORWARD"), ("ip", "mangle", "FORWARD"))
 
 
-def rows() -> Iterator[Finding]:
+def rows() -> Iterator[HostFinding]:
     """Uplink, bridges, ifcfg files, forwarding, firewall."""
     yield _uplink()
     yield _bridges()
@@ -59,57 +59,63 @@ def bridges() -> dict[str, list[str]]:
     return {path.name: sorted(port.name for port in (path / "brif").iterdir()) for path in found}
 
 
-def _uplink() -> Finding:
+def _uplink() -> HostFinding:
     route = default_route()
     if route is None:
         text = "no default route" if read("/proc/net/route") else "/proc is not mounted"
-        return Finding("uplink", "info", text, "a medium that is not here yet cannot be downloaded")
+        return HostFinding("uplink", "info", text, "a medium that is not here yet cannot be downloaded")
     name, gateway = route
     if wireless(name):
         why = "a Wi-Fi card cannot carry a bridge: use the modes user or nat"
-        return Finding("uplink", "info", f"{name} (Wi-Fi), gateway {gateway}", why)
-    return Finding("uplink", "ok", f"{name}, gateway {gateway}")
+        return HostFinding("uplink", "info", f"{name} (Wi-Fi), gateway {gateway}", why)
+    return HostFinding("uplink", "ok", f"{name}, gateway {gateway}")
 
 
-def _bridges() -> Finding:
+def _bridges() -> HostFinding:
     uplink = default_route()
     found = bridges()
     with_card = {
         name: ports for name, ports in found.items() if any((NET / port / "device").exists() for port in ports)
     }
     if uplink and uplink[0] in found:
-        return Finding("bridge", "ok", f"{uplink[0]} over {', '.join(found[uplink[0]]) or 'nothing'}")
+        return HostFinding("bridge", "ok", f"{uplink[0]} over {', '.join(found[uplink[0]]) or 'nothing'}")
     if with_card:
-        return Finding("bridge", "ok", ", ".join(f"{name} over {' '.join(ports)}" for name, ports in with_card.items()))
+        return HostFinding(
+            "bridge", "ok", ", ".join(f"{name} over {' '.join(ports)}" for name, ports in with_card.items())
+        )
     over = uplink[0] if uplink and not wireless(uplink[0]) else None
     fix = f"builder host prepare --bridge br0 --uplink {over}" if over else ""
-    return Finding("bridge", "info", "none over an uplink", "only network.mode: bridge needs one", fix)
+    return HostFinding("bridge", "info", "none over an uplink", "only network.mode: bridge needs one", fix)
 
 
-def _ifcfg() -> Iterator[Finding]:
+def _ifcfg() -> Iterator[HostFinding]:
     files = {path.name: read(path) for path in ifcfg.FOLDER.glob("ifcfg-*")} if ifcfg.FOLDER.is_dir() else {}
     faults = list(ifcfg.faults(files))
     for fault in faults:
-        yield Finding("ifcfg", "warn", fault, "the network does not come up as it is meant to", f"vi {ifcfg.FOLDER}")
+        yield HostFinding(
+            "ifcfg", "warn", fault, "the network does not come up as it is meant to", f"vi {ifcfg.FOLDER}"
+        )
     if files and not faults:
-        yield Finding("ifcfg", "ok", f"{len(files)} files without a fault")
+        yield HostFinding("ifcfg", "ok", f"{len(files)} files without a fault")
 
 
-def _forwarding() -> Iterator[Finding]:
+def _forwarding() -> Iterator[HostFinding]:
     value = read("/proc/sys/net/ipv4/ip_forward").strip()
     nat = [name for name in bridges() if name.startswith("virbr")]
     if value == "1":
-        yield Finding("forwarding", "ok", "on")
+        yield HostFinding("forwarding", "ok", "on")
     elif value == "0" and nat:
         why = "guests on it reach only this host; forwarding, which libvirt had switched on, was switched off"
-        yield Finding(
+        yield HostFinding(
             "forwarding", "warn", f"off, and {nat[0]} is a NAT network", why, "sysctl -w net.ipv4.ip_forward=1"
         )
     else:
-        yield Finding("forwarding", "info", "off" if value else "unknown", "libvirt switches it on with a NAT network")
+        yield HostFinding(
+            "forwarding", "info", "off" if value else "unknown", "libvirt switches it on with a NAT network"
+        )
 
 
-def _firewall() -> Finding:
+def _firewall() -> HostFinding:
     """Traps: a policy to drop what is forwarded, and br_netfilter that applies it to bridged guests, too.
 
     Docker sets both. A table of the family bridge sees bridged traffic without br_netfilter.
@@ -119,17 +125,17 @@ def _firewall() -> Finding:
     silent = "guests on a bridge get no traffic from outside, without any message"
     for name in drops or ():
         if name.startswith("nft bridge "):
-            return Finding(
+            return HostFinding(
                 "firewall", "warn", f"drops bridged traffic by default ({name})", silent, "nft list ruleset bridge"
             )
     if filtered and (drops or (drops is None and Path("/proc/sys/net/netfilter").exists())):
         policy = f"drops what it does not know ({drops[0]})" if drops else "may drop it (only root sees)"
         fix = "sysctl -w net.bridge.bridge-nf-call-iptables=0"
-        return Finding("firewall", "warn" if drops else "info", f"sees bridged traffic, and {policy}", silent, fix)
+        return HostFinding("firewall", "warn" if drops else "info", f"sees bridged traffic, and {policy}", silent, fix)
     if drops:
         why = "guests on a NAT network may be cut off; libvirt's own chains are looked at first where it runs"
-        return Finding("firewall", "info", f"forwarded traffic is dropped by default ({drops[0]})", why)
-    return Finding("firewall", "ok", "firewalld" if Path("/run/firewalld").exists() else "no trap found")
+        return HostFinding("firewall", "info", f"forwarded traffic is dropped by default ({drops[0]})", why)
+    return HostFinding("firewall", "ok", "firewalld" if Path("/run/firewalld").exists() else "no trap found")
 
 
 def _forward_drops() -> list[str] | None:

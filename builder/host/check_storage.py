@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from builder.host.finding import Finding, read
+from builder.host.finding import HostFinding, read
 from builder.system import host_facts
 from builder.vm.uri import kind_of
 
@@ -22,15 +22,15 @@ ENFORCE = Path("/sys/fs/selinux/enforce")
 LABEL = "virt_image_t"
 
 
-def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[Finding]:
+def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[HostFinding]:
     """Directories and their space, access of QEMU's user, SELinux, AppArmor."""
     there = nearest(store)
     why = "" if recorded else "media and images live below the working directory"
     fix = "" if recorded else "builder host prepare"
-    yield Finding("directories", "ok" if recorded else "info", f"store {store}, media {media}", why, fix)
+    yield HostFinding("directories", "ok" if recorded else "info", f"store {store}, media {media}", why, fix)
     yield _space(there)
     if not os.access(there, os.W_OK | os.X_OK):
-        yield Finding(
+        yield HostFinding(
             "access", "fail", f"{there} cannot be written to", "everything builder makes goes there", f"ls -ld {there}"
         )
     elif kind_of(uri) == "system":
@@ -39,7 +39,7 @@ def rows(store: Path, media: Path, recorded: bool, uri: str) -> Iterator[Finding
         reached = [reach(path, name) for path in dict.fromkeys((there, nearest(media)))]
         yield next((row for row in reached if row.state == "fail"), reached[0])
     else:
-        yield Finding("access", "ok", "QEMU runs as this user")
+        yield HostFinding("access", "ok", "QEMU runs as this user")
     yield _selinux(store)
     yield _apparmor()
 
@@ -51,10 +51,10 @@ def nearest(path: Path) -> Path:
     return path
 
 
-def reach(path: Path, user: str | None) -> Finding:
+def reach(path: Path, user: str | None) -> HostFinding:
     """Return whether a user gets to a directory: every one on the way must let it through."""
     if user in (None, "root"):
-        return Finding("access", "ok" if user else "info", f"QEMU runs as {user or 'a user not known yet'}")
+        return HostFinding("access", "ok" if user else "info", f"QEMU runs as {user or 'a user not known yet'}")
     found = pwd.getpwnam(str(user))
     groups = set(os.getgrouplist(found.pw_name, found.pw_gid))
     for directory in reversed([path, *path.parents]):
@@ -62,34 +62,34 @@ def reach(path: Path, user: str | None) -> Finding:
         shift = 6 if status.st_uid == found.pw_uid else 3 if status.st_gid in groups else 0
         if not status.st_mode >> shift & 1:
             why = f"machines of qemu:///system run as {user} and must pass through it"
-            return Finding("access", "fail", f"{directory} is closed to {user}", why, f"chmod o+x {directory}")
-    return Finding("access", "ok", f"{user} gets to {path}")
+            return HostFinding("access", "fail", f"{directory} is closed to {user}", why, f"chmod o+x {directory}")
+    return HostFinding("access", "ok", f"{user} gets to {path}")
 
 
-def _space(there: Path) -> Finding:
+def _space(there: Path) -> HostFinding:
     free = shutil.disk_usage(there).free
     text = f"{free / GIB:.1f} GiB free at {there}"
     if free < LEAST:
-        return Finding("space", "fail", text, f"an image needs {LEAST // GIB} GiB while it is made", "builder gc")
+        return HostFinding("space", "fail", text, f"an image needs {LEAST // GIB} GiB while it is made", "builder gc")
     if free < ROOM:
-        return Finding(
+        return HostFinding(
             "space", "warn", text, f"a vendor medium and its image need up to {ROOM // GIB} GiB", "builder gc"
         )
-    return Finding("space", "ok", text)
+    return HostFinding("space", "ok", text)
 
 
-def _selinux(store: Path) -> Finding:
+def _selinux(store: Path) -> HostFinding:
     enforce = read(ENFORCE).strip()
     if not enforce:
-        return Finding("selinux", "ok", "off")
+        return HostFinding("selinux", "ok", "off")
     if enforce == "0":
-        return Finding("selinux", "ok", "permissive")
+        return HostFinding("selinux", "ok", "permissive")
     label = label_of(nearest(store))
     if labelled(label):
-        return Finding("selinux", "ok", f"enforcing, {label}")
+        return HostFinding("selinux", "ok", f"enforcing, {label}")
     fix = f"semanage fcontext -a -t {LABEL} '{store}(/.*)?' && restorecon -R {store}"
     why = "libvirt labels the files of machines itself; pools and what is copied there need this"
-    return Finding("selinux", "warn", f"enforcing, {store} is {label}", why, fix)
+    return HostFinding("selinux", "warn", f"enforcing, {store} is {label}", why, fix)
 
 
 def label_of(path: Path) -> str:
@@ -110,9 +110,9 @@ def unknown(path: Path) -> bool:
     return ":default_t:" in label_of(path)
 
 
-def _apparmor() -> Finding:
+def _apparmor() -> HostFinding:
     if read("/sys/module/apparmor/parameters/enabled").strip() != "Y":
-        return Finding("apparmor", "ok", "off")
+        return HostFinding("apparmor", "ok", "off")
     if not Path("/etc/apparmor.d/usr.sbin.libvirtd").exists() and not Path("/etc/apparmor.d/libvirt").is_dir():
-        return Finding("apparmor", "ok", "on, no profile for libvirt")
-    return Finding("apparmor", "ok", "on, libvirt writes a profile for each machine")
+        return HostFinding("apparmor", "ok", "on, no profile for libvirt")
+    return HostFinding("apparmor", "ok", "on, libvirt writes a profile for each machine")

@@ -3,8 +3,8 @@
 `settings.toml` has three tables. `directories`, which `host prepare` writes: `media` (install ISOs) and `store`
 (images, clones, runs). `notify`: `to` (addresses, or files that hold them), `when` (`failure` or `always`) and
 `report_url`. `images`: `require_signed` (`true`: pull, clone and build on signed images only).
-The user's own file wins over the one for the whole host, key by key. Where: platformdirs' configuration directories,
-that is `~/.config/builder` and `/etc/xdg/builder`.
+The user's own file wins over the one for the whole host, key by key. Where: `~/.config/builder` and
+`/etc/xdg/builder`, or as `$XDG_CONFIG_HOME` and `$XDG_CONFIG_DIRS` say.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import platformdirs
-
 from builder.errors import RecipeError
+from builder.settings import host_config, user_config
 
 NAME = "settings.toml"
 HEAD = "# Written by `builder host prepare`; taken back by `builder host restore`."
@@ -55,12 +54,12 @@ class NotifySettings:
 
 def host_file() -> Path:
     """The file for all users of this host."""
-    return platformdirs.site_config_path("builder") / NAME
+    return host_config() / NAME
 
 
 def user_file() -> Path:
     """The user's own file."""
-    return platformdirs.user_config_path("builder") / NAME
+    return user_config() / NAME
 
 
 def load() -> Directories:

@@ -10,7 +10,7 @@ State = Literal["ok", "info", "warn", "fail"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class HostFinding:
     """One finding about the host.
 
     Args:

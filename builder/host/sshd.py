@@ -10,7 +10,7 @@ from pathlib import Path
 
 from builder.errors import BuilderError, HostError
 from builder.host import distro as host_system
-from builder.host.finding import Finding, read
+from builder.host.finding import HostFinding, read
 from builder.system import process
 
 CONFIG = Path("/etc/ssh/sshd_config")
@@ -18,13 +18,13 @@ LINES = "# Put here by builder: the first value wins.\nUseDNS no\n"
 WHY = "a login waits for the reverse lookup of the client's address, often for many seconds"
 
 
-def row() -> Finding:
+def row() -> HostFinding:
     """Return whether sshd looks up its clients' names."""
     if host_system.program("sshd") is None and not CONFIG.exists():
-        return Finding("sshd", "info", "is not installed", "no one can log in to this host over SSH")
+        return HostFinding("sshd", "info", "is not installed", "no one can log in to this host over SSH")
     if uses_dns():
-        return Finding("sshd", "warn", "UseDNS yes", WHY, "builder host prepare")
-    return Finding("sshd", "ok", "UseDNS no")
+        return HostFinding("sshd", "warn", "UseDNS yes", WHY, "builder host prepare")
+    return HostFinding("sshd", "ok", "UseDNS no")
 
 
 def uses_dns() -> bool:

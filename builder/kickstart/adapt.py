@@ -132,7 +132,7 @@ def adapt(text: str, terms: Terms) -> Adapted:
     given, scripts = parse.read(plain), parse.scripts(plain)
     for script in scripts:
         if not script.closed:
-            book.refuse(script.line, f"{script.kind} does not end with %end, which the installer of 7 wants")
+            book.refuse(script.line, f"{script.kind} does not end with %end, which the installer of 7 wants: add it")
     _source(book, given, terms)
     _end(book, given)
     _root(book, given, terms)
@@ -175,7 +175,8 @@ def _append(book: Book, terms: Terms) -> None:
 def _source(book: Book, given: Kickstart, terms: Terms) -> None:
     named = given.all(*SOURCES)
     for command in given.all("liveimg", "ostreesetup"):
-        book.refuse(command.line, f"`{command.name}` installs an image of its own, not the packages of the medium")
+        text = f"`{command.name}` installs an image of its own, not the packages of the medium: write `cdrom`"
+        book.refuse(command.line, text)
     if terms.networked and given.all("url", "nfs"):
         return
     for command in named:

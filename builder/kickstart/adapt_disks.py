@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from builder.kickstart.parse import Command, Kickstart
 
+TAKEN = "what is on a disk already, and the machine's disk is new: write a `part` that makes it"
+
 
 @dataclass(frozen=True)
 class Meant:
@@ -35,7 +37,9 @@ def meant_disks(given: Kickstart, ours: str) -> Meant:
             groups.append((names, line))
     if len(groups) > 1:
         said = " and ".join(f"{'|'.join(sorted(names))} (line {line})" for names, line in groups)
-        refused.append((groups[1][1], f"{len(groups)} disks are meant, {said}; the machine has one"))
+        refused.append(
+            (groups[1][1], f"{len(groups)} disks are meant, {said}; the machine has one: leave the others out")
+        )
     refused += existing(given)
     return Meant(tuple("|".join(sorted(names)) for names, _ in groups), tuple(refused))
 
@@ -68,10 +72,10 @@ def existing(given: Kickstart) -> Iterator[tuple[int, str]]:
     for command in given.all("part", "logvol", "volgroup", "raid", "btrfs"):
         for option in ("onpart", "usepart", "useexisting", "noformat"):
             if command.has(option):
-                yield command.line, f"--{option} takes up what is on a disk already, and the machine's disk is new"
+                yield command.line, f"--{option} takes up {TAKEN}"
                 break
     for command in given.all("mount"):
-        yield command.line, "`mount` takes up what is on a disk already, and the machine's disk is new"
+        yield command.line, f"`mount` takes up {TAKEN}"
 
 
 def _words(command: Command, option: str) -> list[str]:

@@ -7,17 +7,15 @@ Sources: anaconda 21.48.22.159 (ui/tui/spokes: what is mandatory in text mode; k
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Collection, Iterator, Sequence
 
-from builder.kickstart import parse, preflight
+from builder.kickstart import machine_fit, parse, preflight
 from builder.kickstart.adapt import MARKER
 from builder.kickstart.adapt_disks import existing
-from builder.kickstart.el7_rules import LintFinding, disk_words, included
-from builder.kickstart.parse import Command, Kickstart, Script
+from builder.kickstart.el7_rules import LintFinding, included
+from builder.kickstart.parse import Kickstart, Script
 
-# The machine's one disk on every bus that builder gives it.
-DISK = "sda"
+TO_A_NETWORK = "for packages of a network: --set install.network=user, and the image is not hermetic"
 
 
 def unmet(text: str, disk_serial: str, token: str, files: Collection[str]) -> list[LintFinding]:
@@ -43,7 +41,7 @@ def unmet(text: str, disk_serial: str, token: str, files: Collection[str]) -> li
 
 def remote(text: str) -> list[LintFinding]:
     """Return what needs a network while installing."""
-    return [_error(None, wrong.text) for wrong in preflight.sources(parse.read(text))]
+    return [_error(wrong.line, wrong.message) for wrong in preflight.sources(parse.read(text))]
 
 
 def _error(line: int | None, message: str) -> LintFinding:
@@ -85,22 +83,29 @@ def _mandatory(given: Kickstart, scripts: Sequence[Script]) -> Iterator[LintFind
             None, "there is no %packages section: the installer would ask what to install; `@core` is the least"
         )
     if not any(not word.startswith("-") for command in given.all("timezone") for word in command.words):
-        yield _error(None, "there is no `timezone`: the installer would ask for it")
+        yield _error(None, "there is no `timezone`: the installer would ask for it; write `timezone UTC`")
     if not given.all("autopart", "part", "logvol", "raid", "btrfs"):
-        yield _error(None, "there is no `autopart` and no `part`: the installer would ask where to install")
+        yield _error(
+            None, "there is no `autopart` and no `part`: the installer would ask where to install; write `autopart`"
+        )
     elif not given.all("autopart") and not any(
         command.words[:1] == ("/",) or "/" in command.words for command in given.all("part", "logvol", "raid", "btrfs")
     ):
-        yield _error(None, "no `part` or `logvol` makes a root partition (/)")
+        yield _error(None, "no `part` or `logvol` makes a root partition: write one for /")
 
 
 def _boots(given: Kickstart) -> Iterator[LintFinding]:
     for loader in given.all("bootloader"):
         if loader.option("location") == "none" or any(word.startswith("--disable") for word in loader.words):
-            yield _error(loader.line, "without a boot loader the image would not boot")
+            yield _error(
+                loader.line, "without a boot loader the image would not boot; write `bootloader --location=mbr`"
+            )
     for command in given.all("autopart", "part", "logvol", "raid"):
         if command.has("encrypted"):
-            yield _error(command.line, "an encrypted disk asks for its passphrase at each boot, and nobody is there")
+            yield _error(
+                command.line,
+                "an encrypted disk asks for its passphrase at each boot, and nobody is there; leave out --encrypted",
+            )
 
 
 def _lets_in(given: Kickstart, scripts: Sequence[Script]) -> Iterator[LintFinding]:
@@ -108,32 +113,23 @@ def _lets_in(given: Kickstart, scripts: Sequence[Script]) -> Iterator[LintFindin
     for script in scripts:
         bare = script.kind == "%packages" and "--nocore" in script.words and given.complete
         if bare and not {wanted.name for wanted in given.wanted} & {"openssh-server", "core", "Core"}:
-            yield _error(script.line, f"--nocore leaves out openssh-server: {why}")
+            yield _error(script.line, f"--nocore leaves out openssh-server: {why}; add it")
     for command in given.all("rootpw"):
         if command.has("lock"):
-            yield _error(command.line, "root is locked, and the proof logs in as root")
+            yield _error(command.line, "root is locked, and the proof logs in as root; leave out --lock")
     for command in given.all("services"):
         if "sshd" in (command.option("disabled") or "").replace(".service", "").split(","):
-            yield _error(command.line, f"sshd is disabled: {why}")
+            yield _error(command.line, f"sshd is disabled: {why}; take it out of --disabled")
     for command in given.all("firewall"):
         if "ssh" in (command.option("remove-service") or "").split(","):
-            yield _error(command.line, f"the firewall keeps SSH out: {why}")
+            yield _error(command.line, f"the firewall keeps SSH out: {why}; take ssh out of --remove-service")
     for excluded in given.excluded:
         if excluded.name in ("openssh-server", "openssh*"):
-            yield _error(excluded.line, f"{excluded.name} is excluded: {why}")
+            yield _error(excluded.line, f"{excluded.name} is excluded: {why}; leave this line out")
 
 
 def _disks(given: Kickstart, serial: str) -> Iterator[LintFinding]:
     for line, reason in existing(given):
         yield _error(line, reason)
-    for command in given.all("part", "clearpart", "ignoredisk", "bootloader"):
-        for word in disk_words(command):
-            if not _ours(command, word, serial):
-                yield _error(command.line, f"the machine has no disk {word}; its one disk is disk/by-id/*{serial}")
-
-
-def _ours(command: Command, word: str, serial: str) -> bool:
-    names = [one.removeprefix("/").removeprefix("dev/") for one in word.split("|")]
-    there = any(fnmatch.fnmatch(DISK, name) or serial in name or "$" in name for name in names)
-    # Disks to leave alone need not be ours; that they must exist is another matter.
-    return there and not (command.name == "clearpart" and command.has("list"))
+    for missing in machine_fit.disks(given, serial):
+        yield _error(missing.line, missing.message)

@@ -27,10 +27,18 @@ DISK = re.compile(
     r"(/?dev/)?([shv]d[a-z*?\[]\S*|xvd[a-z*?\[]\S*|nvme\S+|mmcblk\S+|cciss\S+|dasd\S+|dm-\S+|md\S+|mpath\S+|mapper/\S+"
     r"|disk/by-\S+|(0x)?[0-9A-Fa-f]{2}|LABEL=\S+|UUID=\S+)"
 )
+UNFILLED = "a template that was not filled in; render it first"
+DOS = "`dos2unix` takes it out"
 # Commands whose words may hold a dollar sign.
 _FREE = frozenset({"rootpw", "user", "%include", "bootloader", "sshpw"})
+# What to do where no known name is near.
+_LISTED = {
+    "timezone": "`timedatectl list-timezones` lists them",
+    "lang": "write one such as en_US.UTF-8",
+    "keyboard": "`localectl list-keymaps` lists them",
+}
 # Templates of cobbler, and of others that were not filled in.
-_TEMPLATE = re.compile(r"\$\{?[A-Za-z_]|\{[{%]|<%|@@")
+_TEMPLATE = re.compile(r"\$\{?[A-Za-z_]|\{[{%]|<%|@@|\b__[A-Z][A-Z0-9_]*__\b")
 
 
 @dataclass(frozen=True)
@@ -49,11 +57,15 @@ class LintFinding:
 def encoding(text: str) -> Iterator[LintFinding]:
     """Yield what the bytes of a file do to the installer although no editor shows them."""
     if text.startswith("\ufeff"):
-        yield LintFinding(1, "error", "a byte order mark before the first line: the installer takes it for a command")
+        yield LintFinding(
+            1, "error", f"a byte order mark before the first line: the installer takes it for a command; {DOS}"
+        )
     ends = [number for number, line in enumerate(text.split("\n"), start=1) if line.endswith("\r")]
     if ends:
         more = f" (and {len(ends) - 1} more)" if len(ends) > 1 else ""
-        yield LintFinding(ends[0], "error", f"DOS line endings{more}: the shell of the scripts stumbles over them")
+        yield LintFinding(
+            ends[0], "error", f"DOS line endings{more}: the shell of the scripts stumbles over them; {DOS}"
+        )
 
 
 def check(text: str, beside: Collection[str]) -> Iterator[LintFinding]:
@@ -78,7 +90,7 @@ def check(text: str, beside: Collection[str]) -> Iterator[LintFinding]:
 def _template(command: Command) -> Iterator[LintFinding]:
     line = " ".join((command.name, *command.words))
     if command.name.startswith(("$", "{{", "{%", "<%", "@@")):
-        yield LintFinding(command.line, "error", f"{command.name}: a template that was not filled in; render it first")
+        yield LintFinding(command.line, "error", f"{command.name}: {UNFILLED}")
     elif command.name not in _FREE and _TEMPLATE.search(re.sub(r"\$(basearch|releasever|arch)\b", "", line)):
         yield LintFinding(command.line, "warning", "looks like a template that was not filled in")
 
@@ -106,7 +118,7 @@ def included(given: Kickstart, scripts: Sequence[Script], beside: Collection[str
             continue
         if before and path.startswith(("/tmp/", "/run/", "/root/")):
             continue  # a script may have made it under a name that it put together
-        text = f"%include {path}: no %pre makes this file, and the recipe's kickstart.files does not bring it"
+        text = f"%include {path}: no %pre makes this file; put it beside the kickstart and into kickstart.files"
         yield LintFinding(command.line, "error", text)
 
 
@@ -127,7 +139,9 @@ def _loader(given: Kickstart) -> Iterator[LintFinding]:
 def _unsupported(given: Kickstart) -> Iterator[LintFinding]:
     for command in given.all("multipath", "dmraid", "upgrade"):
         yield LintFinding(
-            command.line, "error", f"{command.name}: the installer of CentOS 7 does not support it and ends"
+            command.line,
+            "error",
+            f"{command.name}: the installer of CentOS 7 does not support it and ends; leave it out",
         )
     for command in given.all("vnc"):
         if (word := command.option("password")) is not None and not 6 <= len(word) <= 8:
@@ -152,9 +166,11 @@ def _mount_points(given: Kickstart) -> Iterator[LintFinding]:
         point = part.words[0] if part.words else ""
         kind = part.option("fstype") or ""
         if point in ON_ROOT:
-            yield LintFinding(part.line, "error", f"{point} must be on the / file system")
+            yield LintFinding(part.line, "error", f"{point} must be on the / file system; leave this line out")
         if point in ON_LINUX and kind in FOREIGN:
-            yield LintFinding(part.line, "error", f"{point} must be on a Linux file system, not on {kind}")
+            yield LintFinding(
+                part.line, "error", f"{point} must be on a Linux file system, not on {kind}; write --fstype=xfs"
+            )
         if point.startswith("/") and point in seen:
             yield LintFinding(
                 part.line, "warning", f"{point} was named in line {seen[point]} already: only the last one is made"
@@ -176,7 +192,11 @@ def _disks(given: Kickstart) -> Iterator[LintFinding]:
         for word in disk_words(command):
             wrong = [one for one in word.split("|") if not DISK.fullmatch(one) and "$" not in one and one != "*"]
             if wrong:
-                yield LintFinding(command.line, "error", f"{command.name}: {wrong[0]} is no name of a disk")
+                yield LintFinding(
+                    command.line,
+                    "error",
+                    f"{command.name}: {wrong[0]} is no name of a disk; write sda, or disk/by-id/…",
+                )
 
 
 def _names(given: Kickstart) -> Iterator[LintFinding]:
@@ -194,8 +214,9 @@ def _names(given: Kickstart) -> Iterator[LintFinding]:
                 wanted = word if word in known else re.split(r"[ (-]", word)[0]
             languages = {one.split("_")[0] for one in known} if command.name == "lang" else ()
             if wanted not in known and wanted not in languages:
-                near = difflib.get_close_matches(word.split(".")[0], known, n=1)
-                meant = f"; did you mean {near[0]}?" if near else ""
+                # Abbreviations are like others that mean something else: SGT, MST.
+                near = difflib.get_close_matches(word.split(".")[0], known, n=1, cutoff=0.6 if len(word) > 4 else 0.9)
+                meant = f"; did you mean {near[0]}?" if near else f"; {_LISTED[command.name]}"
                 text = f"{command.name}: {word} is not known, and the installer goes on with {instead}{meant}"
                 yield LintFinding(command.line, "error", text)
 

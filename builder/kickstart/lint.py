@@ -36,7 +36,11 @@ def lint(text: str, release: Release = RELEASES[DEFAULT], *, beside: Collection[
     found = [*el7_rules.encoding(text)]
     plain = text.removeprefix("\ufeff").replace("\r\n", "\n")
     if release.own_checker:
-        found += [*_syntax(plain), *el7_rules.check(plain, beside)]
+        rules = [*el7_rules.check(plain, beside)]
+        # A line of a template is told once, as that: to the parser it is some unknown command.
+        unfilled = {finding.line for finding in rules if finding.message.endswith(el7_rules.UNFILLED)}
+        found += [finding for finding in _syntax(plain) if finding.line not in unfilled]
+        found += rules
     else:
         found += _by_handler(plain, release.handler)
     return sorted(dict.fromkeys(found), key=lambda finding: (finding.line or 0, finding.severity))

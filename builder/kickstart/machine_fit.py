@@ -1,5 +1,7 @@
 """What a kickstart asks of the machine alone: names of disks, sizes, memory. Needs no medium, so it is said at once.
 
+Invariant: no other module judges whether the machine has a disk.
+
 Source of the facts: Anaconda 21.48.22.159 (pyanaconda/kickstart.py: `ignoredisk`, `clearpart`, `part` and `bootloader`
 end the install for a disk that is not there).
 """
@@ -18,7 +20,7 @@ from builder.kickstart.preflight import Mismatch, Room
 DISK = "sda"
 _OPTIONS = {
     "ignoredisk": ("only-use", "drives"),
-    "clearpart": ("drives",),
+    "clearpart": ("drives", "list"),
     "part": ("ondisk", "ondrive"),
     "bootloader": ("boot-drive",),
 }
@@ -45,18 +47,27 @@ def disks(given: Kickstart, serial: str) -> Iterator[Mismatch]:
     """Yield the names of disks that the machine does not have."""
     for command in given.commands:
         for option in _OPTIONS.get(command.name, ()):
-            for word in (command.option(option) or "").split(","):
-                if word.strip() and not _may_exist(word.strip(), serial):
-                    text = f"line {command.line}: `{command.name} --{option}`: the machine has no disk {word.strip()}"
-                    yield Mismatch(f"{text}; its one disk is {DISK}, or {_BY_ID}*{serial}")
+            for word in filter(None, map(str.strip, (command.option(option) or "").split(","))):
+                if _may_exist(word, serial, others=option != "list"):
+                    continue
+                asked = f"`{command.name} --{option}`: the machine"
+                if option == "list":
+                    text = f"{asked}'s one disk is new, it has no {word}; write `clearpart --all`"
+                else:
+                    text = f"{asked} has no disk {word}; its one disk is {DISK}, or {_BY_ID}*{serial}"
+                yield Mismatch(text, line=command.line)
 
 
-def _may_exist(word: str, serial: str) -> bool:
-    """Return whether a name, a pattern, or one of several names with `|` between them may be the machine's disk."""
+def _may_exist(word: str, serial: str, *, others: bool) -> bool:
+    """Return whether a name, a pattern, or one of several names with `|` between them may be the machine's disk.
+
+    Args:
+        others: what is no name of the kernel's and none by-id may be there, too.
+    """
     # As udev's rules for SCSI and ATA disks put them together.
     known = [DISK, f"{_BY_ID}scsi-0QEMU_QEMU_HARDDISK_{serial}", f"{_BY_ID}ata-QEMU_HARDDISK_{serial}"]
     for name in (re.sub(r"^/?dev/", "", one) for one in word.split("|")):
-        judged = name.startswith(_BY_ID) or _KERNEL.fullmatch(name)
-        if not judged or name.endswith(serial) or any(fnmatch.fnmatch(disk, name) for disk in known):
+        judged = not others or name.startswith(_BY_ID) or _KERNEL.fullmatch(name)
+        if not judged or "$" in name or name.endswith(serial) or any(fnmatch.fnmatch(disk, name) for disk in known):
             return True
     return False

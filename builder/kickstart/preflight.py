@@ -15,7 +15,6 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from builder.errors import Cause, MediumError, RecipeError, Source
 from builder.iso import inspect
@@ -48,11 +47,23 @@ class Room:
     release: Release = RELEASES[DEFAULT]
 
 
-class Mismatch(NamedTuple):
-    """One thing that kickstart, medium and machine ask of each other in vain, as a line for people."""
+@dataclass(frozen=True)
+class Mismatch:
+    """One thing that kickstart, medium and machine ask of each other in vain.
 
-    text: str
+    Args:
+        message: without the line's number.
+        line: of the kickstart; None where it is on no single line.
+    """
+
+    message: str
     cause: Cause | None = None
+    line: int | None = None
+
+    @property
+    def text(self) -> str:
+        """It as a line for people."""
+        return f"line {self.line}: {self.message}" if self.line else self.message
 
 
 def require_release(medium: MediumFacts, release: Release) -> None:
@@ -106,7 +117,7 @@ def refuse(faults: Sequence[Mismatch], brief: str) -> None:
         raise RecipeError(
             brief if len(faults) > 1 else faults[0].text,
             "\n".join(fault.text for fault in faults) if len(faults) > 1 else "",
-            "lines are those of the rendered kickstart: `builder kickstart render` shows it",
+            "`builder kickstart render` shows the lines; `builder kickstart adapt` those of a kickstart of your own",
             cause=next((fault.cause for fault in faults if fault.cause), None),
             source=Source.KICKSTART,
         )
@@ -155,7 +166,8 @@ def sources(given: Kickstart) -> Iterator[Mismatch]:
     for command in given.commands:
         remote = next((word for word in command.words if re.search(r"(^|=)(https?|ftp|nfs)://", word)), None)
         if command.name == "nfs" or (remote and command.name in (*_SOURCES, "repo", "updates", "%include")):
-            yield Mismatch(f"line {command.line}: `{command.name}` needs a network, and there is none while installing")
+            text = f"`{command.name}` needs a network, and there is none while installing"
+            yield Mismatch(text, line=command.line)
 
 
 def packages(given: Kickstart, medium: Contents | None) -> Iterator[Mismatch]:
@@ -167,9 +179,9 @@ def packages(given: Kickstart, medium: Contents | None) -> Iterator[Mismatch]:
         if _there(wanted, medium):
             continue
         near = difflib.get_close_matches(wanted.name, known, n=1)
-        text = f"line {wanted.line}: {wanted.kind} {wanted.name} is not on the medium"
+        text = f"{wanted.kind} {wanted.name} is not on the medium"
         cause = Cause.MISSING_PACKAGE if wanted.kind == "package" else Cause.MISSING_GROUP
-        yield Mismatch(f"{text}; did you mean {near[0]}?" if near else text, cause)
+        yield Mismatch(f"{text}; did you mean {near[0]}?" if near else text, cause, wanted.line)
 
 
 def _there(wanted: Wanted, medium: Contents) -> bool:
@@ -208,11 +220,12 @@ def _disk(given: Kickstart, room: Room) -> Iterator[Mismatch]:
         text = f"disk.size is {room.disk // MIB} MiB: the partitions take {total} MiB: {', '.join(named)}"
         yield Mismatch(text, Cause.DISK_TOO_SMALL)
     for group in given.all("volgroup"):
-        held = [size for part, size in sizes if part.words[:1] and part.words[0] in group.words[1:]]
+        members = _members(group)
+        held = [size for part, size in sizes if part.words[:1] and part.words[0] in members]
         volumes = _volumes(group, given)
         if held and volumes > sum(held):
-            text = f"line {group.line}: the volumes of {group.words[0]} take {volumes} MiB, it has {sum(held)} MiB"
-            yield Mismatch(text)
+            text = f"the volumes of {group.words[0]} take {volumes} MiB, its partitions have {sum(held)} MiB"
+            yield Mismatch(f"{text}: make {' or '.join(members)} larger, or let it --grow", line=group.line)
 
 
 def least_disk(given: Kickstart, release: Release = RELEASES[DEFAULT]) -> int:
@@ -224,17 +237,30 @@ def least_disk(given: Kickstart, release: Release = RELEASES[DEFAULT]) -> int:
 
 
 def _grown(part: Command, given: Kickstart) -> int:
-    """MiB that the partition takes at the least: one that may grow has to hold its volumes."""
-    size = _number(part)
-    if part.has("grow"):
-        groups = [group for group in given.all("volgroup") if part.words[:1] and part.words[0] in group.words[1:2]]
-        size = max([size, *(_volumes(group, given) for group in groups)])
+    """MiB that the partition takes at the least: one that may grow has to hold what its group's others do not."""
+    size, name = _number(part), "".join(part.words[:1])
+    for group in given.all("volgroup") if part.has("grow") else ():
+        members = _members(group)
+        if name in members:
+            others = [
+                other
+                for other in given.all("part")
+                if other is not part and other.words[:1] and other.words[0] in members
+            ]
+            size = max(size, _volumes(group, given) - sum(map(_number, others)))
     return size
 
 
+def _members(group: Command) -> list[str]:
+    """Physical volumes of a group; its options, which may have values of their own, stand before or behind them."""
+    return [word for word in group.words[1:] if word.startswith("pv.")]
+
+
 def _volumes(group: Command, given: Kickstart) -> int:
+    """MiB of its volumes; thin ones lie in their pool, which counts."""
     name = group.words[0] if group.words else ""
-    return sum(_number(volume) for volume in given.all("logvol") if volume.option("vgname") == name)
+    volumes = [volume for volume in given.all("logvol") if volume.option("vgname") == name]
+    return sum(_number(volume) for volume in volumes if not volume.has("thin"))
 
 
 def _number(part: Command) -> int:

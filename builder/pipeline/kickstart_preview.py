@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.diagnosis import evidence
-from builder.kickstart import adapt, demands, last_act, machine_fit, render
+from builder.kickstart import adapt, demands, last_act, lint, machine_fit, render
 from builder.kickstart.adapt import Adapted
 from builder.kickstart.el7_rules import LintFinding
 from builder.kickstart.preflight import Room
@@ -72,7 +72,9 @@ def adapt_text(text: str, search: Sequence[Path], files: tuple[str, ...], *, net
 
 def unmet(made: Adapted, files: tuple[str, ...], *, networked: bool) -> list[LintFinding]:
     """Return what a run would still refuse in an adapted kickstart."""
-    return [
+    found = [
+        *lint.errors(lint.lint(made.text, beside=files)),
         *demands.unmet(made.text, SYSTEM_DISK_SERIAL, stage.NO_TOKEN, files),
         *([] if networked else demands.remote(made.text)),
     ]
+    return sorted(dict.fromkeys(found), key=lambda finding: finding.line or 0)

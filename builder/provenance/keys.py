@@ -13,9 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from builder.errors import HostError, RecipeError
+from builder.settings import host_config, user_config
 
 KEY, PUBLIC = ".key", ".pub"
 DEFAULT = "default"
@@ -38,7 +37,7 @@ class TrustedKey:
 
 def folder() -> Path:
     """Return the user's own folder of keys."""
-    return platformdirs.user_config_path("builder") / "signing"
+    return user_config() / "signing"
 
 
 def chosen() -> Path | None:
@@ -59,7 +58,7 @@ def chosen() -> Path | None:
 def known() -> list[TrustedKey]:
     """Return all trusted keys, by name; the user's own first where two have one name."""
     found: dict[str, TrustedKey] = {}
-    for place in (folder(), platformdirs.site_config_path("builder") / "signing"):
+    for place in (folder(), host_config() / "signing"):
         for path in _public_keys(place):
             private = path.with_suffix(KEY)
             found.setdefault(path.stem, TrustedKey(path.stem, path, private if private.is_file() else None))

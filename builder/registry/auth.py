@@ -1,23 +1,25 @@
 """Login to registries: no request leaves this host in the clear, and only the registry gets its credentials.
 
-oras finds the credentials (docker's configuration, its helpers) and answers the registry's challenges, Basic or a
-token (distribution's token authentication); this module decides where they may go.
+A registry asks for a user and a password (Basic), or sends us to a server of tokens (distribution's token
+authentication), which gets the same.
 """
 
 from __future__ import annotations
 
 import io
 import ipaddress
-import os
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from functools import cached_property
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 import requests
 import requests.auth
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from requests.utils import parse_dict_header
 
 from builder.errors import PublishError
+from builder.registry import docker_config
 from builder.system.http_bounds import STEADY, BoundedAdapter, Pace, read_small
 
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0
@@ -72,25 +74,43 @@ class Guarded(BoundedAdapter):
         return super().send(request, stream=stream, **words)
 
 
+class _Token(BaseModel):
+    """What a server of tokens answers (distribution, docs/content/spec/auth/token.md)."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    value: Annotated[str, Field(pattern=r"^[!-~]+$", validation_alias=AliasChoices("token", "access_token"))]
+
+
 class Challenges(requests.auth.AuthBase):
     """Answers a 401 once a request; what was good is said at once the next time.
 
     A token has a scope and an end, so each 401 is a reason to ask for a new one.
-
-    Attributes:
-        known: credentials were found.
     """
 
-    def __init__(self, host: str, login: RegistryLogin | None, insecure: bool, adapter: Guarded) -> None:
-        self.known = login is not None
-        self._host, self._login, self._insecure, self._adapter = host, login, insecure, adapter
+    def __init__(self, host: str, login: RegistryLogin | None, adapter: Guarded) -> None:
+        self._host, self._login = host, login
         self._header: str | None = None
-        self._backends: dict[str, Any] = {}
+        self._tokens = requests.Session()
+        self._tokens.auth = _as_it_is
+        for scheme in ("http://", "https://"):
+            self._tokens.mount(scheme, adapter)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a user and a password."""
+        return self._basic is not None
+
+    @cached_property
+    def _basic(self) -> str | None:
+        """The header of the user; docker's configuration is looked at when a registry asks."""
+        if self._login is not None:
+            return docker_config.basic(self._login.user, self._login.password)
+        return docker_config.header_for(self._host)
 
     def close(self) -> None:
         """Close the connections to those who give tokens."""
-        for backend in self._backends.values():
-            backend.session.close()
+        self._tokens.close()
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if urlsplit(str(request.url)).netloc == self._host:
@@ -103,9 +123,8 @@ class Challenges(requests.auth.AuthBase):
         # The hook goes along with a redirect; another host gets no credentials.
         if reply.status_code != 401 or urlsplit(reply.url).netloc != self._host:
             return reply
-        kind = reply.headers.get("WWW-Authenticate", "").partition(" ")[0].lower()
         try:
-            header = self._authorize("basic" if kind == "basic" else "token", reply)
+            header = self._authorize(reply)
         except BaseException:
             reply.close()
             raise
@@ -124,53 +143,22 @@ class Challenges(requests.auth.AuthBase):
             self._header = header
         return second
 
-    def _authorize(self, kind: str, reply: requests.Response) -> str | None:
+    def _authorize(self, reply: requests.Response) -> str | None:
         """Return the Authorization header for this challenge; None without credentials that could help."""
-        backend = self._backends.get(kind)
-        if backend is None:
-            backend = self._backends[kind] = self._backend(kind)
-        if kind == "basic" and not self.known:
-            return None
+        kind, _, rest = reply.headers.get("WWW-Authenticate", "").partition(" ")
+        if kind.lower() == "basic":
+            return self._basic
+        headers = {"Authorization": self._basic} if self._basic else {}
         try:
-            headers, _changed = backend.authenticate_request(reply, {}, refresh=True)
-        except requests.RequestException:
-            raise
-        except Exception as fault:
-            # oras takes what a registry says as it comes: a realm that is missing, a token that is a list.
+            challenge = parse_dict_header(rest)
+            words = {key: challenge[key] for key in ("service", "scope") if key in challenge}
+            answer = self._tokens.get(challenge["realm"] or "", params=words, headers=headers)
+            if answer.status_code != 200:
+                return None
+            return f"Bearer {_Token.model_validate_json(answer.content).value}"
+        except (KeyError, ValidationError) as fault:
             text = f"{type(fault).__name__}: {fault}"
             raise PublishError(f"what the registry {self._host} asks of a login is not understood", text) from None
-        header = str(headers.get("Authorization") or "")
-        if not header.isascii() or not header.isprintable():
-            raise PublishError(f"the registry {self._host} gave a token that no header can hold")
-        return header or None
-
-    def _backend(self, kind: str) -> Any:
-        # Its own log would stand beside our one line; and it is dear to load.
-        import oras.auth
-        import oras.container
-        import oras.logger
-
-        oras.logger.logger.quiet = True
-        oras.logger.logger.set_level(60)
-        session = requests.Session()
-        session.auth = _as_it_is
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, self._adapter)
-        backend = oras.auth.get_auth_backend(kind, session, self._insecure)
-        if self._login is not None:
-            backend.set_basic_auth(self._login.user, self._login.password)
-            return backend
-        folder = os.environ.get("DOCKER_CONFIG")
-        file = Path(folder) / "config.json" if folder else None
-        try:
-            container = oras.container.Container("any", registry=self._host)
-            backend.load_configs(container, [str(file)] if file and file.exists() else None)
-        except (OSError, ValueError, TypeError, AttributeError, KeyError) as fault:
-            raise PublishError(
-                "docker's configuration cannot be read", str(fault), f"mend {file or '~/.docker/config.json'}"
-            ) from None
-        self.known = hasattr(backend, "_basic_auth")
-        return backend
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:

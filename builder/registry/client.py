@@ -1,8 +1,7 @@
 """A client for one repository of an OCI registry: addresses, manifests, tags, requests with retries.
 
 Invariant: content is checked by digest, and no password goes over a network in the clear.
-Sections named below are those of opencontainers/distribution-spec 1.1. oras finds credentials (docker's configuration,
-its helpers) and answers the registry's challenges; requests moves the bytes (why not oras: docs/decisions.md).
+Sections named below are those of opencontainers/distribution-spec 1.1. Why not skopeo or oras: docs/decisions.md.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 MANIFEST_LIMIT = 4 << 20
 LATEST = "latest"
 
-# Besides server errors: a time-out on the server's side, too early, too many requests.
-_PASSING = (408, 425, 429)
 # Bytes of what a registry says is wrong.
 _WORDS_LIMIT = 64 << 10
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -146,7 +143,7 @@ class Repository:
         for scheme in ("http://", "https://"):
             self.session.mount(scheme, adapter)
         self.base = f"{self._scheme()}://{address.host}"
-        self.challenges = Challenges(address.host, login, self.base.startswith("http:"), adapter)
+        self.challenges = Challenges(address.host, login, adapter)
         self.session.auth = self.challenges
 
     def __enter__(self) -> Repository:
@@ -260,7 +257,7 @@ class Repository:
         if answer.status_code in ok:
             return answer
         with answer:
-            if answer.status_code >= 500 or answer.status_code in _PASSING:
+            if retry.may_heal(answer.status_code):
                 raise PassingError(f"HTTP {answer.status_code} {answer.reason}{_said(answer)}")
             raise self._refusal(answer)
 

@@ -19,7 +19,7 @@ from builder.errors import FREE_SPACE, PublishError, VerifyError
 from builder.images import manifest as manifests
 from builder.images import references
 from builder.images.catalogue import Image, admit, list_images
-from builder.images.manifest import MANIFEST
+from builder.images.manifest import MANIFEST, Manifest
 from builder.images.verification_record import VerificationResult, record
 from builder.images.verify import require_signature, verify_version
 from builder.registry import artifact, asked, blobs, staging
@@ -129,6 +129,41 @@ def pull(
             not what was asked for.
     """
     address = repository.address
+    version, content, facts = _offered(repository, allow_rehearsal=allow_rehearsal)
+    asked.require_name(address, facts, name, signed=signed)
+    if older := asked.compare_age(address, facts, list_images(catalogue, facts.name), signed=signed):
+        progress.note(older)
+    latest = address.reference == LATEST
+    try:
+        with staging.place(catalogue, version.digest, lambda _: progress.note(WAITING)) as place:
+            proof = None
+            ready = catalogue / facts.name / facts.version
+            if not _is_there(ready, content):
+                ready = place / facts.name / facts.version
+                _take(version, repository, ready, f"{facts.name}.qcow2", progress)
+                (ready / MANIFEST).write_bytes(content)
+                progress.beat(f"proving {facts.name}@{facts.version}")
+                proof = _good(verify_version(ready), signed=signed, bad=place)
+            elif signed:
+                _good(verify_version(ready), signed=True)
+            image = admit(catalogue, ready, address.name, latest=latest, replace=replace)
+            if proof is not None:
+                record(image.path, proof)
+            shutil.rmtree(place)
+    except OSError as fault:
+        raise PublishError(
+            f"{facts.name}@{facts.version} cannot be pulled: {fault.strerror or fault}",
+            str(fault),
+            "what came so far is kept: remove the cause, and pull again",
+        ) from fault
+    if latest and not (image.latest or image.held):
+        progress.note(_kept_latest(image, address))
+    return Pulled(image, version.digest, proof)
+
+
+def _offered(repository: Repository, *, allow_rehearsal: bool) -> tuple[Artifact, bytes, Manifest]:
+    """Ask what bears the address: the artifact, its `manifest.json`, and what that says."""
+    address = repository.address
     found = repository.manifest(address.reference)
     if found is None:
         raise _missing(repository)
@@ -136,39 +171,7 @@ def pull(
     content = blobs.small(repository, version.config.blob, SMALL)
     manifest = artifact.facts(version, content, str(address))
     _no_rehearsal(manifest, f"{address} is a rehearsal's image and was not pulled", allow_rehearsal)
-    latest = address.reference == LATEST
-    facts = manifests.parse(content, str(address), MANIFEST).facts
-    asked.require_name(address, facts, name, signed=signed)
-    if older := asked.compare_age(address, facts, list_images(catalogue, facts.name), signed=signed):
-        progress.note(older)
-    name, number = facts.name, facts.version
-    try:
-        with staging.place(catalogue, version.digest, lambda _: progress.note(WAITING)) as place:
-            proof = None
-            ready = catalogue / name / number
-            if _is_there(ready, content):
-                if signed:
-                    _good(verify_version(ready), signed=True)
-            else:
-                ready = place / name / number
-                ready.mkdir(parents=True, exist_ok=True)
-                (ready / MANIFEST).write_bytes(content)
-                _take(version, repository, ready, f"{name}.qcow2", progress)
-                progress.beat(f"proving {name}@{number}")
-                proof = _good(verify_version(ready), signed=signed, bad=place)
-            image = admit(catalogue, ready, address.name, latest=latest, replace=replace)
-            if proof is not None:
-                record(image.path, proof)
-            shutil.rmtree(place)
-    except OSError as fault:
-        raise PublishError(
-            f"{name}@{number} cannot be pulled: {fault.strerror or fault}",
-            str(fault),
-            "what came so far is kept: remove the cause, and pull again",
-        ) from fault
-    if latest and not (image.latest or image.held):
-        progress.note(_kept_latest(image, address))
-    return Pulled(image, version.digest, proof)
+    return version, content, manifests.parse(content, str(address), MANIFEST).facts
 
 
 def _kept_latest(image: Image, address: Reference) -> str:
@@ -302,7 +305,8 @@ def _is_there(path: Path, manifest: bytes) -> bool:
 
 
 def _take(version: Artifact, repository: Repository, ready: Path, disk: str, progress: Progress) -> None:
-    """All files of a version."""
+    """Take all files of a version into a folder."""
+    ready.mkdir(parents=True, exist_ok=True)
     wanted = {**{name: (layer,) for name, layer in version.files.items()}, disk: version.disk}
     there = sum(_size(ready / name) for name in wanted)
     total = version.size - version.config.size

@@ -5,7 +5,7 @@ Invariant: one recipe gives one kickstart, whatever the medium; a faulty kicksta
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,9 @@ def inputs(spec: BuildSpec) -> KickstartInputs:
         made = make(given, root_crypt=evidence.MASK, token=NO_TOKEN)
         _require_adapted(given, made)
         if not given.adapt:
-            _require(given, demands.unmet(made.text, given.disk_serial, NO_TOKEN, given.files), "")
+            _require(
+                given, demands.unmet(made.text, given.disk_serial, NO_TOKEN, given.files), f"change {given.template}"
+            )
     return given
 
 
@@ -144,12 +146,13 @@ def run(job: Job[KickstartInputs]) -> None:
         if finding.severity == "warning":
             job.progress.note(f"kickstart {finding}")
     wrong = lint.errors(findings)
+    hint = f"change {given.template}; the evidence has the {_form(given)} text as {evidence.KICKSTART}"
     if given.own:
         wrong += demands.unmet(made.text, given.disk_serial, job.digest, given.files)
-    _require(given, wrong, f"see the rendered text: {job.evidence / evidence.KICKSTART}")
-    if given.own and not given.networked:
-        hint = "put it on the medium; or --set install.network=user, and the image is not hermetic"
-        _require(given, demands.remote(made.text), hint)
+    if given.own and not given.networked and (remote := demands.remote(made.text)):
+        wrong += remote
+        hint += f"\n{demands.TO_A_NETWORK}"
+    _require(given, wrong, hint)
     file = job.out / FILE
     file.touch(mode=0o400)
     file.chmod(0o600)
@@ -170,15 +173,25 @@ def beside(folder: Path) -> dict[str, bytes]:
 
 
 def _require_adapted(given: KickstartInputs, made: Adapted) -> None:
-    lines = [f"{given.template}:{refusal.line}: {refusal.reason}" for refusal in made.refused]
-    if lines:
-        raise RecipeError(
-            f"{given.template} cannot be adapted: {made.refused[0].reason}",
-            "\n".join(lines),
-            f"change {given.template}; `builder kickstart adapt` tries it",
-            cause=Cause.KICKSTART_ERROR,
-            source=Source.KICKSTART,
-        )
+    if made.refused:
+        raise not_adapted(given.template, made)
+
+
+def not_adapted(name: str, made: Adapted) -> RecipeError:
+    """Return the error that tells why a kickstart cannot be adapted."""
+    lines = [f"line {refusal.line}: {refusal.reason}" for refusal in made.refused]
+    return _fault(f"{name} cannot be adapted", lines, f"change {name}; `builder kickstart adapt` tries it")
+
+
+def _fault(brief: str, lines: Sequence[str], hint: str) -> RecipeError:
+    """One fault is told in the first line, several below it."""
+    return RecipeError(
+        f"{brief}: {lines[0] if len(lines) == 1 else f'{len(lines)} faults'}",
+        "\n".join(lines) if len(lines) > 1 else "",
+        hint,
+        cause=Cause.KICKSTART_ERROR,
+        source=Source.KICKSTART,
+    )
 
 
 def _require_included(given: KickstartInputs, text: str, own: OwnKickstart | None) -> None:
@@ -207,18 +220,14 @@ def _require_included(given: KickstartInputs, text: str, own: OwnKickstart | Non
 
 
 def _require(given: KickstartInputs, wrong: Iterable[LintFinding], hint: str) -> None:
-    errors = [str(error) for error in wrong]
-    if errors:
-        what = (
-            "adapted" if given.adapt else "as it is" if given.own and not given.template.endswith(".j2") else "rendered"
-        )
-        raise RecipeError(
-            f"kickstart: {errors[0]}",
-            "\n".join(f"{given.template}, {what}: {error}" for error in errors),
-            hint or f"change {given.template}",
-            cause=Cause.KICKSTART_ERROR,
-            source=Source.KICKSTART,
-        )
+    told = sorted(dict.fromkeys(wrong), key=lambda finding: finding.line or 0)
+    if told:
+        raise _fault(f"{given.template}, {_form(given)}", [str(finding) for finding in told], hint)
+
+
+def _form(given: KickstartInputs) -> str:
+    """In which form a text is that lines are counted in."""
+    return "adapted" if given.adapt else "as it is" if given.own and not given.template.endswith(".j2") else "rendered"
 
 
 STAGE = Stage("kickstart", 2, (), inputs, run, "render and check the kickstart", intermediate=True)

@@ -57,3 +57,37 @@ def again(
         reraise=True,
     )
     return asking(work)
+
+
+def with_headway(
+    work: Callable[[], T], *, passing: type[Exception], tries: int, first: float, got: Callable[[], int], enough: int
+) -> T:
+    """Do the work, and do it again while it breaks off but gets further; the last fault is raised as it is.
+
+    Args:
+        passing: the fault after which another try may do better.
+        tries: at most so many, one after the other, that bring less than `enough`.
+        first: seconds before the second try; twice as long before each further one that brought little, up to 30 times.
+        got: bytes that are there.
+        enough: bytes.
+    """
+    fruitless, best = 0, got()
+
+    def count(_: tenacity.RetryCallState) -> None:
+        nonlocal fruitless, best
+        fruitless = 0 if got() - best >= enough else fruitless + 1
+        best = max(best, got())
+
+    asking = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(passing),
+        after=count,
+        stop=lambda _: fruitless >= tries,
+        wait=lambda _: first * min(2.0 ** max(0, fruitless - 1), 30),
+        reraise=True,
+    )
+    return asking(work)
+
+
+def may_heal(status: int) -> bool:
+    """Return whether a later request may succeed after this HTTP status: server errors, time-outs, rate limits."""
+    return status >= 500 or status in (408, 425, 429)

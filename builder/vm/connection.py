@@ -346,11 +346,7 @@ def _open(uri: str) -> Any:
     with libvirt_errors(f"libvirt does not answer at {uri}"):
         # 51 s in all.
         return retry.again(
-            lambda: libvirt.open(uri),
-            heals=leaving,
-            tries=9,
-            first=0.2,
-            on_retry=lambda _fault, _pause: daemon.ensure(uri),
+            lambda: libvirt.open(uri), heals=leaving, tries=9, first=0.2, on_retry=lambda *_: daemon.ensure(uri)
         )
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from builder.errors import RecipeError
 from builder.host import check, check_libvirt, check_network, check_storage, config, sshd
-from builder.host.finding import Finding
+from builder.host.finding import HostFinding
 from tests.host.conftest import Cell
 
 SOURCE = Path(__file__).parents[2]
@@ -143,8 +143,8 @@ def test_traps_of_the_firewall(equipped: tuple[Cell, Cell]) -> None:
 
 def test_commands_are_never_broken() -> None:
     fix = "x" * 100
-    assert list(check.lines([Finding("a", "warn", "b", "c", fix)]))[-1].endswith(f"$ {fix}")
-    assert list(check.lines([Finding("a", "ok", "b", "c", fix)])) == ["ok    a            b"]
+    assert list(check.lines([HostFinding("a", "warn", "b", "c", fix)]))[-1].endswith(f"$ {fix}")
+    assert list(check.lines([HostFinding("a", "ok", "b", "c", fix)])) == ["ok    a            b"]
 
 
 def test_sshd_takes_the_line_at_the_top(equipped: tuple[Cell, Cell], tmp_path: Path) -> None:
@@ -171,6 +171,20 @@ def test_settings_file_says_where_things_live(tmp_path: Path, monkeypatch: pytes
     assert config.load() == config.Directories(tmp_path, store)
     store.rmdir()
     assert config.load().store is None
+
+
+def test_settings_lie_where_the_specification_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only absolute paths count, the first one of a list; an empty variable is none."""
+    monkeypatch.setenv("HOME", "/home/any")
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CONFIG_HOME", value)
+        monkeypatch.setenv("XDG_CONFIG_DIRS", value)
+        assert config.user_file() == Path("/home/any/.config/builder/settings.toml")
+        assert config.host_file() == Path("/etc/xdg/builder/settings.toml")
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/c:d")
+    monkeypatch.setenv("XDG_CONFIG_DIRS", "relative:/a:/b")
+    assert config.user_file() == Path("/c:d/builder/settings.toml")
+    assert config.host_file() == Path("/a/builder/settings.toml")
 
 
 def test_settings_file_says_who_gets_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from builder.clones.create import CreateOptions
 from builder.clones.request import CloneRequest
 from builder.errors import FREE_SPACE, Cause, HostError, MediumError, of_os_error
 from builder.images import holds
-from builder.media import download
+from builder.media import download, partial_file
 from builder.settings import Settings
 from builder.store.store import Store
 from builder.vm import domains
@@ -134,7 +134,8 @@ def test_an_instant_clone_has_only_so_much_room(small: Path, room: int, stands: 
     house.publish(name="held", ttys1=b"BUILDER HELD\r\n")
     store, said = Store(paths.store), list[str]()
     options = CreateOptions(accel="tcg", warm=paths, report=said.append)
-    with domains.connect(house.uri) as host:
+    with domains.connect(house.uri) as host, contextlib.ExitStack() as undo:
+        undo.callback(lambda: house.store(host).delete([vm.name for vm in house.store(host).vms()]))
         fill(small)
         os.truncate(small / "filler", (small / "filler").stat().st_size - room)
         image = images.load_image(house.catalogue, "held")
@@ -144,7 +145,6 @@ def test_an_instant_clone_has_only_so_much_room(small: Path, room: int, stands: 
         assert len(list(store.objects.iterdir())) == stands
         assert said[-1].startswith("the warm state is made" if stands else "not instant, booting: ")
         assert (house.name("web") in host.all()) == (house.vms / house.name("web")).exists() == (not stands)
-        house.store(host).delete([] if stands else [house.name("web")])
 
 
 def test_the_hint_names_commands_that_work_there() -> None:
@@ -250,7 +250,7 @@ def test_an_endless_mirror_does_not_fill_the_disk(small: Path, endless: str) -> 
 def test_a_disk_that_fills_up_meanwhile_gets_the_space_back(
     small: Path, endless: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "RESERVE", -(1 << 40))
+    monkeypatch.setattr(partial_file, "RESERVE", -(1 << 40))
     with pytest.raises(HostError, match="No space left on device") as caught:
         download.fetch([f"{endless}/x.iso"], "0" * 64, small / "x.iso", progress=Silent(), pause=0)
     assert caught.value.diagnosis.cause is Cause.DISK_FULL
@@ -259,7 +259,7 @@ def test_a_disk_that_fills_up_meanwhile_gets_the_space_back(
 
 
 def test_more_than_any_medium_is_refused(tmp_path: Path, endless: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "MOST_UNKNOWN", 4 << 20)
+    monkeypatch.setattr(partial_file, "MOST_UNKNOWN", 4 << 20)
     with pytest.raises(MediumError, match="it sends too much") as caught:
         download.fetch([f"{endless}/x.iso"], "0" * 64, tmp_path / "x.iso", progress=Silent(), pause=0)
     assert caught.value.diagnosis.cause is Cause.WRONG_MEDIUM

@@ -221,6 +221,70 @@ def test_a_credential_helper_is_asked(
     assert pushed(image, guarded.address()).sent
 
 
+def test_a_store_of_passwords_is_asked_for_what_the_configuration_does_not_hold(
+    make: Make, guarded: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `docker login` leaves it where a store keeps all: an empty entry for the registry, and the store's name."""
+    image = make()
+    (tmp_path / ".docker").mkdir()
+    config = {"auths": {guarded.host: {}}, "credsStore": "toy"}
+    (tmp_path / ".docker/config.json").write_text(json.dumps(config))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    helper = tmp_path / "docker-credential-toy"
+    for program in ("", "echo credentials not found in native keychain; exit 1", "echo no JSON"):
+        if program:
+            helper.write_text(f"#!/bin/sh\n{program}\n")
+            helper.chmod(0o755)
+        with pytest.raises(PublishError, match="wants a user and a password"):
+            pushed(image, guarded.address())
+    helper.write_text(f"#!/bin/sh\necho '{json.dumps({'Username': 'operator', 'Secret': PASSWORD})}'\n")
+    assert pushed(image, guarded.address()).sent
+
+
+@pytest.mark.parametrize(
+    "content", ['{"auths": {"HOST": {"auth": "a secret\\n"}}}', '{"auths": {"HOST": ["a secret"]}}', '["a secret"]']
+)
+def test_a_strange_configuration_is_refused_and_not_repeated(
+    make: Make, guarded: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    (tmp_path / "config.json").write_text(content.replace("HOST", guarded.host))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    with pytest.raises(PublishError, match="docker's configuration cannot be read") as caught:
+        pushed(make(), guarded.address())
+    assert "secret" not in str(caught.value.as_dict())
+
+
+@pytest.mark.parametrize("name", ["token", "access_token"])
+def test_what_is_for_everybody_needs_a_token_but_no_login(
+    make: Make, registry: Registry, wire: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    image = make()
+    pushed(image, registry.address())
+    asked: list[Any] = []
+
+    def demand(handler: Any, _method: str, path: str) -> bool:
+        if path.startswith("/token"):
+            asked.append((parse_qs(urlsplit(path).query), handler.headers.get("Authorization")))
+            content = json.dumps({name: "t", "expires_in": 300}).encode()
+            handler.send_response(200)
+            handler.send_header("Content-Length", str(len(content)))
+            handler.end_headers()
+            handler.wfile.write(content)
+            return True
+        if handler.headers.get("Authorization") == "Bearer t":
+            del handler.headers["Authorization"]
+            return False
+        challenge = f'Bearer scope="repository:golden/toy:pull,push", service="a b",realm="http://{wire.host}/token"'
+        return refuse(handler, 401, WWW_Authenticate=challenge)
+
+    wire.act = demand
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    assert pulled(tmp_path / "other", wire.address()).image.version == image.version
+    assert asked == [({"scope": ["repository:golden/toy:pull,push"], "service": ["a b"]}, None)]
+
+
 def test_a_password_on_standard_input(make: Make, guarded: Registry, tmp_path: Path) -> None:
     make()
     command = [sys.executable, "-m", "builder", "images", "push", "toy", guarded.address()]

@@ -92,6 +92,32 @@ def test_what_7_9_refuses_or_replaces_is_found(quick: None, text: str, said: str
     assert any(one.startswith(said) for one in found), found
 
 
+@pytest.mark.parametrize("word", ["__DNS_SERVER__", "${dns}", "{{ dns }}", "@@dns@@", "<%= dns %>"])
+def test_what_looks_like_a_template_is_warned_of(quick: None, word: str) -> None:
+    (found,) = lint.lint(f"{HEAD}network --bootproto=dhcp --nameserver='{word}'\n")
+    assert (found.line, found.severity) == (5, "warning")
+    assert found.message == "looks like a template that was not filled in"
+
+
+def test_a_line_of_a_template_is_told_once(quick: None) -> None:
+    assert len(errors("$SNIPPET('network_config')\n")) == 1
+    assert len(errors("$SNIPPET('network_config')\nblorb\n")) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("timezone SGT", "instead; `timedatectl list-timezones` lists them"),
+        ("timezone Russia/Moscow", "instead; did you mean Europe/Moscow?"),
+        ("lang xx", "instead; write one such as en_US.UTF-8"),
+        ("keyboard zz", "instead; `localectl list-keymaps` lists them"),
+    ],
+)
+def test_an_unknown_name_is_told_with_what_to_write(quick: None, line: str, said: str) -> None:
+    (found,) = lint.errors(lint.lint(f"text\n{line}\n"))
+    assert found.message.endswith(said)
+
+
 def test_what_the_bytes_do_is_told_once_and_hides_nothing() -> None:
     found = lint.lint("\ufeff" + HEAD.replace("\n", "\r\n") + "foo\r\n")
     assert [(finding.line, finding.message.partition(":")[0]) for finding in found] == [

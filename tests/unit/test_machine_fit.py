@@ -40,6 +40,8 @@ def faults(line: str) -> list[str]:
         "ignoredisk --only-use=disk/by-path/pci-0000:00:1f.2-ata-1",
         "ignoredisk --only-use=vda|sda",
         "ignoredisk --only-use=sd*",
+        "ignoredisk --only-use=$disk",
+        "clearpart --list=sda",
         "clearpart --all --drives=sda",
         "clearpart --all --initlabel",
         "part / --size=1000 --ondisk=sda",
@@ -68,6 +70,12 @@ def test_a_disk_that_the_machine_does_not_have(line: str, name: str) -> None:
     (found,) = faults(line)
     assert found.startswith("line 2: `")
     assert f"the machine has no disk {name}; its one disk is sda" in found
+
+
+@pytest.mark.parametrize("name", ["sda2", "/dev/sda1", "LABEL=root"])
+def test_a_new_disk_has_no_partitions_to_clear(name: str) -> None:
+    (found,) = faults(f"clearpart --list={name}")
+    assert found.endswith(f"the machine's one disk is new, it has no {name}; write `clearpart --all`")
 
 
 @pytest.mark.parametrize(

@@ -159,22 +159,23 @@ def test_one_that_changes_under_the_run_is_refused(make: Make, tmp_path: Path) -
 
 def test_two_disks_are_refused_when_it_is_planned(make: Make) -> None:
     fault = refused(make, KS.replace("part / ", "part /srv --size=9 --ondisk=vdb\npart / "))
-    assert (
-        fault.brief
-        == "web.ks cannot be adapted: 2 disks are meant, vda (line 9) and vdb (line 10); the machine has one"
-    )
-    assert fault.details.startswith("web.ks:10: 2 disks")
+    said = "2 disks are meant, vda (line 9) and vdb (line 10); the machine has one: leave the others out"
+    assert (fault.brief, fault.details) == (f"web.ks cannot be adapted: line 10: {said}", "")
+    both = refused(make, KS.replace("part / ", "mount /dev/sda3 /srv\npart /srv --size=9 --ondisk=vdb\npart / "))
+    assert both.brief == "web.ks cannot be adapted: 2 faults"
+    assert [line.partition(":")[0] for line in both.details.splitlines()] == ["line 11", "line 10"]
 
 
 def test_without_adapting_it_has_to_bring_everything(make: Make) -> None:
-    said = refused(make, more=", adapt: false").details
+    fault = refused(make, more=", adapt: false")
+    assert fault.brief.startswith("web.ks, as it is: ")
     for wanted in (
         "no %post reports `BUILDER INSTALLED …` on /dev/ttyS1",
         "no %post installs the first-boot unit",
         "line 12: `reboot` ends the install; builder waits for a power-off",
-        "line 9: the machine has no disk vda; its one disk is disk/by-id/*BUILDER-SYSTEM",
+        "line 9: `clearpart --drives`: the machine has no disk vda; its one disk is sda, or disk/by-id/*BUILDER-SYSTEM",
     ):
-        assert f"web.ks, as it is: {wanted}" in said
+        assert wanted in fault.details
 
 
 def test_missing_files_are_all_named_before_anything_starts(make: Make, tmp_path: Path) -> None:
@@ -200,8 +201,21 @@ def test_what_can_be_known_is_refused_in_a_second(make: Make, tmp_path: Path, te
     with pytest.raises(RecipeError) as caught:
         stage.run(job)
     assert said in caught.value.brief
-    assert caught.value.details.startswith("web.ks, adapted: ")
+    assert caught.value.brief.startswith("web.ks, adapted: ")
+    assert caught.value.details == ""
     assert list(job.out.iterdir()) == []
+
+
+def test_all_that_is_wrong_is_told_at_once_with_the_way_to_a_network(make: Make, tmp_path: Path) -> None:
+    text = KS.replace("timezone UTC", "timezone UCT+1").replace(
+        "zerombr", "repo --name=e --baseurl=http://m/e\nzerombr"
+    )
+    job = job_of(make(text), tmp_path)
+    with pytest.raises(RecipeError) as caught:
+        stage.run(job)
+    assert caught.value.brief == "web.ks, adapted: 2 faults"
+    assert [line.partition(":")[0] for line in caught.value.details.splitlines()] == ["line 4", "line 8"]
+    assert "--set install.network=user" in caught.value.hint
 
 
 def test_with_a_network_repositories_may_be_used(make: Make, tmp_path: Path) -> None:
@@ -298,6 +312,10 @@ def test_commands(builder: Callable[..., Ran], tmp_path: Path) -> None:
     assert done.stdout.startswith("text\nlang en_US.UTF-8\n")
     assert "ks.cfg:12: 'reboot' becomes 'poweroff': " in done.stderr
     assert "secret12" not in done.stdout + done.stderr
+    (tmp_path / "far.cfg").write_text(f"{KS.replace('UTC', 'UCT+1')}repo --name=e --baseurl=http://m/e\n")
+    far = builder("kickstart", "adapt", "far.cfg").stderr
+    assert "far.cfg:4: a run would be refused: timezone: UCT+1 is not known" in far
+    assert "far.cfg:16: a run would be refused: `repo` needs a network" in far
     facts = builder("kickstart", "adapt", "ks.cfg", "--json").document()
     assert facts["text"] == done.stdout
     assert {"line": 12, "was": "reboot", "now": "poweroff"}.items() <= facts["changes"][4].items()

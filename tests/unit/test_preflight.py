@@ -118,9 +118,36 @@ def test_volumes_have_to_fit_into_their_group() -> None:
     lvm = "part pv.1 --size=4096 {}\nvolgroup vg pv.1\nlogvol / --vgname=vg --name=root --size {}\n"
     head = GOOD.replace("part / --fstype=xfs --size=2048 --grow\n", "")
     assert faults(head + lvm.format("", 4096)) == []
-    assert "the volumes of vg take 5000 MiB, it has 4096 MiB" in faults(head + lvm.format("", 5000))[0]
+    (said,) = faults(head + lvm.format("", 5000))
+    assert said == (
+        "line 17: the volumes of vg take 5000 MiB, its partitions have 4096 MiB: make pv.1 larger, or let it --grow"
+    )
     assert faults(head + lvm.format("--grow", 5000)) == []
     assert "disk.size" in faults(head + lvm.format("--grow", 9000))[0]
+
+
+@pytest.mark.parametrize("options", ["--pesize=4096 pv.1", "--pesize 4096 pv.1", "pv.1 --pesize=4096"])
+def test_options_of_a_group_are_no_volumes_of_it(options: str) -> None:
+    head = GOOD.replace("part / --fstype=xfs --size=2048 --grow\n", "")
+    lvm = f"part pv.1 --size=1 --grow\nvolgroup vg {options}\nlogvol / --vgname=vg --name=root --size="
+    assert faults(f"{head}{lvm}4096\n") == []
+    assert "disk.size" in faults(f"{head}{lvm}9000\n")[0]
+
+
+def test_a_group_of_several_needs_but_one_that_grows() -> None:
+    head = GOOD.replace(
+        "part / --fstype=xfs --size=2048 --grow\n", "part pv.1 --size=3000\npart pv.2 --size=1 --grow\n"
+    )
+    lvm = "volgroup vg pv.1 pv.2\nlogvol / --vgname=vg --name=root --size="
+    assert faults(f"{head}{lvm}8000\n") == []
+    assert "pv.2 6000 MiB" in faults(f"{head}{lvm}9000\n")[0]
+
+
+def test_a_thin_volume_lies_in_its_pool() -> None:
+    head = GOOD.replace("part / --fstype=xfs --size=2048 --grow\n", "part pv.1 --size=5000\nvolgroup vg pv.1\n")
+    pool = "logvol none --vgname=vg --thinpool --name=pool --size=4500\n"
+    thin = "logvol / --vgname=vg --thin --poolname=pool --name=root --size=4500\n"
+    assert faults(head + pool + thin) == []
 
 
 def test_uefi_needs_a_partition_of_its_own() -> None:
