@@ -85,6 +85,10 @@ def clone(
     full: Annotated[bool, typer.Option("--full", help="Copy the whole disk instead of making an overlay.")] = False,
     start: Annotated[bool, typer.Option("--start/--no-start", help="Start the VM, or only define it.")] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until root can log in over SSH.")] = False,
+    instant: Annotated[
+        bool,
+        typer.Option("--instant", help="Go on from a saved boot instead of booting; saved first where there is none."),
+    ] = False,
     atomic: Annotated[
         bool, typer.Option("--atomic", help="Keep all VMs or none: remove all of them if one fails.")
     ] = False,
@@ -99,6 +103,9 @@ def clone(
     """Create VMs from a golden image, in a second."""
     if wait and not start:
         raise RecipeError("--wait and --no-start exclude each other", hint="leave out one of them")
+    if instant and (full or host_disk or host_device or not start):
+        given = "--full" if full else "--no-start" if not start else "a device of this host"
+        raise RecipeError(f"--instant and {given} exclude each other", hint="leave out one of them")
     require_one_format(inventory=inventory, config=config, as_json=as_json)
     settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect))
     request = CloneRequest(
@@ -130,7 +137,9 @@ def clone(
     base = images.load_image(settings.images, image)
     if signed:
         images.require_signed(base.path)
-    options = CreateOptions(key=key, accel=accel, start=start, wait=wait, atomic=atomic, report=note)
+    options = CreateOptions(
+        key=key, accel=accel, start=start, wait=wait, atomic=atomic, warm=settings if instant else None, report=note
+    )
     with CloneStore(settings.vms, settings.images, settings.uri) as store:
         vms = store.create(base, request, options)
         text: str | list[str] = _lines(vms, key, started=start)

@@ -95,6 +95,7 @@ COMMANDS: Mapping[str, CliCommand | Group] = {
             "release": CliCommand("images:release", "Let a version that is held become the latest again."),
             "prune": CliCommand("images:prune", "Remove old versions; not the latest, nor what is held or used."),
             "export": CliCommand("images:export", "Write an image in another format, and read it back."),
+            "warm": CliCommand("warm:warm", "Boot an image once and save it, for clones with --instant."),
             "push": CliCommand("registry:push", "Push an image to a registry."),
             "pull": CliCommand("registry:pull", "Pull an image from a registry, and verify it."),
         },

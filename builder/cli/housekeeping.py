@@ -13,6 +13,7 @@ from builder import console, images
 from builder.cli.options import DryRun, Json
 from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
+from builder.clones import warm
 from builder.errors import BuilderError
 from builder.registry import staging
 from builder.settings import Settings
@@ -78,6 +79,7 @@ def gc(
     freed += store_gc.delete_torn(_written_to(settings), age, dry_run=dry_run)
     freed += store_gc.delete_torn([settings.artifacts / "reports"], age, pattern=".new-*", dry_run=dry_run)
     freed += store_gc.gc(Store(settings.store), age, dry_run=dry_run)
+    freed += warm.drop_orphans(Store(settings.store), dry_run=dry_run)
     text = f"{console.size_text(freed)} {'would be freed' if dry_run else 'freed'}"
     emit({"dry_run": dry_run, "bytes": freed}, [text], as_json)
 

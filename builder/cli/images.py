@@ -16,10 +16,12 @@ from builder import console, images
 from builder.cli.options import DryRun, Force, ImageSpec, Json, Signed
 from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
+from builder.clones import warm
 from builder.errors import RecipeError, VerifyError
 from builder.images import Difference, Image, Kind, VerificationResult
 from builder.images.catalogue import folders, require_name
 from builder.images.origins import LOCAL
+from builder.store.store import Store
 
 Specs = Annotated[
     list[str] | None, typer.Argument(metavar="[NAME[@VERSION]]...", help="Images (default: all versions of all).")
@@ -53,7 +55,9 @@ def list_(
 
 def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
     """Show one image, its files, its users and its proofs."""
-    image = images.load_image(ctx.ensure_object(State).settings().images, name)
+    settings = ctx.ensure_object(State).settings()
+    image = images.load_image(settings.images, name)
+    states = [state for state in warm.states(Store(settings.store)) if state.inputs.sha256 == image.sha256]
     users = [use for use in images.users_of(image) if use.state != "gone"]
     results = images.verifications(image.path)
     for warning in images.unreadable_verifications(image.path):
@@ -61,6 +65,7 @@ def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
     facts = {
         "users": [{"name": use.name, "state": use.state} for use in users],
         "proofs": [_result_facts(result) for result in results],
+        "warm": [{"digest": state.digest, "created": state.created, "bytes": state.bytes} for state in states],
     }
     files = [[console.size_text(file.size), path] for path, file in image.facts.files.items()]
     text = [
@@ -72,6 +77,7 @@ def show(ctx: typer.Context, name: ImageSpec, as_json: Json = False) -> None:
         f"size     {_size(image)}",
         f"sha256   {image.sha256}",
         f"users    {', '.join(use.name for use in users) or 'none'}",
+        *[f"warm     {state.shape}, {console.size_text(state.bytes)}" for state in states],
         *[f"verified {result.when[:16].replace('T', ' ')} UTC: {_verdict(result)}" for result in results[-3:]],
         "",
         *console.table(["SIZE", "FILE"], files, right=(0,)).splitlines(),
@@ -154,24 +160,26 @@ def prune(
     as_json: Json = False,
 ) -> None:
     """Remove old versions; not the latest, nor what is held or used."""
-    catalogue = ctx.ensure_object(State).settings().images
+    settings = ctx.ensure_object(State).settings()
+    catalogue = settings.images
     for name in names or []:
         require_name(catalogue, name.partition("@")[0])
         if "@" in name:
             raise RecipeError(f"{name}: prune takes names without versions", hint="builder images prune NAME --keep N")
     done = images.prune(catalogue, names or folders(catalogue), keep, dry_run=dry_run)
+    freed = done.freed + (0 if dry_run else warm.drop_orphans(Store(settings.store)))
     facts = {
         "dry_run": dry_run,
         "removed": [{"name": image.name, "version": image.version} for image in done.removed],
         "kept": [{"name": image.name, "version": image.version, "why": why} for image, why in done.kept],
-        "bytes": done.freed,
+        "bytes": freed,
     }
     word = "would be removed" if dry_run else "removed"
     rows = [[image.name, image.version, word] for image in done.removed]
     rows += [[image.name, image.version, f"stays: {why}"] for image, why in done.kept]
     text = console.table(["NAME", "VERSION", ""], rows) if rows else ""
     if not dry_run:
-        text += f"{console.size_text(done.freed)} freed\n" if done.removed else "nothing to remove\n"
+        text += f"{console.size_text(freed)} freed\n" if done.removed else "nothing to remove\n"
     emit(facts, text, as_json)
 
 

@@ -7,25 +7,31 @@ first and its record last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from builder import images, settings
-from builder.clones import delete, dhcp_reservation, lifecycle, login, request
+from builder.clones import delete, dhcp_reservation, lifecycle, login, request, warm
 from builder.clones.record import DISK, SEED, Vm, spec
 from builder.clones.request import CloneRequest
 from builder.clones.ssh_keys import Key
+from builder.clones.warm import WarmState
 from builder.clones.workspace import Workspace
 from builder.errors import BuilderError, HostError, RecipeError
 from builder.guest import seed
 from builder.guest.seed import Identity
 from builder.images import Image, User
 from builder.iso import seed_cd
-from builder.settings import Timeouts
+from builder.settings import Paths, Timeouts
 from builder.system import process
-from builder.vm import qemu_img
+from builder.vm import held, qemu_img
+from builder.vm.domains import Domains
+
+RANDOM = 512  # bytes of the host's randomness for a clone that goes on from a state that others go on from, too
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,7 @@ class CreateOptions:
         start: start them.
         wait: wait until root can log in on all of them.
         atomic: keep all of them or none.
+        warm: where the store is with the states that they go on from instead of booting; None boots them.
         report: called with lines of progress for people.
     """
 
@@ -46,6 +53,7 @@ class CreateOptions:
     start: bool = True
     wait: bool = False
     atomic: bool = False
+    warm: Paths | None = None
     report: Callable[[str], None] = lambda _: None
 
 
@@ -64,33 +72,72 @@ def create(workspace: Workspace, image: Image, requested: CloneRequest, options:
         )
     created: list[Vm] = []
     try:
-        _define_all(workspace, image, requested, options, created)
-        return _start_all(workspace, created, options) if options.start else created
+        with _state(workspace, image, requested, options) as state:
+            _define_all(workspace, image, requested, options, created, state)
+            return _start_all(workspace, image, created, options, state) if options.start else created
     except BaseException:
         if options.atomic:
             delete.delete_all(workspace, created)
         raise
 
 
+@contextmanager
+def _state(
+    workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions
+) -> Iterator[WarmState | None]:
+    """Yield the state that clones go on from; None for those that boot."""
+    with ExitStack() as stack:
+        state = None
+        if options.warm is not None:
+            try:
+                state = stack.enter_context(warm_state(workspace, image, requested, options, options.warm))
+            except HostError as error:
+                options.report(f"not instant, booting: {error.brief}")
+        yield state
+
+
+@contextmanager
+def warm_state(
+    workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions, paths: Paths
+) -> Iterator[WarmState]:
+    """Keep the state for the clones of a request for the length of the block, see `builder.clones.warm.opened`."""
+    domains = workspace.libvirt()
+    with images.using(image):
+        [pattern] = _drafts(workspace, image, replace(requested, count=1), options, domains)
+    with warm.opened(paths, image, pattern, domains.host, options.report) as state:
+        yield state
+
+
+def _drafts(
+    workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions, domains: Domains
+) -> list[Vm]:
+    accel = domains.host.choose_accel(options.accel, False).name
+    network = dhcp_reservation.with_name(requested.network, domains.host.uri)
+    private = options.key.private if options.key else None
+    requested = replace(requested, network=network)
+    return request.drafts(requested, image, domains, workspace.vms(), accel=accel, key=private)
+
+
 def _define_all(
-    workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions, created: list[Vm]
+    workspace: Workspace,
+    image: Image,
+    requested: CloneRequest,
+    options: CreateOptions,
+    created: list[Vm],
+    state: WarmState | None,
 ) -> None:
     """Create the clones without starting them; `created` lists those that are complete, also after an error."""
     domains = workspace.libvirt()
-    accel = domains.host.choose_accel(options.accel, False).name
-    network = dhcp_reservation.with_name(requested.network, domains.host.uri)
-    requested = replace(requested, network=network)
     with workspace.lock(), images.using(image):
         delete.repair(workspace, domains)
         delete.require_free(workspace, domains, requested.names())
         others = workspace.vms()
-        private = options.key.private if options.key else None
-        drafts = request.drafts(requested, image, domains, others, accel=accel, key=private)
+        drafts = _drafts(workspace, image, requested, options, domains)
         identities = [_identity(vm, options.key) for vm in drafts]
         domains.require_reach([image.disk], [workspace.folder / "disk"])
         for vm, identity in zip(drafts, identities, strict=True):
             try:
-                created.append(_define(workspace, image, vm, identity, (*others, *drafts)))
+                created.append(_define(workspace, image, vm, identity, (*others, *drafts), state))
             except BuilderError as error:
                 if requested.count == 1:
                     raise
@@ -104,7 +151,9 @@ def _identity(vm: Vm, key: Key | None) -> Identity:
     return Identity(vm.instance, vm.hostname, (key.line,) if key else (), vm.address, vm.gateway, vm.dns, vm.mac)
 
 
-def _define(workspace: Workspace, image: Image, vm: Vm, identity: Identity, others: Sequence[Vm]) -> Vm:
+def _define(
+    workspace: Workspace, image: Image, vm: Vm, identity: Identity, others: Sequence[Vm], state: WarmState | None
+) -> Vm:
     folder = workspace.path(vm.name)
     try:
         folder.mkdir()
@@ -112,11 +161,12 @@ def _define(workspace: Workspace, image: Image, vm: Vm, identity: Identity, othe
         if vm.base:
             since = datetime.now(UTC).isoformat(timespec="seconds")
             images.enter(image, User(str(vm.uuid), "clone", vm.name, str(folder / DISK), since))
-            qemu_img.create(folder / DISK, vm.disk_size, "qcow2", backing=(image.disk, "qcow2"))
-            (folder / DISK).chmod(0o600)
+            if state is None or not state.copy(folder / DISK):
+                _overlay(image, folder / DISK, vm.disk_size)
         else:
             _copy(image, folder / DISK, vm.disk_size)
-        seed_cd.write_iso(folder / SEED, seed_cd.IDENTITY_LABEL, seed.files(identity), mode=0o444)
+        files = seed.files(identity, os.urandom(RANDOM) if state is not None else b"")
+        seed_cd.write_iso(folder / SEED, seed_cd.IDENTITY_LABEL, files, mode=0o444)
         workspace.libvirt(vm.uri).define(spec(vm, folder))
         workspace.save(vm)
         reserved = dhcp_reservation.keep(vm, [other for other in others if other.uuid != vm.uuid])
@@ -137,13 +187,20 @@ def _copy(image: Image, target: Path, size: int) -> None:
     qemu_img.grow(target, "qcow2", size)
 
 
-def _start_all(workspace: Workspace, vms: Sequence[Vm], options: CreateOptions) -> list[Vm]:
+def _overlay(image: Image, target: Path, size: int) -> None:
+    qemu_img.create(target, size, "qcow2", backing=(image.disk, "qcow2"))
+    target.chmod(0o600)
+
+
+def _start_all(
+    workspace: Workspace, image: Image, vms: Sequence[Vm], options: CreateOptions, state: WarmState | None
+) -> list[Vm]:
     """Start clones and wait for all of them side by side; return those that run, with the addresses found meanwhile."""
     started: list[Vm] = []
     failed: dict[str, BuilderError] = {}
     for vm in vms:
         try:
-            started.append(lifecycle.start(workspace, vm.name))
+            started.append(_start(workspace, image, vm, state))
         except BuilderError as error:
             failed[vm.name] = error
     if options.wait:
@@ -156,6 +213,19 @@ def _start_all(workspace: Workspace, vms: Sequence[Vm], options: CreateOptions) 
         kept = "all were removed" if options.atomic else "the VMs were kept: builder vm list"
         raise _with_outcome(first, first.brief, f"{names}{kept}")
     return [workspace.find(vm.name) for vm in started]
+
+
+def _start(workspace: Workspace, image: Image, vm: Vm, state: WarmState | None) -> Vm:
+    """Start a clone, from the state if that can be loaded."""
+    if state is not None and not state.refused:
+        try:
+            return lifecycle.start(workspace, vm.name, how=held.go_on)
+        except HostError as error:
+            state.refuse(f"{error.brief}: {error.output.strip()}")
+    if state is not None:
+        with workspace.lock():
+            _overlay(image, workspace.path(vm.name) / DISK, vm.disk_size)
+    return lifecycle.start(workspace, vm.name)
 
 
 def _kept(created: Sequence[Vm], count: int, options: CreateOptions) -> str:

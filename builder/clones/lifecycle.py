@@ -6,7 +6,7 @@ Invariant: libvirt and the record of a clone are changed together, under one loc
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from builder.clones.workspace import Workspace
 from builder.errors import HostError, PublishError, UnreachableError
 from builder.images import references
 from builder.system import host_devices
-from builder.vm import qcow2
+from builder.vm import held, qcow2
 from builder.vm.domains import Domains, FoundDomain
 
 REFUSED_FORWARD = "host forwarding"  # QEMU: "Could not set up host forwarding rule"
@@ -75,8 +75,11 @@ def state_of(vm: Vm, machine: FoundDomain | None) -> str:
     return machine.state if machine is not None and machine.uuid == str(vm.uuid) else "undefined"
 
 
-def start(workspace: Workspace, name: str) -> Vm:
+def start(workspace: Workspace, name: str, *, how: Callable[[Domains, str], None] = Domains.start) -> Vm:
     """Start a clone; one that runs is left alone. Its forward port is chosen again if another program has it.
+
+    Args:
+        how: switches its machine on.
 
     Raises:
         PublishError: there is no such clone, or its base is gone.
@@ -100,18 +103,20 @@ def start(workspace: Workspace, name: str) -> Vm:
         # With a libvirt that works for this user as root does, the disk may belong to QEMU's user.
         if os.access(workspace.path(vm.name) / DISK, os.R_OK):
             require_disk(workspace, vm)
+            if how is not held.go_on:
+                held.forget(domains, name, workspace.path(name) / DISK)
         if state == "undefined":
             domains.define(spec(vm, workspace.path(name)))
         if vm.port is not None and not ports.free(vm.port):
             vm = apply(workspace, with_port(vm, taken_ports(workspace)))
         try:
-            domains.start(name)
+            how(domains, name)
         except HostError as error:
             if vm.port is None or REFUSED_FORWARD not in error.output:
                 raise
             # Another program took the port since we looked.
             vm = apply(workspace, with_port(vm, taken_ports(workspace)))
-            domains.start(name)
+            how(domains, name)
         return vm
 
 

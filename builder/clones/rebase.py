@@ -15,7 +15,7 @@ from builder.clones.record import DISK, Vm
 from builder.clones.workspace import Workspace
 from builder.errors import PublishError
 from builder.images import User
-from builder.vm import qemu_img
+from builder.vm import held, qemu_img
 
 
 def rebase(workspace: Workspace, name: str, image: str | None) -> Vm:
@@ -66,6 +66,7 @@ def _stopped(workspace: Workspace, name: str) -> Vm:
     if vm.base is None:
         raise PublishError(f"{name} already has a disk of its own, without a base")
     require_base(vm)
+    held.forget(domains, name, workspace.path(name) / DISK)
     if state == "off" and domains.snapshots(name):
         raise PublishError(f"{name} has snapshots, which need its base", hint=f"builder vm snapshot {name}")
     return vm

@@ -15,9 +15,11 @@ from builder.clones.create import CreateOptions
 from builder.clones.lifecycle import Started, VmStatus
 from builder.clones.record import Vm
 from builder.clones.request import CloneRequest
+from builder.clones.warm import WarmState
 from builder.clones.workspace import Workspace
 from builder.guest.ssh import GuestSession
 from builder.images import Image
+from builder.settings import Paths
 
 
 class CloneStore(Workspace):
@@ -26,6 +28,14 @@ class CloneStore(Workspace):
     def create(self, image: Image, request: CloneRequest, options: CreateOptions) -> list[Vm]:
         """Create clones and start them, see `builder.clones.create.create`."""
         return create.create(self, image, request, options)
+
+    @contextmanager
+    def warm_state(
+        self, image: Image, request: CloneRequest, options: CreateOptions, paths: Paths
+    ) -> Iterator[WarmState]:
+        """Keep the state that clones go on from, see `builder.clones.warm.opened`."""
+        with create.warm_state(self, image, request, options, paths) as state:
+            yield state
 
     def statuses(self) -> list[VmStatus]:
         """List all complete clones with their states and newer images."""

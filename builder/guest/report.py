@@ -4,6 +4,7 @@
     BUILDER HOSTKEY <SHA256:fingerprint> <type>   an SSH host key was made; sshd is not running yet
     BUILDER ADDRESS <IPv4 address>                the guest's own static address
     BUILDER READY <instance id>                   identity is in place (`none` without a seed)
+    BUILDER HELD                                  it waits for a seed and has no identity: now it can be saved
     BUILDER WARNING <text>                        something in the seed was refused, or root was not grown
 
 They are written by `%post` of the kickstart and by `kickstarts/snippets/first-boot.sh`. A port delivers what a guest
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PREFIX = b"BUILDER "
-KNOWN = ("INSTALLED", "HOSTKEY", "ADDRESS", "READY", "WARNING")
+KNOWN = ("INSTALLED", "HOSTKEY", "ADDRESS", "READY", "HELD", "WARNING")
 # Bytes of one report; and of each kind, as many of the newest: a guest has three host keys and warns a few times.
 LONGEST = 4096
 MOST = 100
@@ -41,6 +42,7 @@ class GuestReport:
         host_keys: fingerprints (`SHA256:…`).
         addresses: the last one counts.
         ready: ids of the instances whose identity is in place.
+        held: it waits for an identity.
         text: the end of everything that came, also what is not a report.
     """
 
@@ -48,6 +50,7 @@ class GuestReport:
     host_keys: tuple[str, ...]
     addresses: tuple[str, ...]
     ready: tuple[str, ...]
+    held: bool
     warnings: tuple[str, ...]
     text: str
 
@@ -129,6 +132,7 @@ class _ReportLines:
             host_keys=tuple(match[1] for value in words.get("HOSTKEY", ()) if (match := _HOST_KEY.fullmatch(value))),
             addresses=words.get("ADDRESS", ()),
             ready=words.get("READY", ()),
+            held="HELD" in words,
             warnings=words.get("WARNING", ()),
             text=self._end.decode("utf-8", "replace"),
         )

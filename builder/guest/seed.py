@@ -54,14 +54,20 @@ class Identity:
         _check(self)
 
 
-def files(identity: Identity) -> dict[str, bytes]:
-    """Return the files of the seed CD, by name."""
+def files(identity: Identity, random: bytes = b"") -> dict[str, bytes]:
+    """Return the files of the seed CD, by name.
+
+    Args:
+        random: bytes that nobody else has, for a guest that goes on from a state that others go on from, too.
+    """
     texts = {
         "builder.conf": _builder_conf(identity).encode(),
         "meta-data": _json({"instance-id": identity.instance_id, "local-hostname": identity.hostname}),
         "user-data": b"#cloud-config\n"
         + _json({"disable_root": False, "ssh_authorized_keys": list(identity.ssh_keys), "preserve_hostname": False}),
     }
+    if random:
+        texts["random"] = random
     # Without one cloud-init asks DHCP on the first card.
     return texts | ({"network-config": _json(_network(identity, identity.mac))} if identity.mac else {})
 

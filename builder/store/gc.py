@@ -34,7 +34,7 @@ class Swept:
     stuck: dict[str, str]
 
 
-def sweep(store: Store, folder: Path, clean: Callable[[str], None]) -> Swept:
+def sweep(store: Store, folder: Path, clean: Callable[[str], object]) -> Swept:
     """Remove everything that dead runs left.
 
     Args:

@@ -216,7 +216,7 @@ class Hypervisor:
             console = Console(log, handle.send)
             reading.append(console)
             stream.eventAddCallback(READABLE, handle.receive, console)
-            port = _forwarded_port(domain) if isinstance(spec.network, UserNet) else None
+            port = _forwarded_port(domain) if isinstance(spec.network, UserNet) and not spec.hold else None
             domain.resume()
         return Machine(spec, console, signals, held[0], handle, port)
 

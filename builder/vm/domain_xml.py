@@ -21,6 +21,10 @@ ET.register_namespace("qemu", QEMU_NS)
 MAX_PHYS_BITS = 46
 # Modules of memory that can be plugged in while a machine runs; each leaves an entry in the guest's tables.
 MEMORY_SLOTS = 8
+# Chassis asset tag of a machine that is to be saved; kickstarts/snippets/first-boot.sh looks for it.
+HOLD = "builder-hold"
+# Far above the slots that libvirt hands out on the root bus: the other devices are where they are without the card.
+CARD_SLOT = "0x10"
 
 
 def render(spec: MachineSpec, *, dac: bool = True) -> str:
@@ -41,6 +45,9 @@ def render(spec: MachineSpec, *, dac: bool = True) -> str:
     _metadata(domain, spec)
     _capacity(domain, spec)
     _os(domain, spec)
+    if spec.hold:
+        sysinfo = ET.SubElement(domain, "sysinfo", type="smbios")
+        _text(ET.SubElement(sysinfo, "chassis"), "entry", HOLD, name="asset")
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
@@ -54,7 +61,8 @@ def render(spec: MachineSpec, *, dac: bool = True) -> str:
     _ports(devices, spec)
     _rest(devices, balloon=spec.most_memory > 0)
     _host_devices(devices, spec)
-    _network(domain, devices, spec)
+    if not spec.hold:
+        _network(domain, devices, spec)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode") + "\n"
 
@@ -118,6 +126,8 @@ def _os(domain: ET.Element, spec: MachineSpec) -> None:
         _text(os_, "kernel", str(spec.kernel.kernel))
         _text(os_, "initrd", str(spec.kernel.initrd))
         _text(os_, "cmdline", spec.kernel.cmdline)
+    if spec.hold:
+        ET.SubElement(os_, "smbios", mode="sysinfo")
 
 
 def _cpu(domain: ET.Element, spec: MachineSpec) -> None:
@@ -125,6 +135,9 @@ def _cpu(domain: ET.Element, spec: MachineSpec) -> None:
         cpu = ET.SubElement(domain, "cpu", mode="maximum")
     else:
         cpu = ET.SubElement(domain, "cpu", mode="host-passthrough", migratable="off")
+        if spec.hold or spec.keepsake is not None:
+            # With it QEMU does not save a running machine ("State blocked by non-migratable CPU device", QEMU 7.2).
+            ET.SubElement(cpu, "feature", policy="disable", name="invtsc")
     if spec.accel == "kvm" and spec.host_phys_bits > MAX_PHYS_BITS:
         # libvirt refuses to emulate more bits than the host has, so smaller hosts go without.
         ET.SubElement(cpu, "maxphysaddr", mode="emulate", bits=str(MAX_PHYS_BITS))
@@ -168,10 +181,12 @@ def _drives(devices: ET.Element, spec: MachineSpec, dac: bool) -> None:
         ET.SubElement(element, "driver", name="qemu", type="raw", cache="none")
         ET.SubElement(element, "source", dev=str(path))
         _target(element, disk_bus, letters)
-    for number, path in enumerate(spec.cdroms):
+    drives: tuple[Path | None, ...] = (None,) if spec.hold else spec.cdroms
+    for number, cd in enumerate(drives):
         element = ET.SubElement(devices, "disk", type="file", device="cdrom")
         ET.SubElement(element, "driver", name="qemu", type="raw")
-        _shared(element, path, dac)
+        if cd is not None:
+            _shared(element, cd, dac)
         _target(element, cd_bus, letters)
         ET.SubElement(element, "readonly")
         _boot(element, spec, first["cdrom"] + number)
@@ -261,16 +276,16 @@ def _network(domain: ET.Element, devices: ET.Element, spec: MachineSpec) -> None
     ET.SubElement(interface, "mac", address=spec.mac)
     ET.SubElement(interface, "source", {kind: spec.network.name})
     ET.SubElement(interface, "model", type=model)
+    ET.SubElement(interface, "address", type="pci", domain="0x0000", bus="0x00", slot=CARD_SLOT, function="0x0")
 
 
 def _user_network(domain: ET.Element, spec: MachineSpec, network: UserNet) -> None:
-    # libvirt 9.0 has no element for a forward of user-mode networking, so QEMU's own arguments say it. Slot 0x10 is
-    # far above those that libvirt hands out, which does not know of this card.
+    # libvirt 9.0 has no element for a forward of user-mode networking, so QEMU's own arguments say it.
     model = "virtio-net-pci" if spec.devices == "virtio" else "e1000"
     bus = "pcie.0" if spec.machine == "q35" else "pci.0"
     forward = f"hostfwd=tcp:127.0.0.1:{network.port}-{network.guest}:22"
     netdev = f"user,id=builder0,restrict={'on' if network.restrict else 'off'},{forward}"
-    card = f"{model},netdev=builder0,mac={spec.mac},bus={bus},addr=0x10"
+    card = f"{model},netdev=builder0,mac={spec.mac},bus={bus},addr={CARD_SLOT}"
     commandline = ET.SubElement(domain, f"{{{QEMU_NS}}}commandline")
     for word in ("-netdev", netdev, "-device", card):
         ET.SubElement(commandline, f"{{{QEMU_NS}}}arg", value=word)

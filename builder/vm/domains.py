@@ -42,6 +42,8 @@ UNDEFINE = (
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
+# Where a machine went on from (`builder.vm.held`); no snapshot of its user.
+HELD = "builder-held"
 # Bytes of a machine's log that hold the last start.
 LOG_END = 16 << 10
 GONE = (libvirt.VIR_ERR_NO_DOMAIN,)
@@ -196,6 +198,7 @@ class Domains:
             found = [
                 ET.fromstring(one.getXMLDesc(0)) for one in self._connection.lookupByName(name).listAllSnapshots(0)
             ]
+        found = [one for one in found if one.findtext("name") != HELD]
         found.sort(key=lambda one: (int(one.findtext("creationTime") or 0), one.findtext("name") or ""))
         return [(one.findtext("name") or "", one.findtext("state") or "") for one in found]
 

@@ -107,6 +107,8 @@ class MachineSpec:
             console stream; rolled at 2 MiB.
         serial1: file that gets every byte of ttyS1, rolled at 2 MiB like the console's; None leaves the port out.
         channels: virtio-serial ports by name, each into a file.
+        hold: its guest waits for an identity, to be saved meanwhile (`builder.vm.held`): the machine has no card yet,
+            an empty drive in place of the seed's, and a word in its SMBIOS that says so.
         on_reboot: what a reset by the guest does.
         keepsake: for a machine that stays: what its metadata says of it, in place of run and role.
     """
@@ -136,5 +138,6 @@ class MachineSpec:
     serial1: Path | None = None
     channels: Mapping[str, Path] = field(default_factory=dict)
     network: Network = UserNet()
+    hold: bool = False
     on_reboot: Reboot = "destroy"
     keepsake: Mapping[str, str] | None = None

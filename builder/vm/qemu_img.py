@@ -114,6 +114,25 @@ def info(path: Path, format: Format, *, error: type[BuilderError] = HostError) -
     )
 
 
+def snapshots(path: Path) -> list[str]:
+    """Return the names of the snapshots inside a qcow2; also works while a machine has it open.
+
+    Raises:
+        HostError: it is not there or not an image.
+    """
+    told = _json(["info", "-U", "--output=json", opened(path, "qcow2")], HostError)
+    return [str(one["name"]) for one in told.get("snapshots", [])]
+
+
+def drop_snapshot(path: Path, name: str) -> None:
+    """Delete a snapshot inside a qcow2.
+
+    Raises:
+        HostError: qemu-img refuses.
+    """
+    process.run(["qemu-img", "snapshot", "-q", "-d", name, opened(path, "qcow2")])
+
+
 def convert(
     source: Path,
     source_format: Format,

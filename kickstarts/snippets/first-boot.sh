@@ -6,6 +6,8 @@
 # the console and on ttyS1, and the boot goes on.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 state=/var/lib/builder/instance-id
+held=/var/lib/builder/held
+grown=/run/builder-grown
 conf=/run/builder.conf
 
 report() {
@@ -134,6 +136,7 @@ set_address() {
 
 # What it prints is why root was left as it is.
 grow_root() {
+    [ -e "$grown" ] && return
     /usr/libexec/builder/grow-root | while read -r line; do complain "$line"; done
 }
 
@@ -165,6 +168,137 @@ tell_fingerprints() {
         report "HOSTKEY $(ssh-keygen -l -f "$public" | sed 's/^[0-9]* \([^ ]*\) .*(\(.*\))$/\1 \2/')"
     done
 }
+
+# first-boot --hold: a machine with this word in its SMBIOS (no clone has it) waits here for a seed, to be saved while it
+# has no identity. Its copies go on when a seed is in the drive; what they would have in common is made anew first.
+is_to_wait() {
+    [ "$(cat /sys/class/dmi/id/chassis_asset_tag 2> /dev/null)" = builder-hold ]
+}
+
+find_python() {
+    for python in /usr/libexec/platform-python /usr/bin/python3 /usr/bin/python; do
+        [ -x "$python" ] && echo "$python" && return 0
+    done
+    return 1
+}
+
+# Up to Linux 4.7 what is written to /dev/urandom goes into the very pool that it is read from (drivers/char/random.c,
+# random_write). Later ones read from a generator, which takes up what is in the pool after up to five minutes, or at
+# once when it is told to.
+is_mixed_by_writing() {
+    release=$(uname -r)
+    major=${release%%.*}
+    minor=${release#*.}
+    [ "$major" -lt 4 ] || { [ "$major" -eq 4 ] && [ "${minor%%.*}" -lt 8 ]; }
+}
+
+# RNDADDENTROPY, so that 4.18 finds enough in the pool, and RNDRESEEDCRNG (include/uapi/linux/random.h).
+reseed() {
+    "$(find_python)" -c '
+import fcntl, os, struct
+# Python takes up to 1024 bytes with an ioctl.
+data = os.read(0, 512)
+pool = os.open("/dev/urandom", os.O_RDWR)
+fcntl.ioctl(pool, 0x40085203, struct.pack("ii", len(data) * 8, len(data)) + data)
+fcntl.ioctl(pool, 0x5207)
+'
+}
+
+# From the host: by its own device, and from the seed.
+mix_randomness() {
+    new=/run/builder-random
+    (umask 077 && timeout 5 dd if=/dev/hwrng of="$new" bs=512 count=1 iflag=fullblock) 2> /dev/null
+    mkdir -p /run/builder-seed
+    if mount -o ro "$1" /run/builder-seed; then
+        cat /run/builder-seed/random >> "$new"
+        umount /run/builder-seed
+    fi
+    [ -s "$new" ] && cat "$new" > /dev/urandom && { is_mixed_by_writing || reseed < "$new"; }
+    mixed=$?
+    rm -f "$new"
+    return $mixed
+}
+
+set_clock() {
+    seconds=$(cat /sys/class/rtc/rtc0/since_epoch 2> /dev/null) && date -s "@$seconds" > /dev/null
+    systemctl --no-block try-restart chronyd.service
+}
+
+# Not by systemd-machine-id-setup, which may take the UUID of the machine: that of the saved one is still in memory.
+renew_machine_id() {
+    old=$(cat /etc/machine-id)
+    while umount /etc/machine-id 2> /dev/null; do :; done
+    new=$(tr -d - < /proc/sys/kernel/random/uuid)
+    echo "$new" > /etc/machine-id
+    restorecon /etc/machine-id
+    for journal in /run/log/journal /var/log/journal; do
+        [ -d "$journal/$old" ] && mv "$journal/$old" "$journal/$new"
+    done
+    systemctl --no-block restart systemd-journald.service
+}
+
+# All that can start without an identity has started: no job runs but the one of this script.
+wait_until_settled() {
+    tries=0
+    while [ "$(systemctl list-jobs --no-legend --no-pager | grep -c ' running *$')" -gt 1 ] && [ "$tries" -lt 300 ]; do
+        tries=$((tries + 1))
+        sleep 0.2
+    done
+}
+
+# What is needed as soon as there is an identity is read from the disk now: modules, libraries, programs.
+practise() {
+    key=/run/builder-practice
+    modprobe -a isofs virtio_net
+    ssh-keygen -q -t ed25519 -f "$key" -N '' -C ''
+    ssh-keygen -l -f "$key.pub"
+    "$(command -v sshd)" -t -h "$key"
+    is_mixed_by_writing || "$(find_python)" -c 'import fcntl, os, struct'
+    [ -n "$(/usr/libexec/builder/grow-root)" ] || touch "$grown"
+    rm -f "$key" "$key.pub"
+}
+
+look_for_card() {
+    echo 1 > /sys/bus/pci/rescan
+}
+
+wait_for_card() {
+    tries=0
+    while [ ! -e /sys/class/net/eth0 ] && [ "$tries" -lt 100 ]; do
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+}
+
+hold() {
+    if is_to_wait && ! find_seed > /dev/null; then
+        is_mixed_by_writing || find_python > /dev/null || { complain "this system cannot be held: no python"; return; }
+        practise > /dev/null 2>&1
+        wait_until_settled
+        touch "$held"
+        sync
+        report "HELD"
+        until find_seed > /dev/null; do :; done
+    fi
+    # It is there as well when such a copy boots after all.
+    [ -e "$held" ] || return
+    look_for_card
+    if seed=$(find_seed) && ! mix_randomness "$seed" && is_to_wait; then
+        complain "no new random numbers, so this machine is booted"
+        reboot -f
+    fi
+    # What this boot has saved is the same in all copies.
+    rm -f /var/lib/systemd/random-seed
+    set_clock
+    renew_machine_id
+    wait_for_card
+    rm -f "$held"
+}
+
+if [ "$1" = --hold ]; then
+    hold
+    exit 0
+fi
 
 instance=
 if seed=$(find_seed); then

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.bench import bench_cli, bench_clone, bench_farm, bench_host, bench_job, bench_media, bench_seal
+from tests.bench import (
+    bench_cli,
+    bench_clone,
+    bench_farm,
+    bench_host,
+    bench_instant,
+    bench_job,
+    bench_media,
+    bench_seal,
+)
 
 if __name__ == "__main__":
     bench_cli.main()
@@ -12,3 +21,4 @@ if __name__ == "__main__":
     bench_farm.main()
     bench_host.main()
     bench_job.main()
+    bench_instant.main()

@@ -56,11 +56,11 @@ class CloneEnv:
         """A name that nobody else on this host has."""
         return f"{self.prefix}-{name}"
 
-    def publish(self, text: bytes = b"ready\r\nroot@sector# ", name: str = "toy") -> Image:
-        """An image that says this on its console and hangs."""
+    def publish(self, text: bytes = b"ready\r\nroot@sector# ", name: str = "toy", ttys1: bytes = b"") -> Image:
+        """An image that says this on its console, and something on ttyS1, and hangs."""
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
-        raw = disk_image(work / "disk.raw", boot_sector(ttys0=text, end="hang"))
+        raw = disk_image(work / "disk.raw", boot_sector(ttys0=text, ttys1=ttys1, end="hang"))
         sealed = work / f"{secrets.token_hex(4)}.qcow2"
         subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, sealed], check=True)
         sealed.chmod(0o444)

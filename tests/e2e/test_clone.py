@@ -57,6 +57,37 @@ def test_three_clones_come_up_as_themselves_and_go_without_a_trace(person: Perso
     assert person.json("images", "verify", IMAGE)[0]["good"]
 
 
+def test_instant_clones_are_themselves_and_ordinary_after_a_power_off(person: Person, golden: Any) -> None:
+    names = ["quick-1", "quick-2"]
+    try:
+        made = person.run("clone", IMAGE, "quick", "--count", "2", "--instant", "--wait")
+        assert made.returncode == 0, made.stderr
+        assert "not instant" not in made.stderr
+        told = [identity(person, name) for name in names]
+        assert [lines[0] for lines in told] == names
+        assert all(one != other for one, other in zip(*told, strict=True))
+        for name in names:
+            log = (person.folder / "artifacts" / "vms" / name / "ttyS1.log").read_text()
+            assert "WARNING" not in log
+            assert log.count("HOSTKEY") == 1
+            done = person.run("vm", "ssh", name, "--", "systemctl is-system-running --wait; ls /var/lib/builder")
+            assert done.stdout.split() == ["running", "disk-sectors", "instance-id"]
+        assert person.run("vm", "stop", "quick-1", "--now").returncode == 0
+        assert person.run("vm", "flatten", "quick-1").returncode == 0
+        assert person.run("vm", "start", "quick-1").returncode == 0
+        assert identity(person, "quick-1")[:4] == told[0][:4]
+    finally:
+        assert person.run("vm", "delete", *names).returncode == 0
+
+
+def identity(person: Person, name: str) -> list[str]:
+    """Host name, machine-id, host key, address of the card; and a random number."""
+    command = f"{WHO.rpartition(';')[0]}; cat /sys/class/net/eth0/address; od -An -N 64 -w64 -tx1 /dev/urandom"
+    done = person.run("vm", "ssh", name, "--within", "600", "--", command)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def changes_while_it_runs(person: Person, name: str) -> None:
     """Processors and memory come and go under a guest that has drivers for both, and the guest shows it."""
 

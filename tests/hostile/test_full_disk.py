@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from builder import images
+from builder.clones.create import CreateOptions
+from builder.clones.request import CloneRequest
 from builder.errors import FREE_SPACE, Cause, HostError, MediumError, of_os_error
 from builder.images import holds
 from builder.media import download, partial_file
@@ -121,6 +123,28 @@ def test_a_clone_is_deleted_at_no_free_byte(small: Path) -> None:
             assert house.store(host).delete([vm.name]) == []
             assert not (house.vms / vm.name).exists()
         assert house.name("web") not in host.all()
+
+
+@pytest.mark.parametrize(
+    ("room", "stands"), [(400 << 10, 0), (1536 << 10, 1)], ids=["for a clone that boots", "for a state, not for a copy"]
+)
+def test_an_instant_clone_has_only_so_much_room(small: Path, room: int, stands: int) -> None:
+    paths = Settings(artifacts=small, recipes=(), templates=())
+    house = CloneEnv(small, paths.uri)
+    house.publish(name="held", ttys1=b"BUILDER HELD\r\n")
+    store, said = Store(paths.store), list[str]()
+    options = CreateOptions(accel="tcg", warm=paths, report=said.append)
+    with domains.connect(house.uri) as host, contextlib.ExitStack() as undo:
+        undo.callback(lambda: house.store(host).delete([vm.name for vm in house.store(host).vms()]))
+        fill(small)
+        os.truncate(small / "filler", (small / "filler").stat().st_size - room)
+        image = images.load_image(house.catalogue, "held")
+        with pytest.raises(HostError, match="No space left") if stands else contextlib.nullcontext():
+            house.store(host).create(image, CloneRequest(house.name("web")), options)
+        assert [list(path.iterdir()) for path in (store.tmp, store.marks)] == [[], []]
+        assert len(list(store.objects.iterdir())) == stands
+        assert said[-1].startswith("the warm state is made" if stands else "not instant, booting: ")
+        assert (house.name("web") in host.all()) == (house.vms / house.name("web")).exists() == (not stands)
 
 
 def test_the_hint_names_commands_that_work_there() -> None:

@@ -64,6 +64,9 @@ SPECS = {
     ),
     "grows": dataclasses.replace(INSTALL, most_vcpus=16, most_memory=8192),
     "grows-kvm": dataclasses.replace(INSTALL, accel="kvm", host_phys_bits=48, most_vcpus=16, most_memory=8192),
+    "held": dataclasses.replace(
+        INSTALL, role="warm", disks=(OVERLAY,), cdroms=(), boot="disk", network=LibvirtNet("default"), hold=True
+    ),
     "odd-characters": dataclasses.replace(
         INSTALL,
         run_id="<&>\"'",
