@@ -39,7 +39,7 @@ class Release:
         cpu: the least that its programs run on.
         memory: MiB that a machine needs at least.
         efi_partition: MiB that an EFI system partition made by `reqpart` or `autopart` takes at least.
-        own_checker: its installer is known better than by the handler: kickstart/el7_checker.py and el7_rules.py.
+        own_checker: its installer is known better than by the handler: el7_checker.py, kickstart/el7_rules.py.
         rehearsed: the rehearsal medium has its shape.
     """
 

@@ -1,8 +1,8 @@
 """Rules of the installer of CentOS 7.9 that are not a matter of syntax, and the names it knows.
 
-Sources: anaconda 21.48.22.159 (pyanaconda/kickstart.py: Bootloader, MultiPath, DmRaid, Upgrade, PartitionData;
-storage_utils.py: must_be_on_root, must_be_on_linuxfs; timezone.py: is_valid_timezone; keyboard.py). The lists in
-`known` say in their first lines where they are from.
+Sources: anaconda 21.48.22.159 (pyanaconda/kickstart.py: Bootloader, MultiPath, DmRaid, Upgrade, PartitionData,
+Firewall, Authconfig; storage_utils.py: must_be_on_root, must_be_on_linuxfs; timezone.py: is_valid_timezone;
+keyboard.py). The lists in `known` say in their first lines where they are from.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ def check(text: str, beside: Collection[str]) -> Iterator[LintFinding]:
     yield from _loader(given)
     yield from _unsupported(given)
     yield from _users(given)
+    yield from _tools(given)
     yield from _mount_points(given)
     yield from _disks(given)
     yield from _names(given)
@@ -158,6 +159,20 @@ def _users(given: Kickstart) -> Iterator[LintFinding]:
         if name and name in groups:
             why = "makes the same group, so the user stays without its password; leave out one of them"
             yield LintFinding(user.line, "warning", f"user: `group --name={name}` in line {groups[name]} {why}")
+
+
+def _tools(given: Kickstart) -> Iterator[LintFinding]:
+    """Commands that run a program which the kickstart excludes (Firewall.execute, Authconfig.execute)."""
+    excluded = {one.name for one in given.excluded}
+    needed = {"firewall": ("firewalld", "firewall-offline-cmd"), "auth": ("authconfig", "authconfig")}
+    for command in given.all(*needed):
+        package, program = needed[command.name]
+        idle = command.name == "firewall" and any(
+            command.has(option) for option in ("disabled", "disable", "use-system-defaults")
+        )
+        if package in excluded and not idle:
+            text = f"{command.name}: %packages excludes {package}, and without {program} the installer ends"
+            yield LintFinding(command.line, "error", text)
 
 
 def _mount_points(given: Kickstart) -> Iterator[LintFinding]:

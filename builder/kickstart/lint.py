@@ -1,6 +1,7 @@
 """Checks of a kickstart's text: what the installer of its release does not understand, refuses, or silently replaces.
 
-CentOS 7.9 has `el7_checker.py` for the syntax, a program of its own, and the rules in `el7_rules` for the rest;
+CentOS 7.9 has the rehearsal installer's `el7_checker.py` for the syntax, a program of its own, and the rules in
+`el7_rules` for the rest;
 for other releases ksvalidator checks the syntax with the handler of pykickstart that the installer uses.
 """
 
@@ -13,6 +14,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
+from builder import rehearsal
 from builder.errors import HostError
 from builder.kickstart import el7_rules
 from builder.kickstart.el7_rules import LintFinding
@@ -23,7 +25,7 @@ _ERROR = re.compile(
     r"The following problem occurred on line (\d+) of the kickstart file:\s*\n\s*\n(.+?)\n\s*(?:\n|$)", re.S
 )
 _DEPRECATED = re.compile(r"^(?:.*Warning: )?(Ignoring deprecated .*? on line (\d+):.*|.*deprecated.*)$", re.M)
-CHECKER = Path(__file__).with_name("el7_checker.py")
+CHECKER = Path(rehearsal.__file__).with_name("installer") / "el7_checker.py"
 
 
 def lint(text: str, release: Release = RELEASES[DEFAULT], *, beside: Collection[str] = ()) -> list[LintFinding]:

@@ -137,7 +137,8 @@ def build(out: Path, *, work: Path, progress: Progress) -> None:
         tree.squash(archive, root / "LiveOS" / "squashfs.img")
         archive.unlink()
         progress.beat("writing the medium")
-        optional = [deb for deb in debs if packages.name_of(deb) in packages.OPTIONAL]
+        aside = packages.optional(host)
+        optional = [deb for deb in debs if packages.name_of(deb) in aside]
         part = work / "medium.iso"
         iso.assemble(
             root,

@@ -53,8 +53,8 @@ TARGET = (
     "xfsprogs",
 )
 
-# Laid into Packages/ and installed in the guest when a kickstart asks for them.
-OPTIONAL = ("acpid", "nano", "tree")
+# Laid into Packages/, with what they need, and installed in the guest when a kickstart asks for them.
+OPTIONAL = ("acpid", "lvm2", "nano", "tree")
 
 # Unpacked by hand: never configured, and what only their scripts need is left out.
 KERNELS = {"debian": "linux-image-amd64", "ubuntu": "linux-image-generic"}
@@ -117,13 +117,27 @@ def wanted(host: Host) -> tuple[str, ...]:
     return (*TARGET, *EMPTY[host.family], *OPTIONAL, KERNELS[host.family], BUSYBOX)
 
 
+def optional(host: Host) -> set[str]:
+    """The names of what is laid into Packages/: the optional packages, and what they add to the rest.
+
+    Raises:
+        HostError: as `resolve`.
+    """
+    rest = [name for name in wanted(host) if name not in OPTIONAL]
+    return set(resolve(host)) - set(_resolve(rest))
+
+
 def resolve(host: Host) -> dict[str, str]:
     """Every package that would be fetched now, with its version. No network.
 
     Raises:
         HostError: the host has no usable package lists.
     """
-    done = run(_apt("--simulate", "install", "?essential", *wanted(host)), check=False)
+    return _resolve(wanted(host))
+
+
+def _resolve(names: Sequence[str]) -> dict[str, str]:
+    done = run(_apt("--simulate", "install", "?essential", *names), check=False)
     if done.status != 0:
         raise HostError(
             "apt cannot resolve the packages of the rehearsal medium",

@@ -55,11 +55,12 @@ def _files() -> Iterator[tuple[str, Path]]:
     for path in sorted((HERE / "target").rglob("*")):
         if path.is_file():
             yield str(path.relative_to(HERE / "target")), path
-    for path in sorted((HERE / "installer").glob("*.py")):
-        yield f"{INSTALLER}/installer/{path.name}", path
+    for path in sorted((HERE / "installer").rglob("*.py")):
+        yield f"{INSTALLER}/{path.relative_to(HERE)}", path
     for path in sorted(pykickstart().rglob("*.py")):
         yield f"{INSTALLER}/pykickstart/{path.relative_to(pykickstart())}", path
-    yield f"{INSTALLER}/table.json", HERE / "table.json"
+    for name in ("table.json", "rehearsed.json"):
+        yield f"{INSTALLER}/{name}", HERE / name
     yield f"{INSTALLER}/stage2", HERE / "boot" / "stage2"
     yield "opt/finish.sh", HERE / "finish.sh"
 

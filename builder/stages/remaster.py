@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 from builder import releases
+from builder.errors import Cause, RecipeError, Source
 from builder.iso import boot_menu, inspect, seed_cd
 from builder.iso import remaster as iso
 from builder.iso.layout import with_hint
-from builder.kickstart import preflight
+from builder.kickstart import preflight, rehearsed
 from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage, added
 from builder.stages import fetch, kernel
@@ -88,9 +89,15 @@ def run(job: Job[RemasterInputs]) -> None:
     given = job.inputs
     files = kickstart_stage.beside(job.needs["kickstart"])
     release = releases.RELEASES[given.release]
-    preflight.require_release(inspect.inspect(vendor), release)
-    room = preflight.Room(given.memory, given.disk_size, given.firmware, given.networked, release)
-    preflight.require(kickstart.decode("utf-8"), vendor, room)
+    facts = inspect.inspect(vendor)
+    preflight.require_release(facts, release)
+    text = kickstart.decode("utf-8")
+    if facts.is_rehearsal:
+        _rehearse(job, text)
+    room = preflight.Room(
+        given.memory, given.disk_size, given.firmware, given.networked, release, rehearsal=facts.is_rehearsal
+    )
+    preflight.require(text, vendor, room)
     if given.delivery == "seed":
         _seed(job, vendor, {**files, "ks.cfg": kickstart})
         return
@@ -105,6 +112,25 @@ def run(job: Job[RemasterInputs]) -> None:
             menu="unattended",
         )
     (job.out / "medium.json").write_text(json.dumps(report.as_dict(), indent=2) + "\n", encoding="utf-8")
+
+
+def _rehearse(job: Job[RemasterInputs], text: str) -> None:
+    """Say what the rehearsal leaves out, and refuse what it cannot do.
+
+    Raises:
+        RecipeError: its installer would stop at a line that the real one carries out.
+    """
+    found = rehearsed.refused(text)
+    if found:
+        raise RecipeError(
+            f"kickstart: {found[0]}",
+            "\n".join(str(one) for one in found),
+            "give the vendor's medium: --media FILE.iso",
+            cause=Cause.KICKSTART_ERROR,
+            source=Source.KICKSTART,
+        )
+    for said in rehearsed.left_out(text):
+        job.progress.note(f"not rehearsed: {said}")
 
 
 def boot(folder: Path) -> Boot:

@@ -94,6 +94,8 @@ NO_ROOT = GOOD.replace("rootpw --plaintext secret\n", "")
 TOO_BIG = GOOD.replace("--size=2000 --grow", "--size=90000")
 TINY = GOOD.replace("--size=2000 --grow", "--size=100")
 
+FOR_FAILURE = "%traceback\necho traceback-ran >/dev/console\n%end\n%onerror\necho onerror-ran >/dev/console\n%end\n"
+
 FAST = [
     Row(
         "missing %end",
@@ -114,7 +116,21 @@ FAST = [
         "kickstart error",
         OWN,
         "text\nraid /\n",
-        ("cannot carry out this command: raid", "Pane is dead"),
+        ("cannot carry out this command: raid: it makes no RAID arrays", "Pane is dead"),
+    ),
+    Row(
+        "/etc by itself",
+        "mandatory item",
+        STORAGE,
+        _ks("text", f"{GOOD}part /etc --size=300\n"),
+        ("The /etc directory must be on the / file system.", "[!] Installation Destination", HUB),
+    ),
+    Row(
+        "volumes that do not fit",
+        "partitioning",
+        STORAGE,
+        _ks("text", GOOD.replace("part /", "part pv.1 --size=900\nvolgroup v pv.1\nlogvol / --vgname=v --name=r #")),
+        ("storage configuration failed: not enough space for LVM requests", HUB),
     ),
     Row(
         "no such disk",
@@ -206,8 +222,14 @@ FAST = [
         "traceback",
         "traceback",
         TRACE,
-        _ks("text"),
-        ("Preparing transaction", "An unknown error has occured, look at the /tmp/anaconda-tb*", "1) Report Bug"),
+        _ks("text", more=FOR_FAILURE),
+        (
+            "Preparing transaction",
+            "An unknown error has occured, look at the /tmp/anaconda-tb*",
+            "onerror-ran",
+            "traceback-ran",
+            "1) Report Bug",
+        ),
         logs="Traceback (most recent call last)",
         fault="traceback",
     ),
@@ -223,9 +245,9 @@ FAST = [
         "packages that conflict, cmdline",
         "packages",
         FATAL,
-        _ks("cmdline"),
+        _ks("cmdline", more=FOR_FAILURE),
         # No console text at all: only the log tells.
-        ("Preparing transaction from installation source", "Powering off."),
+        ("Preparing transaction from installation source", "onerror-ran", "Powering off."),
         True,
         "The following error",
         "The following error occurred while installing.",
@@ -256,7 +278,7 @@ SLOW = [
         "script failed",
         CMDLINE,
         _ks("cmdline", more=_POST.format(" --erroronfail")),
-        ("Running in cmdline mode, no interactive debugging allowed.", "The exact error message is: 0"),
+        ("Running in cmdline mode, no interactive debugging allowed.", "The exact error message is: \n\n0."),
         True,
         "",
     ),

@@ -6,9 +6,11 @@ import functools
 
 import pytest
 
-from builder.rehearsal.installer import parse, plan, storage
-from builder.rehearsal.installer.disks import Disk
-from builder.rehearsal.installer.plan import Request
+from builder.rehearsal.installer import parse
+from builder.rehearsal.installer.disk import decide, plan
+from builder.rehearsal.installer.disk.decide import Machine
+from builder.rehearsal.installer.disk.disks import Disk
+from builder.rehearsal.installer.disk.layout import Request, StorageError
 
 A = Disk("sda", 8192)
 PLACES = [
@@ -52,15 +54,15 @@ def test_root_comes_last_in_an_automatic_layout_without_home(
     table: str, efi: bool, large: bool, expected: list[str]
 ) -> None:
     disk = Disk("sda", 99999) if large else A
-    wanted = plan.automatic(table, efi=efi, memory=1024, free=disk.size, home=True, fstype="xfs")
-    made = plan.place(wanted, [disk], table=table, boot="sda")
+    machine = Machine(efi=efi, memory=1024, gpt=table == "gpt")
+    made = decide.layout(parse.read("zerombr\nautopart --type=plain\n"), [disk], machine)
     assert [part.request.mount or part.request.fstype for part in made.partitions] == expected
 
 
 @pytest.mark.parametrize("fifth", [True, False], ids=["primary", "logical"])
 def test_none_comes_after_four_primary_partitions(fifth: bool) -> None:
     wanted = [Request(f"/{number}", "xfs", 9, primary=number < 4 or fifth) for number in range(5)]
-    with pytest.raises(plan.StorageError, match="Unable to allocate"):
+    with pytest.raises(StorageError, match="Unable to allocate"):
         plan.place(wanted, [A], table="msdos", boot="sda")
 
 
@@ -84,11 +86,11 @@ USED = ("sdb1", "sdb2")
 def test_a_disk_that_keeps_a_partition_is_left_alone(command: str, linux: tuple[str, ...], free: bool) -> None:
     used = Disk("sdb", 4096, (), "dos", True, (), USED, linux)
     ks = parse.read(f"zerombr\n{command} --initlabel\npart / --size=100 --grow\n")
-    made = storage.layout(ks, [A, used], storage.Machine(efi=False, memory=1024, gpt=False))
+    made = decide.layout(ks, [A, used], Machine(efi=False, memory=1024, gpt=False))
     assert made.disks == ("sda",)
-    only = functools.partial(storage.layout, ks, [used], storage.Machine(efi=False, memory=1024, gpt=False))
+    only = functools.partial(decide.layout, ks, [used], Machine(efi=False, memory=1024, gpt=False))
     if free:
         assert only().disks == ("sdb",)
         return
-    with pytest.raises(plan.StorageError, match=plan.NO_SPACE):
+    with pytest.raises(StorageError, match=plan.NO_SPACE):
         only()

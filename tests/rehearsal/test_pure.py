@@ -8,21 +8,11 @@ from pathlib import Path
 import pytest
 
 from builder.rehearsal import medium, tree
-from builder.rehearsal.installer import (
-    boot,
-    bootargs,
-    config,
-    disks,
-    faults,
-    locate,
-    log,
-    parse,
-    plan,
-    selection,
-    storage,
-)
-from builder.rehearsal.installer.disks import Disk
-from builder.rehearsal.installer.plan import Request
+from builder.rehearsal.installer import boot, bootargs, config, faults, locate, log, parse, selection
+from builder.rehearsal.installer.disk import decide, disks, plan
+from builder.rehearsal.installer.disk.decide import Machine
+from builder.rehearsal.installer.disk.disks import Disk
+from builder.rehearsal.installer.disk.layout import Request, StorageError
 
 SYSTEM = "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_BUILDER-SYSTEM"
 A = Disk("sda", 8192, (SYSTEM, "/dev/disk/by-path/pci-0"), "", False, ())
@@ -138,7 +128,7 @@ def test_a_fifth_msdos_partition_is_logical() -> None:
 
 
 def test_too_large_does_not_fit() -> None:
-    with pytest.raises(plan.StorageError, match=plan.NO_SPACE):
+    with pytest.raises(StorageError, match=plan.NO_SPACE):
         plan.place([Request("/", "xfs", 90000)], [A], table="msdos", boot="sda")
 
 
@@ -157,10 +147,11 @@ def test_gpt_on_bios_without_biosboot_is_an_error() -> None:
 
 
 def test_automatic_layout_has_home_on_large_disks_only() -> None:
-    mounts = [r.mount for r in plan.automatic("msdos", efi=False, memory=1024, free=8192, home=True, fstype="xfs")]
-    large = [r.mount for r in plan.automatic("msdos", efi=False, memory=1024, free=99999, home=True, fstype="xfs")]
-    assert "/home" not in mounts
-    assert "/home" in large
+    ks = parse.read("autopart --type=plain\n")
+    machine = Machine(efi=False, memory=1024, gpt=False)
+    for size, there in ((50 << 10, True), ((50 << 10) - 1, False)):
+        asked = decide.requests(ks, [Disk("sda", size)], "msdos", machine)
+        assert ("/home" in [one.mount for one in asked]) is there
 
 
 def _choose(**changes: object) -> selection.Selection:
@@ -210,8 +201,10 @@ def test_every_name_of_a_minimal_kickstart_is_known() -> None:
 BAD = [
     ("text\nfrobnicate now\n", "Unknown command: frobnicate", 2),
     ("%packages\n@core\n", "Section %packages does not end with %end.", 2),
-    ("text\nraid / --device=0\n", "the rehearsal cannot carry out this command: raid", 2),
-    ("%addon org_example\n%end\n", "the rehearsal has no add-on org_example", 1),
+    ("text\nraid / --device=0\n", "the rehearsal cannot carry out this command: raid: it makes no RAID arrays", 2),
+    ("text\n%anaconda\nrootpw x\n%end\n", "Unknown command: rootpw", 2),
+    ("bootloader --location=partition\n", "GRUB2 does not support installation to a partition.", 1),
+    ("bootloader --iscrypted --password=x\n", "GRUB2 encrypted password must be in grub.pbkdf2 format.", 1),
 ]
 
 
@@ -245,27 +238,37 @@ def test_sshkey_and_kdump_are_read() -> None:
     assert ks.kdump is False
 
 
-@pytest.mark.parametrize("text", ["autopart --type=lvm\n", "part pv.1 --size=1\n", "part / --onpart=sda1\n"])
-def test_what_cannot_be_made_is_refused(text: str) -> None:
-    with pytest.raises(parse.KickstartError):
-        storage.refuse(parse.read(text))
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("autopart --type=thinp\n", "autopart: it makes no thin pools"),
+        ("autopart --encrypted\n", "autopart: it encrypts nothing"),
+        ("part / --onpart=sda1\n", "part: it takes up nothing that is on a disk already"),
+        ("part / --fstype=ntfs --size=9\n", "the rehearsal cannot make this: / ntfs"),
+        ("logvol / --vgname=v --name=p --size=9 --thinpool\n", "logvol: it makes no thin pools"),
+        ("upgrade\n", "upgrade: Anaconda 7 does not support it, and ends"),
+    ],
+)
+def test_what_cannot_be_made_is_refused(text: str, said: str) -> None:
+    with pytest.raises(parse.KickstartError, match=said):
+        decide.refuse(parse.read(text))
 
 
 def test_a_disk_that_is_not_there_is_a_bad_kickstart() -> None:
     ks = parse.read("text\nignoredisk --only-use=disk/by-id/*NONE*\n")
     with pytest.raises(parse.KickstartError, match="on line 2"):
-        storage.usable(ks, [A, B])
+        decide.usable(ks, [A, B])
 
 
 def test_only_the_named_disk_is_used() -> None:
     ks = parse.read("ignoredisk --only-use=disk/by-id/*BUILDER-SYSTEM*\nclearpart --all\npart / --size=100 --grow\n")
-    assert storage.usable(ks, [B, A]) == [A]
+    assert decide.usable(ks, [B, A]) == [A]
 
 
 def test_a_used_disk_that_is_not_cleared_has_no_room() -> None:
     ks = parse.read("zerombr\npart / --size=100 --grow\n")
-    with pytest.raises(plan.StorageError, match=plan.NO_SPACE):
-        storage.layout(ks, [B], storage.Machine(efi=False, memory=1024, gpt=False))
+    with pytest.raises(StorageError, match=plan.NO_SPACE):
+        decide.layout(ks, [B], Machine(efi=False, memory=1024, gpt=False))
 
 
 def test_early_pass_finds_pre_only(tmp_path: Path) -> None:

@@ -315,6 +315,10 @@ def test_what_is_appended_stands_where_it_was_asked_for() -> None:
 CASES: dict[str, Sequence[str] | None] = {
     "cases/loader-in-partition": ["lint: bootloader: GRUB 2 is not installed to a partition"],
     "cases/loader-crypt": ["lint: bootloader: --iscrypted wants a grub.pbkdf2 hash"],
+    "cases/no-firewalld": [
+        "lint: firewall: %packages excludes firewalld, and without firewall-offline-cmd the installer ends",
+        "lint: auth: %packages excludes authconfig, and without authconfig the installer ends",
+    ],
     "cases/no-packages": ["unmet: there is no %packages section"],
     "cases/etc-apart": ["lint: /etc must be on the / file system"],
     "cases/home-on-vfat": ["lint: /home must be on a Linux file system, not on vfat"],

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from builder.kickstart import el7_checker, lint
+from builder.kickstart import lint
 from builder.kickstart.el7_rules import LintFinding, known_names
+from builder.rehearsal.installer import el7_checker
 
 HEAD = "text\nlang en_US.UTF-8\nkeyboard us\ntimezone UTC\n"
 

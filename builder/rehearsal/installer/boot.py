@@ -9,21 +9,25 @@ what is preserved of the installer's own line, and the installer's last console=
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from . import program, storage
+from . import log, program
 from .bootargs import BootArgs
-from .plan import Layout
-from .storage import ROOT
+from .disk import storage
+from .disk.layout import Layout
+from .disk.storage import ROOT
+from .disk.volumes import kernel_words
 
 
-def kernel_line(args: BootArgs, append: str) -> str:
+def kernel_line(args: BootArgs, append: str, volumes: Sequence[str] = ()) -> str:
     """The value of GRUB_CMDLINE_LINUX.
 
     Args:
         append: `bootloader --append`.
+        volumes: the words that name the volumes to be there first.
     """
-    words = append.split()
+    words = [*append.split(), *volumes]
     names = {word.partition("=")[0] for word in words}
     if args.serial:
         if f"console={args.console}" not in words:
@@ -34,7 +38,7 @@ def kernel_line(args: BootArgs, append: str) -> str:
     return " ".join(dict.fromkeys(words))
 
 
-def defaults(args: BootArgs, append: str, timeout: int | None) -> str:
+def defaults(args: BootArgs, append: str, timeout: int | None, volumes: Sequence[str] = ()) -> str:
     """The text of /etc/default/grub."""
     lines = [
         f"GRUB_TIMEOUT={5 if timeout is None else timeout}",
@@ -49,18 +53,23 @@ def defaults(args: BootArgs, append: str, timeout: int | None) -> str:
         lines.append(f'GRUB_SERIAL_COMMAND="serial --unit={match[1]} --speed={speed}"')
     else:
         lines.append('GRUB_TERMINAL_OUTPUT="console"')
-    lines.append(f'GRUB_CMDLINE_LINUX="{kernel_line(args, append)}"')
+    lines.append(f'GRUB_CMDLINE_LINUX="{kernel_line(args, append, volumes)}"')
     lines.append('GRUB_DISABLE_RECOVERY="true"')
     return "\n".join([*lines, ""])
 
 
 def install(ks: Any, args: BootArgs, layout: Layout, *, efi: bool) -> None:
-    """Write the configuration and put the boot loader on the disk.
+    """Write the configuration and put the boot loader on the disk, unless the kickstart wants none.
 
     Raises:
         ProgramError: grub-install failed.
     """
-    (ROOT / "etc/default/grub").write_text(defaults(args, ks.bootloader.appendLine or "", ks.bootloader.timeout))
+    if ks.bootloader.location == "none":
+        log.info("anaconda", "skipping boot loader install per user request")
+        return
+    words = kernel_words(layout)
+    text = defaults(args, ks.bootloader.appendLine or "", ks.bootloader.timeout, words)
+    (ROOT / "etc/default/grub").write_text(text)
     if efi:
         folder = ROOT / "boot/efi/EFI/centos"
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +85,5 @@ def install(ks: Any, args: BootArgs, layout: Layout, *, efi: bool) -> None:
         program.run("grub2-mkconfig", "-o", "/boot/efi/EFI/centos/grub.cfg", root=ROOT)
         return
     node = f"/dev/{layout.boot}"
-    if ks.bootloader.location != "none":
-        program.run("grub-install", "--target=i386-pc", "--boot-directory=/boot", "--no-floppy", node, root=ROOT)
+    program.run("grub-install", "--target=i386-pc", "--boot-directory=/boot", "--no-floppy", node, root=ROOT)
     program.run("grub2-mkconfig", "-o", "/boot/grub2/grub.cfg", root=ROOT)

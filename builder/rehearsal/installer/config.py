@@ -2,7 +2,7 @@
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
 """Configure the new system: each command of the kickstart leaves the EL7 file that Anaconda would leave.
 
-Invariant: passwords are passed through standard input only.
+What cannot be done although the kickstart asks for it ends the install, as there (rhel7-branch, kickstart.py).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from . import log, program
-from .storage import ROOT
+from .disk.storage import ROOT
+from .parse import KickstartError
 
 SCRIPTS = ROOT / "etc/sysconfig/network-scripts"
 
@@ -36,12 +38,16 @@ def _set(place: str, key: str, value: str) -> None:
 
 
 def language(ks: Any) -> None:
-    """lang and keyboard."""
+    """lang."""
     lang = ks.lang.lang or "en_US.UTF-8"
     _write("etc/locale.conf", f'LANG="{lang}"\n')
     _write("etc/default/locale", f'LANG="{lang}"\n')
     if lang not in ("en_US.UTF-8", "C.UTF-8", "C", "POSIX"):
         log.write("WARNING", "anaconda", f"the rehearsal has no locale {lang}: programs will speak C")
+
+
+def keyboard(ks: Any) -> None:
+    """keyboard: of the console."""
     keymap = ks.keyboard.vc_keymap or ks.keyboard._keyboard or "us"
     _write("etc/vconsole.conf", f'KEYMAP="{keymap}"\nFONT="latarcyrheb-sun16"\n')
 
@@ -103,6 +109,14 @@ def ifcfg(data: Any, device: str, *, identity: str) -> str:
     return "\n".join([*lines, ""])
 
 
+def plain_device(data: Any) -> str | None:
+    """The interface that a line configures here: the first one of a bond, team or bridge, none of a VLAN."""
+    if data.vlanid:
+        return None
+    below = [*str(data.bondslaves or data.bridgeslaves or "").split(","), *(name for name, _ in data.teamslaves)]
+    return next((name for name in below if name), data.device or "")
+
+
 def hostname_only(data: Any) -> bool:
     """Is this `network --hostname=NAME` and nothing else? Such a line configures no interface."""
     return bool(data.hostname) and str(data) == str(type(data)(hostname=data.hostname))
@@ -115,7 +129,10 @@ def network(ks: Any) -> None:
     for data in ks.network.network:
         if hostname_only(data):
             continue
-        device = _device(data.device or "", names)
+        wanted = plain_device(data)
+        if wanted is None:
+            continue
+        device = _device(wanted, names)
         if device is None:
             log.write("WARNING", "ifcfg", f"no interface for the network command of line {data.lineno}")
             continue
@@ -136,59 +153,16 @@ def machine_id() -> None:
     _write("etc/machine-id", f"{uuid.uuid4().hex}\n", 0o444)
 
 
-def _groups(names: list[str]) -> None:
-    for name in names:
-        program.run("groupadd", "-f", name, root=ROOT)
-
-
-def users(ks: Any) -> None:
-    """rootpw, user and sshkey."""
-    root = ks.rootpw
-    if root.password:
-        _password("root", root.password, encrypted=root.isCrypted)
-    if root.lock or not root.password:
-        program.run("usermod", "--lock", "root", root=ROOT)
-    for data in ks.user.userList:
-        _groups(data.groups)
-        words = ["--create-home", "--shell", data.shell or "/bin/bash"]
-        words += ["--uid", str(data.uid)] if data.uid else []
-        words += ["--comment", data.gecos] if data.gecos else []
-        words += ["--home-dir", data.homedir] if data.homedir else []
-        words += ["--groups", ",".join(data.groups)] if data.groups else []
-        program.run("useradd", *words, data.name, root=ROOT)
-        if data.password:
-            _password(data.name, data.password, encrypted=data.isCrypted)
-        if data.lock:
-            program.run("usermod", "--lock", data.name, root=ROOT)
-    for data in ks.sshkey.sshUserList:
-        _key(data.username, data.key)
-
-
-def _password(name: str, password: str, *, encrypted: bool) -> None:
-    words = ["chpasswd", "-e"] if encrypted else ["chpasswd", "-c", "SHA512"]
-    program.run(*words, root=ROOT, stdin=f"{name}:{password}\n")
-
-
-def _key(name: str, key: str) -> None:
-    accounts = [line.split(":") for line in (ROOT / "etc/passwd").read_text().splitlines()]
-    entry = next((account for account in accounts if account[0] == name), None)
-    if entry is None:
-        log.error("anaconda", f"sshkey: user {name} does not exist")
-        return
-    folder = ROOT / entry[5].lstrip("/") / ".ssh"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = folder / "authorized_keys"
-    with file.open("a") as out:
-        out.write(f"{key}\n")
-    file.chmod(0o600)
-    program.run("chown", "-R", f"{name}:", f"{entry[5]}/.ssh", root=ROOT)
-
-
 def selinux(ks: Any) -> None:
     """selinux: 0 disabled, 1 enforcing, 2 permissive; without the command the package's own default stays."""
     if "selinux" in ks.seen_commands:
         mode = {0: "disabled", 1: "enforcing", 2: "permissive"}.get(ks.selinux.selinux, "enforcing")
         _set("etc/selinux/config", "SELINUX", mode)
+
+
+def service(name: str) -> str:
+    """The unit that a name means: a timer's is none (kickstart.py: Services)."""
+    return name if name.endswith(".service") else f"{name}.service"
 
 
 def services(ks: Any, units: list[str]) -> None:
@@ -197,13 +171,55 @@ def services(ks: Any, units: list[str]) -> None:
         program.run("systemctl", "enable", unit, root=ROOT, check=False)
     for action, names in (("disable", ks.services.disabled), ("enable", ks.services.enabled)):
         for name in names:
-            program.run("systemctl", action, name if "." in name else f"{name}.service", root=ROOT, check=False)
+            program.run("systemctl", action, service(name), root=ROOT, check=False)
 
 
-def apply(ks: Any, units: list[str]) -> None:
-    """Everything but network and users, in Anaconda's order."""
-    language(ks)
-    time_zone(ks)
-    selinux(ks)
+def authentication(ks: Any, chosen: Collection[str]) -> None:
+    """auth: that what it runs is there; it is not run.
+
+    Raises:
+        KickstartError: authconfig was excluded.
+    """
+    if {"auth", "authconfig"} & ks.seen_commands and "authconfig" not in chosen:
+        raise KickstartError("/usr/sbin/authconfig is missing. Cannot setup authentication.")
+
+
+def firewall(ks: Any, chosen: Collection[str]) -> None:
+    """firewall: that what it runs is there; it is not run.
+
+    Raises:
+        KickstartError: it is to be enabled, and firewalld was excluded.
+    """
+    if ks.firewall.enabled and not ks.firewall.use_system_defaults and "firewalld" not in chosen:
+        raise KickstartError("/usr/bin/firewall-offline-cmd is missing. Cannot setup firewall.")
+
+
+def desktop(ks: Any) -> None:
+    """xconfig and skipx: what is started at boot (desktop.py)."""
+    if ks.xconfig.defaultdesktop:
+        _write("etc/sysconfig/desktop", f"DESKTOP={ks.xconfig.defaultdesktop}\n")
+    kind = "graphical" if ks.xconfig.startX and not ks.skipx.skipx else "multi-user"
+    target = ROOT / "etc/systemd/system/default.target"
+    target.unlink(missing_ok=True)
+    target.symlink_to(f"/lib/systemd/system/{kind}.target")
+
+
+def apply(ks: Any, units: list[str], chosen: Collection[str]) -> None:
+    """Everything but network and users, in Anaconda's order.
+
+    Args:
+        units: services of the packages that were chosen.
+        chosen: these packages.
+
+    Raises:
+        KickstartError: a program that a command needs was excluded.
+    """
     machine_id()
+    authentication(ks, chosen)
+    selinux(ks)
     services(ks, units)
+    keyboard(ks)
+    time_zone(ks)
+    language(ks)
+    firewall(ks, chosen)
+    desktop(ks)

@@ -7,7 +7,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import log, payload, plan, storage
+from . import log, payload
+from .disk import decide, plan
+from .disk.layout import Layout, StorageError
 from .parse import KickstartError, constants
 from .selection import Selection, Table, choose
 from .ui import CmdlineError, ExitError, Ui
@@ -19,22 +21,24 @@ PROMPT = "  Please make your choice from above ['q' to quit | 'b' to begin insta
 class Ready:
     """Everything that the installation proper needs."""
 
-    layout: plan.Layout
+    layout: Layout
     selection: Selection
 
 
-def _storage(ks: Any, ui: Ui, disks: list[Any], machine: storage.Machine) -> plan.Layout | None:
+def _storage(ks: Any, ui: Ui, disks: list[Any], machine: decide.Machine) -> Layout | None:
     ui.say("Generating updated storage configuration")
-    if not (ks.autopart.autopart or ks.partition.partitions):
+    if not (ks.autopart.autopart or ks.partition.partitions or ks.logvol.lvList):
         return None
     try:
-        layout = storage.layout(ks, disks, machine)
-    except (plan.StorageError, KickstartError) as error:
+        layout = decide.layout(ks, disks, machine)
+    except (StorageError, KickstartError) as error:
         log.error("anaconda", f"storage configuration failed: {error}")
         ui.say(f"storage configuration failed: {error}")
         return None
     ui.say("Checking storage configuration...")
-    errors, warnings = plan.check(layout, efi=machine.efi, memory=machine.memory)
+    errors, warnings = plan.check(
+        layout, efi=machine.efi, memory=machine.memory, loader=ks.bootloader.location != "none"
+    )
     for text in errors:
         log.error("anaconda", text)
         ui.say(text)
@@ -44,7 +48,7 @@ def _storage(ks: Any, ui: Ui, disks: list[Any], machine: storage.Machine) -> pla
     return None if errors else layout
 
 
-def _software(ks: Any, table: Table, ui: Ui) -> Selection:
+def _software(ks: Any, table: Table, ui: Ui, layout: Layout | None) -> Selection:
     packages = ks.packages
     required = ["grub2", "grub2-tools", "xfsprogs", "e2fsprogs"]
     if {"auth", "authconfig"} & ks.seen_commands:
@@ -53,6 +57,8 @@ def _software(ks: Any, table: Table, ui: Ui) -> Selection:
         required.append("firewalld")
     if "timezone" in ks.seen_commands and not ks.timezone.nontp:
         required.append("chrony")
+    if layout is not None and layout.groups:
+        required.append("lvm2")
     selection = choose(
         table,
         packages=packages.packageList,
@@ -101,7 +107,7 @@ def _ask(ui: Ui, incomplete: list[str]) -> None:
             return
 
 
-def run(ks: Any | None, table: Table, ui: Ui, disks: list[Any], machine: storage.Machine) -> Ready:
+def run(ks: Any | None, table: Table, ui: Ui, disks: list[Any], machine: decide.Machine) -> Ready:
     """Work the whole kickstart out, and come back when the installation can begin.
 
     Raises:
@@ -116,7 +122,7 @@ def run(ks: Any | None, table: Table, ui: Ui, disks: list[Any], machine: storage
     incomplete += [] if _root_set(ks) else ["Root password"]
     selection = None
     if ks.packages.seen:
-        selection = _software(ks, table, ui)
+        selection = _software(ks, table, ui, layout)
     else:
         incomplete.append("Software selection")
     if incomplete:
@@ -131,8 +137,8 @@ def run(ks: Any | None, table: Table, ui: Ui, disks: list[Any], machine: storage
     return Ready(layout, selection)
 
 
-def _room(layout: plan.Layout, ui: Ui) -> None:
-    root = next(partition for partition in layout.partitions if partition.request.mount == "/")
+def _room(layout: Layout, ui: Ui) -> None:
+    root = next(each for each in layout.formatted if each.request.mount == "/")
     lack = payload.needed() - root.size
     if lack <= 0:
         return

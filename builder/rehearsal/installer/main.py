@@ -18,7 +18,6 @@ from . import (
     bootargs,
     clock,
     config,
-    disks,
     faults,
     hub,
     locate,
@@ -28,10 +27,11 @@ from . import (
     program,
     scripts,
     selection,
-    storage,
+    users,
 )
 from .bootargs import BootArgs
-from .storage import ROOT
+from .disk import decide, disks, storage, volumes
+from .disk.storage import ROOT
 from .ui import CmdlineError, ExitError, PaneDeadError, Ui
 
 HERE = Path("/opt/rehearsal")
@@ -58,7 +58,7 @@ def _pre(text: str, ui: Ui) -> None:
     try:
         found = parse.pre_scripts(text)
         scripts.run_all(found, ui.say, f"{clock.stamp()} Running pre-installation scripts")
-    except parse.KickstartError as error:
+    except (parse.KickstartError, ValueError) as error:
         _bad_kickstart(ui, error)
     except scripts.ScriptError as error:
         # Before there is a user interface no one can be asked: the installer dies of it.
@@ -74,9 +74,11 @@ def _read(path: Path, ui: Ui, fault: str | None) -> Any:
     _pre(text, ui)
     try:
         ks = parse.read(parse.load(path))
-        storage.refuse(ks)
+        decide.refuse(ks)
     except (parse.KickstartError, ValueError) as error:
         _bad_kickstart(ui, error)
+    for said in ks.left_out:
+        log.write("WARNING", "anaconda", f"not rehearsed: {said}")
     return ks
 
 
@@ -118,7 +120,7 @@ def install(
     try:
         before = [script for script in ks.scripts if script.type == kinds.KS_SCRIPT_PREINSTALL]
         scripts.run_all(before, ui.say, "Running pre-installation scripts")
-        _install_packages(ready, table, ui, fault)
+        _install_packages(ks, ready, table, ui, fault)
         ui.say("Performing post-installation setup tasks")
         storage.bind()
         payload.record(table, ready.selection)
@@ -127,13 +129,14 @@ def install(
         boot.install(ks, args, ready.layout, efi=efi)
         ui.say("Configuring installed system")
         units = [unit for name in ready.selection.chosen for unit in table.units.get(name, [])]
-        config.apply(ks, units)
+        config.apply(ks, units, ready.selection.chosen)
         ui.say("Writing network configuration")
         config.network(ks)
         ui.say("Creating users")
-        config.users(ks)
+        users.apply(ks)
         ui.say("Configuring addons")
         ui.say("Generating initramfs")
+        volumes.initramfs(ready.layout, ROOT)
         after = [script for script in ks.scripts if script.type == kinds.KS_SCRIPT_POST]
         scripts.run_all(after, ui.say, "Running post-installation scripts")
         scripts.copy_logs(args.nosave, kickstart)
@@ -147,7 +150,7 @@ def install(
     log.info("anaconda", "installation finished")
 
 
-def _install_packages(ready: hub.Ready, table: selection.Table, ui: Ui, fault: str | None) -> None:
+def _install_packages(ks: Any, ready: hub.Ready, table: selection.Table, ui: Ui, fault: str | None) -> None:
     ui.say("Starting package installation process")
     ui.say("Preparing transaction from installation source")
     try:
@@ -159,8 +162,18 @@ def _install_packages(ready: hub.Ready, table: selection.Table, ui: Ui, fault: s
         if ui.cmdline:
             # Anaconda says nothing here: it leaves a line in the log and the machine goes off.
             log.error("packaging", text)
+            _for_failure(ks, parse.constants.KS_SCRIPT_ONERROR)
             raise ExitError("payload") from None
-        ui.fatal(text)
+        try:
+            ui.fatal(text)
+        finally:
+            _for_failure(ks, parse.constants.KS_SCRIPT_ONERROR)
+
+
+def _for_failure(ks: Any, *kinds: int) -> None:
+    """Run the kickstart's scripts of these kinds (yumpayload.py, exception.py: runOnErrorScripts)."""
+    for kind in kinds:
+        scripts.run_quietly([script for script in ks.scripts if script.type == kind] if ks else [])
 
 
 def _action(ks: Any) -> str:
@@ -202,10 +215,10 @@ def main() -> None:
         if ks is not None and ks.displaymode.displayMode == parse.constants.DISPLAY_MODE_CMDLINE:
             ui.cmdline = True
         _low_memory(ui, memory)
-        machine = storage.Machine(efi, memory, args.given("inst.gpt"))
+        machine = decide.Machine(efi, memory, args.given("inst.gpt"))
         found = disks.probe(MEDIUM.read_text().strip())
         try:
-            usable = storage.usable(ks, found) if ks else found
+            usable = decide.usable(ks, found) if ks else found
         except parse.KickstartError as error:
             _bad_kickstart(ui, error)
         ui.say(f"{clock.stamp()} Not asking for VNC because {'of an automated install' if ks else 'of text mode'}")
@@ -228,17 +241,20 @@ def main() -> None:
 
 
 def _unknown(ks: Any, ui: Ui) -> NoReturn:
-    """A fault of the installer itself: said as Anaconda says it, with the trace in the log."""
+    """A fault of the installer itself, or of the kickstart while it is carried out: said as Anaconda says it.
+
+    The scripts for it run once the trace is written, which cmdline mode does not do. (exception.py: handleException,
+    postWriteHook.)
+    """
     trace = traceback.format_exc()
     log.write("CRIT", "anaconda", trace)
+    if ui.cmdline:
+        ui.no_debugging(str(sys.exc_info()[1]))
+        _leave(ks, ui, complete=False)
     Path("/tmp/anaconda-tb-rehearsal").write_text(trace)
     ui.say("\nAn unknown error has occured, look at the /tmp/anaconda-tb* file(s) for more details")
+    _for_failure(ks, parse.constants.KS_SCRIPT_ONERROR, parse.constants.KS_SCRIPT_TRACEBACK)
     ui.say(trace)
-    if ui.cmdline:
-        clock.pause(ui.patience)
-    else:
-        while (
-            ui.ask("\n 1) Report Bug\n 2) Run shell\n 3) Quit\n\nPlease make your choice from above: ").strip() != "3"
-        ):
-            pass
+    while ui.ask("\n 1) Report Bug\n 2) Run shell\n 3) Quit\n\nPlease make your choice from above: ").strip() != "3":
+        pass
     _leave(ks, ui, complete=False)

@@ -7,12 +7,12 @@ The early pass runs %pre only, so that the second can %include what %pre wrote.
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from pathlib import Path
 from typing import Any
 
 from pykickstart import constants
-from pykickstart.commands.sshkey import F22_SshKey, F22_SshKeyData
 from pykickstart.errors import KickstartError, KickstartParseError
 from pykickstart.parser import KickstartParser, Script
 from pykickstart.sections import (
@@ -27,53 +27,107 @@ from pykickstart.sections import (
 )
 from pykickstart.version import RHEL7, makeVersion, returnClassForVersion
 
-from . import log
+from . import log, rehearsed
+from .el7_checker import COMMANDS, DATA, LENIENT, SUPERFLUOUS
 
-# Everything this installer carries out, or may honestly ignore as Anaconda does in this situation.
-SUPPORTED = frozenset(
-    {
-        "auth", "authconfig", "autopart", "bootloader", "cdrom", "clearpart", "cmdline", "eula",
-        "firewall", "firstboot", "graphical", "halt", "ignoredisk", "install", "keyboard", "lang",
-        "logging", "network", "part", "partition", "poweroff", "reboot", "reqpart", "rootpw",
-        "selinux", "services", "shutdown", "skipx", "sshkey", "text", "timezone", "user",
-        "zerombr",
-    }
-)  # fmt: skip
+# Those that the 7.9 medium has.
+KNOWN_ADDONS = ("com_redhat_kdump", "org_fedora_oscap")
 
 __all__ = ["Addons", "KickstartError", "constants", "pre_scripts", "read"]
 
 
 class Addons(Section):  # type: ignore[misc]
-    """The one add-on that CentOS 7 minimal has: `%addon com_redhat_kdump`."""
+    """`%addon`: of those on the medium com_redhat_kdump is carried out; an unknown name is kept and ignored.
+
+    (Anaconda, rhel7-branch, addons.py: AddonSection makes a placeholder that does nothing.)
+    """
 
     sectionOpen = "%addon"  # noqa: N815 - pykickstart's name
 
     def handleHeader(self, lineno: int, args: list[str]) -> None:  # noqa: N802
         """Note whether kdump is wanted."""
-        if len(args) < 2 or args[1] != "com_redhat_kdump":
-            raise KickstartParseError(f"the rehearsal has no add-on {' '.join(args[1:2])}", lineno=lineno)
-        self.handler.kdump = "--disable" not in args
+        if len(args) < 2:
+            raise KickstartParseError("%addon has no name", lineno=lineno)
+        _leave_out(self.handler, args)
+        if args[1] == "com_redhat_kdump":
+            self.handler.kdump = "--disable" not in args
+        elif args[1] not in KNOWN_ADDONS:
+            log.info("anaconda", f"{args[1]} is no add-on of this installer: ignored")
 
     def handleLine(self, line: str) -> None:  # noqa: N802
         """Its body is free text."""
+
+
+class AnacondaSection(Section):  # type: ignore[misc]
+    """`%anaconda`: rules for passwords that somebody types, and a class of installation, which change nothing here.
+
+    (Anaconda, rhel7-branch, kickstart.py: AnacondaSectionHandler.)
+    """
+
+    sectionOpen = "%anaconda"  # noqa: N815 - pykickstart's name
+
+    def handleLine(self, line: str) -> None:  # noqa: N802
+        """Refuse what Anaconda does not know there."""
+        words = shlex.split(line, comments=True)
+        if words and words[0] not in ("pwpolicy", "installclass"):
+            raise KickstartParseError(f"Unknown command: {words[0]}", lineno=self.lineno)
+
+    def handleHeader(self, lineno: int, args: list[str]) -> None:  # noqa: N802, ARG002
+        """Remember where it begins."""
+        self.lineno = lineno
+
+
+class Packages(PackageSection):  # type: ignore[misc]
+    """`%packages`."""
+
+    def handleHeader(self, lineno: int, args: list[str]) -> None:  # noqa: N802
+        """Say what of it is not done."""
+        _leave_out(self.handler, args)
+        super().handleHeader(lineno, args)
+
+
+def _leave_out(handler: Any, args: list[str]) -> None:
+    handler.left_out += [said for said in rehearsed.left_out(args[0], args[1:]) if said not in handler.left_out]
 
 
 class _Parser(KickstartParser):  # type: ignore[misc]
     """The full pass."""
 
     def handleCommand(self, lineno: int, args: list[str]) -> Any:  # noqa: N802
-        if args[0] in self.handler.commands and args[0] not in SUPPORTED:
-            raise KickstartParseError(f"the rehearsal cannot carry out this command: {args[0]}", lineno=lineno)
+        why = rehearsed.refused(args[0], args[1:]) if args[0] in self.handler.commands else None
+        if why:
+            text = f"the rehearsal cannot carry out this command: {args[0]}: {why}"
+            raise KickstartParseError(text, lineno=lineno)
         self.handler.seen_commands.add(args[0])
-        return super().handleCommand(lineno, args)
+        _leave_out(self.handler, args)
+        try:
+            done = super().handleCommand(lineno, args)
+        except KickstartError as error:
+            # As 1.99.66, which does not look at words behind the options of some commands.
+            extra = SUPERFLUOUS.search(str(error))
+            if args[0] not in LENIENT or not extra:
+                raise
+            done = super().handleCommand(lineno, [word for word in args if word not in extra[1].split()])
+        _loader(self.handler.bootloader, args[0], lineno)
+        return done
 
     def setupSections(self) -> None:  # noqa: N802
         self._sections: dict[str, Section] = {}
         for kind in (PreScriptSection, PreInstallScriptSection, PostScriptSection, TracebackScriptSection):
             self.registerSection(kind(self.handler, dataObj=Script))
         self.registerSection(OnErrorScriptSection(self.handler, dataObj=Script))
-        self.registerSection(PackageSection(self.handler))
-        self.registerSection(Addons(self.handler))
+        for section in (Packages, Addons, AnacondaSection):
+            self.registerSection(section(self.handler))
+
+
+def _loader(bootloader: Any, name: str, lineno: int) -> None:
+    """Refuse what Anaconda's GRUB 2 does (kickstart.py: Bootloader.parse)."""
+    if name != "bootloader":
+        return
+    if bootloader.location == "partition":
+        raise KickstartParseError("GRUB2 does not support installation to a partition.", lineno=lineno)
+    if bootloader.isCrypted and not bootloader.password.startswith("grub.pbkdf2."):
+        raise KickstartParseError("GRUB2 encrypted password must be in grub.pbkdf2 format.", lineno=lineno)
 
 
 class _EarlyParser(KickstartParser):  # type: ignore[misc]
@@ -85,7 +139,7 @@ class _EarlyParser(KickstartParser):  # type: ignore[misc]
     def setupSections(self) -> None:  # noqa: N802
         self._sections: dict[str, Section] = {}
         self.registerSection(PreScriptSection(self.handler, dataObj=Script))
-        for name in ("%pre-install", "%post", "%traceback", "%onerror", "%packages", "%addon"):
+        for name in ("%pre-install", "%post", "%traceback", "%onerror", "%packages", "%addon", "%anaconda"):
             self.registerSection(NullSection(self.handler, sectionOpen=name))
 
 
@@ -109,18 +163,17 @@ def pre_scripts(text: str) -> list[Any]:
 
 
 def read(text: str) -> Any:
-    """The kickstart as pykickstart's handler, with `kdump` and `seen_commands` beside its own attributes.
+    """The kickstart as pykickstart's handler, with facts of ours beside its own attributes.
 
-    pykickstart dropped `sshkey` from RHEL7, which Anaconda 21.48.22.57 and later has: it is put back.
+    `kdump`, `seen_commands`, and `left_out`: what is asked for and not done, for the log.
 
     Raises:
         KickstartError: with the message Anaconda prints.
     """
-    handler = returnClassForVersion(RHEL7)(
-        commandUpdates={"sshkey": F22_SshKey}, dataUpdates={"SshKeyData": F22_SshKeyData}
-    )
+    handler = returnClassForVersion(RHEL7)(commandUpdates=COMMANDS, dataUpdates=DATA)
     handler.kdump = None
     handler.seen_commands = set()
+    handler.left_out = []
     _logged(_Parser(handler), text)
     return handler
 

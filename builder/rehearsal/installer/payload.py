@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from . import log, program
+from . import debs, log, program
+from .disk.storage import ROOT
 from .selection import Selection, Table
-from .storage import ROOT
 
 MEDIUM = Path("/run/install/repo")
 SQUASHFS = MEDIUM / "LiveOS" / "squashfs.img"
@@ -55,13 +55,16 @@ def install(table: Table, selection: Selection, say: Callable[[str], None]) -> N
 
 
 def _put_in(package: str) -> None:
-    deb = next((MEDIUM / "Packages").glob(f"{package}_*.deb"))
-    copy = ROOT / "tmp" / deb.name
-    shutil.copyfile(deb, copy)
+    copies = []
+    for deb in debs.needed(package):
+        copies.append(ROOT / "tmp" / deb.name)
+        shutil.copyfile(deb, copies[-1])
     try:
-        program.run("dpkg", "--install", "--force-unsafe-io", f"/tmp/{deb.name}", root=ROOT)
+        files = [f"/tmp/{copy.name}" for copy in copies]
+        program.run("dpkg", "--install", "--force-unsafe-io", *files, root=ROOT)
     finally:
-        copy.unlink()
+        for copy in copies:
+            copy.unlink()
 
 
 def _take_out(package: str) -> None:
@@ -74,7 +77,7 @@ def record(table: Table, selection: Selection) -> None:
     versions = dict(line.split() for line in said.splitlines())
     kernel = max((ROOT / "boot").glob("vmlinuz-*")).name.removeprefix("vmlinuz-")
     lines = []
-    for name in selection.chosen:
+    for name in (name for name in selection.chosen if name not in table.unclaimed):
         package = table.present.get(name) or table.debs.get(name) or ""
         full = versions.get(package, "0")
         version, _, release = full.partition(":")[2].partition("-") if ":" in full else full.partition("-")

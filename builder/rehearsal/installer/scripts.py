@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import log, program
-from .storage import ROOT
+from .disk.storage import ROOT
 
 
 class ScriptError(Exception):
@@ -70,6 +70,15 @@ def run_all(scripts: list[Any], say: Callable[[str], None], title: str) -> None:
     say(title)
     for script in scripts:
         run(script, ROOT if script.inChroot else None)
+
+
+def run_quietly(scripts: list[Any]) -> None:
+    """Run what a kickstart has for a failure, in the installer's own root; no failure of it matters."""
+    for script in scripts:
+        try:
+            run(script, None)
+        except (ScriptError, OSError) as error:
+            log.error("anaconda", str(error))
 
 
 def copy_logs(nosave: frozenset[str], kickstart: Path) -> None:

@@ -29,6 +29,7 @@ class Table:
         debs: EL7 name to the package in Packages/.
         removable: names that are taken out of the base system when they are not chosen.
         units: services of a name, enabled when it is chosen.
+        unclaimed: names that the new system's rpm does not know, for a kickstart's script would rely on them.
     """
 
     groups: dict[str, list[str]]
@@ -39,6 +40,7 @@ class Table:
     debs: dict[str, str]
     removable: list[str]
     units: dict[str, list[str]]
+    unclaimed: list[str]
 
     @property
     def names(self) -> set[str]:
@@ -87,19 +89,20 @@ def choose(
         core: @core is installed, which only --nocore prevents.
         required: what Anaconda adds by itself; it yields to an exclusion.
     """
-    excluded, excluded_groups = list(excluded), set(excluded_groups)
+    excluded, excluded_groups = list(excluded), {name.casefold() for name in excluded_groups}
     wanted_groups = [*(["core"] if core else []), *groups]
     missing_groups = []
     if environment is not None:
-        if environment in table.environments:
-            wanted_groups += table.environments[environment]
+        if environment.casefold() in table.environments:
+            wanted_groups += table.environments[environment.casefold()]
         else:
             missing_groups.append(environment)
     chosen, missing = set(table.always), []
     for group in wanted_groups:
-        if group in table.groups:
-            if group not in excluded_groups:
-                chosen |= set(table.groups[group])
+        # yum does not tell @Core from @core (3.4.3, yum/comps.py: return_groups).
+        if group.casefold() in table.groups:
+            if group.casefold() not in excluded_groups:
+                chosen |= set(table.groups[group.casefold()])
         elif group not in missing_groups:
             missing_groups.append(group)
     chosen |= set(required) & table.names

@@ -92,11 +92,15 @@ class Ui:
         clock.pause(self.patience)
         raise ExitError(str(error))
 
-    def script_end(self, lineno: int) -> NoReturn:
-        """Report a failed script as cmdline mode does: only that nobody can be asked."""
-        log.error("anaconda", f"Error running the kickstart script at line {lineno}")
+    def no_debugging(self, said: str) -> None:
+        """Report an error as cmdline mode does that is none of its own: only that nobody can be asked."""
         self.say()
         self.say("Running in cmdline mode, no interactive debugging allowed.")
-        self.say("The exact error message is: 0.\n\nThe installer will now terminate.")
+        self.say(f"The exact error message is: \n\n{said}.\n\nThe installer will now terminate.")
         clock.pause(self.patience)
+
+    def script_end(self, lineno: int) -> NoReturn:
+        """Report a failed script as cmdline mode does: the exit status that the installer would leave with."""
+        log.error("anaconda", f"Error running the kickstart script at line {lineno}")
+        self.no_debugging("0")
         raise ExitError(f"kickstart script at line {lineno}")

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import program
+from .. import program
 
 MIB = 1 << 20
 # What `clearpart --linux` means (blivet 0.61, rhel7-branch: _linuxNative of formats/): names as blkid has them.

@@ -11,84 +11,22 @@ Sources: blivet 0.61 (rhel7-branch, partitioning.py: partitionCompare, getNextPa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cmp_to_key
 
 from .disks import Disk
+from .layout import Layout, Partition, Request, StorageError, Volume
 
 FIRST = 1  # MiB left free before the first partition, for the boot loader and alignment
 BIOSBOOT = 1
 ESP = 200
 BOOT = 1024
 ROOT = 1024
+ROOT_MOST = 50 << 10  # autopart's root is never larger, and from here on there is /home
+PARTITION = 500  # of a partition that says no size (blivet: PartitionDevice.defaultSize)
 MIN_RAM_WITHOUT_SWAP = 520
 NO_SPACE = "not enough free space on disks"
-
-
-class StorageError(Exception):
-    """The layout cannot be made; the text is what Anaconda shows."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """A partition that is asked for.
-
-    Args:
-        mount: mount point; `swap` and `biosboot` have none and are their own fstype.
-        maxsize: MiB, 0 for no limit.
-        disk: on this disk only.
-        options: mount options, empty for the file system's defaults.
-        label: of the file system.
-    """
-
-    mount: str
-    fstype: str
-    size: int
-    grow: bool = False
-    maxsize: int = 0
-    disk: str = ""
-    primary: bool = False
-    options: str = ""
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A partition with its place.
-
-    Args:
-        number: in the table; 4 is skipped on msdos when it is the extended one's.
-        start: MiB from the start of the disk.
-    """
-
-    disk: str
-    number: int
-    start: int
-    size: int
-    logical: bool
-    request: Request
-
-    @property
-    def node(self) -> str:
-        """Its device node."""
-        between = "p" if self.disk[-1].isdigit() else ""
-        return f"/dev/{self.disk}{between}{self.number}"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Partitions and file systems to be written to the disks.
-
-    Args:
-        table: `msdos` or `gpt`.
-        disks: those that get a new table.
-        boot: the disk the boot loader goes to.
-    """
-
-    table: str
-    disks: tuple[str, ...]
-    boot: str
-    partitions: tuple[Partition, ...] = field(default=())
 
 
 def table_type(asked: str, *, efi: bool, force_gpt: bool, largest: int) -> str:
@@ -105,27 +43,30 @@ def stage1(table: str, *, efi: bool) -> list[Request]:
     return [Request("", "biosboot", BIOSBOOT)] if table == "gpt" else []
 
 
-def recommended_swap(memory: int) -> int:
-    """The installer's own idea of swap, in MiB, for so much memory."""
-    if memory < 2 << 10:
-        return 2 * memory
-    if memory < 8 << 10:
-        return memory
-    return min(memory // 2, 64 << 10)
+def recommended_swap(memory: int, disk: int, *, hibernation: bool = False) -> int:
+    """The installer's own idea of swap, in MiB (blivet 0.61, devicelibs/swap.py: swapSuggestion).
+
+    Args:
+        memory: MiB of the machine.
+        disk: MiB that were free before; without hibernation swap is a tenth of them at most.
+    """
+    size = 2 * memory if memory < 2 << 10 else memory if memory < 8 << 10 else memory // 2
+    size = 4 << 10 if memory >= 64 << 10 else size
+    if hibernation:
+        return size + memory if memory <= 64 << 10 else size
+    return min(size, max(disk // 10, 1))
 
 
-def automatic(table: str, *, efi: bool, memory: int, free: int, home: bool, fstype: str) -> list[Request]:
-    """Partitions that `autopart --type=plain` requests."""
-    swap = min(recommended_swap(memory), max(free // 10, 1))
-    requests = [*stage1(table, efi=efi), Request("/boot", fstype, BOOT)]
-    if home and free > 50 << 10:
-        requests += [
-            Request("/", fstype, ROOT, grow=True, maxsize=50 << 10),
-            Request("/home", fstype, 500, grow=True),
-        ]
-    else:
-        requests += [Request("/", fstype, ROOT, grow=True)]
-    return [*requests, Request("", "swap", swap)]
+def system(*, memory: int, free: int, home: bool, fstype: str) -> list[Request]:
+    """Requests of every kind of autopart: root, perhaps /home, and swap (installclass.py: setDefaultPartitioning).
+
+    Args:
+        free: MiB on the disks.
+        home: there is room for /home, and it is wanted.
+    """
+    requests = [Request("/", fstype, ROOT, grow=True, maxsize=ROOT_MOST)]
+    requests += [Request("/home", fstype, 500, grow=True)] if home else []
+    return [*requests, Request("", "swap", recommended_swap(memory, free))]
 
 
 def _weight(request: Request) -> int:
@@ -135,40 +76,57 @@ def _weight(request: Request) -> int:
     return 2000 if request.mount == "/boot" else 0
 
 
-def _sign(first: float | str, second: float | str) -> int:
+def sign(first: float | str, second: float | str) -> int:
+    """Below, equal or above: -1, 0, 1."""
     return (first > second) - (first < second)  # type: ignore[operator]
 
 
 def _compare(first: Request, second: Request) -> int:
     """Which comes first, as partitionCompare adds it up: below zero for the first one."""
     score = _weight(second) - _weight(first)
-    score -= 500 * _sign(bool(first.disk), bool(second.disk))
-    score -= 200 * _sign(first.primary, second.primary)
-    score += 100 * _sign(first.grow, second.grow)
-    score -= 50 * _sign(first.size, second.size)
+    score -= 500 * sign(bool(first.disk), bool(second.disk))
+    score -= 200 * sign(first.primary, second.primary)
+    score += 100 * sign(first.grow, second.grow)
+    score -= 50 * sign(first.size, second.size)
     if first.grow and second.grow:
         # Without a maximum it is the largest of all.
-        score -= 25 * _sign(first.maxsize or float("inf"), second.maxsize or float("inf"))
+        score -= 25 * sign(first.maxsize or float("inf"), second.maxsize or float("inf"))
     if first.mount and second.mount:
-        score += 10 * _sign(first.mount, second.mount)
+        score += 10 * sign(first.mount, second.mount)
     return score
+
+
+def share(bases: Sequence[int], growing: Sequence[bool], limits: Sequence[int], pool: int) -> list[int]:
+    """Growth of each request, in proportion to its base (blivet: Chunk.growRequests).
+
+    Args:
+        limits: of the whole size, 0 for none.
+        pool: units that are free.
+    """
+    growth = [0] * len(bases)
+    open_ = [each for each, grows in enumerate(growing) if grows and not 0 < limits[each] <= bases[each]]
+
+    def give(each: int, units: int) -> int:
+        most = limits[each] - bases[each] - growth[each] if limits[each] else units
+        growth[each] += min(units, most)
+        if limits[each] and growth[each] + bases[each] >= limits[each]:
+            open_.remove(each)
+        return min(units, most)
+
+    last = 0
+    while open_ and pool > 0 and last != pool:
+        last, total = pool, sum(bases[each] for each in open_) or 1
+        for each in list(open_):
+            pool -= give(each, bases[each] * last // total)
+    for each in list(open_):
+        pool -= give(each, pool)
+    return growth
 
 
 def _grow(requests: list[Request], room: int) -> list[Request]:
     sizes = [request.size for request in requests]
-    spare = room - sum(sizes)
-    open_ = [number for number, request in enumerate(requests) if request.grow]
-    while spare > 0 and open_:
-        total = sum(sizes[number] or 1 for number in open_)
-        shares = {number: max(spare * (sizes[number] or 1) // total, 1) for number in open_}
-        for number in list(open_):
-            limit = requests[number].maxsize
-            more = min(shares[number], spare, limit - sizes[number] if limit else spare)
-            sizes[number] += more
-            spare -= more
-            if limit and sizes[number] >= limit:
-                open_.remove(number)
-    return [replace(request, size=size) for request, size in zip(requests, sizes, strict=True)]
+    growth = share(sizes, [one.grow for one in requests], [one.maxsize for one in requests], room - sum(sizes))
+    return [replace(one, size=one.size + more) for one, more in zip(requests, growth, strict=True)]
 
 
 def place(requests: list[Request], disks: list[Disk], *, table: str, boot: str) -> Layout:
@@ -241,9 +199,10 @@ def script(layout: Layout, disk: str) -> str:
             "biosboot": "21686148-6449-6E6F-744E-656564454649",
             "efi": "C12A7328-F81F-11D2-BA4B-00A0C93EC93B",
             "swap": "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F",
+            "lvmpv": "E6D6D379-F507-44C2-A23C-238F2A3DF928",
             "": "0FC63DAF-8483-4772-8E79-3D69D8477DE4",
         },
-        "msdos": {"swap": "82", "efi": "ef", "": "83"},
+        "msdos": {"swap": "82", "efi": "ef", "lvmpv": "8e", "": "83"},
     }[layout.table]
     lines = [f"label: {'dos' if layout.table == 'msdos' else 'gpt'}", ""]
     mine = [partition for partition in layout.partitions if partition.disk == disk]
@@ -259,26 +218,25 @@ def script(layout: Layout, disk: str) -> str:
     return "\n".join([*lines, ""])
 
 
-def check(layout: Layout, *, efi: bool, memory: int) -> tuple[list[str], list[str]]:
-    """Errors and warnings of Anaconda's check of the finished layout."""
+# What may not be a file system of its own, and what must be one of Linux (storage_utils.py).
+ON_ROOT = ("/bin", "/dev", "/sbin", "/etc", "/lib", "/root", "/mnt", "/proc")
+ON_LINUX = ("/", "/var", "/tmp", "/usr", "/home", "/usr/share", "/usr/lib")
+
+
+def check(layout: Layout, *, efi: bool, memory: int, loader: bool = True) -> tuple[list[str], list[str]]:
+    """Errors and warnings of Anaconda's check of the finished layout.
+
+    Args:
+        loader: a boot loader is to be installed.
+    """
     errors, warnings = [], []
-    mounts = {partition.request.mount for partition in layout.partitions}
-    types = {partition.request.fstype for partition in layout.partitions}
-    if "/" not in mounts:
+    places = {each.request.mount: each for each in layout.formatted}
+    types = {each.request.fstype for each in layout.formatted}
+    if "/" not in places:
         errors.append(
             "You have not defined a root partition (/), which is required for installation of CentOS Linux to continue."
         )
-    if efi and not any(p.request.fstype == "efi" and p.request.mount == "/boot/efi" for p in layout.partitions):
-        errors.append(
-            "No valid boot loader target device found. See below for details.\n"
-            "For a UEFI installation, you must include an EFI System Partition on a GPT-formatted disk, mounted at "
-            "/boot/efi."
-        )
-    if not efi and layout.table == "gpt" and "biosboot" not in types:
-        errors.append(
-            "Your BIOS-based system needs a special partition to boot from a GPT disk label. To continue, please "
-            "create a 1MiB 'biosboot' type partition."
-        )
+    errors += _loader_errors(layout, places, efi=efi) if loader else []
     if "swap" not in types:
         if memory < MIN_RAM_WITHOUT_SWAP:
             errors.append(
@@ -290,4 +248,28 @@ def check(layout: Layout, *, efi: bool, memory: int) -> tuple[list[str], list[st
                 "You have not specified a swap partition.  Although not strictly required in all cases, it will "
                 "significantly improve performance for most installations."
             )
+    for mount, each in places.items():
+        if mount in ON_ROOT:
+            errors.append(f"This mount point is invalid. The {mount} directory must be on the / file system.")
+        if mount in ON_LINUX and each.request.fstype in ("vfat", "efi"):
+            errors.append(f"The mount point {mount} must be on a linux file system.")
     return errors, warnings
+
+
+def _loader_errors(layout: Layout, places: dict[str, Partition | Volume], *, efi: bool) -> list[str]:
+    errors = []
+    kinds = {partition.request.fstype for partition in layout.partitions}
+    if efi and not (places.get("/boot/efi") and places["/boot/efi"].request.fstype == "efi"):
+        errors.append(
+            "No valid boot loader target device found. See below for details.\n"
+            "For a UEFI installation, you must include an EFI System Partition on a GPT-formatted disk, mounted at "
+            "/boot/efi."
+        )
+    if not efi and layout.table == "gpt" and "biosboot" not in kinds:
+        errors.append(
+            "Your BIOS-based system needs a special partition to boot from a GPT disk label. To continue, please "
+            "create a 1MiB 'biosboot' type partition."
+        )
+    if isinstance(places.get("/boot") or places.get("/"), Volume):
+        errors.append("/boot file system cannot be of type lvmlv")
+    return errors

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # A program of its own: builder starts it and imports nothing of it, for it imports pykickstart (hence its licence).
+# The rehearsal installer takes from it what commands 7.9 knows.
 """Checks a kickstart with pykickstart as the installer of CentOS 7.9 reads it, and prints its findings as JSON.
 
 `el7_checker.py FILE` writes a list of `{"line", "severity", "message"}`. The RHEL7 handler of a newer pykickstart has
@@ -45,7 +46,8 @@ def _with(base: type, *values: str, flags: tuple[str, ...] = ()) -> type:
             op.add_argument(option, action="store_true", default=False, version=RHEL7, help="")
         return op
 
-    return type(f"EL7_{base.__name__}", (base,), {"_getParser": parser})
+    # A handler calls the command by what comes behind the first underscore.
+    return type(f"EL7_{base.__name__.rpartition('_')[2]}", (base,), {"_getParser": parser})
 
 
 _REBOOT = _with(F18_Reboot, flags=("--kexec",))
