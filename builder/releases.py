@@ -39,6 +39,8 @@ class Release:
         cpu: the least that its programs run on.
         memory: MiB that a machine needs at least.
         efi_partition: MiB that an EFI system partition made by `reqpart` or `autopart` takes at least.
+        xorriso: its vendors' ISOs are made by xorriso, which alone can rewrite most of them (lorax of rhel9-branch and
+            later, share/templates.d/99-generic/x86.tmpl; pungi 4.3.6 and Rocky Linux's empanadas make el8's DVDs so).
         own_checker: its installer is known better than by the handler: el7_checker.py, kickstart/el7_rules.py.
         rehearsed: the rehearsal medium has its shape.
     """
@@ -52,6 +54,7 @@ class Release:
     cpu: Cpu = "x86-64"
     memory: int = 2048
     efi_partition: int = 500
+    xorriso: bool = True
     own_checker: bool = False
     rehearsed: bool = False
 
@@ -68,6 +71,7 @@ RELEASES: dict[str, Release] = {
             template="centos7-minimal.ks.j2",
             memory=320,
             efi_partition=200,
+            xorriso=False,
             own_checker=True,
             rehearsed=True,
         ),

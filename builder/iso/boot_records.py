@@ -12,21 +12,33 @@ from __future__ import annotations
 
 import os
 import struct
+import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from builder.iso.layout import SECTOR, SYSTEM_AREA, RewriteError
+from builder.iso.layout import SECTOR, SYSTEM_AREA, ForeignLayoutError
 
 BLOCK = 512
-_PER_SECTOR = SECTOR // BLOCK
+BLOCKS_PER_SECTOR = SECTOR // BLOCK
 _ISOLINUX_ADDRESS = 432
 _PARTITIONS = 446
 _GPT = struct.Struct("<8sIIIIQQQQ16sQIII")
 _ENTRY = struct.Struct("<16s16sQQQ72s")
 _BACKUP_BLOCKS = 33
+EFI_SYSTEM = uuid.UUID("c12a7328-f81f-11d2-ba4b-00a0c93ec93b")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A partition of a GPT: its number from 1 on, its type, its first and last block."""
+
+    number: int
+    kind: uuid.UUID
+    first: int
+    last: int
 
 
 @dataclass(frozen=True)
@@ -52,13 +64,14 @@ class Gpt:
     array: bytes
 
     @property
-    def partitions(self) -> list[tuple[int, int]]:
-        """First and last block of each partition in use."""
-        found = []
-        for entry in _ENTRY.iter_unpack(self.array):
-            if any(entry[0]):
-                found.append((entry[2], entry[3]))
-        return found
+    def partitions(self) -> list[Partition]:
+        """Partitions in use."""
+        entries = enumerate(_ENTRY.iter_unpack(self.array), start=1)
+        return [
+            Partition(number, uuid.UUID(bytes_le=entry[0]), entry[2], entry[3])
+            for number, entry in entries
+            if any(entry[0])
+        ]
 
     def header(self) -> bytes:
         """The 512 bytes of the header, with both checksums."""
@@ -82,6 +95,13 @@ class BootRecords:
     isohybrid: bool
     primary: Gpt | None
     backup: Gpt | None
+
+    @property
+    def gpt(self) -> bool | None:
+        """Both copies of the GPT are there with right checksums; None where there is none."""
+        if self.primary is None:
+            return None
+        return self.primary.valid and self.backup is not None and self.backup.valid
 
 
 def read(path: Path) -> BootRecords:
@@ -143,7 +163,7 @@ def rebuild(area: bytes, moved: Mapping[int, int], old_size: int, old_volume: in
         new_volume: bytes of the new one.
 
     Raises:
-        RewriteError: the records point at something that is no boot file of the catalogue.
+        ForeignLayoutError: the records point at something that is no boot file of the catalogue.
     """
     if area[510:512] != b"\x55\xaa" or not any(area[_PARTITIONS:510]):
         return Rebuilt(area, new_volume, b"")
@@ -157,8 +177,8 @@ def rebuild(area: bytes, moved: Mapping[int, int], old_size: int, old_volume: in
     here = _Moves(moved, old_volume // BLOCK, size // BLOCK, new_volume // BLOCK)
     new = bytearray(area)
     address = int.from_bytes(area[_ISOLINUX_ADDRESS : _ISOLINUX_ADDRESS + 4], "little")
-    if address % _PER_SECTOR == 0 and address // _PER_SECTOR in moved:
-        new_address = moved[address // _PER_SECTOR] * _PER_SECTOR
+    if address % BLOCKS_PER_SECTOR == 0 and address // BLOCKS_PER_SECTOR in moved:
+        new_address = moved[address // BLOCKS_PER_SECTOR] * BLOCKS_PER_SECTOR
         new[_ISOLINUX_ADDRESS : _ISOLINUX_ADDRESS + 4] = new_address.to_bytes(4, "little")
     for at in range(_PARTITIONS, 510, 16):
         new[at : at + 16] = _mbr_entry(area[at : at + 16], here)
@@ -170,8 +190,42 @@ def rebuild(area: bytes, moved: Mapping[int, int], old_size: int, old_volume: in
     return Rebuilt(bytes(new), size, backup)
 
 
-def _refused(why: str) -> RewriteError:
-    return RewriteError(f"the boot records of the install medium cannot be rewritten: {why}")
+def has_known_tables(image: BinaryIO, sectors: Iterable[int]) -> bool:
+    """Look whether the boot information table of each boot image, if it has one, is of the kind that pycdlib rewrites.
+
+    The table (mkisofs(8), "EL TORITO BOOT INFORMATION TABLE"), at byte 8, names the sectors of a volume descriptor and
+    of the image itself. In an ISO that xorriso made of another, the descriptor it names is the one of xorriso's second
+    session, at 48 or 64: pycdlib 1.22 takes that for no table at all, and isolinux would load itself from where it was.
+    """
+    pairs = ((sector, struct.unpack("<II", os.pread(image.fileno(), 8, sector * SECTOR + 8))) for sector in sectors)
+    return not any(own == sector and descriptor != SYSTEM_AREA // SECTOR for sector, (descriptor, own) in pairs)
+
+
+def efi_partitions(image: Path) -> list[int]:
+    """First blocks of the EFI system partitions in the MBR and the GPT of an image."""
+    with image.open("rb") as file:
+        mbr = file.read(BLOCK)
+    starts = [struct.unpack_from("<I", mbr, at + 8)[0] for at in range(_PARTITIONS, 510, 16) if mbr[at + 4] == 0xEF]
+    gpt = read(image).primary
+    return starts + [each.first for each in gpt.partitions if each.kind == EFI_SYSTEM] if gpt else starts
+
+
+def partition_at(image: Path, sector: int) -> Partition | None:
+    """Find the partition of the GPT that begins at a sector of 2048 bytes."""
+    gpt = read(image).primary
+    begins = sector * BLOCKS_PER_SECTOR
+    return next((each for each in gpt.partitions if each.first == begins), None) if gpt else None
+
+
+def copy_out(image: Path, partition: Partition, target: Path) -> None:
+    """Copy a partition's bytes into a file."""
+    with image.open("rb") as file:
+        size = (partition.last - partition.first + 1) * BLOCK
+        target.write_bytes(os.pread(file.fileno(), size, partition.first * BLOCK))
+
+
+def _refused(why: str) -> ForeignLayoutError:
+    return ForeignLayoutError(f"the boot records of the install medium cannot be rewritten: {why}")
 
 
 @dataclass(frozen=True)
@@ -185,8 +239,8 @@ class _Moves:
 
     def place(self, start: int, length: int, what: str) -> tuple[int, int]:
         """New start and length of a partition."""
-        if start % _PER_SECTOR == 0 and start // _PER_SECTOR in self.moved:
-            return self.moved[start // _PER_SECTOR] * _PER_SECTOR, length
+        if start % BLOCKS_PER_SECTOR == 0 and start // BLOCKS_PER_SECTOR in self.moved:
+            return self.moved[start // BLOCKS_PER_SECTOR] * BLOCKS_PER_SECTOR, length
         if start == 0 and length == self.old_volume:
             return start, self.new_volume
         if start == 0 and length > self.old_volume:

@@ -101,7 +101,7 @@ def inspect(path: Path, *, md5: bool = False, packages: bool = False) -> MediumF
             boot=tuple(iso.boot_entries()),
             mbr=records.mbr,
             isohybrid=records.isohybrid,
-            gpt=_gpt_holds(records),
+            gpt=records.gpt,
             md5=found.md5 if found else None,
             md5_verdict=media_checksum.verdict(path) if md5 else None,
             packages=listed.packages if listed else None,
@@ -176,12 +176,6 @@ def extract(path: Path, files: Mapping[str, Path]) -> None:
     with open_iso(path) as iso:
         for iso_path, target in files.items():
             iso.copy_out(iso_path, target)
-
-
-def _gpt_holds(records: boot_records.BootRecords) -> bool | None:
-    if records.primary is None:
-        return None
-    return records.primary.valid and records.backup is not None and records.backup.valid
 
 
 def _treeinfo(iso: Iso) -> configparser.ConfigParser:

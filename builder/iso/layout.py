@@ -23,6 +23,10 @@ class RewriteError(MediumError):
     """The medium cannot be rewritten; the command that wanted it knows what else can be done (`with_hint`)."""
 
 
+class ForeignLayoutError(RewriteError):
+    """The medium is laid out in a way that only the program that made it knows (`builder.iso.xorriso`)."""
+
+
 @contextmanager
 def with_hint(hint: str) -> Iterator[None]:
     """Add to errors about a medium that cannot be rewritten what to do next."""

@@ -76,6 +76,24 @@ class Implant:
         return text.encode().ljust(APPLICATION_USE_SIZE)
 
 
+def implant(image: BinaryIO) -> Implant:
+    """Hash an image that is on disk and implant the sum; its application use must be blank.
+
+    Args:
+        image: open for reading and writing; written to below its buffer.
+    """
+    handle = image.fileno()
+    volume = int.from_bytes(os.pread(handle, 4, SYSTEM_AREA + 80), "little") * SECTOR
+    new = Implant(volume)
+    buffer = memoryview(bytearray(1 << 20))
+    done = 0
+    while done < new.total and (count := os.preadv(handle, [buffer], done)):
+        new.update(buffer[:count])
+        done += count
+    os.pwrite(handle, new.application_use(), APPLICATION_USE)
+    return new
+
+
 @dataclass(frozen=True)
 class Implanted:
     """Contents of a medium's application-use field."""

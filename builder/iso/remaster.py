@@ -5,32 +5,40 @@ The vendor's file is only read. The new one gets its name when it is complete an
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from builder.errors import MediumError
-from builder.iso import boot_menu, boot_records, efi_fat
+from builder.iso import boot_menu, boot_records, efi_fat, xorriso
 from builder.iso.boot_menu import Menu
-from builder.iso.image import Iso, open_iso
-from builder.iso.layout import SYSTEM_AREA
-from builder.iso.media_checksum import APPLICATION_USE, APPLICATION_USE_SIZE, Implant, parse
-from builder.iso.writer import burn
+from builder.iso.boot_records import BLOCKS_PER_SECTOR
+from builder.iso.image import BootEntry, Iso, open_iso
+from builder.iso.layout import SECTOR, SYSTEM_AREA, ForeignLayoutError, IsoPlan, RewriteError
+from builder.iso.media_checksum import APPLICATION_USE, APPLICATION_USE_SIZE, Implant, implant, parse
+from builder.iso.writer import burn, require_room
 from builder.system.atomic_file import replacing
 
 KICKSTART = "/ks.cfg"
 ISOLINUX = "/isolinux/isolinux.cfg"
 GRUB = "/EFI/BOOT/grub.cfg"
+# Of EL10 and Fedora, which have no isolinux.
+GRUB_BIOS = "/boot/grub2/grub.cfg"
 EFI_IMAGE = "/images/efiboot.img"
 # The names of the root folder, long by short, for readers that know neither Rock Ridge nor Joliet (mkisofs -T).
 TRANSLATIONS = "/TRANS.TBL"
-# Where no date is given and the medium has none.
+# How a report names the menu in a partition behind the tree.
+APPENDED = f"{GRUB} of the EFI system partition"
 # Bytes of a boot menu; those of vendors have some KiB.
 _MENU = 1 << 20
+# Where no date is given and the medium has none.
 _NO_DATE = datetime(2000, 1, 1, tzinfo=UTC)
+_BLANK = b" " * APPLICATION_USE_SIZE
 
 
 @dataclass(frozen=True)
@@ -91,34 +99,122 @@ def remaster(
         work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="builder-remaster-")))
         date = when or iso.volume.written or _NO_DATE
         added = _added(iso, beside or {}) | {KICKSTART: kickstart}
-        changes = _changes(iso, kernel_args, menu, date, work) | _translations(iso, [*added])
-        before = [entry.sector for entry in iso.boot_entries()]
-        plan = iso.plan({**changes, **added}, date, stack)
-        with source.open("rb") as file:
-            area = file.read(SYSTEM_AREA)
-        moved = dict(zip(before, (entry.sector for entry in iso.boot_entries()), strict=True))
-        records = boot_records.rebuild(area, moved, source.stat().st_size, iso.volume.size, plan.size)
-        volume_size = plan.size
-        plan.put(0, records.area)
-        plan.size = max(plan.size, records.size)
-        if records.backup:
-            plan.put(plan.size - len(records.backup), records.backup)
-
-        implant = None
-        if _may_implant(iso.volume.application_use):
-            plan.put(APPLICATION_USE, b" " * APPLICATION_USE_SIZE)
-            implant = Implant(volume_size)
+        edit = _Edit(iso, kernel_args, menu, date, work)
+        entries = iso.boot_entries()
+        changes = _changes(edit)
+        appended = _appended(edit, source, entries)
+        files = {**changes, **_translations(iso, [*added]), **added}
         with replacing(output) as file:
-            burn(plan, file, implant)
+            planned = None if appended else _planned(iso, source, files, date, stack)
+            if planned is not None:
+                implanted = planned.implant
+                burn(planned.plan, file, implanted)
+            else:
+                images = {at: content for at, entry in enumerate(entries) if (content := files.get(entry.path or ""))}
+                loose = {path: files[path] for path in files if path not in {entry.path for entry in entries}}
+                implanted = _replayed(edit, source, loose, images | appended, file)
+            size, signature = os.fstat(file.fileno()).st_size, os.pread(file.fileno(), 2, 510)
         return RemasterReport(
             output,
-            plan.size,
+            size,
             iso.volume.volume_id,
-            implant.md5 if implant else None,
-            (*changes, *added),
-            tuple(dict.fromkeys(entry.platform for entry in iso.boot_entries())),
-            any(records.area[510:512]),
+            implanted.md5 if implanted else None,
+            (*files, *([APPENDED] if appended else [])),
+            tuple(dict.fromkeys(entry.platform for entry in entries)),
+            any(signature),
         )
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The new image as builder's own writer wants it; `implant` is None where the application use is taken."""
+
+    plan: IsoPlan
+    implant: Implant | None
+
+
+def _planned(
+    iso: Iso, source: Path, files: Mapping[str, bytes | Path], when: datetime, stack: ExitStack
+) -> _Planned | None:
+    """Plan the new image for builder's own writer; None where it does not know the layout."""
+    before = [entry.sector for entry in iso.boot_entries()]
+    with source.open("rb") as file:
+        area = file.read(SYSTEM_AREA)
+        if not boot_records.has_known_tables(file, before):
+            return None
+    plan = iso.plan(files, when, stack)
+    moved = dict(zip(before, (entry.sector for entry in iso.boot_entries()), strict=True))
+    try:
+        records = boot_records.rebuild(area, moved, source.stat().st_size, iso.volume.size, plan.size)
+    except ForeignLayoutError:
+        return None
+    volume_size = plan.size
+    plan.put(0, records.area)
+    plan.size = max(plan.size, records.size)
+    if records.backup:
+        plan.put(plan.size - len(records.backup), records.backup)
+    if not _may_implant(iso.volume.application_use):
+        return _Planned(plan, None)
+    plan.put(APPLICATION_USE, _BLANK)
+    return _Planned(plan, Implant(volume_size))
+
+
+def _replayed(
+    edit: _Edit,
+    source: Path,
+    files: Mapping[str, bytes | Path],
+    images: Mapping[int, bytes | Path],
+    output: BinaryIO,
+) -> Implant | None:
+    """Write the new image with xorriso; return what was implanted.
+
+    Args:
+        images: new content, as long as the old, of boot images, by their place in the El Torito catalogue. They are
+            changed in place: xorriso 1.5.4 makes a new file beside the one that boots, unless it is the last of them.
+
+    Raises:
+        RewriteError: xorriso cannot, or its result does not boot as the medium does.
+        HostError: no space, or xorriso is missing.
+    """
+    iso, new = edit.iso, Path(output.name)
+    blank = _may_implant(iso.volume.application_use)
+    use = _on_disk(_BLANK if blank else iso.volume.application_use, edit.work / "application-use", edit.when)
+    numbered = enumerate(files.items())
+    on_disk = {path: _on_disk(content, edit.work / f"file-{at}", edit.when) for at, (path, content) in numbered}
+    size = source.stat().st_size + sum(file.stat().st_size for file in on_disk.values())
+    require_room(output, size)
+    try:
+        xorriso.rewrite(source, new, on_disk, application_use=use, joliet=iso.joliet, when=edit.when)
+    except RewriteError:
+        # Somebody else may have filled the disk meanwhile.
+        require_room(output, size - os.fstat(output.fileno()).st_size)
+        raise
+    with open_iso(new) as written, open_iso(source) as given:
+        entries = written.boot_entries()
+        if _boots(new, entries) != _boots(source, given.boot_entries()):
+            raise RewriteError(f"xorriso has not carried the boot records of {source} over")
+    for at, content in images.items():
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        os.pwrite(output.fileno(), data, entries[at].sector * SECTOR)
+    return implant(output) if blank else None
+
+
+def _boots(medium: Path, entries: Sequence[BootEntry]) -> tuple[object, ...]:
+    """How a medium boots, apart from addresses."""
+    records = boot_records.read(medium)
+    images = [(entry.platform, entry.load_sectors, entry.path) for entry in entries]
+    return records.mbr, records.isohybrid, records.gpt, images
+
+
+def _on_disk(content: bytes | Path, file: Path, when: datetime) -> Path:
+    """A file of the new medium with mode and date."""
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        file = content
+    file.chmod(0o444)
+    os.utime(file, (when.timestamp(), when.timestamp()))
+    return file
 
 
 def _added(iso: Iso, files: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -136,31 +232,85 @@ def _may_implant(application_use: bytes) -> bool:
     return not application_use.strip(b" \0") or parse(application_use) is not None
 
 
-def _changes(iso: Iso, kernel_args: Sequence[str], menu: Menu, when: datetime, work: Path) -> dict[str, bytes | Path]:
-    """New content for each boot configuration that the medium has."""
-    changes: dict[str, bytes | Path] = {}
-    for name, edit in ((ISOLINUX, boot_menu.edit_isolinux), (GRUB, boot_menu.edit_grub)):
-        if (path := iso.find(name)) is not None:
-            text = _read_text(iso, path)
-            boot_menu.require_label(text, iso.volume.volume_id, f"{path} on {iso.name}")
-            changes[path] = _text(edit(text, kernel_args, menu))
-    if (path := iso.find(EFI_IMAGE)) is not None:
-        image = work / "efiboot.img"
-        iso.copy_out(path, image)
+@dataclass(frozen=True)
+class _Edit:
+    """What is done to each menu.
+
+    Args:
+        when: date of changed files in FAT images.
+        work: a folder for copies.
+    """
+
+    iso: Iso
+    kernel_args: Sequence[str]
+    menu: Menu
+    when: datetime
+    work: Path
+
+    def text(self, text: str, name: str) -> bytes:
+        """Return the edited menu; `name` is its path, with the image that it is in."""
+        boot_menu.require_label(text, self.iso.volume.volume_id, f"{name} on {self.iso.name}")
+        change = boot_menu.edit_isolinux if name.casefold().endswith(ISOLINUX) else boot_menu.edit_grub
+        return _text(change(text, self.kernel_args, self.menu))
+
+    def fat_image(self, image: Path, name: str) -> bool:
+        """Edit the menu inside a FAT image; False if there is none."""
         inside = efi_fat.read(image, GRUB)
-        if inside is not None:
-            text = inside.decode("utf-8", "surrogateescape")
-            boot_menu.require_label(text, iso.volume.volume_id, f"{GRUB} in {path} on {iso.name}")
-            edited = boot_menu.edit_grub(text, kernel_args, menu)
-            efi_fat.replace(image, GRUB, _text(edited), when)
+        if inside is None:
+            return False
+        edited = self.text(inside.decode("utf-8", "surrogateescape"), f"{GRUB} in {name}")
+        efi_fat.replace(image, GRUB, edited, self.when)
+        return True
+
+
+def _changes(edit: _Edit) -> dict[str, bytes | Path]:
+    """New content for each boot configuration in the tree of the medium."""
+    changes: dict[str, bytes | Path] = {}
+    iso = edit.iso
+    for name in (ISOLINUX, GRUB, GRUB_BIOS):
+        if (path := iso.find(name)) is not None:
+            changes[path] = edit.text(_read_text(iso, path), path)
+    if (path := iso.find(EFI_IMAGE)) is not None:
+        image = edit.work / "efiboot.img"
+        iso.copy_out(path, image)
+        if edit.fat_image(image, path):
             changes[path] = image
     if not changes:
         raise MediumError(
             f"{iso.name} has no boot menu that could be edited",
-            details=f"looked for {ISOLINUX}, {GRUB} and the same inside {EFI_IMAGE}",
-            hint="give an install ISO of CentOS 7 or of its kin",
+            details=f"looked for {ISOLINUX}, {GRUB}, {GRUB_BIOS} and the same inside {EFI_IMAGE}",
+            hint="give an install ISO of Enterprise Linux or Fedora",
         )
     return changes
+
+
+def _appended(edit: _Edit, source: Path, entries: Sequence[BootEntry]) -> dict[int, Path]:
+    """The EFI system partition behind the tree with its menu edited, where UEFI boots from one (EL10, Fedora).
+
+    Returns:
+        Its new content by its place in the El Torito catalogue.
+
+    Raises:
+        RewriteError: UEFI could boot from something that was not edited.
+    """
+    images = {entry.sector: at for at, entry in enumerate(entries) if entry.platform == "uefi"}
+    unknown = [first for first in boot_records.efi_partitions(source) if first / BLOCKS_PER_SECTOR not in images]
+    hidden = [sector for sector, at in images.items() if entries[at].path is None]
+    partitions = [boot_records.partition_at(source, sector) for sector in hidden]
+    if unknown or len(hidden) > 1 or None in partitions:
+        raise RewriteError(
+            "the install medium has an EFI system partition of an unknown kind",
+            details=f"{source}: boot images at sectors {sorted(images)}, partitions at blocks {unknown}",
+        )
+    changed = {}
+    for sector, partition in zip(hidden, partitions, strict=True):
+        assert partition is not None
+        image = edit.work / "partition.img"
+        boot_records.copy_out(source, partition, image)
+        if not edit.fat_image(image, f"partition {partition.number}"):
+            raise RewriteError(f"partition {partition.number} of the install medium has no {GRUB}", details=str(source))
+        changed[images[sector]] = image
+    return changed
 
 
 def _translations(iso: Iso, added: Sequence[str]) -> dict[str, bytes | Path]:

@@ -34,7 +34,7 @@ def burn(plan: IsoPlan, output: BinaryIO, implant: Implant | None) -> None:
     """
     buffers = [memoryview(bytearray(min(CHUNK, plan.size))) for _ in range(_BUFFERS)]
     handle = output.fileno()
-    _room(handle, plan.size)
+    require_room(output, plan.size)
     with ThreadPoolExecutor(1) as hashing, ThreadPoolExecutor(1) as writing, ThreadPoolExecutor(1) as flushing:
         under_way: deque[tuple[Future[None], ...]] = deque()
         flush: Future[None] | None = None
@@ -55,9 +55,18 @@ def burn(plan: IsoPlan, output: BinaryIO, implant: Implant | None) -> None:
         _write(handle, APPLICATION_USE, memoryview(implant.application_use()))
 
 
-def _room(handle: int, size: int) -> None:
-    """Better now than after half the work. (Reserving the space makes writing slower: measured on ext4.)"""
-    disk = os.fstatvfs(handle)
+def require_room(output: BinaryIO, size: int) -> None:
+    """See that there is space for a new medium: better now than after half the work.
+
+    (Reserving the space makes writing slower: measured on ext4.)
+
+    Args:
+        size: bytes.
+
+    Raises:
+        HostError: there is not.
+    """
+    disk = os.fstatvfs(output.fileno())
     free = disk.f_bavail * disk.f_frsize
     if free < size:
         brief = f"no space for the new medium: it takes {size >> 20} MiB, {free >> 20} MiB are free"

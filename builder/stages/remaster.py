@@ -21,9 +21,11 @@ from builder.iso import remaster as iso
 from builder.iso.layout import with_hint
 from builder.kickstart import preflight, rehearsed
 from builder.recipe.build_spec import BuildSpec
+from builder.settings import Settings
 from builder.stage import Inputs, Job, Stage, added
 from builder.stages import fetch, kernel
 from builder.stages import kickstart as kickstart_stage
+from builder.system import process
 from builder.vm.machine_spec import DirectKernel
 
 FILE = "install.iso"
@@ -74,6 +76,16 @@ def inputs(spec: BuildSpec) -> RemasterInputs:
         networked=spec.recipe.install.network != "none",
         release=spec.recipe.release,
     )
+
+
+def require_programs(inputs: RemasterInputs, _: Settings) -> None:
+    """See that the program is there that a medium will be rewritten with, before the medium is fetched.
+
+    Raises:
+        HostError: it is not.
+    """
+    if inputs.delivery == "remaster" and releases.RELEASES[inputs.release].xorriso:
+        process.find("xorriso")
 
 
 def run(job: Job[RemasterInputs]) -> None:
@@ -164,5 +176,12 @@ def _from(label: str) -> str:
 
 
 STAGE = Stage(
-    "remaster", 4, ("fetch", "kickstart"), inputs, run, "put the kickstart into the medium", intermediate=True
+    "remaster",
+    4,
+    ("fetch", "kickstart"),
+    inputs,
+    run,
+    "put the kickstart into the medium",
+    intermediate=True,
+    preflight=require_programs,
 )

@@ -16,6 +16,8 @@ from builder.errors import HostError, cause_of, space_hint
 def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A file to write, which takes the name `path` when the block ends well: flushed to disk, then one rename.
 
+    Until then its own `name` is a path that other programs can write to.
+
     Args:
         path: its folder must exist. A file that is there stays until the rename.
         mode: permissions of the finished file.
@@ -29,7 +31,8 @@ def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         raise _not_written(path, fault) from fault
     part = Path(name)
     try:
-        with os.fdopen(handle, "w+b") as file:
+        # Not fdopen: its files have a number for a name.
+        with open(part, "w+b", opener=lambda *_: handle) as file:
             yield file
             file.flush()
             os.fchmod(file.fileno(), mode)

@@ -65,25 +65,17 @@ def test_a_relabelled_medium_is_refused(tmp_path: Path, remaster: Remaster, wher
     assert not list(tmp_path.glob("remastered*"))
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        ["-partition_offset", "16"],
-        ["-append_partition", "2", "0xef", "images/efiboot.img"],
-        ["-eltorito-alt-boot", "-e", "images/efiboot.img", "-no-emul-boot", "-isohybrid-gpt-basdat"],
-    ],
-    ids=["a second volume", "a partition behind the volume", "another layout"],
-)
-def test_a_partition_that_is_not_understood_is_refused(tmp_path: Path, remaster: Remaster, more: list[str]) -> None:
+def test_a_partition_that_is_not_understood_is_refused(tmp_path: Path, remaster: Remaster) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     vendor.tree(tree, vendor.Shape())
-    more = [str(tree / word) if word == "images/efiboot.img" and "-append_partition" in more else word for word in more]
+    # UEFI would boot from it on a stick: its menu is in no file of the medium.
+    more = ["-append_partition", "2", "0xef", str(tree / "images/efiboot.img")]
     run(["xorriso", "-as", "mkisofs", "-R", "-V", vendor.LABEL, "-b", "isolinux/isolinux.bin",
          "-c", "isolinux/boot.cat", "-boot-load-size", "4", "-boot-info-table", "-no-emul-boot",
          "-isohybrid-mbr", vendor.ISOLINUX_BIN.with_name("isohdpfx.bin"), *more,
          "-o", tmp_path / "medium.iso", tree])  # fmt: skip
-    with pytest.raises(MediumError, match=r"boot records .* partition \(block \d+, \d+ long\) is neither") as caught:
+    with pytest.raises(MediumError, match="EFI system partition of an unknown kind") as caught:
         remaster(tmp_path / "medium.iso")
     assert isinstance(caught.value, RewriteError)
     # What else can be done is another thing for each command.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import shutil
 import time
@@ -14,16 +15,16 @@ from typing import Any
 
 import pytest
 
-from builder.errors import MediumError, RecipeError
+from builder.errors import HostError, MediumError, RecipeError
 from builder.iso import inspect
 from builder.pipeline import media_library
-from builder.settings import BuildOptions, HostOptions, MediumSource, Paths
+from builder.settings import BuildOptions, HostOptions, MediumSource, Paths, Settings
 from builder.stage import Inputs, Job, Ledger
 from builder.stages import fetch, kernel, kickstart, remaster
 from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system.digests import sha256_file
-from tests.adapters.media import el, readers, vendor
+from tests.adapters.media import el, lorax, readers, vendor
 from tests.adapters.media.conftest import Press
 from tests.adapters.media.server import answer, serving
 from tests.conftest import Silent
@@ -288,3 +289,33 @@ def test_a_damaged_rehearsal_medium_is_refused(make_job: MakeJob, store: Store, 
     job = make_job(fetch.FetchInputs(sha256=found, rehearsal=found), {}, MediumSource(damaged))
     with pytest.raises(MediumError, match=r"damaged\.iso is damaged"):
         fetch.run(job)
+
+
+def test_a_medium_of_el9_is_rewritten(make_job: MakeJob, needs: dict[str, Path], store: Store, tmp_path: Path) -> None:
+    (tmp_path / "el9").mkdir()
+    known, _ = media_library.add(lorax.press(tmp_path / "el9", lorax.MEDIA["el9 dvd"]), store)
+    job = make_job(
+        SEED.model_copy(update={"delivery": "remaster", "release": "el9"}), {**needs, "fetch": known.path.parent}
+    )
+    remaster.run(job)
+    start = remaster.boot(job.out)
+    assert start.kernel is None
+    label = lorax.MEDIA["el9 dvd"].label
+    menu = inspect.read_file(start.cdroms[0], "/isolinux/isolinux.cfg").decode()
+    assert f"inst.ks=hd:LABEL={label}:/ks.cfg {' '.join(remaster.KERNEL_ARGS)}\n" in menu
+    assert inspect.read_file(start.cdroms[0], "/ks.cfg") == KICKSTART.encode()
+
+
+@pytest.mark.parametrize(("delivery", "release", "wanted"), [("remaster", "el9", True), ("remaster", "el7", False),
+                                                             ("seed", "el9", False)])  # fmt: skip
+def test_xorriso_is_asked_for_before_the_medium_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, delivery: str, release: str, wanted: bool
+) -> None:
+    (tmp_path / "apt-get").symlink_to("/usr/bin/apt-get")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert remaster.STAGE.preflight is not None
+    given = SEED.model_copy(update={"delivery": delivery, "release": release})
+    expected = pytest.raises(HostError, match="xorriso is not installed") if wanted else contextlib.nullcontext()
+    with expected as caught:
+        remaster.STAGE.preflight(given, Settings(tmp_path, (), ()))
+    assert caught is None or caught.value.hint == "apt-get install xorriso"
