@@ -26,8 +26,8 @@ run: $(READY)
 test: UNIT := $(BIN)/coverage run -m pytest
 test: uncovered check
 	@$(BIN)/coverage combine -q && echo "coverage of builder/ by the unit tests: $$($(BIN)/coverage report --format=total) %"
-	$(PYTEST) -q -n 2 -m process tests/unit
-	$(PYTEST) -n 2 -m "not vm and not e2e and not slow" tests/adapters tests/pipeline tests/rehearsal tests/host tests/clone tests/faults tests/nightly tests/registry tests/packaging tests/hostile
+	$(PYTEST) -q -n 2 -m process tests
+	$(PYTEST) -n 2 -m "not unit and not process and not vm and not e2e and not slow" tests
 	$(MAKE) machines PYTEST="$(PYTEST)"
 
 # The same with coverage of builder/; `.venv/bin/coverage report -m` says afterwards which lines were not run.
@@ -48,7 +48,7 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(UNIT) -q -n 2 -m "not process" tests/unit
+	$(UNIT) -q -n 2 -m "unit and not process" tests
 
 e2e: $(READY)
 	$(BIN)/pytest -m "e2e or slow" tests

@@ -1,4 +1,7 @@
-"""Fixtures that tests of several folders share: the rehearsal medium, built once for the whole checkout."""
+"""Fixtures that tests of several folders share.
+
+builder's command line, install media of several shapes, and the rehearsal medium, built once for the whole checkout.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,25 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from builder.rehearsal import medium
+from builder.rehearsal import medium as rehearsal
 from builder.system import locks
 from tests import fault_table
+from tests.command import builder, builder_process, pipelines, recipe_text
+from tests.fakes.media import medium, press, remaster
 from tests.fault_table import fault_row
 
-__all__ = ["Silent", "fault_row", "rehearsal_iso"]
+__all__ = [
+    "Silent",
+    "builder",
+    "builder_process",
+    "fault_row",
+    "medium",
+    "pipelines",
+    "press",
+    "recipe_text",
+    "rehearsal_iso",
+    "remaster",
+]
 
 CACHE = Path(__file__).parents[1] / "artifacts" / ".cache" / "rehearsal"
 
@@ -45,7 +61,7 @@ class Silent:
 def rehearsal_iso() -> Path:
     """The rehearsal medium of this checkout, built when what goes into it has changed."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    iso = CACHE / f"{medium.inputs_digest(CACHE)}.iso"
+    iso = CACHE / f"{rehearsal.inputs_digest(CACHE)}.iso"
     with locks.held(CACHE / ".lock", holder="tests"):
         if not iso.exists():
             for stale in CACHE.glob("*.iso"):
@@ -54,7 +70,7 @@ def rehearsal_iso() -> Path:
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
             try:
-                medium.build(iso, work=work, progress=Silent())
+                rehearsal.build(iso, work=work, progress=Silent())
             finally:
                 shutil.rmtree(work, ignore_errors=True)
     return iso

@@ -1,6 +1,6 @@
 """Write docs/recipe.md and docs/causes.md, from the models of recipes and from the table of causes: `make docs`.
 
-Invariant: a page is generated from the code alone; `tests/unit/test_reference.py` fails while one is out of date.
+Invariant: a page is generated from the code alone; `tests/test_reference.py` fails while one is out of date.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The form of a Linux host name.
 
 Invariant: recipes, seeds and the first-boot unit in the guest (kickstarts/snippets/first-boot.sh) keep to this rule;
-tests/unit/test_seed.py has one table of cases for all of them.
+tests/guest/test_seed.py has one table of cases for all of them.
 """
 
 from __future__ import annotations

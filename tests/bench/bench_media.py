@@ -26,8 +26,8 @@ from builder.stages import remaster as medium_stage
 from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system.process import run
-from tests.adapters.media import vendor
 from tests.conftest import Silent
+from tests.fakes import vendor
 
 ROUNDS = 5
 KICKSTART = "cdrom\nclearpart --all\nreqpart\npart / --size=2048 --grow\n"

@@ -12,7 +12,7 @@ from builder.pipeline.execute import Context, execute
 from builder.pipeline.plan import plan
 from builder.settings import BuildOptions, MediumSource, Settings
 from builder.store.store import Store
-from tests.adapters.media import vendor
+from tests.fakes import vendor
 from tests.fault_table import FaultRow
 from tests.faults.conftest import SectorSecrets
 from tests.faults.test_store import RealOrder, real_stages

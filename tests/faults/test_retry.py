@@ -20,7 +20,7 @@ from builder.errors import BuilderError, HostError, InstallError, Source
 from builder.stage import Job, Stage
 from builder.store import runs
 from builder.system import retry
-from tests.adapters.media import vendor
+from tests.fakes import vendor
 from tests.fault_table import FaultRow
 from tests.pipeline import toys
 

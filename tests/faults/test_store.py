@@ -28,7 +28,7 @@ from builder.stages.remaster import RemasterInputs
 from builder.stages.seal import SealInputs
 from builder.store import runs
 from builder.store.store import Store
-from tests.adapters.media import vendor
+from tests.fakes import vendor
 from tests.fault_table import FaultRow
 from tests.faults.conftest import SectorSecrets
 from tests.pipeline import toys

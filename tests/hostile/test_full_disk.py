@@ -27,10 +27,10 @@ from builder.media import download, partial_file
 from builder.settings import Settings
 from builder.store.store import Store
 from builder.vm import domains
-from tests.clone.conftest import CloneEnv
+from tests.clones.conftest import CloneEnv
+from tests.command import Ran, builder
 from tests.conftest import Silent
 from tests.fakes.qcow2 import qcow2
-from tests.unit.conftest import Ran, builder
 
 __all__ = ["builder"]
 

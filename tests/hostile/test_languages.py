@@ -22,7 +22,7 @@ from builder.errors import VerifyError
 from builder.images import manifest as manifests
 from builder.images import vagrant
 from builder.vm import domain_xml
-from tests.clone.conftest import MADE_FOR
+from tests.clones.conftest import MADE_FOR
 from tests.hostile.manifests import lay, placed, written
 
 RUBY = 'q35"\n    system("touch /tmp/PWNED") #'

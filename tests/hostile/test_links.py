@@ -13,9 +13,9 @@ from builder import images
 from builder.errors import HostError
 from builder.media import download
 from builder.system import locks
+from tests.command import Ran, builder
 from tests.conftest import Silent
 from tests.fakes.qcow2 import qcow2
-from tests.unit.conftest import Ran, builder
 
 __all__ = ["builder"]
 

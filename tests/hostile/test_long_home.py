@@ -15,7 +15,7 @@ import pytest
 from builder.errors import HostError
 from builder.vm import daemon
 from builder.vm.uri import LONGEST, kind_of, long_paths, names_socket, session_directory
-from tests.unit.conftest import Ran
+from tests.command import Ran
 
 SESSION = "qemu:///session"
 

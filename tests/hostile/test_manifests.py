@@ -22,9 +22,9 @@ from builder.errors import VerifyError
 from builder.images import manifest as manifests
 from builder.images import vagrant
 from builder.vm import domain_xml
+from tests.command import Ran, builder
 from tests.fakes.qcow2 import qcow2
 from tests.hostile.manifests import lay, placed, written
-from tests.unit.conftest import Ran, builder
 
 __all__ = ["builder"]
 

@@ -20,10 +20,10 @@ from builder.iso import remaster as iso
 from builder.iso.unpack import UnpackError, unpack
 from builder.media.gpg import signed_text
 from builder.system.process import run
-from tests.adapters.media import vendor
-from tests.adapters.media.test_signature import Signer, make_signer
+from tests.command import Ran, builder
+from tests.fakes import vendor
 from tests.hostile.servers import limited
-from tests.unit.conftest import Ran, builder
+from tests.media.test_gpg import Signer, make_signer
 
 __all__ = ["builder"]
 INSPECT = """

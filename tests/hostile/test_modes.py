@@ -16,8 +16,8 @@ from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system import host_facts
 from builder.vm import connection
+from tests.command import Ran, builder
 from tests.registry.conftest import Make, Registry, make, pushed, registry
-from tests.unit.conftest import Ran, builder
 
 __all__ = ["builder", "make", "registry"]
 

@@ -24,11 +24,11 @@ from builder.registry import artifact, push_pull
 from builder.registry.client import RemoteManifest
 from builder.settings import Settings
 from builder.store.store import Store
+from tests.command import Ran, builder
 from tests.fakes.qcow2 import qcow2
 from tests.hostile.manifests import lay, placed, sums, written
 from tests.hostile.servers import limited
 from tests.registry.conftest import Registry, pulled, pushed, repository, serving
-from tests.unit.conftest import Ran, builder
 
 __all__ = ["builder"]
 

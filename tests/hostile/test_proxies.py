@@ -10,7 +10,7 @@ import pytest
 from builder.errors import HostError, MediumError
 from builder.media.download import small
 from builder.registry.client import Reference, Repository
-from tests.adapters.media.server import serving
+from tests.fakes.mirror import serving
 
 SECRET = "s3cret"
 

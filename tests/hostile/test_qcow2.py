@@ -22,11 +22,11 @@ from builder.stages import provision, publish, seal, verify
 from builder.stages.budget import BudgetInputs
 from builder.vm import qcow2, qemu_img
 from builder.vm.domains import Domains
-from tests.clone.conftest import MADE_FOR, CloneEnv, host, house
+from tests.clones.conftest import MADE_FOR, CloneEnv, host, house
+from tests.command import Ran, builder
 from tests.conftest import Silent
 from tests.fakes.qcow2 import qcow2 as sound
 from tests.registry.conftest import Registry, registry, repository
-from tests.unit.conftest import Ran, builder
 
 __all__ = ["builder", "host", "house", "registry"]
 

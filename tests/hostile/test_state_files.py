@@ -19,9 +19,9 @@ from builder.rehearsal import medium as rehearsal
 from builder.store import runs
 from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
-from tests.adapters.media import vendor
+from tests.command import Ran, builder, pipelines, recipe_text
+from tests.fakes import vendor
 from tests.hostile.manifests import lay, written
-from tests.unit.conftest import Ran, builder, pipelines, recipe_text
 
 __all__ = ["builder", "pipelines", "recipe_text"]
 

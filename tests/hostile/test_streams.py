@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from builder.system import streams
-from tests.unit.conftest import RECIPE, environment
+from tests.command import RECIPE, environment
 
 # Commands of each kind, with their exit codes: a result, an error, help, a wrong command line.
 COMMANDS = {"pipelines": 0, "plan nosuch --json": 2, "--help": 0, "nosuchcommand": 2}

@@ -11,9 +11,9 @@ import pytest
 from builder.store import runs
 from builder.store.store import Store
 from builder.system.process import run as program
-from tests.adapters.media import vendor
+from tests.command import Ran, builder
+from tests.fakes import vendor
 from tests.hostile.manifests import lay, placed, written
-from tests.unit.conftest import Ran, builder
 
 __all__ = ["builder"]
 

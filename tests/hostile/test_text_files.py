@@ -11,7 +11,7 @@ import pytest
 
 from builder.errors import RecipeError
 from builder.recipe import provision_files, text_faults
-from tests.unit.conftest import RECIPE, Ran, builder
+from tests.command import RECIPE, Ran, builder
 
 __all__ = ["builder"]
 

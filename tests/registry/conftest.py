@@ -25,10 +25,10 @@ from builder.registry import artifact
 from builder.registry.auth import RegistryLogin
 from builder.registry.client import INDEX_TYPE, MANIFEST_TYPE, Reference, Repository
 from builder.system import retry
+from tests.command import builder
 from tests.conftest import Silent
 from tests.fakes.qcow2 import qcow2
-from tests.unit.conftest import builder
-from tests.unit.test_provenance import SEALED
+from tests.provenance.test_provenance import SEALED
 
 __all__ = ["builder"]
 

@@ -14,10 +14,10 @@ import pytest
 from builder import images
 from builder.errors import FREE_SPACE, PublishError
 from builder.registry import artifact, staging
+from tests.command import Ran
 from tests.faults.test_store import small_disk
 from tests.pipeline import processes
 from tests.registry.conftest import SIZE, Make, Registry, Wire, pulled, pushed
-from tests.unit.conftest import Ran
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system needs root")
 

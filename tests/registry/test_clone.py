@@ -6,7 +6,7 @@ import json
 import shutil
 
 from builder import images
-from tests.clone.conftest import CloneEnv, house
+from tests.clones.conftest import CloneEnv, house
 from tests.registry.conftest import Registry, pushed
 
 __all__ = ["house"]

@@ -1,0 +1,222 @@
+"""Clones that go on from a saved boot: boot sectors say when they boot, so a clone that says nothing has gone on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from builder import images
+from builder.clones import rebase, warm
+from builder.clones.create import CreateOptions
+from builder.clones.record import DISK, REPORTS, Vm
+from builder.clones.request import CloneRequest
+from builder.errors import HostError
+from builder.settings import Settings
+from builder.store import gc
+from builder.store.objects import FileRecord
+from builder.store.store import RECORD, Store
+from builder.system import retry
+from builder.system.digests import sha256_file
+from builder.vm import held, qemu_img
+from builder.vm.domains import HELD, Domains
+from tests.clones.conftest import ROOT, CloneEnv
+
+pytestmark = pytest.mark.vm
+SAYS = b"BUILDER HELD\r\n"
+
+
+@pytest.fixture
+def said() -> list[str]:
+    """What was told to people."""
+    return []
+
+
+@pytest.fixture
+def paths(house: CloneEnv) -> Settings:
+    """Where the store is."""
+    return Settings(artifacts=house.folder, recipes=(), templates=())
+
+
+@pytest.fixture
+def instant(house: CloneEnv, host: Domains, paths: Settings, said: list[str]) -> Callable[..., list[Vm]]:
+    """Make clones of `held`, an image that says on ttyS1 that it waits for an identity."""
+    house.publish(name="held", ttys1=SAYS)
+
+    def make(name: str, *, image: str = "held", **changes: object) -> list[Vm]:
+        request = CloneRequest(house.name(name), **changes)  # type: ignore[arg-type]
+        options = CreateOptions(accel="tcg", warm=paths, report=said.append)
+        return house.store(host).create(images.load_image(house.catalogue, image), request, options)
+
+    return make
+
+
+def booted(house: CloneEnv, vm: Vm) -> bool:
+    """Whether a clone's boot sector has said what it says when it boots, within some seconds."""
+    log = house.vms / vm.name / REPORTS
+    return bool(retry.until(lambda: (log.exists() and log.read_bytes() == SAYS) or None, within=10, every=0.1))
+
+
+def went_on(house: CloneEnv, host: Domains, vm: Vm) -> bool:
+    """Whether a clone runs and has not booted: it would have said so by now."""
+    found = host.look(vm.name)
+    return found is not None and found.state == "running" and not (house.vms / vm.name / REPORTS).read_bytes()
+
+
+def states(paths: Settings) -> list[warm.StoredState]:
+    return list(warm.states(Store(paths.store)))
+
+
+def test_clones_go_on_from_one_state_and_are_ordinary_afterwards(
+    house: CloneEnv, host: Domains, paths: Settings, instant: Callable[..., list[Vm]], said: list[str]
+) -> None:
+    one, two = instant("a", count=2)
+    [state] = states(paths)
+    [three] = instant("b")
+    assert states(paths) == [state]
+    assert [line for line in said if "making" in line] == [said[0]]
+    for vm in (one, two, three):
+        assert went_on(house, host, vm)
+        assert host.snapshots(vm.name) == []
+        assert qemu_img.snapshots(house.vms / vm.name / DISK) == []
+    store = house.store(host)
+    store.create_snapshot(one.name, "mine")
+    store.stop(one.name, now=True)
+    store.start(one.name)
+    assert booted(house, one)
+    store.revert_snapshot(one.name, "mine")
+    store.delete_snapshot(one.name, "mine")
+    store.stop(two.name, now=True)
+    assert rebase.flatten(store, two.name).base is None
+    store.start(two.name)
+    assert booted(house, two)
+    assert went_on(house, host, three)
+
+
+def test_each_shape_has_a_state_of_its_own_and_it_goes_with_its_image(
+    house: CloneEnv, host: Domains, paths: Settings, instant: Callable[..., list[Vm]]
+) -> None:
+    vms = [*instant("small"), *instant("large", memory=128 << 20)]
+    assert len(states(paths)) == 2
+    shown = json.loads(house.run("images", "show", "held", "--json").stdout)["warm"]
+    assert {one["digest"] for one in shown} == {state.digest for state in states(paths)}
+    house.store(host).delete([vm.name for vm in vms])
+    assert house.run("gc").returncode == 0
+    assert len(states(paths)) == 2
+    shutil.rmtree(house.catalogue / "held")
+    assert house.run("gc").returncode == 0
+    assert states(paths) == []
+
+
+@pytest.mark.parametrize("harm", ["other bytes", "no state in it"])
+def test_a_state_that_cannot_be_used_is_thrown_away_and_the_clone_boots(
+    house: CloneEnv,
+    host: Domains,
+    paths: Settings,
+    instant: Callable[..., list[Vm]],
+    said: list[str],
+    harm: str,
+) -> None:
+    instant("first")
+    [state] = states(paths)
+    folder = Store(paths.store).path(state.digest)
+    disk = folder / DISK
+    before = disk.stat()
+    disk.chmod(0o600)
+    if harm == "other bytes":
+        with disk.open("r+b") as file:
+            file.seek(before.st_size - 1)
+            file.write(b"x")
+        os.utime(disk, ns=(before.st_atime_ns, before.st_mtime_ns))
+    else:
+        # As that of another QEMU: sound for the store, and nothing that this QEMU can load.
+        qemu_img.drop_snapshot(disk, HELD)
+        record = Store(paths.store).load(state.digest)
+        assert record is not None
+        facts = disk.stat()
+        files = {DISK: FileRecord(size=facts.st_size, mtime_ns=facts.st_mtime_ns, sha256=sha256_file(disk))}
+        (folder / RECORD).chmod(0o600)
+        (folder / RECORD).write_text(record.model_copy(update={"files": files}).model_dump_json())
+    vms = instant("second", count=2)
+    assert all(booted(house, vm) for vm in vms)
+    assert [line for line in said if "the warm state is thrown away" in line]
+    assert states(paths) == []
+    assert went_on(house, host, instant("third")[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (b"BUILDER READY none\r\n", "does not wait for an identity"),
+        (b"BUILDER WARNING no python\r\nBUILDER READY none\r\n", "no python"),
+    ],
+)
+def test_an_image_that_cannot_be_held_boots_and_says_why(
+    house: CloneEnv,
+    host: Domains,
+    paths: Settings,
+    instant: Callable[..., list[Vm]],
+    said: list[str],
+    words: bytes,
+    why: str,
+) -> None:
+    house.publish(name="old", ttys1=words)
+    [vm] = instant("old", image="old")
+    assert [line for line in said if line.startswith("not instant, booting: ") and why in line]
+    found = host.look(vm.name)
+    assert found is not None
+    assert found.state == "running"
+    assert states(paths) == []
+    assert list(Store(paths.store).tmp.iterdir()) == []
+    refused = house.run("images", "warm", "old", "--accel", "tcg")
+    assert refused.returncode == 3
+    assert why in refused.stderr
+
+
+def test_a_start_that_was_killed_leaves_a_clone_that_boots(
+    house: CloneEnv, host: Domains, instant: Callable[..., list[Vm]], paths: Settings
+) -> None:
+    [vm] = instant("a")
+    store = house.store(host)
+    store.stop(vm.name, now=True)
+    # As after a kill between the start and the last step: the state is in the disk, and libvirt knows of it.
+    disk = house.vms / vm.name / DISK
+    shutil.copyfile(Store(paths.store).path(states(paths)[0].digest) / DISK, disk)
+    held.load(host, vm.name)
+    assert store.snapshots(vm.name) == []
+    store.stop(vm.name, now=True)
+    store.start(vm.name)
+    assert booted(house, vm)
+    assert qemu_img.snapshots(disk) == []
+    with pytest.raises(HostError):
+        host.drop_snapshot(vm.name, HELD)
+
+
+@pytest.mark.process
+def test_nothing_is_left_when_the_making_of_a_state_is_killed(house: CloneEnv, host: Domains, paths: Settings) -> None:
+    house.publish(name="never", ttys1=b"")
+    name = house.name("a")
+    command = [sys.executable, "-m", "builder", "--artifacts", str(house.folder), "clone", "never", name, "--instant"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    making = subprocess.Popen(
+        [*command, "--accel", "tcg"], env=environment, cwd=house.folder, stderr=subprocess.DEVNULL
+    )
+
+    def machines() -> list[str]:
+        marks = [mark.name for mark in Store(paths.store).marks.glob("*")]
+        return [one for one in host.all() if any(mark in one for mark in marks)]
+
+    assert retry.until(lambda: machines() or None, within=60, every=0.1)
+    making.send_signal(signal.SIGKILL)
+    making.wait()
+    assert retry.until(lambda: machines() == [] or None, within=30, every=0.1)
+    assert not (house.vms / name).exists()
+    assert gc.sweep(Store(paths.store), paths.runs, host.host.sweep).runs
+    assert list(Store(paths.store).tmp.iterdir()) == []
+    assert states(paths) == []

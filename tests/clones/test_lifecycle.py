@@ -1,0 +1,385 @@
+"""Commands on clones, with machines that boot a boot sector of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from builder import images
+from builder.clones import formats, login, ports, record
+from builder.clones.change import VmChanges
+from builder.clones.lifecycle import Started
+from builder.clones.request import MIB
+from builder.clones.store import CloneStore
+from builder.errors import BuilderError, HostError, PublishError, RecipeError, UnreachableError
+from builder.guest import ssh
+from builder.system import packages, retry
+from builder.vm import hotplug, qemu_img
+from builder.vm.domains import Domains
+from tests.clones.conftest import ROOT, CloneEnv
+from tests.pipeline import processes
+
+pytestmark = pytest.mark.vm
+
+
+def test_a_clone_is_started_stopped_and_deleted(
+    house: CloneEnv, host: Domains, store: CloneStore, tmp_path: Path
+) -> None:
+    done = house.run("clone", "toy", house.name("web"), "--json")
+    assert done.returncode == 0, done.stderr
+    (made,) = json.loads(done.stdout)
+    name = made["name"]
+    vm = house.store().find(name)
+    found = host.look(name)
+    assert found is not None
+    assert found.state == "running"
+    assert store.start(name) == Started(name, vm.port)
+    # QEMU listens on the stored port.
+    with socket.create_connection(("127.0.0.1", vm.port or 0), timeout=5):
+        pass
+    rows = house.run("vm", "list").stdout.splitlines()
+    assert rows[1].split() == [name, "running", f"127.0.0.1:{vm.port}", f"toy@{vm.version}"]
+    picture = host.screenshot(name, tmp_path / "screen.png")
+    assert picture.read_bytes().startswith((b"\x89PNG", b"P6"))
+    # The sector never obeys the power button.
+    with pytest.raises(UnreachableError, match=r"did not switch itself off within 0.5 s"):
+        store.stop(name, within=0.5)
+    assert house.run("vm", "stop", name, "--now").stdout == f"{name}: off\n"
+    with (
+        pytest.raises(UnreachableError, match="is off") as caught,
+        login.session(store, _with_key(vm, house), 5),
+    ):
+        pass
+    # Who ended it is said, in libvirt's words.
+    assert caught.value.details.endswith("shutting down, reason=destroyed")
+    store.start(name)
+    assert house.run("vm", "delete", name).stdout == f"{name}: deleted\n"
+    assert host.look(name) is None
+    assert not (house.vms / name).exists()
+
+
+def _with_key(vm: record.Vm, house: CloneEnv) -> record.Vm:
+    return vm.model_copy(update={"key": str(house.folder / ".store" / "secrets" / "clone_ed25519")})
+
+
+def test_a_forward_port_that_somebody_took_is_chosen_again(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    (vm,) = house.make(host, "web")
+    with socket.socket() as thief:
+        thief.bind(("127.0.0.1", vm.port or 0))
+        thief.listen()
+        assert not ports.free(vm.port or 0)
+        started = store.start(vm.name)
+    assert started.moved
+    assert started.port == store.find(vm.name).port != vm.port
+    with socket.create_connection(("127.0.0.1", started.port or 0), timeout=5):
+        pass
+
+
+def test_a_machine_that_libvirt_lost_is_defined_again(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    (vm,) = house.make(host, "web")
+    host.undefine(vm.name, str(vm.uuid))
+    assert [status.state for status in store.statuses()] == ["undefined"]
+    store.start(vm.name)
+    assert [status.state for status in store.statuses()] == ["running"]
+
+
+def test_changes_are_kept_in_record_and_machine(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    (vm,) = house.make(host, "web")
+    assert house.run("vm", "set", vm.name, "--memory", "64MiB").stdout == f"{vm.name}: memory 64 MiB\n"
+    store.start(vm.name)
+    # A processor is plugged in at once; memory of less than a block of Linux's cannot be.
+    done = house.run("vm", "set", vm.name, "--memory", "96MiB", "--vcpus", "2")
+    assert done.stdout.splitlines() == [f"{vm.name}: memory 96 MiB from its next start on", f"{vm.name}: vcpus 2 now"]
+    assert house.store().find(vm.name).memory == 96
+    assert running(host, vm.name) == (64 << 10, 2)
+    # Those that a machine was started with stay; what is beyond its sockets waits.
+    told = json.loads(house.run("vm", "set", vm.name, "--vcpus", "40", "--json").stdout)
+    assert (told["vcpus"], told["restart"], told["waits"]) == (40, True, ["vcpus"])
+    assert running(host, vm.name) == (64 << 10, 2)
+    house.run("vm", "set", vm.name, "--vcpus", "2")
+    store.stop(vm.name, now=True)
+    store.start(vm.name)
+    assert running(host, vm.name) == (96 << 10, 2)
+    assert house.run("vm", "set", vm.name).returncode == 2
+    assert house.run("vm", "set", vm.name, "--memory", "12").returncode == 2
+
+
+def running(host: Domains, name: str) -> tuple[int, int]:
+    """KiB that a running machine has, and its processors."""
+    info = host.host.connection.lookupByName(name).info()
+    return info[2], info[3]
+
+
+def test_a_guest_that_does_not_follow_gets_its_memory_at_the_next_start(
+    house: CloneEnv, host: Domains, store: CloneStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hotplug, "FOLLOWS", 1.0)
+    (vm,) = house.make(host, "web", memory=256 << 20)
+    store.start(vm.name)
+    # The sector has no driver for a balloon: nothing is tried that it would not notice.
+    for size in (128, 384):
+        changed = store.change(vm.name, VmChanges(memory=size * MIB))
+        assert (changed.vm.memory, changed.waits) == (size, ("memory",))
+        assert running(host, vm.name)[0] == 256 << 10
+    store.stop(vm.name, now=True)
+    store.start(vm.name)
+    assert running(host, vm.name)[0] == 384 << 10
+
+
+def test_the_network_inside_qemu_is_not_exchanged_under_a_guest(
+    house: CloneEnv, host: Domains, store: CloneStore
+) -> None:
+    (vm,) = house.make(host, "web")
+    store.start(vm.name)
+    before = store.find(vm.name)
+    with pytest.raises(PublishError, match="cannot be changed from user to bridge:br7 while it runs") as caught:
+        store.change(vm.name, VmChanges(network="bridge:br7"))
+    assert caught.value.hint == f"builder vm stop {vm.name}"
+    assert store.find(vm.name) == before
+    store.stop(vm.name, now=True)
+    with pytest.raises(BuilderError, match=r"no bridge br7|needs qemu:///system"):
+        store.change(vm.name, VmChanges(network="bridge:br7"))
+    assert store.find(vm.name) == before
+    # As if it had been on a bridge: it gets a port in the network of QEMU.
+    store.save(before.model_copy(update={"network": "bridge:br7", "port": None}))
+    changed = store.change(vm.name, VmChanges(network="user"))
+    assert (changed.vm.network, changed.vm.port is None, changed.waits) == ("user", False, ())
+    assert store.find(vm.name) == changed.vm
+
+
+def test_snapshots_are_taken_listed_and_gone_back_to(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    (vm,) = house.make(host, "web")
+    assert house.run("vm", "snapshot", vm.name).stdout == f"{vm.name} has no snapshots\n"
+    for number in ("one", "two"):
+        assert house.run("vm", "snapshot", vm.name, number).stdout == f"{vm.name}: created snapshot {number}\n"
+    assert [name for name, _ in host.snapshots(vm.name)] == ["one", "two"]
+    assert house.run("vm", "snapshot", vm.name, "two").returncode == 7
+    assert house.run("vm", "snapshot", vm.name, "one", "--revert").stdout == f"{vm.name}: reverted to snapshot one\n"
+    assert house.run("vm", "snapshot", vm.name, "one", "--delete").stdout == f"{vm.name}: deleted snapshot one\n"
+    assert house.run("vm", "snapshot", vm.name, "one", "--revert").returncode == 7
+    assert store.delete([vm.name]) == []
+
+
+class Typist:
+    """`builder vm console` on a terminal of its own."""
+
+    def __init__(self, house: CloneEnv, *words: str) -> None:
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.environ["PYTHONPATH"] = str(ROOT)
+            command = [sys.executable, "-m", "builder", "--artifacts", str(house.folder), "vm", "console", *words]
+            os.execv(command[0], command)
+        self.seen = b""
+
+    def until(self, words: bytes, within: float = 30) -> bytes:
+        """All that was shown, once it holds the words."""
+        deadline = time.monotonic() + within
+        while words not in self.seen and time.monotonic() < deadline:
+            if select.select([self.terminal], [], [], 0.5)[0]:
+                with suppress(OSError):
+                    self.seen += os.read(self.terminal, 4096)
+        assert words in self.seen, self.seen
+        return self.seen
+
+    def type(self, keys: bytes) -> None:
+        os.write(self.terminal, keys)
+
+    def status(self) -> int:
+        code = retry.until(lambda: self._reap(), within=20)
+        if code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            raise AssertionError("the console did not end")
+        os.close(self.terminal)
+        return code
+
+    def _reap(self) -> int | None:
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+
+def test_the_console_is_a_raw_terminal_until_its_escape_key(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    (vm,) = house.make(host, "web")
+    assert house.run("vm", "console", vm.name).returncode == 7
+    store.start(vm.name)
+    typist = Typist(house, vm.name)
+    try:
+        typist.until(b"Ctrl-] (^]) leaves")
+        typist.until(b"Connected to domain")
+        # What the machine printed before the console was opened is in the log; what it prints now is on the terminal.
+        host.host.connection.lookupByName(vm.name).reset(0)
+        typist.until(b"root@sector# ")
+        local = termios.tcgetattr(typist.terminal)[3]
+        assert not local & (termios.ECHO | termios.ICANON | termios.ISIG)
+        other = Typist(house, vm.name)
+        try:
+            other.until(b"Active console session exists")
+        finally:
+            assert other.status() == 1
+        typist.type(b"\x1d")
+    finally:
+        code = typist.status()
+    assert code == 0
+
+
+def test_the_console_ends_with_its_machine(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    (vm,) = house.make(host, "web")
+    store.start(vm.name)
+    typist = Typist(house, vm.name)
+    try:
+        typist.until(b"Connected to domain")
+        store.stop(vm.name, now=True)
+    finally:
+        code = typist.status()
+    assert code == 0
+
+
+def test_force_takes_the_console_over_and_reaches_machines_of_others(
+    house: CloneEnv, host: Domains, store: CloneStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (vm,) = house.make(host, "web")
+    store.start(vm.name)
+    virsh = [packages.find_program("virsh"), "--connect", house.uri, "console", "--domain", vm.name]
+    assert store.console_command(vm.name) == virsh
+    assert store.console_command(vm.name, force=True) == [*virsh, "--force"]
+    (store.path(vm.name) / record.RECORD).unlink()
+    with pytest.raises(PublishError, match="was not made by builder"):
+        store.console_command(vm.name)
+    assert store.console_command(vm.name, force=True) == [*virsh, "--force"]
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(HostError, match="virsh is not installed") as missing:
+        store.console_command(vm.name, force=True)
+    assert "install" in missing.value.hint
+
+
+def test_another_base_or_none_shows_the_guest_the_same(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    (vm,) = house.make(host, "web")
+    old = images.load_image(house.catalogue, "toy")
+    target = house.vms / vm.name / record.DISK
+    subprocess.run(["qemu-io", "-c", "write -P 7 512k 4k", target], check=True, capture_output=True)
+    before = house.folder / "before.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", target, before], check=True)
+    new = house.publish(b"something else\r\n")
+    store.start(vm.name)
+    refused = house.run("vm", "rebase", vm.name)
+    assert (refused.returncode, refused.stderr.splitlines()[0]) == (7, f"error: {vm.name} is running")
+    store.stop(vm.name, now=True)
+    done = house.run("vm", "rebase", vm.name)
+    assert done.stdout == f"{vm.name}: its disk is based on toy@{new.version}\n", done.stderr
+    assert qemu_img.info(target, "qcow2").backing == str(new.disk)
+    assert shows(target, before)
+    assert (images.users_of(old), [use.name for use in images.users_of(new)]) == ([], [vm.name])
+    host.take_snapshot(vm.name, "one")
+    assert house.run("vm", "flatten", vm.name).returncode == 7
+    host.drop_snapshot(vm.name, "one")
+    assert house.run("vm", "flatten", vm.name).stdout == f"{vm.name}: its disk is independent of any image\n"
+    assert qemu_img.info(target, "qcow2").backing is None
+    assert shows(target, before)
+    assert images.users_of(new) == []
+    store.start(vm.name)
+    assert store.statuses()[0].state == "running"
+
+
+def shows(disk: Path, content: Path) -> bool:
+    """Whether a guest sees this on a disk, over the base that its header names."""
+    words: list[str | Path] = ["qemu-img", "compare", "-q", "-f", "qcow2", "-F", "raw", disk, content]
+    return subprocess.run(words, check=False).returncode == 0
+
+
+def rebase_in(house: CloneEnv, name: str, version: str) -> None:
+    with house.store() as store:
+        store.rebase(name, f"toy@{version}")
+
+
+def test_a_rebase_killed_anywhere_loses_nothing(house: CloneEnv, host: Domains) -> None:
+    old = images.load_image(house.catalogue, "toy")
+    new = house.publish(b"something else\r\n")
+    content = house.folder / "content.raw"
+    subprocess.run(["qemu-img", "convert", "-O", "raw", old.disk, content], check=True)
+    made: list[str] = []
+
+    def again(number: int) -> tuple[CloneEnv, str, str]:
+        (vm,) = house.make(host, f"web-{number}", image=f"toy@{old.version}")
+        made.append(vm.name)
+        return house, vm.name, new.version
+
+    for _ in processes.killed_before_each_change(rebase_in, again, every=3):
+        vm = house.store().find(made[-1])
+        # Whatever base record and machine name, the disk shows the same on it, and that base cannot be pruned.
+        target = house.vms / vm.name / record.DISK
+        assert shows(target, content)
+        assert vm.version in (old.version, new.version)
+        assert vm.name in [use.name for use in images.users_of(images.load_image(house.catalogue, f"toy@{vm.version}"))]
+        rebase_in(house, vm.name, new.version)
+        assert qemu_img.info(target, "qcow2").backing == str(new.disk)
+        assert shows(target, content)
+        assert images.users_of(old) == []
+    assert len(made) > 3
+
+
+def test_an_interrupt_ends_the_waiting(house: CloneEnv, host: Domains) -> None:
+    name = house.name("web")
+    words = [sys.executable, "-m", "builder", "--artifacts", str(house.folder)]
+    words += ["clone", "toy", name, "--wait", "--atomic"]
+    log = house.folder / "log"
+    with log.open("wb") as file, subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file) as child:
+        try:
+            retry.until(lambda: b"waiting up to" in log.read_bytes() or None, within=30)
+            child.send_signal(signal.SIGINT)
+            assert child.wait(15) == 130
+        finally:
+            child.kill()
+    assert house.store().names() == []
+    assert host.look(name) is None
+
+
+def test_what_other_tools_read(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    made = [vm.model_copy(update={"key": "/home/me/.ssh/key"}) for vm in house.make(host, "farm", count=2)]
+    config = house.folder / "config"
+    config.write_text(formats.ssh_config(store, made))
+    told = subprocess.run(["ssh", "-G", "-F", config, made[1].name], check=True, capture_output=True, text=True).stdout
+    for line in (f"port {made[1].port}", "hostname 127.0.0.1", "user root", "stricthostkeychecking true"):
+        assert line in told.splitlines()
+    inventory = formats.ansible_inventory(store, made).splitlines()
+    assert inventory[0] == "[toy]"
+    assert f"ansible_port={made[0].port} ansible_user=root" in inventory[1]
+
+
+def test_logging_in_needs_the_private_key(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    (vm,) = house.make(host, "web")
+    with pytest.raises(RecipeError, match=f"the private key that {vm.name} accepts is not known"):
+        login.wait_all(store, [vm], 1, lambda _: None)
+    public = house.folder / "only.pub"
+    public.write_text(ssh.make_keypair().public + "\n")
+    done = house.run("clone", "toy", house.name("two"), "--ssh-key", str(public), "--wait")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --wait needs the private key")
+    assert house.run("clone", "toy", house.name("two"), "--ssh-key", "none.pub").returncode == 2
+    assert house.run("clone", "toy", house.name("two"), "--wait", "--no-start").returncode == 2
+    assert [one.name for one in house.store().vms()] == [vm.name]
+    with pytest.raises(PublishError) as caught:
+        house.store().find(vm.name[:-1])
+    assert caught.value.hint == f"did you mean {vm.name}?"
+
+
+def test_waiting_ends_when_the_machine_shows_no_identity(house: CloneEnv, host: Domains, store: CloneStore) -> None:
+    name = house.name("web")
+    done = house.run("clone", "toy", name, "--no-start")
+    assert done.returncode == 0, done.stderr
+    store.start(name)
+    vm = store.find(name)
+    failed = login.wait_all(store, [vm], 1.0, lambda _: None)
+    assert failed[name].brief == f"{name} did not take its identity within 1 s"
+    assert failed[name].exit_code == 8

@@ -1,0 +1,112 @@
+"""What decides a warm state: a clone never goes on from one that was saved on another machine."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from builder.clones import warm
+from builder.clones.record import Vm
+from builder.errors import HostError
+from builder.images import Image
+from builder.settings import Settings
+from builder.stage import digest
+from builder.vm.connection import Hypervisor
+from tests.images.test_images import other_disk, publish
+
+pytestmark = pytest.mark.unit
+
+VM = Vm(
+    name="web",
+    uuid=uuid.UUID(int=7),
+    mac="52:54:00:00:00:07",
+    image="toy",
+    version="1",
+    base="/images/toy/1/toy.qcow2",
+    created="2026-01-01T00:00:00+00:00",
+    uri="qemu:///system",
+    accel="tcg",
+    host_phys_bits=46,
+    vcpus=2,
+    memory=1024,
+    disk_size=1 << 30,
+    devices="virtio",
+    machine="q35",
+    firmware="bios",
+    network="user",
+    port=2222,
+    hostname="web",
+    address=None,
+    gateway=None,
+    dns=(),
+    key=None,
+)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Image:
+    """An image."""
+    return publish(tmp_path, other_disk(tmp_path, b"one"))
+
+
+def named(image: Image, versions: tuple[int, int] = (7002000, 9000000), **changes: Any) -> str:
+    inputs = warm.inputs(image, VM.model_copy(update=changes), versions)
+    return digest(warm.STAGE, inputs, {})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"memory": 2048},
+        {"vcpus": 1},
+        {"disk_size": 2 << 30},
+        {"accel": "kvm"},
+        {"devices": "emulated"},
+        {"machine": "pc"},
+        {"network": "nat:default"},
+        {"base": "/elsewhere/toy.qcow2"},
+        {"versions": (7002001, 9000000)},
+        {"versions": (7002000, 9001000)},
+    ],
+)
+def test_another_machine_has_another_state(image: Image, changes: dict[str, Any]) -> None:
+    assert named(image, **changes) != named(image)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": "other", "hostname": "other", "uuid": uuid.UUID(int=8), "mac": "52:54:00:00:00:08"},
+        {"port": 2223, "key": "/root/.ssh/id"},
+        {"address": "10.0.2.20/24", "gateway": "10.0.2.2"},
+    ],
+)
+def test_who_a_clone_is_does_not_matter(image: Image, changes: dict[str, Any]) -> None:
+    assert named(image, **changes) == named(image)
+
+
+def test_a_network_of_libvirts_is_as_good_as_another(image: Image) -> None:
+    assert named(image, network="nat:one") == named(image, network="bridge:br0")
+
+
+def test_another_version_of_the_image_has_another_state(image: Image, tmp_path: Path) -> None:
+    assert named(publish(tmp_path, other_disk(tmp_path, b"two"))) != named(image)
+
+
+def test_uefi_is_refused_before_anything_is_started(image: Image, tmp_path: Path) -> None:
+    paths = Settings(artifacts=tmp_path, recipes=(), templates=())
+    uefi = VM.model_copy(update={"firmware": "uefi"})
+    with pytest.raises(HostError, match="UEFI"), warm.opened(paths, image, uefi, cast(Hypervisor, None), print):
+        pass
+    assert not paths.store.exists()
+
+
+def test_a_state_knows_no_name_and_no_card(image: Image) -> None:
+    machine = warm.inputs(image, VM, (1, 1)).machine
+    assert "web" not in machine
+    assert VM.mac not in machine
+    assert str(VM.uuid) not in machine
+    assert "commandline" not in machine

@@ -1,0 +1,234 @@
+"""The scripts that run in a guest of any release: they look at the system that they run in."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from builder.kickstart import render
+from tests.kickstart.test_kickstart import OWN, TEMPLATES, VARS, section
+
+pytestmark = pytest.mark.unit
+
+STAGES = Path(__file__).parents[2] / "builder" / "stages"
+CONF = "instance-id=i-1\naddress=10.1.2.3/24\ngateway=10.1.2.1\ndns=10.1.2.53,10.1.2.54\n"
+IFCFG = "etc/sysconfig/network-scripts/ifcfg-eth0"
+KEYFILE = "etc/NetworkManager/system-connections/eth0.nmconnection"
+ANACONDAS = "[connection]\nid=eth0\nuuid=3c2a\ntype=ethernet\n\n[ethernet]\nmac-address=52:54:00:00:00:01\n"
+
+
+@pytest.fixture(params=["el7", "el8", "el9"])
+def guest(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A root directory with what the releases differ in."""
+    for name in (IFCFG, KEYFILE):
+        (tmp_path / name).parent.mkdir(parents=True)
+    if request.param == "el7":
+        (tmp_path / "etc/rc.d/init.d").mkdir(parents=True)
+        (tmp_path / "etc/rc.d/init.d/network").touch()
+    if request.param in ("el7", "el8"):
+        (tmp_path / IFCFG).write_text("TYPE=Ethernet\nUUID=3c2a\nHWADDR=52:54:00:00:00:01\nDEVICE=eth0\n")
+    if request.param == "el9":
+        (tmp_path / KEYFILE).write_text(ANACONDAS)
+        (tmp_path / KEYFILE).chmod(0o600)
+    return tmp_path
+
+
+PLACES = re.compile(r"(?<![\w.$\"}*])/(etc|usr/lib(?:exec)?|var|run|root|home|tmp|zeros|dev/ttyS1|dev/console)\b")
+STUBS = "restorecon() { :; }\nfstrim() { :; }\nsync() { :; }\nshred() { :; }\n"
+
+
+def run(guest: Path, script: str, tail: str = "", *, reads: tuple[str, ...] = ()) -> str:
+    """Run a script's text with all its absolute paths below a folder; what labels and trims files is left out.
+
+    Args:
+        reads: folders of this host that it only reads from.
+    """
+    moved = PLACES.sub(rf"{guest}/\1", re.sub(r"^PATH=.*$|^#.*$", "", script, flags=re.M))
+    # They remove files: nothing of this host may be left in them.
+    left = set(re.findall(r"(?:^|[\s\"'=(>])(/[a-z]+)", moved.replace(str(guest), "GUEST"), re.M))
+    assert left <= {"/dev", "/sys", "/d", *reads}, left
+    done = subprocess.run(["dash", "-c", f"{STUBS}{moved}\n{tail}"], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    return done.stdout
+
+
+def set_address(guest: Path, conf: str = CONF) -> None:
+    functions = (TEMPLATES / "snippets" / "first-boot.sh").read_text().partition("\n# first-boot --hold")[0]
+    (guest / "run").mkdir()
+    (guest / "run" / "builder.conf").write_text(conf)
+    run(guest, functions, "set_address")
+
+
+def keyfile(path: Path) -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(path.read_text())
+    return parser
+
+
+def test_the_address_is_written_where_the_guest_reads_it(guest: Path) -> None:
+    scripts = (guest / "etc/rc.d").exists()
+    set_address(guest)
+    assert (guest / IFCFG).exists() is scripts
+    assert (guest / KEYFILE).exists() is not scripts
+    if scripts:
+        said = (guest / IFCFG).read_text().splitlines()
+        assert said[-5:] == ["IPADDR=10.1.2.3", "PREFIX=24", "GATEWAY=10.1.2.1", "DNS1=10.1.2.53", "DNS2=10.1.2.54"]
+        assert "BOOTPROTO=none" in said
+        return
+    assert stat.S_IMODE((guest / KEYFILE).stat().st_mode) == 0o600
+    read = keyfile(guest / KEYFILE)
+    assert dict(read["connection"]) == {"id": "eth0", "type": "ethernet", "interface-name": "eth0"}
+    assert dict(read["ipv4"]) == {
+        "method": "manual",
+        "address1": "10.1.2.3/24,10.1.2.1",
+        "dns": "10.1.2.53;10.1.2.54;",
+    }
+
+
+# What a machine does with its host or its kernel; each call is told.
+HOST = """
+find_seed() { [ -e GUEST/seed ] && echo GUEST/seed; }
+systemctl() { case $1 in list-jobs) echo '1 builder-hold.service start running' ;; *) echo "systemctl $*" ;; esac; }
+date() { echo "date $*"; }
+mount() { return 1; }
+umount() { return 1; }
+timeout() { shift; "$@"; }
+dd() { echo random > GUEST/run/builder-random; }
+reboot() { echo "reboot $*"; exit; }
+reseed() { echo reseed; }
+practise() { :; }
+look_for_card() { :; }
+wait_for_card() { :; }
+is_to_wait() { [ -e GUEST/marked ]; }
+"""
+OLD = "0123456789abcdef0123456789abcdef"
+
+
+def hold(guest: Path, tail: str = "hold") -> str:
+    """Run the part of first-boot that waits for an identity, in a system that has booted once."""
+    for name in ("etc/machine-id", "var/lib/systemd/random-seed", f"var/log/journal/{OLD}/system.journal"):
+        (guest / name).parent.mkdir(parents=True, exist_ok=True)
+        (guest / name).write_text(f"{OLD}\n")
+    for name in ("run", "dev", "var/lib/builder"):
+        (guest / name).mkdir(parents=True, exist_ok=True)
+    functions = (TEMPLATES / "snippets" / "first-boot.sh").read_text().partition('\nif [ "$1" = --hold ]')[0]
+    return run(guest, functions, HOST.replace("GUEST", str(guest)) + tail, reads=("/proc", "/usr"))
+
+
+def test_an_ordinary_boot_waits_for_nothing_and_keeps_its_machine_id(tmp_path: Path) -> None:
+    assert hold(tmp_path) == ""
+    assert (tmp_path / "etc/machine-id").read_text() == f"{OLD}\n"
+    assert (tmp_path / "var/lib/systemd/random-seed").exists()
+
+
+def test_a_machine_that_was_held_makes_anew_what_its_copies_have_in_common(tmp_path: Path) -> None:
+    (tmp_path / "var/lib/builder").mkdir(parents=True)
+    (tmp_path / "var/lib/builder/held").touch()
+    (tmp_path / "seed").touch()
+    said = hold(tmp_path)
+    new = (tmp_path / "etc/machine-id").read_text().strip()
+    assert re.fullmatch(r"[0-9a-f]{32}", new)
+    assert new != OLD
+    assert [path.name for path in (tmp_path / "var/log/journal").iterdir()] == [new]
+    assert not (tmp_path / "var/lib/systemd/random-seed").exists()
+    assert not (tmp_path / "var/lib/builder/held").exists()
+    assert "systemctl --no-block restart systemd-journald.service" in said
+
+
+def test_a_machine_that_is_to_be_held_waits_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "marked").touch()
+    # It is told to wait, and its seed comes when it has said that it waits.
+    said = hold(tmp_path, f'report() {{ echo "$*"; touch {tmp_path}/seed; }}\nhold')
+    assert said.startswith("HELD\n")
+    assert (tmp_path / "etc/machine-id").read_text() != f"{OLD}\n"
+
+
+@pytest.mark.parametrize("fault", ["reseed() { return 1; }", "dd() { return 1; }"])
+def test_no_key_is_made_of_random_numbers_that_others_have(tmp_path: Path, fault: str) -> None:
+    (tmp_path / "marked").touch()
+    (tmp_path / "seed").touch()
+    (tmp_path / "var/lib/builder").mkdir(parents=True)
+    (tmp_path / "var/lib/builder/held").touch()
+    assert hold(tmp_path, f"{fault}\nuname() {{ echo 6.1; }}\nhold").endswith("reboot -f\n")
+    # Then it boots: this is not the machine any more that was saved, and its kernel has begun anew.
+    (tmp_path / "marked").unlink()
+    assert "reboot" not in hold(tmp_path, f"{fault}\nuname() {{ echo 6.1; }}\nhold")
+    assert not (tmp_path / "var/lib/builder/held").exists()
+
+
+@pytest.mark.parametrize(
+    ("release", "mixed"),
+    [("3.10.0-1160.el7.x86_64", True), ("4.7.0", True), ("4.18.0-553.el8_10.x86_64", False), ("6.1.0-57-amd64", False)],
+)
+def test_later_kernels_are_told_to_take_up_new_randomness(tmp_path: Path, release: str, mixed: bool) -> None:
+    said = hold(tmp_path, f"uname() {{ echo {release}; }}\nis_mixed_by_writing && echo mixed || echo told")
+    assert said == ("mixed\n" if mixed else "told\n")
+
+
+def test_the_kernel_is_asked_to_take_up_new_randomness(tmp_path: Path) -> None:
+    (tmp_path / "bytes").write_bytes(bytes(1024))
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/urandom").touch()
+    said = hold(tmp_path, f"{_function('reseed')}\nreseed < {tmp_path}/bytes 2>&1".replace("/dev/", f"{tmp_path}/dev/"))
+    # A plain file knows no ioctl; all that comes before it went well.
+    assert "Inappropriate ioctl for device" in said
+
+
+def _function(name: str) -> str:
+    text = (TEMPLATES / "snippets" / "first-boot.sh").read_text()
+    return text[text.index(f"\n{name}() {{") :].partition("\n}\n")[0] + "\n}"
+
+
+def test_an_address_alone_needs_neither_gateway_nor_servers(tmp_path: Path) -> None:
+    (tmp_path / KEYFILE).parent.mkdir(parents=True)
+    set_address(tmp_path, "address=10.1.2.3/24\n")
+    assert dict(keyfile(tmp_path / KEYFILE)["ipv4"]) == {"method": "manual", "address1": "10.1.2.3/24"}
+
+
+def test_nothing_but_an_address_gets_into_a_keyfile(tmp_path: Path) -> None:
+    (tmp_path / KEYFILE).parent.mkdir(parents=True)
+    set_address(tmp_path, "address=10.1.2.3/24\ngateway=10.1.2.1;method=auto\n")
+    assert not (tmp_path / KEYFILE).exists()
+
+
+@pytest.mark.parametrize("script", ["seal", "generalise"])
+def test_what_makes_a_machine_this_machine_goes_from_either_kind_of_file(guest: Path, script: str) -> None:
+    for name in ("etc/machine-id", "var/cache/yum/x", "var/cache/dnf/y", "var/lib/NetworkManager/secret_key"):
+        (guest / name).parent.mkdir(parents=True, exist_ok=True)
+        (guest / name).write_text("x")
+    for name in ("root", "home", "tmp", "var/tmp", "var/log"):
+        (guest / name).mkdir(exist_ok=True)
+    path = TEMPLATES / "snippets" / "seal.sh.j2" if script == "seal" else STAGES / "generalise.sh"
+    run(guest, path.read_text())
+    left = "".join((guest / name).read_text() for name in (IFCFG, KEYFILE) if (guest / name).exists())
+    assert "eth0" in left
+    assert not re.search(r"^(HWADDR|UUID|uuid|mac-address)=", left, re.M)
+    assert (guest / "etc/machine-id").read_text() == ""
+    assert not list((guest / "var/cache/yum").iterdir()) + list((guest / "var/cache/dnf").iterdir())
+    assert not (guest / "var/lib/NetworkManager/secret_key").exists()
+    if (guest / KEYFILE).exists():
+        assert stat.S_IMODE((guest / KEYFILE).stat().st_mode) == 0o600
+
+
+def test_host_keys_are_made_after_the_unit_in_every_release() -> None:
+    unit = (TEMPLATES / "snippets" / "first-boot.sh.j2").read_text()
+    before = set(" ".join(re.findall(r"^Before=(.*)$", unit, re.M)).split())
+    assert {"sshd-keygen.service", "sshd-keygen.target", "sshd.service"} <= before
+    assert {f"sshd-keygen@{kind}.service" for kind in ("rsa", "ecdsa", "ed25519")} <= before
+
+
+@pytest.mark.parametrize("template", ["centos7-minimal.ks.j2", "el-minimal.ks.j2"])
+def test_every_templates_script_is_posix_shell_and_reports_last(template: str) -> None:
+    text = render.render(render.collect(template, [TEMPLATES]), template, {**VARS, **OWN})
+    post = section(text, "%post")
+    done = subprocess.run(["dash", "-n"], input=post, text=True, capture_output=True, check=False)
+    assert done.stderr == ""
+    lines = [line for line in post.splitlines() if line and not line.startswith("#")]
+    assert (lines[0], lines[-1]) == ("set -eu", 'echo "BUILDER INSTALLED 0123abcd" > /dev/ttyS1')
+    # The loader's own entries (BLS, from EL8 on) are left alone.
+    assert not re.search(r"loader/entries|grub2-mkconfig|grubby", post)
