@@ -26,7 +26,7 @@ run: $(READY)
 test: UNIT := $(BIN)/coverage run -m pytest
 test: uncovered check
 	@$(BIN)/coverage combine -q && echo "coverage of builder/ by the unit tests: $$($(BIN)/coverage report --format=total) %"
-	$(PYTEST) -q -n 2 -m process tests
+	$(PYTEST) -q -n 2 -m "process and not vm" tests
 	$(PYTEST) -n 2 -m "not unit and not process and not vm and not e2e and not slow" tests
 	$(MAKE) machines PYTEST="$(PYTEST)"
 

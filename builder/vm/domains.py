@@ -78,13 +78,13 @@ class Domains:
         self._connection = host.connection
 
     def all(self) -> dict[str, FoundDomain]:
-        """Every domain by name, foreign ones too."""
+        """Return every domain by name, foreign ones too."""
         with libvirt_errors("libvirt could not list its machines"):
             found = [_found(domain) for domain in self._connection.listAllDomains(0)]
-        return {one.name: one for one in found}
+        return {one.name: one for one in found if one is not None}
 
     def look(self, name: str) -> FoundDomain | None:
-        """The domain of this name."""
+        """Return the domain of this name; None when there is none."""
         with libvirt_errors("libvirt could not be asked"):
             try:
                 return _found(self._connection.lookupByName(name))
@@ -238,8 +238,15 @@ class Domains:
         return domain
 
 
-def _found(domain: Any) -> FoundDomain:
-    return FoundDomain(domain.name(), domain.UUIDString(), STATES.get(domain.state(0)[0], "off"), _keepsake(domain))
+def _found(domain: Any) -> FoundDomain | None:
+    """Return the facts about a domain; None when it has gone meanwhile, as transient ones do."""
+    try:
+        state = STATES.get(domain.state(0)[0], "off")
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in GONE:
+            return None
+        raise
+    return FoundDomain(domain.name(), domain.UUIDString(), state, _keepsake(domain))
 
 
 def _keepsake(domain: Any) -> dict[str, str] | None:

@@ -70,6 +70,21 @@ def test_a_clone_is_started_stopped_and_deleted(
     assert not (house.vms / name).exists()
 
 
+def test_a_machine_that_goes_while_it_is_listed_is_left_out(house: CloneEnv, host: Domains) -> None:
+    """As transient ones do, on a host where builds run."""
+    [vm] = house.make(host, "gone")
+
+    class ThenGone:
+        def listAllDomains(self, flags: int) -> list[object]:  # noqa: N802 (libvirt's name)
+            listed: list[object] = host.host.connection.listAllDomains(flags)
+            host.host.connection.lookupByName(vm.name).undefine()
+            return listed
+
+    looking = Domains(host.host)
+    looking._connection = ThenGone()
+    assert vm.name not in looking.all()
+
+
 def _with_key(vm: record.Vm, house: CloneEnv) -> record.Vm:
     return vm.model_copy(update={"key": str(house.folder / ".store" / "secrets" / "clone_ed25519")})
 
