@@ -75,7 +75,11 @@ def state_of(vm: Vm, machine: FoundDomain | None) -> str:
     return machine.state if machine is not None and machine.uuid == str(vm.uuid) else "undefined"
 
 
-def start(workspace: Workspace, name: str, *, how: Callable[[Domains, str], None] = Domains.start) -> Vm:
+def _switch_on(domains: Domains, name: str) -> None:
+    domains.start(name)
+
+
+def start(workspace: Workspace, name: str, *, how: Callable[[Domains, str], None] = _switch_on) -> Vm:
     """Start a clone; one that runs is left alone. Its forward port is chosen again if another program has it.
 
     Args:
