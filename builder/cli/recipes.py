@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from builder import console, recipe, releases
-from builder.cli.options import Force, Json, Media, Pipeline, Sets, parse_release, parse_set_options
+from builder.cli.options import Force, Json, Media, Pipeline, Release, Sets, parse_release, parse_set_options
 from builder.cli.output import display_path, emit, note, print_json
 from builder.cli.state import State, search_path
 from builder.errors import RecipeError
@@ -51,12 +51,14 @@ def adapt(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A kickstart of your own.")],
     networked: Annotated[bool, typer.Option("--network", help="As for a recipe with install.network.")] = False,
+    release: Release = releases.DEFAULT,
     as_json: Json = False,
 ) -> None:
     """Print a kickstart of your own as builder would adapt it.
 
     The changes go to standard error, each with its line and reason.
     """
+    chosen = parse_release(release)
     settings = ctx.ensure_object(State).settings()
     if file.name.endswith(".j2"):
         raise RecipeError(f"{file} is a template", hint="builder kickstart render PIPELINE shows what becomes of it")
@@ -65,7 +67,7 @@ def adapt(
     made = kickstart_preview.adapt_text(text, settings.templates, files, networked=networked)
     if made.refused:
         raise not_adapted(str(file), made)
-    unmet = kickstart_preview.unmet(made, files, networked=networked)
+    unmet = kickstart_preview.unmet(made, files, networked=networked, release=chosen)
     facts = {
         "text": made.text,
         "changes": [asdict(change) for change in made.changes],

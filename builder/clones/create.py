@@ -93,6 +93,8 @@ def _state(
                 state = stack.enter_context(warm_state(workspace, image, requested, options, options.warm))
             except HostError as error:
                 options.report(f"not instant, booting: {error.brief}")
+            except PermissionError as error:
+                options.report(f"not instant, booting: the store is another user's: {error.filename}")
         yield state
 
 
@@ -216,16 +218,21 @@ def _start_all(
 
 
 def _start(workspace: Workspace, image: Image, vm: Vm, state: WarmState | None) -> Vm:
-    """Start a clone, from the state if that can be loaded."""
-    if state is not None and not state.refused:
+    """Start a clone, from the state if that can be loaded; a state is refused if the clone boots without it."""
+    if state is None:
+        return lifecycle.start(workspace, vm.name)
+    fault = None
+    if not state.refused:
         try:
             return lifecycle.start(workspace, vm.name, how=held.go_on)
         except HostError as error:
-            state.refuse(f"{error.brief}: {error.output.strip()}")
-    if state is not None:
-        with workspace.lock():
-            _overlay(image, workspace.path(vm.name) / DISK, vm.disk_size)
-    return lifecycle.start(workspace, vm.name)
+            fault = error
+    with workspace.lock():
+        _overlay(image, workspace.path(vm.name) / DISK, vm.disk_size)
+    started = lifecycle.start(workspace, vm.name)
+    if fault is not None:
+        state.refuse(": ".join(filter(None, (fault.brief, fault.output.strip()))))
+    return started
 
 
 def _kept(created: Sequence[Vm], count: int, options: CreateOptions) -> str:

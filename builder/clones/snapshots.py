@@ -8,7 +8,7 @@ from __future__ import annotations
 from builder.clones import ownership
 from builder.clones.workspace import Workspace
 from builder.errors import PublishError
-from builder.vm.domains import Domains
+from builder.vm.domains import HELD, Domains
 
 
 def snapshots(workspace: Workspace, name: str) -> list[tuple[str, str]]:
@@ -20,9 +20,11 @@ def create_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
     """Create a snapshot of a clone's disk and, if it runs, of its memory.
 
     Raises:
-        PublishError: there is one of this name.
+        PublishError: there is one of this name, or builder keeps it for itself.
     """
     domains = _libvirt(workspace, name)
+    if snapshot == HELD:
+        raise PublishError(f"builder keeps the name {HELD} for itself", hint="choose another name")
     if snapshot in _names(domains, name):
         raise PublishError(f"{name} already has a snapshot {snapshot}", hint="choose another name")
     domains.take_snapshot(name, snapshot)

@@ -192,7 +192,12 @@ def opened(paths: Paths, image: Image, vm: Vm, host: Hypervisor, report: Callabl
 
 def states(store: Store) -> Iterator[StoredState]:
     """Yield all states of the store."""
-    for folder in sorted(store.objects.iterdir()) if store.objects.is_dir() else []:
+    try:
+        folders = sorted(store.objects.iterdir())
+    except (FileNotFoundError, PermissionError):
+        # None yet; or another user's store, which may be entered and not listed.
+        return
+    for folder in folders:
         record = store.load(folder.name)
         if record is not None and record.stage == STAGE.name:
             with suppress(ValidationError, OSError):

@@ -191,8 +191,9 @@ def _replayed(
         raise
     with open_iso(new) as written, open_iso(source) as given:
         entries = written.boot_entries()
-        if _boots(new, entries) != _boots(source, given.boot_entries()):
-            raise RewriteError(f"xorriso has not carried the boot records of {source} over")
+        were, are = _boots(source, given.boot_entries()), _boots(new, entries)
+        if were != are:
+            raise RewriteError(f"xorriso has not carried the boot records of {source} over", f"{were}\n{are}")
     for at, content in images.items():
         data = content if isinstance(content, bytes) else content.read_bytes()
         os.pwrite(output.fileno(), data, entries[at].sector * SECTOR)

@@ -1,6 +1,7 @@
 """Say what a rehearsal does not do with a kickstart, before it starts: from the table that its installer goes by.
 
-Invariant: what is refused here, and nothing else, is refused there (`rehearsal/rehearsed.json`).
+Invariant: the installer goes by the same table (`rehearsal/rehearsed.json`). It may stop at more: lines of files that
+only it sees (`%include`), and kinds of file systems that it does not make.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 
 from builder import rehearsal
+from builder.errors import Cause, RecipeError, Source
 from builder.kickstart import parse
 from builder.kickstart.el7_rules import LintFinding
 
@@ -52,6 +54,23 @@ def refused(text: str) -> list[LintFinding]:
         if said is not None:
             found.append(LintFinding(line, "error", f"the rehearsal cannot carry out {name}: {said}"))
     return found
+
+
+def require(text: str) -> None:
+    """Make sure that the rehearsal's installer stops at no line which the real one carries out.
+
+    Raises:
+        RecipeError: naming each line.
+    """
+    found = refused(text)
+    if found:
+        raise RecipeError(
+            f"kickstart: {found[0]}",
+            "\n".join(str(one) for one in found) if len(found) > 1 else "",
+            "give the vendor's medium: --media FILE.iso",
+            cause=Cause.KICKSTART_ERROR,
+            source=Source.KICKSTART,
+        )
 
 
 def left_out(text: str) -> list[str]:

@@ -71,6 +71,8 @@ def prepare(
     kickstart_preview.require_fit(chosen, settings)
     store = Store(settings.store)
     resolved = resolve(chosen, media, store, settings, peek=peek)
+    if resolved.spec.medium.rehearsal:
+        kickstart_preview.require_rehearsable(chosen, settings)
     planned = plan(stages_of(chosen), resolved.spec, store, settings, fresh=frozenset(rebuild))
     return Build(planned, Context(store, settings, resolved.build, resolved.secrets), resolved.secrets.path)
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.diagnosis import evidence
-from builder.kickstart import adapt, demands, last_act, lint, machine_fit, render
+from builder.kickstart import adapt, demands, last_act, lint, machine_fit, rehearsed, render
 from builder.kickstart.adapt import Adapted
 from builder.kickstart.el7_rules import LintFinding
 from builder.kickstart.preflight import Room
 from builder.pipeline import own_kickstart
 from builder.recipe import Recipe
+from builder.releases import DEFAULT, RELEASES, Release
 from builder.settings import Settings
 from builder.stages import kickstart as stage
 from builder.vm.machine_spec import SYSTEM_DISK_SERIAL
@@ -58,6 +59,16 @@ def require_fit(recipe: Recipe, settings: Settings) -> None:
         machine_fit.require(preview(recipe, settings), room, SYSTEM_DISK_SERIAL)
 
 
+def require_rehearsable(recipe: Recipe, settings: Settings) -> None:
+    """Make sure that the rehearsal's installer carries out the kickstart to its end; needs no medium.
+
+    Raises:
+        RecipeError: it would stop at a line, or the kickstart cannot be rendered.
+    """
+    if recipe.from_ is None:
+        rehearsed.require(preview(recipe, settings))
+
+
 def adapt_text(text: str, search: Sequence[Path], files: tuple[str, ...], *, networked: bool) -> Adapted:
     """Adapt a kickstart as a run would, with stars for the password's hash and zeros for the build's token.
 
@@ -70,10 +81,12 @@ def adapt_text(text: str, search: Sequence[Path], files: tuple[str, ...], *, net
     return adapt.adapt(text, terms)
 
 
-def unmet(made: Adapted, files: tuple[str, ...], *, networked: bool) -> list[LintFinding]:
+def unmet(
+    made: Adapted, files: tuple[str, ...], *, networked: bool, release: Release = RELEASES[DEFAULT]
+) -> list[LintFinding]:
     """Return what a run would still refuse in an adapted kickstart."""
     found = [
-        *lint.errors(lint.lint(made.text, beside=files)),
+        *lint.errors(lint.lint(made.text, release, beside=files)),
         *demands.unmet(made.text, SYSTEM_DISK_SERIAL, stage.NO_TOKEN, files),
         *([] if networked else demands.remote(made.text)),
     ]

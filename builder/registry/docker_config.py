@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -64,8 +65,10 @@ def header_for(host: str) -> str | None:
         return None
     except (OSError, ValidationError) as fault:
         raise PublishError("docker's configuration cannot be read", str(fault), f"mend {file}") from None
-    if host in config.auths and config.auths[host].auth:
-        return f"Basic {config.auths[host].auth}"
+    # Older versions of docker, and people, write addresses: `https://registry.example/v1/`.
+    logins = {re.sub("^https?://", "", name).partition("/")[0]: entry.auth for name, entry in config.auths.items()}
+    if logins.get(host):
+        return f"Basic {logins[host]}"
     helper = config.helpers.get(host) or config.store
     return _asked(helper, host) if helper else None
 

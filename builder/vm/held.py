@@ -47,7 +47,8 @@ def go_on(domains: Domains, name: str) -> None:
         HostError: see `load`.
     """
     load(domains, name)
-    with libvirt_errors(f"what {name} went on from could not be dropped"):
+    # What cannot be dropped now goes at the next start (`forget`): the machine runs, and is not to be stopped for that.
+    with suppress(libvirt.libvirtError):
         domains.host.connection.lookupByName(name).snapshotLookupByName(HELD, 0).delete(0)
 
 

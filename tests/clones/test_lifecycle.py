@@ -181,6 +181,7 @@ def test_snapshots_are_taken_listed_and_gone_back_to(house: CloneEnv, host: Doma
         assert house.run("vm", "snapshot", vm.name, number).stdout == f"{vm.name}: created snapshot {number}\n"
     assert [name for name, _ in host.snapshots(vm.name)] == ["one", "two"]
     assert house.run("vm", "snapshot", vm.name, "two").returncode == 7
+    assert "keeps the name builder-held" in house.run("vm", "snapshot", vm.name, "builder-held").stderr
     assert house.run("vm", "snapshot", vm.name, "one", "--revert").stdout == f"{vm.name}: reverted to snapshot one\n"
     assert house.run("vm", "snapshot", vm.name, "one", "--delete").stdout == f"{vm.name}: deleted snapshot one\n"
     assert house.run("vm", "snapshot", vm.name, "one", "--revert").returncode == 7

@@ -14,7 +14,7 @@ import pytest
 
 from tests.e2e.conftest import ROOT, Person
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.timeout(2400)]
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(2400)]
 NAME = "web-rehearsal"
 DOCS = ROOT / "docs" / "own-kickstart.md"
 # Asked in the guest, each answer a line.

@@ -11,7 +11,7 @@ import pytest
 
 from builder.cli.state import search_path
 from builder.errors import BuilderError, RecipeError
-from builder.pipeline import build
+from builder.pipeline import build, kickstart_preview
 from builder.pipeline.build import Build
 from builder.pipeline.draft import draft
 from builder.settings import HostOptions, Settings
@@ -305,6 +305,23 @@ def test_a_draft_takes_what_the_kickstart_needs(tmp_path: Path) -> None:
     assert "vault.centos.org" in made.text
     with pytest.raises(BuilderError, match="no such file"):
         draft(tmp_path / "Web_7.ks", "web", "absent.iso", settings)
+
+
+def test_what_the_rehearsal_cannot_do_is_told_before_there_is_a_medium(tmp_path: Path) -> None:
+    (tmp_path / "web.ks").write_text(KS.replace("zerombr\n", "zerombr\nraid / --level=1 --device=md0 raid.1 raid.2\n"))
+    settings = Settings(tmp_path / "artifacts", search_path("pipelines"), search_path("kickstarts"))
+    chosen, settings = build.load(draft(tmp_path / "web.ks", None, None, settings), {}, settings)
+    with pytest.raises(
+        RecipeError, match=r"line \d+: the rehearsal cannot carry out raid: it makes no RAID arrays"
+    ) as caught:
+        kickstart_preview.require_rehearsable(chosen, settings)
+    assert (caught.value.details, caught.value.hint) == ("", "give the vendor's medium: --media FILE.iso")
+
+
+def test_adapting_knows_the_release(builder: Callable[..., Ran], tmp_path: Path) -> None:
+    (tmp_path / "ks.cfg").write_text(KS + "timesource --ntp-server=ntp.example.com\n")
+    assert "Unknown command: timesource" in builder("kickstart", "adapt", "ks.cfg").stderr
+    assert "timesource" not in builder("kickstart", "adapt", "ks.cfg", "--release", "el9").stderr
 
 
 def test_commands(builder: Callable[..., Ran], tmp_path: Path) -> None:

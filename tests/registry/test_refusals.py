@@ -199,6 +199,9 @@ def test_credentials_come_from_a_file_from_docker_or_from_nobody(
         if folder.name == "elsewhere":
             monkeypatch.setenv("DOCKER_CONFIG", str(folder))
         assert pulled(tmp_path / "other", guarded.address()).image.version == image.version
+        for name in (f"https://{guarded.host}", f"http://{guarded.host}/v1/"):
+            file.write_text(json.dumps({"auths": {name: {"auth": auth}}}))
+            assert pulled(tmp_path / "other", guarded.address()).image.version == image.version
         file.write_text("{")
         with pytest.raises(PublishError, match="docker's configuration cannot be read"):
             pulled(tmp_path / "other", guarded.address())
