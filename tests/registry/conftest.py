@@ -20,6 +20,7 @@ import pytest
 import requests
 
 from builder import images
+from builder.errors import PublishError
 from builder.provenance import dsse, sbom, statement
 from builder.registry import artifact
 from builder.registry.auth import RegistryLogin
@@ -298,8 +299,8 @@ def make(tmp_path: Path) -> Make:
 
 
 def repository(address: str, login: RegistryLogin | None = None) -> Repository:
-    """A repository, whose client does not wait before it tries again."""
-    return Repository(Reference.parse(address), login, pause=0.0)
+    """A repository, whose client waits a moment before it tries again: a busy host may break a connection."""
+    return Repository(Reference.parse(address), login, pause=0.05)
 
 
 def pushed(image: images.Image, address: str, login: RegistryLogin | None = None, **options: bool) -> Any:
@@ -307,7 +308,11 @@ def pushed(image: images.Image, address: str, login: RegistryLogin | None = None
     from builder.registry import push_pull
 
     with repository(address, login) as there:
-        return push_pull.push(image, there, Silent(), **options)
+        try:
+            return push_pull.push(image, there, Silent(), **options)
+        except PublishError as fault:
+            fault.add_note(fault.details)
+            raise
 
 
 def pulled(catalogue: Path, address: str, login: RegistryLogin | None = None, **options: Any) -> Any:
