@@ -27,6 +27,7 @@ STAGE2 = r"inst.stage2=hd:LABEL=CentOS\x207\x20x86_64"
 CONSOLE = "net.ifnames=0 biosdevname=0 console=tty0 console=ttyS0,115200n8"
 WAIT = "rehearsal.wait=3"  # seconds instead of 180
 FAULT = "rehearsal.fault=cdrom"
+VOLUMES = "part pv.1 --size=900\nvolgroup v pv.1\nlogvol / --vgname=v --name=r --size=2000"
 GOOD = """cdrom
 lang en_US.UTF-8
 keyboard us
@@ -129,7 +130,7 @@ FAST = [
         "volumes that do not fit",
         "partitioning",
         STORAGE,
-        _ks("text", GOOD.replace("part /", "part pv.1 --size=900\nvolgroup v pv.1\nlogvol / --vgname=v --name=r #")),
+        _ks("text", GOOD.replace("part /", f"{VOLUMES} #")),
         ("storage configuration failed: not enough space for LVM requests", HUB),
     ),
     Row(
