@@ -86,4 +86,5 @@ def test_from_bare_linux_to_a_host_and_back(world: World, bare: Path) -> None:
 
 def checked(done: subprocess.CompletedProcess[str]) -> tuple[int, dict[str, dict[str, Any]]]:
     """Exit code and rows by name."""
+    assert done.stdout, done.stderr
     return done.returncode, {row["name"]: row for row in json.loads(done.stdout)["rows"]}
