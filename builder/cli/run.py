@@ -129,7 +129,7 @@ def _look_at_host(settings: Settings, watched: Watcher) -> str:
     if probing is not None:
         watched.note(
             "QEMU's user cannot open /dev/kvm, so libvirt starts QEMU for each look-up, several times before each "
-            f"machine: {probing:.1f} s each time; builder host check says how to mend it"
+            f"machine: {probing:.1f} s each time; builder host check says how to fix it"
         )
     watched.note(f"machines run with {accel.name.upper()} on {settings.uri}: {accel.why}")
     return accel.name

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import libvirt
-
 from builder.errors import HostError
+from builder.system import packages
 from builder.vm import capabilities, daemon
 from builder.vm.capabilities import Capabilities
 from builder.vm.machine_spec import BridgeNet, LibvirtNet, Network, UserNet
@@ -59,7 +58,7 @@ class Inventory:
 
 def version() -> str:
     """Version of libvirt on this host; no daemon has to run."""
-    return _version(libvirt.getVersion())
+    return _version(_libvirt().getVersion())
 
 
 def emulator(uri: str) -> str:
@@ -224,10 +223,10 @@ def reserve(uri: str, network: str, mac: str, name: str, wanted: str | None, tak
         for address in [wanted] if wanted else _free(found, ip, subnet, taken):
             entry = ET.tostring(ET.Element("host", mac=mac, name=name, ip=address), encoding="unicode")
             try:
-                _update(found, libvirt.VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, entry)
-            except libvirt.libvirtError as fault:
+                _update(found, _libvirt().VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, entry)
+            except _libvirt().libvirtError as fault:
                 # Somebody else was faster.
-                if wanted or fault.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
+                if wanted or fault.get_error_code() != _libvirt().VIR_ERR_OPERATION_INVALID:
                     raise
                 continue
             return address
@@ -268,14 +267,14 @@ def _free(network: Any, ip: ET.Element, own: ipaddress.IPv4Interface, taken: Col
 def _drop(network: Any, ip: ET.Element, chosen: Callable[[ET.Element], bool]) -> None:
     for host in ip.findall("dhcp/host"):
         if chosen(host):
-            _update(network, libvirt.VIR_NETWORK_UPDATE_COMMAND_DELETE, ET.tostring(host, encoding="unicode"))
+            _update(network, _libvirt().VIR_NETWORK_UPDATE_COMMAND_DELETE, ET.tostring(host, encoding="unicode"))
 
 
 def _update(network: Any, command: int, entry: str) -> None:
     """In the description that is kept, and in the network that runs."""
-    kept = libvirt.VIR_NETWORK_UPDATE_AFFECT_CONFIG if network.isPersistent() else 0
-    live = libvirt.VIR_NETWORK_UPDATE_AFFECT_LIVE if network.isActive() else 0
-    network.update(command, libvirt.VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, entry, kept | live)
+    kept = _libvirt().VIR_NETWORK_UPDATE_AFFECT_CONFIG if network.isPersistent() else 0
+    live = _libvirt().VIR_NETWORK_UPDATE_AFFECT_LIVE if network.isActive() else 0
+    network.update(command, _libvirt().VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, entry, kept | live)
 
 
 def pool_xml(name: str, path: Path) -> str:
@@ -302,14 +301,27 @@ def _net(network: Any) -> Net:
     return Net(network.name(), bool(network.isActive()), bool(network.autostart()), name, xml)
 
 
+def _libvirt() -> Any:
+    """Return libvirt's module. Not imported at the head: `host check` also runs where its library is not installed.
+
+    Raises:
+        HostError: it is not.
+    """
+    try:
+        import libvirt
+    except ImportError as error:
+        raise HostError("libvirt's library cannot be loaded", str(error), packages.hint("libvirtd")) from None
+    return libvirt
+
+
 def _version(number: int) -> str:
     return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 @contextmanager
 def _open(uri: str) -> Iterator[Any]:
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    connection = libvirt.open(uri)
+    _libvirt().registerErrorHandler(lambda *_: None, None)
+    connection = _libvirt().open(uri)
     try:
         yield connection
     finally:
@@ -320,5 +332,5 @@ def _open(uri: str) -> Iterator[Any]:
 def _told(brief: str) -> Iterator[None]:
     try:
         yield
-    except libvirt.libvirtError as error:
+    except _libvirt().libvirtError as error:
         raise HostError(brief, output=str(error)) from error
