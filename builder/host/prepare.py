@@ -74,11 +74,12 @@ def plan(options: PrepareOptions) -> list[PrepareStep]:
         HostError: packages are missing on a host whose package manager is not known.
     """
     system = host_system.find()
+    missing = list(_packages(system, options.desktop))
     return [
-        *_packages(system, options.desktop),
+        *missing,
         *services(system),
         *_groups(options.user),
-        *kvm_access(),
+        *kvm_access(installing=bool(missing)),
         *_directories(options),
         *labels(options),
         *_pools(options),
@@ -200,12 +201,17 @@ def _groups(user: str | None) -> Iterator[PrepareStep]:
             yield command_step(f"put {user} into the group {name}", ["usermod", "-aG", name, user], note)
 
 
-def kvm_access() -> Iterator[PrepareStep]:
+def kvm_access(*, installing: bool = False) -> Iterator[PrepareStep]:
     """Let QEMU's user open /dev/kvm: now, and where udev runs, after the next boot too.
 
     Only its permission is repaired, and only root sees that it is missing.
+
+    Args:
+        installing: packages are installed before; QEMU's user may come with them, and is asked for afterwards.
     """
     user = host_facts.qemu_user()
+    if user is None and installing and KVM.exists():
+        yield PrepareStep(f"open {KVM} to QEMU's user, where it is not", (), _open_to_new_user)
     if user is None or host_facts.kvm_access(*user, KVM) != "denied":
         return
     name, group = host_facts.user_name(user[0]), _kvm_group(user[1])
@@ -232,6 +238,11 @@ def _kvm_group(gid: int) -> grp.struct_group:
     except KeyError:
         brief = f"{KVM} cannot be opened to QEMU's group {gid}: there is no group of that number, and none called kvm"
         raise HostError(brief, hint="groupadd --system kvm") from None
+
+
+def _open_to_new_user(journal: Journal) -> None:
+    for step in kvm_access():
+        step.do(journal)
 
 
 def _open_kvm(gid: int, journal: Journal) -> None:
