@@ -104,14 +104,8 @@ class LogFollower:
         while True:
             files = self._listing()
             inodes = list(files)
-            wanted = 0
-            if self._current:
-                own = _identity(os.fstat(self._current.fileno()))
-                if own in files:
-                    wanted = inodes.index(own) + 1
-                else:
-                    # Rolled out of sight: what was between is lost, and said so.
-                    self.torn = self.torn or bool(files)
+            own = _identity(os.fstat(self._current.fileno())) if self._current else None
+            wanted = inodes.index(own) + 1 if own in inodes else 0
             if wanted >= len(inodes):
                 chosen = None
             else:
@@ -122,6 +116,8 @@ class LogFollower:
             # A rename in the middle of the listing hides a file or shows it twice: only a calm listing counts.
             same = chosen is None or _identity(os.fstat(chosen.fileno())) == inodes[wanted]
             if same and files == self._listing():
+                # Rolled out of sight: what was between is lost.
+                self.torn = self.torn or bool(own and files and own not in files)
                 return chosen
             if chosen:
                 chosen.close()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -84,6 +86,29 @@ def test_a_gap_is_reported(roller: Roller, tmp_path: Path, monkeypatch: pytest.M
             roller.roll()
             roller.write(b"x")
     assert follower.torn
+
+
+def test_a_log_renamed_while_its_names_are_read_is_no_gap(
+    roller: Roller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.stat
+    begun, rolled = Event(), Event()
+
+    def rename_first(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        # Its older name has been looked at, its own not yet: renamed now, it is seen under neither.
+        if path == roller.path and follower.copied and not begun.is_set():
+            begun.set()
+            roller.roll()
+            rolled.set()
+        return real(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", rename_first)
+    with LogFollower(roller.path, tmp_path / "copy") as follower:
+        roller.write(b"before ")
+        assert rolled.wait(10)
+        roller.write(b"after")
+    assert (tmp_path / "copy").read_bytes() == b"before after"
+    assert not follower.torn
 
 
 def test_no_log_at_all_is_an_empty_copy(tmp_path: Path) -> None:
