@@ -14,9 +14,9 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from builder.errors import HostError
-from builder.system import packages
 from builder.vm import capabilities, daemon
 from builder.vm.capabilities import Capabilities
+from builder.vm.libvirt_errors import library, libvirt_errors
 from builder.vm.machine_spec import BridgeNet, LibvirtNet, Network, UserNet
 from builder.vm.uri import kind_of
 
@@ -58,7 +58,7 @@ class Inventory:
 
 def version() -> str:
     """Version of libvirt on this host; no daemon has to run."""
-    return _version(_libvirt().getVersion())
+    return _version(library().getVersion())
 
 
 def emulator(uri: str) -> str:
@@ -68,7 +68,7 @@ def emulator(uri: str) -> str:
         HostError: libvirt does not answer, or knows no such QEMU.
     """
     daemon.ensure(uri)
-    with _told(f"libvirt has no QEMU for x86_64 at {uri}"), _open(uri) as connection:
+    with libvirt_errors(f"libvirt has no QEMU for x86_64 at {uri}"), _open(uri) as connection:
         described = ET.fromstring(connection.getDomainCapabilities(None, "x86_64", None, None, 0))
     return described.findtext("path", "")
 
@@ -79,7 +79,7 @@ def inventory(uri: str) -> Inventory:
     Raises:
         HostError: it does not answer.
     """
-    with _told(f"libvirt does not answer at {uri}"), _open(uri) as connection:
+    with libvirt_errors(f"libvirt does not answer at {uri}"), _open(uri) as connection:
         return Inventory(
             libvirt=_version(connection.getLibVersion()),
             pools=tuple(sorted((_pool(pool) for pool in connection.listAllStoragePools(0)), key=_name)),
@@ -93,7 +93,7 @@ def look_up(uri: str) -> tuple[Capabilities, float]:
     Raises:
         HostError: it does not answer.
     """
-    with _told(f"libvirt does not answer at {uri}"), _open(uri) as connection:
+    with libvirt_errors(f"libvirt does not answer at {uri}"), _open(uri) as connection:
         found = capabilities.parse(connection.getCapabilities())
         return found, capabilities.look_up_seconds(connection)
 
@@ -105,7 +105,7 @@ def define_pool(uri: str, name: str, path: Path) -> None:
         HostError: libvirt refuses.
     """
     daemon.ensure(uri)
-    with _told(f"libvirt refuses the pool {name}"), _open(uri) as connection:
+    with libvirt_errors(f"libvirt refuses the pool {name}"), _open(uri) as connection:
         known = {pool.name(): pool for pool in connection.listAllStoragePools(0)}
         pool = known.get(name) or connection.storagePoolDefineXML(pool_xml(name, path), 0)
         pool.setAutostart(1)
@@ -120,7 +120,7 @@ def remove_pool(uri: str, name: str) -> None:
         HostError: libvirt refuses.
     """
     daemon.ensure(uri)
-    with _told(f"libvirt could not forget the pool {name}"), _open(uri) as connection:
+    with libvirt_errors(f"libvirt could not forget the pool {name}"), _open(uri) as connection:
         for pool in connection.listAllStoragePools(0):
             if pool.name() == name:
                 if pool.isActive():
@@ -135,7 +135,7 @@ def define_network(uri: str, xml: str) -> None:
         HostError: libvirt refuses the description, or cannot start it.
     """
     daemon.ensure(uri)
-    with _told("libvirt refuses the network"), _open(uri) as connection:
+    with libvirt_errors("libvirt refuses the network"), _open(uri) as connection:
         network = connection.networkDefineXML(xml)
         network.setAutostart(1)
         if not network.isActive():
@@ -149,7 +149,7 @@ def remove_network(uri: str, name: str) -> None:
         HostError: libvirt refuses.
     """
     daemon.ensure(uri)
-    with _told(f"libvirt could not forget the network {name}"), _open(uri) as connection:
+    with libvirt_errors(f"libvirt could not forget the network {name}"), _open(uri) as connection:
         for network in connection.listAllNetworks(0):
             if network.name() == name:
                 if network.isActive():
@@ -164,7 +164,7 @@ def nat_network(uri: str) -> str:
         HostError: libvirt does not answer.
     """
     daemon.ensure(uri)
-    with _told(f"libvirt does not answer at {uri}"), _open(uri) as connection:
+    with libvirt_errors(f"libvirt does not answer at {uri}"), _open(uri) as connection:
         return OWN if OWN in {network.name() for network in connection.listAllNetworks(0)} else OTHER
 
 
@@ -211,7 +211,7 @@ def reserve(uri: str, network: str, mac: str, name: str, wanted: str | None, tak
         HostError: libvirt refuses.
     """
     daemon.ensure(uri)
-    with _told(f"no address could be reserved on the network {network}"), _open(uri) as connection:
+    with libvirt_errors(f"no address could be reserved on the network {network}"), _open(uri) as connection:
         found = connection.networkLookupByName(network)
         ip = _handed_out(found)
         if ip is None:
@@ -223,10 +223,10 @@ def reserve(uri: str, network: str, mac: str, name: str, wanted: str | None, tak
         for address in [wanted] if wanted else _free(found, ip, subnet, taken):
             entry = ET.tostring(ET.Element("host", mac=mac, name=name, ip=address), encoding="unicode")
             try:
-                _update(found, _libvirt().VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, entry)
-            except _libvirt().libvirtError as fault:
+                _update(found, library().VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, entry)
+            except library().libvirtError as fault:
                 # Somebody else was faster.
-                if wanted or fault.get_error_code() != _libvirt().VIR_ERR_OPERATION_INVALID:
+                if wanted or fault.get_error_code() != library().VIR_ERR_OPERATION_INVALID:
                     raise
                 continue
             return address
@@ -240,7 +240,7 @@ def release(uri: str, network: str, mac: str) -> None:
         HostError: libvirt refuses.
     """
     daemon.ensure(uri)
-    with _told(f"an address of the network {network} could not be given back"), _open(uri) as connection:
+    with libvirt_errors(f"an address of the network {network} could not be given back"), _open(uri) as connection:
         for found in connection.listAllNetworks(0):
             ip = _handed_out(found) if found.name() == network else None
             if ip is not None:
@@ -267,14 +267,14 @@ def _free(network: Any, ip: ET.Element, own: ipaddress.IPv4Interface, taken: Col
 def _drop(network: Any, ip: ET.Element, chosen: Callable[[ET.Element], bool]) -> None:
     for host in ip.findall("dhcp/host"):
         if chosen(host):
-            _update(network, _libvirt().VIR_NETWORK_UPDATE_COMMAND_DELETE, ET.tostring(host, encoding="unicode"))
+            _update(network, library().VIR_NETWORK_UPDATE_COMMAND_DELETE, ET.tostring(host, encoding="unicode"))
 
 
 def _update(network: Any, command: int, entry: str) -> None:
     """In the description that is kept, and in the network that runs."""
-    kept = _libvirt().VIR_NETWORK_UPDATE_AFFECT_CONFIG if network.isPersistent() else 0
-    live = _libvirt().VIR_NETWORK_UPDATE_AFFECT_LIVE if network.isActive() else 0
-    network.update(command, _libvirt().VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, entry, kept | live)
+    kept = library().VIR_NETWORK_UPDATE_AFFECT_CONFIG if network.isPersistent() else 0
+    live = library().VIR_NETWORK_UPDATE_AFFECT_LIVE if network.isActive() else 0
+    network.update(command, library().VIR_NETWORK_SECTION_IP_DHCP_HOST, -1, entry, kept | live)
 
 
 def pool_xml(name: str, path: Path) -> str:
@@ -301,36 +301,15 @@ def _net(network: Any) -> Net:
     return Net(network.name(), bool(network.isActive()), bool(network.autostart()), name, xml)
 
 
-def _libvirt() -> Any:
-    """Return libvirt's module. Not imported at the head: `host check` also runs where its library is not installed.
-
-    Raises:
-        HostError: it is not.
-    """
-    try:
-        import libvirt
-    except ImportError as error:
-        raise HostError("libvirt's library cannot be loaded", str(error), packages.hint("libvirtd")) from None
-    return libvirt
-
-
 def _version(number: int) -> str:
     return f"{number // 1000000}.{number // 1000 % 1000}.{number % 1000}"
 
 
 @contextmanager
 def _open(uri: str) -> Iterator[Any]:
-    _libvirt().registerErrorHandler(lambda *_: None, None)
-    connection = _libvirt().open(uri)
+    library().registerErrorHandler(lambda *_: None, None)
+    connection = library().open(uri)
     try:
         yield connection
     finally:
         connection.close()
-
-
-@contextmanager
-def _told(brief: str) -> Iterator[None]:
-    try:
-        yield
-    except _libvirt().libvirtError as error:
-        raise HostError(brief, output=str(error)) from error
