@@ -74,7 +74,7 @@ class Paths:
 
     @property
     def runs(self) -> Path:
-        """One folder a run, with its record and its evidence."""
+        """Return the folder of the runs: one a run, with its record and its evidence."""
         return self.artifacts / "runs"
 
     @property

@@ -43,7 +43,7 @@ class Progress(Protocol):
     """Reporter that a stage calls while it works; `builder.console` displays it."""
 
     def note(self, text: str) -> None:
-        """A fact worth keeping on screen, one line."""
+        """Keep a fact on screen, one line."""
 
     def beat(self, text: str) -> None:
         """Report current activity; replaces the last beat."""
@@ -250,7 +250,7 @@ class Plan:
 
     @property
     def idle(self) -> bool:
-        """Nothing is left to do."""
+        """Return whether nothing is left to do."""
         return all(step.action != "run" for step in self.steps)
 
 

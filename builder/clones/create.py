@@ -36,7 +36,7 @@ RANDOM = 512  # bytes of the host's randomness for a clone that goes on from a s
 
 @dataclass(frozen=True)
 class CreateOptions:
-    """How clones are created.
+    """The options of clones to create.
 
     Args:
         key: root of the clones accepts it.

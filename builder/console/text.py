@@ -59,7 +59,7 @@ def left_text(seconds: float | None) -> str:
 
 
 def clean(text: str) -> str:
-    """One line that cannot steer a terminal: a guest's console may print anything."""
+    """Return one line that cannot steer a terminal: a guest's console may print anything."""
     return "".join(char if char.isprintable() else " " for char in text.rstrip())
 
 

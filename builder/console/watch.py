@@ -22,7 +22,7 @@ BEAT_EVERY = 30.0  # seconds between two beats in a log
 
 @dataclass(frozen=True)
 class Spent:
-    """What one stage took: seconds by the clock, and its ledger."""
+    """The cost of one stage: seconds by the clock, and its ledger."""
 
     stage: str
     seconds: float
@@ -86,13 +86,13 @@ class Watcher:
         self.failure = (step.stage.name, seconds, error)
 
     def note(self, text: str) -> None:
-        """A fact worth keeping on screen, one line."""
+        """Keep a fact on screen, one line."""
 
     def beat(self, text: str) -> None:
         """Report current activity; replaces the last beat."""
 
     def say(self, text: str) -> None:
-        """One line to the stream, at once."""
+        """Write one line to the stream, at once."""
         with suppress(OSError, ValueError):
             self.stream.write(f"{text}\n")
             self.stream.flush()
@@ -207,18 +207,18 @@ class Recorded:
             one.failed(step, seconds, error)
 
     def note(self, text: str) -> None:
-        """A fact worth keeping."""
+        """Keep a fact."""
         for one in self._both:
             one.note(text)
 
     def beat(self, text: str) -> None:
-        """What is going on right now."""
+        """Show what is going on right now."""
         for one in self._both:
             one.beat(text)
 
 
 def plan_rows(plan: Plan) -> list[dict[str, str]]:
-    """A plan for programs."""
+    """Return a plan for programs."""
     return [
         {
             "stage": step.stage.name,

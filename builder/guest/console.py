@@ -38,10 +38,10 @@ WHOLE_CONSOLE = "the whole console is in the run's folder"
 
 
 class ConsoleStream(Protocol):
-    """What is read from and written to; `builder.vm.machine.Console` is one."""
+    """A console to read from and write to; `builder.vm.machine.Console` is one."""
 
     def read(self, within: float, /) -> bytes | None:
-        """What came, b"" after so many seconds of silence, None when nothing can come any more."""
+        """Return what came, b"" after so many seconds of silence, None when nothing can come any more."""
 
     def write(self, data: bytes, /) -> None:
         """Type something."""

@@ -24,7 +24,7 @@ SSH_PORT = 22
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the guest's sshd is reached."""
+    """The address and port of the guest's sshd."""
 
     host: str
     port: int = SSH_PORT
@@ -32,7 +32,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class AddressLookup:
-    """How an address that a network gives out is found.
+    """The way an address that a network gives out is found.
 
     Args:
         mac: of the guest's network card.
@@ -79,7 +79,7 @@ class Login:
 
 @dataclass(frozen=True)
 class Wait:
-    """How a guest is waited for.
+    """The limits and signs by which a guest is waited for.
 
     Args:
         within: seconds until root must be in.

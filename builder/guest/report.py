@@ -35,7 +35,7 @@ _HOST_KEY = re.compile(r"(SHA256:[A-Za-z0-9+/]{43}) \S+")
 
 @dataclass(frozen=True)
 class GuestReport:
-    """What a guest has reported so far, oldest first.
+    """The lines that a guest has reported so far, oldest first.
 
     Args:
         installed: digests of the kickstarts that an installer finished.

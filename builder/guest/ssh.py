@@ -54,7 +54,7 @@ class KeyPair(NamedTuple):
 
 @dataclass(frozen=True)
 class Reply:
-    """What a command left: exit status (-1 when it was killed) and both outputs."""
+    """The result of a command: exit status (-1 when it was killed) and both outputs."""
 
     status: int
     out: str

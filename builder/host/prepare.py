@@ -36,7 +36,7 @@ FETCH = 1800.0  # seconds for a package manager: it downloads
 
 @dataclass(frozen=True)
 class PrepareStep:
-    """One change.
+    """One change to the host.
 
     Args:
         title: what is done, in a line.

@@ -59,7 +59,7 @@ class Difference:
 
     @property
     def same(self) -> bool:
-        """Nothing that a user of the image would notice differs."""
+        """Return whether nothing differs that a user of the image would notice."""
         return not (any(self.sets.values()) or self.values or self.unknown) and self.old.sha256 == self.new.sha256
 
     def as_dict(self) -> dict[str, Any]:

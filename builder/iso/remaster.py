@@ -201,7 +201,7 @@ def _replayed(
 
 
 def _boots(medium: Path, entries: Sequence[BootEntry]) -> tuple[object, ...]:
-    """How a medium boots, apart from addresses."""
+    """The boot records of a medium, apart from their addresses."""
     records = boot_records.read(medium)
     images = [(entry.platform, entry.load_sectors, entry.path) for entry in entries]
     return records.mbr, records.isohybrid, records.gpt, images
@@ -235,7 +235,7 @@ def _may_implant(application_use: bytes) -> bool:
 
 @dataclass(frozen=True)
 class _Edit:
-    """What is done to each menu.
+    """The change made to each menu.
 
     Args:
         when: date of changed files in FAT images.

@@ -28,7 +28,7 @@ BESIDE = "/run/install"
 
 @dataclass(frozen=True)
 class KickstartChange:
-    """One change.
+    """One change to the text.
 
     Args:
         line: in the kickstart as it was given; where something was added, in the adapted one.

@@ -77,7 +77,7 @@ class Kickstart:
 
     @property
     def complete(self) -> bool:
-        """Nothing is included that only the installer will see."""
+        """Return whether nothing is included that only the installer will see."""
         return not self.all("%include", "%ksappend")
 
     @property

@@ -64,7 +64,7 @@ class Mismatch:
 
     @property
     def text(self) -> str:
-        """It as a line for people."""
+        """Return it as a line for people."""
         return f"line {self.line}: {self.message}" if self.line else self.message
 
 

@@ -28,7 +28,7 @@ class _Rule(BaseModel):
     unless: frozenset[str] = frozenset()
 
     def meets(self, name: str, words: Sequence[str]) -> bool:
-        """Whether it is about this line."""
+        """Return whether it is about this line."""
         spoken = {*words, *(word.partition("=")[0] for word in words)}
         return name in self.names and not spoken & self.unless and (not self.words or bool(spoken & self.words))
 

@@ -164,7 +164,7 @@ def _retried(work: Callable[[], T], pause: float, tries: int, got: Callable[[], 
 
 
 def _attempt(session: requests.Session, url: str, part: PartialFile) -> None:
-    """One request; returns when the server says that this was all."""
+    """Make one request; return when the server says that this was all."""
     headers = {}
     if part.size:
         headers["Range"] = f"bytes={part.size}-"

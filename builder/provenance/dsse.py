@@ -33,7 +33,7 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 @dataclass(frozen=True)
 class Opened:
-    """What an envelope holds.
+    """The contents of an envelope.
 
     Args:
         payload: what was signed.
@@ -97,7 +97,7 @@ def close(payload: bytes, key: Path | None) -> bytes:
 
 
 def open_(text: bytes, trusted: Sequence[bytes]) -> Opened:
-    """What is in an envelope, and which of the trusted keys (PEM) vouch for it.
+    """Return what is in an envelope, and which of the trusted keys (PEM) vouch for it.
 
     Raises:
         ValueError: it is no envelope.

@@ -243,7 +243,7 @@ def _overlay(data: dict[str, Any], dotted_place: str, text: str, reading: Readin
 
 
 def _enter(target: Any, part: str | int) -> Any:
-    """One step down into plain data; a section that the file leaves out is made, None where there is no way."""
+    """Go one step down into plain data: make a section that the file leaves out, return None where there is no way."""
     if isinstance(target, list):
         return target[part] if isinstance(part, int) and part < len(target) else None
     if isinstance(target, dict):

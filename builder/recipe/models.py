@@ -292,7 +292,7 @@ class Recipe(Section):
 
     @property
     def has_medium(self) -> bool:
-        """It can be built as it is: it names the sha256 of a medium, or an image to build on."""
+        """Return whether it can be built as it is: it names the sha256 of a medium, or an image to build on."""
         return self.from_ is not None or any(source.sha256 for source in self.media.sources)
 
     @property

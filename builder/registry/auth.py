@@ -75,7 +75,7 @@ class Guarded(BoundedAdapter):
 
 
 class _Token(BaseModel):
-    """What a server of tokens answers (distribution, docs/content/spec/auth/token.md)."""
+    """The answer of a server of tokens (distribution, docs/content/spec/auth/token.md)."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -98,7 +98,7 @@ class Challenges(requests.auth.AuthBase):
 
     @property
     def known(self) -> bool:
-        """Whether there is a user and a password."""
+        """Return whether there is a user and a password."""
         return self._basic is not None
 
     @cached_property

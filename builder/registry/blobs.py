@@ -99,7 +99,7 @@ def _take(repository: Repository, blob: Blob, file: BinaryIO, start: int, tell: 
 
 
 def _attempt(repository: Repository, blob: Blob, file: BinaryIO, start: int, tell: Tell) -> None:
-    """One request at most for what is missing of a blob that begins at `start` in the file."""
+    """Make at most one request for what is missing of a blob that begins at `start` in the file."""
     digest, there = _there(file, start, blob.size)
     pieced = there > 0
     if there < blob.size:

@@ -216,7 +216,7 @@ class Repository:
             return []
 
     def ask(self, method: str, path: str, *, ok: Collection[int], **words: Any) -> requests.Response:
-        """One request, and further ones while the fault may pass.
+        """Make a request, and further ones while the fault may pass.
 
         Args:
             path: below the repository.
@@ -242,7 +242,7 @@ class Repository:
             ) from None
 
     def once(self, method: str, path: str, *, ok: Collection[int], **words: Any) -> requests.Response:
-        """One request.
+        """Make one request.
 
         Args:
             path: below the repository, or an address that the registry gave.

@@ -38,7 +38,7 @@ class _Config(BaseModel):
 
 
 class _Credentials(BaseModel):
-    """What a helper prints."""
+    """The output of a credential helper."""
 
     user: str = Field(alias="Username")
     password: str = Field(alias="Secret")

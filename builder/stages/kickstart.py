@@ -184,7 +184,7 @@ def not_adapted(name: str, made: Adapted) -> RecipeError:
 
 
 def _fault(brief: str, lines: Sequence[str], hint: str) -> RecipeError:
-    """One fault is told in the first line, several below it."""
+    """Return the error: one fault stands in its first line, several stand below it."""
     return RecipeError(
         f"{brief}: {lines[0] if len(lines) == 1 else f'{len(lines)} faults'}",
         "\n".join(lines) if len(lines) > 1 else "",

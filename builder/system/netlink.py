@@ -333,7 +333,7 @@ def _remove_routes(ip: Any, index: int, routes: tuple[Route, ...]) -> None:
 
 
 def _add_routes(ip: Any, index: int, routes: tuple[Route, ...]) -> None:
-    """Those that need no gateway first; what is there already (the kernel makes some) is left."""
+    """Add those that need no gateway first; what is there already (the kernel makes some) is left."""
     for route in sorted(routes, key=lambda each: each.gateway is not None):
         facts: dict[str, Any] = {"table": route.table, "proto": route.proto, "scope": route.scope, "oif": index}
         if route.gateway:

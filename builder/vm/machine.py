@@ -42,7 +42,7 @@ HANGUP = 1.0  # seconds between the end of a machine and that of the daemon that
 
 @dataclass(frozen=True)
 class Ending:
-    """How a VM ended.
+    """The end of a VM.
 
     Args:
         how: `shutdown` by the guest itself; `reset` by the guest (reboot, triple fault); `crashed` (kernel panic,

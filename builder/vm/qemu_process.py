@@ -40,7 +40,7 @@ class QemuProcess:
         raise HostError(f"the QEMU process of {machine_uuid} is not there", hint="see its log below libvirt/qemu/")
 
     def gone(self, within: float = 0.0) -> bool:
-        """It has ended, at once or within so many seconds."""
+        """Return whether it has ended, at once or within so many seconds."""
         return bool(select.select([self.pidfd], [], [], within)[0])
 
     def kill(self) -> None:

@@ -22,7 +22,7 @@ UNMANAGED = "10 "  # NM_DEVICE_STATE_UNMANAGED
 
 @dataclass(frozen=True)
 class Backend:
-    """One of them.
+    """One way to keep a card's configuration.
 
     Args:
         render: files by path.
@@ -40,7 +40,7 @@ class Backend:
 
 
 def choose(uplink: str) -> Name:
-    """What runs a card of this host; the first that does."""
+    """Return the first backend that manages a card of this host."""
     return next(name for name, backend in BACKENDS.items() if backend.runs(uplink))
 
 

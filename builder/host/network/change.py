@@ -111,7 +111,7 @@ def _faults(request: BridgeRequest, facts: BridgePlan, carried: CarryOver) -> It
 
 
 def _uplink_faults(request: BridgeRequest, backend: Name) -> Iterator[str]:
-    """What the uplink is made of, and who else has a word about it."""
+    """Yield the faults of the uplink's card, and of other files that would bring it up as well."""
     uplink = check_network.NET / request.uplink
     kept = backend != "runtime"
     yield from uplink_faults(request.uplink, read(uplink / "type").strip(), read(uplink / "uevent"), kept=kept)

@@ -99,7 +99,7 @@ class Guardian:
         return "the change was not finished in time"
 
     def _hear(self, peer: socket.socket) -> bool:
-        """One message; True when all is over."""
+        """Handle one message; return True when all is over."""
         try:
             data = peer.recv(4096)
         except OSError:

@@ -84,7 +84,7 @@ def _six(plan: BridgePlan) -> Iterator[str]:
 
 
 def faults(files: Mapping[str, str]) -> Iterator[str]:
-    """What is wrong with a set of files, by name (`ifcfg-br0`), a line each."""
+    """Return the faults of a set of files given by name (`ifcfg-br0`), a line each."""
     parsed = {name: parse(text) for name, text in files.items()}
     bridges = {values.get("DEVICE", name[6:]) for name, values in parsed.items() if values.get("TYPE") == "Bridge"}
     for name, values in sorted(parsed.items()):

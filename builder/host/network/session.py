@@ -25,7 +25,7 @@ VIRTUAL, SERIAL_LOW, HYPERVISOR = 4, 204, 229
 
 @dataclass(frozen=True)
 class Session:
-    """Where a process was started from.
+    """The session that a process was started from.
 
     Args:
         local: at a virtual or serial console of this host.

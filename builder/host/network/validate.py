@@ -67,7 +67,7 @@ def refuse(faults: Iterable[str]) -> None:
 
 
 def bridge_faults(plan: BridgePlan, *, wireless: bool, has_carrier: bool, is_bridge: bool) -> Iterator[str]:
-    """What is wrong with a bridge.
+    """Return the faults of a bridge.
 
     Args:
         wireless, has_carrier, is_bridge: what the uplink is.
@@ -88,7 +88,7 @@ def bridge_faults(plan: BridgePlan, *, wireless: bool, has_carrier: bool, is_bri
 
 
 def uplink_faults(uplink: str, hardware: str, uevent: str, *, kept: bool) -> Iterator[str]:
-    """What is wrong with the kind of card that an uplink is.
+    """Return the faults of an uplink's kind of card.
 
     Args:
         hardware: its `type` in sysfs; empty where there is none.
@@ -106,7 +106,7 @@ def uplink_faults(uplink: str, hardware: str, uevent: str, *, kept: bool) -> Ite
 
 
 def address_faults(addresses: Iterable[str], gateways: Iterable[str], dns: Iterable[str] = ()) -> Iterator[str]:
-    """What is wrong with addresses and the gateways that shall be reached from them."""
+    """Return the faults of addresses and of the gateways to be reached from them."""
     own: list[Interface] = []
     for text in addresses:
         try:
@@ -168,7 +168,7 @@ class NatPlan:
 
 
 def nat_faults(plan: NatPlan, taken: Iterable[str], defined: Mapping[str, str] | None = None) -> Iterator[str]:
-    """What is wrong with a NAT network.
+    """Return the faults of a NAT network.
 
     Args:
         taken: networks that the host's routes lead to already.

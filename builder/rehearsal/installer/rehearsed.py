@@ -51,7 +51,7 @@ LEFT_OUT = _rules(_TABLE["left_out"])
 
 
 def refused(name: str, words: Sequence[str]) -> str | None:
-    """Why the line is refused, None when it is not."""
+    """Return why the line is refused, None when it is not."""
     found = next((rule.said for rule in REFUSED if rule.meets(name, words)), None)
     return found or (None if name in CARRIED_OUT else "it does not know how")
 

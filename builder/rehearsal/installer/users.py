@@ -21,7 +21,7 @@ def _entries(root: Path, file: str) -> dict[str, list[str]]:
 
 
 def algorithm(authconfig: str) -> str:
-    """How plain passwords are hashed: by what `auth` says (users.py: getPassAlgo)."""
+    """Return the hash of plain passwords that `auth` asks for (users.py: getPassAlgo)."""
     if "--enablemd5" in authconfig or "--passalgo=md5" in authconfig:
         return "MD5"
     return "SHA256" if "--passalgo=sha256" in authconfig else "SHA512"

@@ -106,7 +106,7 @@ def _wanted(data: Any, group: Group, swap: int, fstype: str) -> Wanted:
 
 
 def extents(group: Group, partitions: Iterable[Partition]) -> int:
-    """How many extents the volumes of a group can have."""
+    """Return the number of extents that the volumes of a group can have."""
     total = sum((each.size * 1024 - PE_START) // group.extent for each in partitions)
     reserved = total * group.reserved_percent / 100 or group.reserved * 1024 / group.extent
     return total - -int(-reserved // 1)

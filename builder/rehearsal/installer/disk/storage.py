@@ -79,7 +79,7 @@ def uuid(partition: Partition) -> str:
 
 
 def _source(each: Partition | Volume) -> str:
-    """How /etc/fstab names it: a volume by its path (blivet 0.61, devices/dm.py: fstabSpec)."""
+    """Return the name in /etc/fstab: a volume by its path (blivet 0.61, devices/dm.py: fstabSpec)."""
     return each.node if isinstance(each, Volume) else f"UUID={uuid(each)}"
 
 
