@@ -28,29 +28,14 @@ class ImageInfo:
 
     Args:
         virtual_size: bytes the guest sees.
-        actual_size: bytes it takes on the host.
         compression: of a qcow2 that may hold compressed clusters; "" otherwise.
         backing: the file below it, as written in its header; None when it stands alone.
     """
 
     format: str
     virtual_size: int
-    actual_size: int
     compression: str
     backing: str | None
-
-
-@dataclass(frozen=True)
-class Measure:
-    """Bytes that a conversion would need, without compression.
-
-    Args:
-        required: for the data there is now.
-        fully_allocated: if every block were written.
-    """
-
-    required: int
-    fully_allocated: int
 
 
 def create(path: Path, size_bytes: int | None, format: Format, backing: tuple[Path, Format] | None = None) -> None:  # noqa: A002
@@ -108,7 +93,6 @@ def info(path: Path, format: Format, *, error: type[BuilderError] = HostError) -
     return ImageInfo(
         format=str(info["format"]),
         virtual_size=int(info["virtual-size"]),
-        actual_size=int(info.get("actual-size", 0)),
         compression=str(specific.get("compression-type", "")),
         backing=info.get("backing-filename"),
     )
@@ -204,16 +188,6 @@ def same(
     if done.status > 1:
         raise HostError("qemu-img cannot compare", output=done.error_text)
     return done.status == 0
-
-
-def measure(source: Path, source_format: Format, target_format: Format) -> Measure:
-    """Return the bytes that a conversion would need on disk.
-
-    Raises:
-        HostError: the image cannot be read.
-    """
-    info = _json(["measure", "--output=json", "-O", target_format, opened(source, source_format)], HostError)
-    return Measure(int(info["required"]), int(info["fully-allocated"]))
 
 
 def opened(path: Path, format: Format, below: tuple[Path, Format] | None = None) -> str:  # noqa: A002

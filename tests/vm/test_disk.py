@@ -37,7 +37,7 @@ def test_conversion_keeps_the_bytes(raw: Path, tmp_path: Path, compression: qemu
 
 def test_written_zeros_take_no_room(raw: Path, tmp_path: Path) -> None:
     qemu_img.convert(raw, "raw", tmp_path / "sparse.raw", "raw")
-    assert qemu_img.info(tmp_path / "sparse.raw", "raw").actual_size <= 2 * 65536
+    assert (tmp_path / "sparse.raw").stat().st_blocks * 512 <= 2 * 65536
 
 
 def test_a_changed_byte_is_seen(raw: Path, tmp_path: Path) -> None:
@@ -54,12 +54,6 @@ def test_overlay_takes_the_size_of_its_base_or_more(raw: Path, tmp_path: Path) -
     same, more = qemu_img.info(tmp_path / "same.qcow2", "qcow2"), qemu_img.info(tmp_path / "more.qcow2", "qcow2")
     assert (same.virtual_size, more.virtual_size) == (4 * MIB, 8 * MIB)
     assert same.backing == str(raw)
-
-
-def test_measure_covers_what_conversion_takes(raw: Path, tmp_path: Path) -> None:
-    measured = qemu_img.measure(raw, "raw", "qcow2")
-    qemu_img.convert(raw, "raw", tmp_path / "disk.qcow2", "qcow2")
-    assert (tmp_path / "disk.qcow2").stat().st_size <= measured.required < measured.fully_allocated
 
 
 def test_damage_is_found(raw: Path, tmp_path: Path) -> None:
