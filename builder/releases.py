@@ -42,7 +42,6 @@ class Release:
         xorriso: its vendors' ISOs are made by xorriso, which alone can rewrite most of them (lorax of rhel9-branch and
             later, share/templates.d/99-generic/x86.tmpl; pungi 4.3.6 and Rocky Linux's empanadas make el8's DVDs so).
         own_checker: its installer is known better than by the handler: el7_checker.py, kickstart/el7_rules.py.
-        rehearsed: the rehearsal medium has its shape.
     """
 
     name: Name
@@ -56,7 +55,6 @@ class Release:
     efi_partition: int = 500
     xorriso: bool = True
     own_checker: bool = False
-    rehearsed: bool = False
 
 
 RELEASES: dict[str, Release] = {
@@ -73,7 +71,6 @@ RELEASES: dict[str, Release] = {
             efi_partition=200,
             xorriso=False,
             own_checker=True,
-            rehearsed=True,
         ),
         Release("el8", "Enterprise Linux 8", "RHEL8", r"8([.-].*)?", memory=1536, efi_partition=200),
         Release("el9", "Enterprise Linux 9", "RHEL9", r"9([.-].*)?", cpu="x86-64-v2", efi_partition=200),

@@ -189,8 +189,20 @@ def test_a_recipe_without_a_sum_says_how_it_gets_one(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="names no sha256") as caught:
         resolve(recipe, None, Store(settings.store), settings, peek=True)
     assert caught.value.hint == "builder recipes new my-rocky9-minimal --release el9 --media FILE"
-    with pytest.raises(MediumError, match="there is no rehearsal medium of Enterprise Linux 9"):
-        resolve(recipe, "rehearsal", Store(settings.store), settings, peek=True)
+
+
+def test_a_rehearsal_medium_is_one_for_each_release(tmp_path: Path) -> None:
+    settings = Settings(tmp_path, (PIPELINES,), (TEMPLATES,))
+    objects = {}
+    for name in ("centos7-minimal", "rocky8-minimal", "rocky9-minimal", "almalinux10-minimal", "fedora-server"):
+        recipe = load(name, {}, (PIPELINES,))
+        asked = resolve(recipe, "rehearsal", Store(settings.store), settings, peek=True).spec
+        given = fetch.inputs(asked)
+        assert (asked.name, given.shape) == (f"{name}-rehearsal", recipe.release)
+        # What was built before there were shapes stays up to date.
+        assert ("shape" in given.model_dump(mode="json")) is (recipe.release != "el7")
+        objects[name] = fetch.object_of(given)
+    assert len(set(objects.values())) == len(objects)
 
 
 def test_no_shipped_recipe_of_a_later_release_claims_a_sum() -> None:

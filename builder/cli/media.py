@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from builder import console
-from builder.cli.options import Force, Json
+from builder import console, releases
+from builder.cli.options import Force, Json, Release, parse_release
 from builder.cli.output import display_path, emit, note
 from builder.cli.state import State, search_path
 from builder.errors import MediumError, RecipeError
@@ -124,6 +124,7 @@ def inject(
 def rehearsal(
     ctx: typer.Context,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Write the new ISO here.")],
+    release: Release = releases.DEFAULT,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -131,13 +132,14 @@ def rehearsal(
 
     It is built from the packages of this Debian or Ubuntu host, as `--media rehearsal` does.
     """
+    shape = parse_release(release).name
     if output.is_dir() or (output.exists() and not force):
         raise RecipeError(f"--output {output} exists already", hint="give another name, or --force")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise RecipeError(f"--output {output}: there is no folder {output.parent} that can be written to")
     settings = ctx.ensure_object(State).settings()
     with console.watcher(as_json=as_json) as watcher:
-        medium = media_library.write_rehearsal(output, Store(settings.store), settings, watcher)
+        medium = media_library.write_rehearsal(output, shape, Store(settings.store), settings, watcher)
     text = [
         f"medium   {medium.facts['volume_id']} (rehearsal), {console.size_text(int(medium.facts['file_size']))}",
         f"sha256   {medium.sha256}",

@@ -111,6 +111,7 @@ PATTERNS = (
     _pattern(Origin.INSTALLER, Cause.PACKAGES, "ANA10 dnf_manager.py",
           r"Failed to download the following packages: .{0,120}|An error occurred during the transaction: .{0,160}"),
     _pattern(Origin.INSTALLER, Cause.PACKAGES, "DNF, KT", r"Transaction check error:.{0,160}"),
+    _pattern(Origin.INSTALLER, Cause.PACKAGES, "ANA8, ANA9 payload/dnf/payload.py", r"DNF error: .{0,160}"),
     _pattern(Origin.INSTALLER, Cause.BOOT_LOADER, "ANA8, ANA9, ANA10 errors.py",
           r"The following error occurred while installing the boot loader\. .{0,240}"),
     _pattern(Origin.INSTALLER, Cause.PACKAGES, "ANA errors.py",

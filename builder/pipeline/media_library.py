@@ -22,6 +22,7 @@ from builder.iso import inspect, media_checksum
 from builder.iso.inspect import MediumFacts
 from builder.iso.media_checksum import Verdict
 from builder.rehearsal import medium as rehearsal
+from builder.releases import Name
 from builder.settings import Settings
 from builder.stage import Ledger, Progress, ReasonKind, Step
 from builder.stages import fetch
@@ -138,13 +139,14 @@ def add(file: Path, store: Store) -> tuple[StoredMedium, str]:
     return known, how
 
 
-def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Progress) -> StoredMedium:
+def write_rehearsal(output: Path, release: Name, store: Store, settings: Settings, progress: Progress) -> StoredMedium:
     """Write a rehearsal medium to a file, for hosts that cannot build one.
 
     It is the very object that `--media rehearsal` uses on this host: built once, and kept in the store.
 
     Args:
         output: replaced if it is there.
+        release: whose shape it gets.
 
     Returns:
         The medium, with `output` as its path.
@@ -154,7 +156,8 @@ def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Pr
             written.
         MediumError: what the store has is damaged; the next call builds it anew.
     """
-    inputs = fetch.FetchInputs(sha256=None, rehearsal=rehearsal.inputs_digest(settings.artifacts / ".cache"))
+    content = rehearsal.inputs_digest(settings.artifacts / ".cache")
+    inputs = fetch.FetchInputs(sha256=None, rehearsal=content, shape=release)
     step = Step(
         fetch.STAGE,
         inputs,
@@ -171,7 +174,7 @@ def write_rehearsal(output: Path, store: Store, settings: Settings, progress: Pr
             record = build.found
             if record is None:
                 start, ledger = time.monotonic(), Ledger()
-                fetch.make_rehearsal(build.out, build.scratch, ledger, progress)
+                fetch.make_rehearsal(inputs, (store, run_id, build.out, build.scratch), ledger, progress)
                 record = build.finish(ledger, time.monotonic() - start)
         folder = store.path(step.digest)
         known = _known(store, folder)

@@ -44,7 +44,7 @@ def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings,
 
     Raises:
         MediumError: the file is not an ISO, is truncated, is of another release, or is not a medium that the recipe
-            names; or a rehearsal was asked for, and there is none of this release.
+            names.
         PublishError: there is no image that it builds on.
         VerifyError: that image's manifest cannot be used, or it is not signed and has to be.
         RecipeError: the recipe names no medium's sha256; a template is missing, or something to provision with.
@@ -107,7 +107,6 @@ def _owner(recipe: Recipe, base: images.Image | None, store: Store) -> str:
 
 def _choose(recipe: Recipe, media: str | None, store: Store, paths: Paths) -> tuple[Medium, MediumSource]:
     if media == ASKED:
-        _require_rehearsal(recipe)
         return Medium(None, rehearsal=rehearsal.inputs_digest(paths.artifacts / ".cache")), MediumSource()
     # By sha256, the preferred one first.
     known = {source.sha256: source.urls for source in recipe.media.sources if source.sha256}
@@ -127,16 +126,6 @@ def _choose(recipe: Recipe, media: str | None, store: Store, paths: Paths) -> tu
             return Medium(sha256), MediumSource(kept, urls)
     sha256, urls = next(iter(known.items()))
     return Medium(sha256), MediumSource(None, urls)
-
-
-def _require_rehearsal(recipe: Recipe) -> None:
-    """Refuse to rehearse a release whose installer the rehearsal medium does not imitate."""
-    if not recipe.facts.rehearsed:
-        raise MediumError(
-            f"there is no rehearsal medium of {recipe.facts.title}",
-            f"recipe {recipe.name}, release: {recipe.release}",
-            f"get the vendor's ISO: builder run {recipe.name} --media FILE",
-        )
 
 
 def _no_sum(recipe: Recipe, file: str) -> RecipeError:

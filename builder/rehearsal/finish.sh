@@ -5,11 +5,9 @@ export LC_ALL=C.UTF-8
 # No archive: mmdebstrap packs such a sparse file in a way that mksquashfs 4.7.5 cannot read.
 localedef --no-archive -i en_US -f UTF-8 en_US.UTF-8
 
-# EL7's names and places.
-ln -sf centos-release /etc/redhat-release
-ln -sf centos-release /etc/system-release
+# Names and places of Enterprise Linux; what is a release's own comes from its target/ (installer/release/identity.py).
+mkdir -p /etc/sysconfig /usr/libexec/openssh
 ln -sf ../selinux/config /etc/sysconfig/selinux
-mkdir -p /usr/libexec/openssh
 ln -sf /usr/lib/openssh/sftp-server /usr/libexec/openssh/sftp-server
 rm -f /usr/lib/systemd/system/ssh.service /usr/lib/systemd/system/ssh.socket \
     /usr/lib/systemd/system/ssh@.service /usr/lib/systemd/system/rescue-ssh.target \
@@ -21,7 +19,6 @@ groupadd -r wheel
 chmod 0440 /etc/sudoers.d/wheel
 mkdir -p /var/lib/rehearsal
 
-systemctl enable sshd.service network.service
 systemctl disable chronyd.service 2>/dev/null || true
 systemctl set-default multi-user.target
 systemctl mask e2scrub_all.timer e2scrub_reap.service fstrim.timer dpkg-db-backup.timer apt-daily.timer \

@@ -169,6 +169,8 @@ def _entries(busybox: Path, tree: Path, version: str, work: Path) -> Iterator[tu
         yield folder, stat.S_IFDIR | 0o755, b""
     yield "sbin", stat.S_IFLNK | 0o777, b"bin"
     yield "init", stat.S_IFREG | 0o755, (HERE / "boot" / "init").read_bytes()
+    for words in sorted((HERE / "boot").glob("words-*")):
+        yield words.name, stat.S_IFREG | 0o644, words.read_bytes()
     yield "bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()
     for applet in run([busybox, "--list"]).stdout.split():
         if applet != "busybox":
@@ -213,3 +215,13 @@ def make(busybox: Path, tree: Path, version: str, work: Path, out: Path) -> None
     plain = work / "initrd.cpio"
     plain.write_bytes(archive(_entries(busybox, tree, version, work)))
     run(["zstd", "-q", "-f", "-10", "-T0", "-o", out, plain])
+
+
+def append(image: Path, files: dict[str, bytes]) -> None:
+    """Put more files into an initramfs: a second archive behind the first.
+
+    (Linux, Documentation/driver-api/early-userspace/buffer-format.rst: an initramfs is any number of archives.)
+    """
+    with image.open("ab") as file:
+        file.write(b"\0" * (-image.stat().st_size % 4))
+        file.write(archive([(name, stat.S_IFREG | 0o644, data) for name, data in files.items()]))

@@ -1,6 +1,7 @@
-"""Build the rehearsal medium; the same inputs digest means an equivalent medium.
+"""Build rehearsal media; the same inputs digest and release mean an equivalent medium.
 
-`build` writes the install ISO at one path and empties its working directory again, whatever happens.
+`build_base` makes what all releases share, which takes minutes; `press` makes the install ISO of one of them, which
+takes seconds. Both empty their working directory again, whatever happens.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from pydantic import BaseModel, Field, ValidationError
 
 from builder.errors import HostError
 from builder.rehearsal import initrd, iso, packages, tree
+from builder.rehearsal.shapes import SHAPES
+from builder.releases import Name
 from builder.stage import Progress
 from builder.system.atomic_file import replacing
 from builder.system.process import find, run
 
-APPLICATION_ID = iso.APPLICATION_ID
 LIMIT = 200 << 20  # bytes; what a CI cache takes without complaint
 _ROOM = 2 << 30
 _PROGRAMS = (
     *("apt-get", "depmod", "dpkg-deb", "genisoimage", "grub-mkimage", "implantisomd5", "isohybrid"),
-    *("mcopy", "mkfs.vfat", "mksquashfs", "mmdebstrap", "zstd"),
+    *("mcopy", "mkfs.vfat", "mksquashfs", "mmdebstrap", "xorriso", "zstd"),
 )
 
 
@@ -51,7 +53,7 @@ def _last_answer(path: Path) -> _Answer | None:
 
 
 def inputs_digest(cache: Path | None = None) -> str:
-    """Digest of everything that goes into the medium, 64 hex digits. No network.
+    """Digest of everything that goes into rehearsal media, 64 hex digits. No network.
 
     It covers this package's files, pykickstart's, the host's codename, and the name and version of every package that
     the host's apt would fetch now.
@@ -94,8 +96,8 @@ def _emptied(work: Path) -> Iterator[None]:
                 entry.unlink()
 
 
-def build(out: Path, *, work: Path, progress: Progress) -> None:
-    """Write the install ISO at `out`, which does not exist yet.
+def build_base(out: Path, *, work: Path, progress: Progress) -> None:
+    """Write what the media of all releases share into a folder: the squashfs, kernel and initramfs, and packages.
 
     Needs no privilege. Takes one to three minutes on two cores, most of it dpkg's.
 
@@ -107,7 +109,6 @@ def build(out: Path, *, work: Path, progress: Progress) -> None:
     """
     for program in _PROGRAMS:
         find(program)
-    iso.tools()
     host = packages.this_host()
     packages.room(work, _ROOM)
     with _emptied(work):
@@ -124,33 +125,53 @@ def build(out: Path, *, work: Path, progress: Progress) -> None:
         version = initrd.find_kernel(kernel_tree)
         progress.beat(f"making the initramfs for {version}")
         initrd.trim(kernel_tree, version)
-        image = work / "initrd.img"
+        image = out / "initrd.img"
         initrd.make(busybox, kernel_tree, version, work, image)
+        shutil.copyfile(kernel_tree / "boot" / f"vmlinuz-{version}", out / "vmlinuz")
         overlay = work / "overlay.tar"
         tree.overlay(overlay, kernel=kernel_tree, version=version, initrd=image, busybox=busybox)
         progress.beat("installing packages")
         include = [*packages.TARGET, *packages.EMPTY[host.family]]
         archive = tree.root_archive(work / "archives", include, overlay, work, host.codename)
         progress.beat("packing the file system")
-        root = work / "iso"
-        (root / "LiveOS").mkdir(parents=True)
-        tree.squash(archive, root / "LiveOS" / "squashfs.img")
-        archive.unlink()
-        progress.beat("writing the medium")
+        tree.squash(archive, out / iso.SQUASHFS)
         aside = packages.optional(host)
-        optional = [deb for deb in debs if packages.name_of(deb) in aside]
+        (out / iso.PACKAGES).mkdir()
+        for deb in debs:
+            if packages.name_of(deb) in aside:
+                # The epoch's colon, which apt writes as %3a, is no matter to dpkg but a trap for readers of URLs.
+                shutil.copyfile(deb, out / iso.PACKAGES / deb.name.replace("%3a", "_"))
+        progress.note(f"what rehearsal media share: kernel {version}")
+
+
+def require_tools(release: Name) -> None:
+    """Look for everything that a medium is pressed with, before the long part starts.
+
+    Raises:
+        HostError: a program or a boot loader's file is missing; the hint has the command that brings it.
+    """
+    for program in _PROGRAMS:
+        find(program)
+    iso.tools(SHAPES[release])
+
+
+def press(base: Path, release: Name, out: Path, *, work: Path, progress: Progress) -> None:
+    """Write the install ISO of one release at `out`, which does not exist yet; takes seconds.
+
+    Args:
+        base: what `build_base` wrote.
+        work: an empty directory, empty again afterwards.
+
+    Raises:
+        HostError: a program or room is missing.
+    """
+    packages.room(work, 3 * LIMIT)
+    with _emptied(work):
+        progress.beat("writing the medium")
         part = work / "medium.iso"
-        iso.assemble(
-            root,
-            work,
-            kernel=kernel_tree / "boot" / f"vmlinuz-{version}",
-            initrd=image,
-            debs=optional,
-            table_file=tree.HERE / "table.json",
-            out=part,
-        )
+        iso.assemble(base, release, tree.HERE, work, part)
         size = part.stat().st_size
         if size > LIMIT:
             raise HostError(f"the rehearsal medium came out too large: {size >> 20} MiB, more than {LIMIT >> 20}")
         run(["cp", "--reflink=auto", part, out])
-        progress.note(f"rehearsal medium: {size >> 20} MiB, kernel {version}")
+        progress.note(f"rehearsal medium: {size >> 20} MiB, {SHAPES[release].volume_id}")

@@ -1,4 +1,4 @@
-"""Make the root file system of the medium: the distribution's packages, and an overlay of our own files.
+"""Make the root file system of rehearsal media: the distribution's packages, and an overlay of our own files.
 
 The overlay is one tar archive, so that an ordinary user can make it and every file in it belongs to root.
 """
@@ -22,7 +22,7 @@ from builder.system.process import run
 
 HERE = Path(__file__).parent
 INSTALLER = "opt/rehearsal"
-_PROGRAMS = ("bin", "sbin", "el7")
+_PROGRAMS = ("bin", "sbin")
 
 # pykickstart imports it for kickstarts named by URL; the installer reads local files only.
 _NO_REQUESTS = {
@@ -54,20 +54,22 @@ def _files() -> Iterator[tuple[str, Path]]:
     """(place in the system, file here) of all files that are copied as they are."""
     for path in sorted((HERE / "target").rglob("*")):
         if path.is_file():
-            yield str(path.relative_to(HERE / "target")), path
+            kind, *parts = path.relative_to(HERE / "target").parts
+            # What is a release's own is laid over the new system by the installer.
+            yield "/".join(parts if kind == "base" else (INSTALLER, "target", kind, *parts)), path
     for path in sorted((HERE / "installer").rglob("*.py")):
         yield f"{INSTALLER}/{path.relative_to(HERE)}", path
     for path in sorted(pykickstart().rglob("*.py")):
         yield f"{INSTALLER}/pykickstart/{path.relative_to(pykickstart())}", path
-    for name in ("table.json", "rehearsed.json"):
-        yield f"{INSTALLER}/{name}", HERE / name
+    for path in sorted(HERE.glob("*.json")):
+        yield f"{INSTALLER}/{path.name}", path
     yield f"{INSTALLER}/stage2", HERE / "boot" / "stage2"
     yield "opt/finish.sh", HERE / "finish.sh"
 
 
 def _mode(place: str) -> int:
     path = Path(place)
-    program = path.parent.name in _PROGRAMS or path.name in ("stage2", "finish.sh", "busybox")
+    program = path.parent.name in _PROGRAMS or "libexec" in path.parts or path.name in ("stage2", "finish.sh")
     return 0o755 if program else 0o644
 
 
@@ -79,7 +81,7 @@ def overlay(out: Path, *, kernel: Path, version: str, initrd: Path, busybox: Pat
         initrd: becomes boot/initramfs-`version`.img.
     """
     links = {
-        f"{INSTALLER}/busybox": "/usr/libexec/el7/busybox",
+        f"{INSTALLER}/busybox": "/usr/libexec/rehearsal/busybox",
         "boot/grub": "grub2",
     }
     with tarfile.open(out, "w") as tar:
@@ -97,7 +99,7 @@ def overlay(out: Path, *, kernel: Path, version: str, initrd: Path, busybox: Pat
         boot = {f"vmlinuz-{version}": kernel / "boot" / f"vmlinuz-{version}", f"initramfs-{version}.img": initrd}
         for name, path in boot.items():
             _add(tar, f"boot/{name}", tarfile.REGTYPE, 0o644, path.read_bytes())
-        _add(tar, "usr/libexec/el7/busybox", tarfile.REGTYPE, 0o755, busybox.read_bytes())
+        _add(tar, "usr/libexec/rehearsal/busybox", tarfile.REGTYPE, 0o755, busybox.read_bytes())
         for place, target in links.items():
             _add(tar, place, tarfile.SYMTYPE, 0o777, link=target)
 

@@ -13,7 +13,9 @@ from builder.media import download, vendor_list
 from builder.recipe import Media
 from builder.recipe.build_spec import BuildSpec
 from builder.rehearsal import medium as rehearsal
+from builder.releases import DEFAULT, Name
 from builder.stage import Inputs, Job, Ledger, Progress, ReasonKind, Stage, Step, added, digest
+from builder.stages import rehearsal_base
 from builder.store.store import Store
 from builder.system import reflink
 from builder.system.reflink import How
@@ -23,19 +25,24 @@ FACTS = "medium.json"
 
 
 class FetchInputs(Inputs):
-    """The medium's sha256, the list that has to name it and who signs that; for a rehearsal, what goes into it."""
+    """The medium's sha256, the list that has to name it and who signs that.
+
+    For a rehearsal that is to be built, what goes into it and the release whose shape it gets.
+    """
 
     sha256: str | None
     rehearsal: str | None
     signed_by: str | None = None
     checksums: str | None = added(None)
+    shape: Name = added(DEFAULT)
 
 
 def inputs(spec: BuildSpec) -> FetchInputs:
     """The chosen medium; nobody signs a rehearsal."""
     chosen = spec.medium
     if chosen.rehearsal:
-        return FetchInputs(sha256=chosen.sha256, rehearsal=chosen.rehearsal)
+        shape = spec.recipe.release if chosen.sha256 is None else DEFAULT
+        return FetchInputs(sha256=chosen.sha256, rehearsal=chosen.rehearsal, shape=shape)
     media = spec.recipe.media
     return FetchInputs(sha256=chosen.sha256, rehearsal=None, signed_by=media.signed_by, checksums=media.checksums)
 
@@ -76,7 +83,8 @@ def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
     target = job.out / FILE
     sha256, source = job.inputs.sha256, job.build.medium
     if sha256 is None:
-        return make_rehearsal(job.out, job.scratch, job.ledger, job.progress)
+        place = (Store(job.paths.store), job.run_id, job.out, job.scratch)
+        return make_rehearsal(job.inputs, place, job.ledger, job.progress)
     if source.file is not None:
         with job.ledger.spend("copy", source.file.stat().st_size):
             _take(source.file, target, sha256, link=False)
@@ -100,17 +108,25 @@ def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
     return _describe(job.out)
 
 
-def make_rehearsal(folder: Path, work: Path, ledger: Ledger, progress: Progress) -> inspect.MediumFacts:
+def make_rehearsal(
+    inputs: FetchInputs, place: tuple[Store, str, Path, Path], ledger: Ledger, progress: Progress
+) -> inspect.MediumFacts:
     """Make the content of a finished object by building a rehearsal medium out of this host's packages.
 
     Args:
-        work: an empty directory, empty again afterwards.
+        inputs: of a rehearsal that is to be built.
+        place: the store, the run, the folder to fill, and an empty one that is empty again afterwards.
 
     Raises:
         HostError: this is neither Debian nor Ubuntu, or a program, room or the network is missing.
     """
-    with ledger.spend("build medium"):
-        rehearsal.build(folder / FILE, work=work, progress=progress)
+    store, run_id, folder, work = place
+    rehearsal.require_tools(inputs.shape)
+    with (
+        rehearsal_base.finished(inputs.rehearsal or "", store, run_id, ledger, progress) as base,
+        ledger.spend("press"),
+    ):
+        rehearsal.press(base, inputs.shape, folder / FILE, work=work, progress=progress)
     return _describe(folder)
 
 

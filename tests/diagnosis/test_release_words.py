@@ -45,6 +45,8 @@ SAID = [
     # Anaconda rhel-8, payload.py
     ("packages", "12:00:00,123 ERR packaging:Payload setup error: PayloadSetupError('no usable repo')", "no usable repo"),
     ("packages", "Found no CD-ROM", ""),
+    # Anaconda rhel-8 and rhel-9, payload/dnf/payload.py, where no question can be asked (cmdline)
+    ("packages", "Non interactive installation failed: DNF error: Error in POSTIN scriptlet in rpm package x", "scriptlet"),
     # Anaconda rhel-10, dnf_manager.py
     ("packages", "Failed to download the following packages: bash: no mirrors", "bash"),
     ("packages", "An error occurred during the transaction: rpmdb open failed", "rpmdb"),

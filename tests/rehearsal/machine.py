@@ -256,5 +256,5 @@ def boot_files(iso: Path, folder: Path) -> tuple[Path, Path]:
     """Kernel and initrd of a medium."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("vmlinuz", "initrd.img"):
-        run(["xorriso", "-osirrox", "on", "-indev", iso, "-extract", f"/isolinux/{name}", folder / name])
+        run(["xorriso", "-osirrox", "on", "-indev", iso, "-extract", f"/images/pxeboot/{name}", folder / name])
     return folder / "vmlinuz", folder / "initrd.img"

@@ -1,7 +1,6 @@
 """The rehearsal fails as Anaconda does: the same messages, and the machine stays up or goes off as the real one would.
 
-The installer is booted once, to where it waits for a CD with the kickstart, and its state is saved; each row continues
-from there with a CD of its own.
+This is EL7's column of the table; that of the later releases is in test_fails_later.py.
 
 Each row names where its expectation was read: a bare file name is one of Anaconda's rhel7-branch, 21.48.22.159 (the
 installer of 7.9), below pyanaconda/.
@@ -9,37 +8,17 @@ installer of 7.9), below pyanaconda/.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from builder.diagnosis.classify import classify
-from builder.errors import Source
 from tests.fault_table import FaultRow
-from tests.rehearsal.machine import Machine, empty_disk, kickstart_cd, machine
+from tests.rehearsal.failing import GOOD, Installers, Row, row_fails
+from tests.rehearsal.failing import kickstart as _ks
 
 pytestmark = pytest.mark.vm
 
-STAGE2 = r"inst.stage2=hd:LABEL=CentOS\x207\x20x86_64"
-CONSOLE = "net.ifnames=0 biosdevname=0 console=tty0 console=ttyS0,115200n8"
-WAIT = "rehearsal.wait=3"  # seconds instead of 180
-FAULT = "rehearsal.fault=cdrom"
 VOLUMES = "part pv.1 --size=900\nvolgroup v pv.1\nlogvol / --vgname=v --name=r --size=2000"
-GOOD = """cdrom
-lang en_US.UTF-8
-keyboard us
-timezone UTC
-rootpw --plaintext secret
-zerombr
-ignoredisk --only-use=disk/by-id/*BUILDER-SYSTEM*
-clearpart --all --initlabel
-part / --fstype=xfs --size=2000 --grow
-bootloader --timeout=1
-"""
-PACKAGES = "%packages\n@core\n%end\n"
 HUB = "Please make your choice from above ['q' to quit | 'b' to begin installation"
 STOPPED = "The installation was stopped due to an error which occurred while running in non-interactive cmdline mode"
 ENTER = "Press enter to exit."
@@ -57,35 +36,6 @@ TRACE = "exception.py: text mode shows a menu and waits"
 FATAL = "errors.py: text mode asks for Enter; cmdline mode leaves a line in the log, and the poweroff runs"
 KERNEL = "Linux 3.10 kernel/panic.c, mm/oom_kill.c: no word of Anaconda's"
 END = "ui/tui/spokes/progress.py: the prompt comes only without reboot, poweroff or shutdown"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One fault.
-
-    Args:
-        cause: what builder calls it.
-        source: where the expectation was read.
-        kickstart: text of ks.cfg.
-        says: what must be on the console, in this order; the machine is looked at when the last has been said.
-        off: the machine then switches itself off (or resets, which ends QEMU here); otherwise it stays up.
-        never: what must not be on the console.
-        fault: which the installer is told to have (`rehearsal.fault=`), where no kickstart causes it.
-    """
-
-    name: str
-    cause: str
-    source: str
-    kickstart: str
-    says: tuple[str, ...]
-    off: bool = False
-    never: str = "Powering off."
-    logs: str = ""
-    fault: str = ""
-
-
-def _ks(mode: str, body: str = GOOD, packages: str = PACKAGES, end: str = "poweroff\n", more: str = "") -> str:
-    return f"{mode}\n{body}{end}{packages}{more}"
 
 
 UNKNOWN = "%packages\n@core\nno-such-package\n%end\n"
@@ -297,70 +247,12 @@ SLOW = [
 ]
 
 
-@pytest.fixture(scope="module")
-def waiting(
-    rehearsal_iso: Path, rehearsal_boot: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Path]:
-    """The saved state of an installer that waits for its kickstart, and its (empty) disk."""
-    folder = tmp_path_factory.mktemp("waiting")
-    disk = empty_disk(folder / "disk.qcow2")
-    line = f"{STAGE2} inst.ks=cdrom:/ks.cfg {CONSOLE} {WAIT} {FAULT}"
-    with machine(folder / "vm", disk=disk, cds=[rehearsal_iso, None], boot=(*rehearsal_boot, line)) as vm:
-        vm.expect("Please insert CDROM containing '/ks.cfg'...")
-        vm.save(folder / "state")
-    return folder / "state", disk
-
-
-Installer = Callable[[], AbstractContextManager[Machine]]
-
-
-@pytest.fixture
-def installer(
-    waiting: tuple[Path, Path], rehearsal_iso: Path, rehearsal_boot: tuple[Path, Path], tmp_path: Path
-) -> Installer:
-    """An installer that waits for its kickstart, when it is asked for."""
-    state, base = waiting
-    disk = empty_disk(tmp_path / "disk.qcow2", base=base)
-    line = f"{STAGE2} inst.ks=cdrom:/ks.cfg {CONSOLE} {WAIT} {FAULT}"
-    boot = (*rehearsal_boot, line)
-    return lambda: machine(tmp_path / "vm", disk=disk, cds=[rehearsal_iso, None], boot=boot, restore=state)
-
-
-def _row(row: Row, installer: Installer, folder: Path, fault_row: FaultRow) -> None:
-    with fault_row(f"rehearsal: {row.name}", place=folder) as told, installer() as vm:
-        _fails(row, vm, folder)
-        # As the watch over an install does: the console first, then the log.
-        texts = {Source.CONSOLE: vm.screen(), Source.INSTALLER_LOG: vm.log()}
-        found = [classify(text, source, conclusive=not row.off) for source, text in texts.items()]
-        verdict = next(one for one in found if one is not None)
-        told.judged(verdict.cause, happened=(vm.folder / "serial0.log").stat().st_mtime)
-        assert verdict.cause == row.cause, row.source
-
-
-def _fails(row: Row, vm: Machine, folder: Path) -> None:
-    vm.resume()
-    vm.insert("cd1", kickstart_cd(folder / "ks.iso", row.kickstart, fault=row.fault))
-    for words in row.says:
-        vm.expect(words, within=120)
-    screen = vm.screen()
-    places = [screen.index(words) for words in row.says]
-    assert places == sorted(places), row.source
-    if row.off:
-        vm.off()
-    else:
-        assert vm.process.poll() is None
-        assert vm.tell("query-status")["running"]
-    if row.never:
-        assert row.never not in vm.screen()
-    assert row.logs in vm.log()
-
-
 @pytest.mark.parametrize("row", FAST, ids=lambda row: row.name)
-def test_fails_as_anaconda(row: Row, installer: Installer, tmp_path: Path, fault_row: FaultRow) -> None:
-    _row(row, installer, tmp_path, fault_row)
+def test_fails_as_anaconda(row: Row, installers: Installers, tmp_path: Path, fault_row: FaultRow) -> None:
+    row_fails(row, "el7", installers, tmp_path, fault_row)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("row", SLOW, ids=lambda row: row.name)
-def test_fails_late_as_anaconda(row: Row, installer: Installer, tmp_path: Path, fault_row: FaultRow) -> None:
-    _row(row, installer, tmp_path, fault_row)
+def test_fails_late_as_anaconda(row: Row, installers: Installers, tmp_path: Path, fault_row: FaultRow) -> None:
+    row_fails(row, "el7", installers, tmp_path, fault_row)

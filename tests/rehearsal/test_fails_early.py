@@ -9,11 +9,12 @@ import pytest
 from builder.diagnosis.classify import classify
 from builder.errors import Source
 from tests.fault_table import FaultRow
+from tests.rehearsal.failing import CONSOLE, WAIT, stage2
 from tests.rehearsal.machine import empty_disk, machine
-from tests.rehearsal.test_fails import CONSOLE, STAGE2, WAIT
 
 pytestmark = pytest.mark.vm
 
+STAGE2 = stage2("el7")
 TIMEOUT = "dracut-initqueue timeout - starting timeout scripts"
 EMERGENCY = "Entering emergency mode. Exit the shell to continue."
 KS = r"inst.ks=hd:LABEL=CentOS\x207\x20x86_64:/ks.cfg"

@@ -241,7 +241,8 @@ def _ssh(vm: Machine, key: Path, script: str) -> str:
     return said
 
 
-def _answers(vm: Machine, key: Path, rows: list[Row]) -> dict[str, str]:
+def answers(vm: Machine, key: Path, rows: list[Row]) -> dict[str, str]:
+    """Ask a booted system, and return what it answers by row."""
     script = "".join(f"echo '<<< {number}'\n( {row.ask} ) 2>&1\n" for number, row in enumerate(rows))
     parts = re.split(r"<<< \d+\n", _ssh(vm, key, script))[1:]
     return {row.name: part.strip() for row, part in zip(rows, parts, strict=True)}
@@ -279,9 +280,9 @@ def installed(
             with machine(folder / "install", disk=disk, cds=[rehearsal_iso, cd], boot=boot, efi=efi) as vm:
                 vm.off(within=400)
             with machine(folder / "run", disk=disk, efi=efi, net=NET[kind]) as booted:
-                answers = _answers(booted, key, ROWS[kind])
+                said = answers(booted, key, ROWS[kind])
             failed.discard(kind)
-            done[kind] = Installed(vm.screen(), vm.log(), vm.screen("serial1.log"), answers)
+            done[kind] = Installed(vm.screen(), vm.log(), vm.screen("serial1.log"), said)
         return done[kind]
 
     return make

@@ -80,7 +80,9 @@ def test_kernel_line_inherits_console_and_preserved_words() -> None:
         r"inst.stage2=hd:LABEL=a\x20b net.ifnames=0 biosdevname=0 quiet console=tty0 console=ttyS0,115200n8"
     )
     assert boot.kernel_line(args, "audit=0") == "audit=0 console=ttyS0,115200n8 net.ifnames=0 biosdevname=0"
-    assert 'GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"' in boot.defaults(args, "", 1)
+    assert 'GRUB_SERIAL_COMMAND="serial --unit=0 --speed=115200"' in boot.defaults(
+        args, parse.read("bootloader --timeout=1\n")
+    )
 
 
 def test_kernel_line_on_a_screen_gets_rhgb() -> None:

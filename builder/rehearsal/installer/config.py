@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""Configure the new system: each command of the kickstart leaves the EL7 file that Anaconda would leave.
+"""Configure the new system: each command of the kickstart leaves the file that Anaconda would leave.
 
 What cannot be done although the kickstart asks for it ends the install, as there (rhel7-branch, kickstart.py).
 """
@@ -18,7 +18,7 @@ from . import log, program
 from .disk.storage import ROOT
 from .parse import KickstartError
 
-SCRIPTS = ROOT / "etc/sysconfig/network-scripts"
+AUTHENTICATION = frozenset({"auth", "authconfig", "authselect"})
 
 
 def _write(place: str, text: str, mode: int = 0o644) -> None:
@@ -46,6 +46,13 @@ def language(ks: Any) -> None:
         log.write("WARNING", "anaconda", f"the rehearsal has no locale {lang}: programs will speak C")
 
 
+def ntp_servers(ks: Any) -> list[str]:
+    """What timezone or, from EL9 on, timesource names."""
+    named = list(getattr(ks.timezone, "ntpservers", None) or ())
+    sources: list[Any] = getattr(getattr(ks, "timesource", None), "dataList", list)()
+    return [*named, *(source.ntp_server for source in sources if source.ntp_server)]
+
+
 def keyboard(ks: Any) -> None:
     """keyboard: of the console."""
     keymap = ks.keyboard.vc_keymap or ks.keyboard._keyboard or "us"
@@ -63,8 +70,8 @@ def time_zone(ks: Any) -> None:
     local.symlink_to(f"../usr/share/zoneinfo/{zone}")
     _write("etc/timezone", f"{zone}\n")
     _write("etc/adjtime", f"0.0 0 0.0\n0\n{'UTC' if ks.timezone.isUtc else 'LOCAL'}\n")
-    if ks.timezone.ntpservers and (ROOT / "etc/chrony").is_dir():
-        servers = "".join(f"server {server} iburst\n" for server in ks.timezone.ntpservers)
+    if ntp_servers(ks) and (ROOT / "etc/chrony").is_dir():
+        servers = "".join(f"server {server} iburst\n" for server in ntp_servers(ks))
         _write("etc/chrony/chrony.conf", f"{servers}driftfile /var/lib/chrony/drift\nmakestep 1.0 3\nrtcsync\n")
 
 
@@ -109,6 +116,24 @@ def ifcfg(data: Any, device: str, *, identity: str) -> str:
     return "\n".join([*lines, ""])
 
 
+def keyfile(data: Any, device: str, *, identity: str) -> str:
+    """The text of DEVICE.nmconnection for one network line, in NetworkManager's form (nm-settings-keyfile(5))."""
+    static = data.bootProto == "static" or (data.ip and data.bootProto not in ("dhcp", "bootp"))
+    lines = ["[connection]", f"id={device}", f"uuid={identity}", "type=ethernet"]
+    lines += [] if data.onboot or data.activate else ["autoconnect=false"]
+    lines += [f"interface-name={device}", "", "[ethernet]", *([f"mtu={data.mtu}"] if data.mtu else []), "", "[ipv4]"]
+    if static:
+        length = ipaddress.IPv4Network(f"0.0.0.0/{data.netmask}").prefixlen if data.netmask else 24
+        lines.append(f"address1={data.ip}/{length}{f',{data.gateway}' if data.gateway else ''}")
+    servers = [] if data.nodns else [server for server in (data.nameserver or "").split(",") if server]
+    lines += [f"dns={''.join(f'{server};' for server in servers)}"] if servers else []
+    lines += ["ignore-auto-dns=true"] if data.nodns and not static else []
+    lines += [f"method={'manual' if static else 'auto'}"]
+    lines += ["never-default=true"] if data.nodefroute else []
+    lines += ["", "[ipv6]", "addr-gen-mode=eui64", f"method={'disabled' if data.noipv6 else 'auto'}", "", "[proxy]"]
+    return "\n".join([*lines, ""])
+
+
 def plain_device(data: Any) -> str | None:
     """The interface that a line configures here: the first one of a bond, team or bridge, none of a VLAN."""
     if data.vlanid:
@@ -136,9 +161,10 @@ def network(ks: Any) -> None:
         if device is None:
             log.write("WARNING", "ifcfg", f"no interface for the network command of line {data.lineno}")
             continue
-        _write(f"etc/sysconfig/network-scripts/ifcfg-{device}", ifcfg(data, device, identity=str(uuid.uuid4())))
+        write = _write_keyfile if ks.release.keyfiles else _write_ifcfg
+        write(data, device)
         done.add(device)
-    for device in names:
+    for device in [] if ks.release.keyfiles else names:
         if device not in done:
             lines = ['TYPE="Ethernet"', 'BOOTPROTO="dhcp"', f'NAME="{device}"', f'UUID="{uuid.uuid4()}"']
             text = "\n".join([*lines, f'DEVICE="{device}"', 'ONBOOT="no"', ""])
@@ -146,6 +172,16 @@ def network(ks: Any) -> None:
     _write("etc/sysconfig/network", "# Created by anaconda\n")
     host = next((data.hostname for data in reversed(ks.network.network) if data.hostname), "localhost.localdomain")
     _write("etc/hostname", f"{host}\n")
+
+
+def _write_ifcfg(data: Any, device: str) -> None:
+    _write(f"etc/sysconfig/network-scripts/ifcfg-{device}", ifcfg(data, device, identity=str(uuid.uuid4())))
+
+
+def _write_keyfile(data: Any, device: str) -> None:
+    # One that others may read is ignored.
+    text = keyfile(data, device, identity=str(uuid.uuid4()))
+    _write(f"etc/NetworkManager/system-connections/{device}.nmconnection", text, 0o600)
 
 
 def machine_id() -> None:
@@ -175,13 +211,15 @@ def services(ks: Any, units: list[str]) -> None:
 
 
 def authentication(ks: Any, chosen: Collection[str]) -> None:
-    """auth: that what it runs is there; it is not run.
+    """auth, authconfig and authselect: that what they run is there; it is not run.
 
     Raises:
-        KickstartError: authconfig was excluded.
+        KickstartError: it was excluded.
     """
-    if {"auth", "authconfig"} & ks.seen_commands and "authconfig" not in chosen:
-        raise KickstartError("/usr/sbin/authconfig is missing. Cannot setup authentication.")
+    needed = ks.release.authentication
+    if AUTHENTICATION & ks.seen_commands and needed not in chosen:
+        folder = "/usr/sbin" if needed == "authconfig" else "/usr/bin"
+        raise KickstartError(f"{folder}/{needed} is missing. Cannot setup authentication.")
 
 
 def firewall(ks: Any, chosen: Collection[str]) -> None:

@@ -2,8 +2,8 @@
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
 """Find the kickstart where dracut would, in the same order and with the same timeouts.
 
-Location forms (CentOS 7's dracut modules of Anaconda): `hd:DEVICE:/path` with DEVICE a name, LABEL= or UUID=,
-`cdrom:/path`, `cdrom:DEVICE:/path`, `file:/path`. The path is /ks.cfg when none is given.
+Location forms (dracut modules of Anaconda, the same from EL7 on): `hd:DEVICE:/path` with DEVICE a name, LABEL= or
+UUID=, `cdrom:/path`, `cdrom:DEVICE:/path`, `file:/path`. The path is /ks.cfg when none is given.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import clock, faults, log, program
+from .release.words import Words
 
 PLACE = Path("/run/install/ks.cfg")
 INITRAMFS = Path("/run/install/initramfs/ks.cfg")
@@ -116,7 +117,7 @@ def _cds() -> list[str]:
     return sorted(f"/dev/{entry.name}" for entry in Path("/sys/block").glob("sr*"))
 
 
-def fetch(text: str | None, say: Callable[[str], None], patience: float) -> Path | None:
+def fetch(text: str | None, say: Callable[[str], None], patience: float, words: Words) -> Path | None:
     """Bring the kickstart to its place and return that; None when none was named and no OEMDRV is there.
 
     Never returns while a CD without the file, or a device that does not come, is waited for.
@@ -140,7 +141,7 @@ def fetch(text: str | None, say: Callable[[str], None], patience: float) -> Path
     elif where.kind == "cdrom":
         _from_cd(where, say)
     else:
-        _from_disk(where, text, say, patience)
+        _from_disk(where, text, say, patience, words)
     log.info("anaconda", f"kickstart found: {text}")
     return PLACE
 
@@ -157,20 +158,25 @@ def _from_cd(where: Location, say: Callable[[str], None]) -> None:
         clock.pause(0.5)
 
 
-def _from_disk(where: Location, text: str, say: Callable[[str], None], patience: float) -> None:
+def _from_disk(where: Location, text: str, say: Callable[[str], None], patience: float, words: Words) -> None:
     while True:
         device = clock.until(lambda: _device(where.device), within=patience * 2 / 3)
         if device is None:
-            say("dracut-initqueue[300]: Warning: dracut-initqueue timeout - starting timeout scripts")
+            _initqueue(words.timeout, say)
             device = clock.until(lambda: _device(where.device), within=patience / 3)
         if device is not None:
             if _copy(device, where.path):
                 return
             say(f"dracut: Warning: Can't get kickstart from {text}")
         else:
-            say("dracut-initqueue[300]: Warning: Could not boot.")
+            _initqueue(words.no_boot, say)
             say(f"dracut: Warning: {where.device} does not exist")
         _emergency(say)
+
+
+def _initqueue(texts: tuple[str, ...], say: Callable[[str], None]) -> None:
+    for text in texts:
+        say(f"dracut-initqueue[300]: {text}")
 
 
 def _emergency(say: Callable[[str], None]) -> None:

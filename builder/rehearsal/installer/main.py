@@ -32,6 +32,8 @@ from . import (
 from .bootargs import BootArgs
 from .disk import decide, disks, storage, volumes
 from .disk.storage import ROOT
+from .release import facts, identity
+from .release.facts import Product
 from .ui import CmdlineError, ExitError, PaneDeadError, Ui
 
 HERE = Path("/opt/rehearsal")
@@ -49,31 +51,30 @@ def _memory() -> int:
 
 def _bad_kickstart(ui: Ui, error: Exception) -> NoReturn:
     log.error("anaconda", str(error))
-    ui.say()
-    ui.say(str(error))
+    ui.say(ui.words.bad_kickstart.format(str(error).strip()))
     raise PaneDeadError
 
 
-def _pre(text: str, ui: Ui) -> None:
+def _pre(text: str, ui: Ui, release: facts.Release) -> None:
     try:
-        found = parse.pre_scripts(text)
+        found = parse.pre_scripts(text, release)
         scripts.run_all(found, ui.say, f"{clock.stamp()} Running pre-installation scripts")
     except (parse.KickstartError, ValueError) as error:
         _bad_kickstart(ui, error)
     except scripts.ScriptError as error:
         # Before there is a user interface no one can be asked: the installer dies of it.
-        ui.say(f"There was an error running the kickstart script at line {error.lineno}.\n\n{error.output}")
+        ui.say(ui.words.pre_failed.format(error.lineno, error.output))
         raise PaneDeadError from None
 
 
-def _read(path: Path, ui: Ui, fault: str | None) -> Any:
+def _read(path: Path, ui: Ui, release: facts.Release, fault: str | None) -> Any:
     text = parse.load(path)
     if fault is not None:
         text = faults.edited(text, fault)
         path.write_text(text, newline="", encoding="utf-8", errors="surrogateescape")
-    _pre(text, ui)
+    _pre(text, ui, release)
     try:
-        ks = parse.read(parse.load(path))
+        ks = parse.read(parse.load(path), release)
         decide.refuse(ks)
     except (parse.KickstartError, ValueError) as error:
         _bad_kickstart(ui, error)
@@ -82,17 +83,18 @@ def _read(path: Path, ui: Ui, fault: str | None) -> Any:
     return ks
 
 
-def _low_memory(ui: Ui, memory: int) -> None:
+def _low_memory(ui: Ui, memory: int, product: Product) -> None:
     if memory < MIN_RAM:
-        ui.say(f"CentOS requires {MIN_RAM} MB of memory to install, but you only have {memory} MB on this machine.\n")
+        text = f"{product.title} requires {MIN_RAM} MB of memory to install, but you only have {memory} MB on this "
+        ui.say(f"{text}machine.\n{ui.words.little_memory}")
         ui.ask("Press ENTER to continue")
 
 
-def _failed_script(ui: Ui, error: scripts.ScriptError) -> NoReturn:
-    if ui.cmdline:
+def _failed_script(ui: Ui, error: scripts.ScriptError, *, asks: bool) -> NoReturn:
+    if ui.cmdline and not asks:
         ui.script_end(error.lineno)
     text = f"There was an error running the kickstart script at line {error.lineno}.  This is a fatal error and "
-    ui.fatal(f"{text}installation will be aborted.  The details of this error are:\n\n{error.output}")
+    ui.fatal(f"{text}installation will be aborted.  The details of this error are:\n\n{error.output}", asks=asks)
 
 
 def install(
@@ -101,9 +103,9 @@ def install(
     table: selection.Table,
     args: BootArgs,
     ui: Ui,
+    product: Product,
     *,
     efi: bool,
-    kickstart: Path,
     fault: str | None = None,
 ) -> None:
     """Carry everything out.
@@ -121,12 +123,15 @@ def install(
         before = [script for script in ks.scripts if script.type == kinds.KS_SCRIPT_PREINSTALL]
         scripts.run_all(before, ui.say, "Running pre-installation scripts")
         _install_packages(ks, ready, table, ui, fault)
-        ui.say("Performing post-installation setup tasks")
+        said = ("Performing post-installation setup tasks", "Installing boot loader")
+        said = said[::-1] if ui.words.loader_first else said
+        ui.say(said[0])
         storage.bind()
-        payload.record(table, ready.selection)
+        identity.lay(product, ROOT)
+        payload.record(table, ready.selection, product)
         (ROOT / "etc/fstab").write_text(storage.fstab(ready.layout))
-        ui.say("Installing boot loader")
-        boot.install(ks, args, ready.layout, efi=efi)
+        ui.say(said[1])
+        boot.install(ks, args, ready.layout, product, efi=efi)
         ui.say("Configuring installed system")
         units = [unit for name in ready.selection.chosen for unit in table.units.get(name, [])]
         config.apply(ks, units, ready.selection.chosen)
@@ -137,12 +142,16 @@ def install(
         ui.say("Configuring addons")
         ui.say("Generating initramfs")
         volumes.initramfs(ready.layout, ROOT)
+        if ks.release.result_first:
+            ui.say(ui.words.storing)
+            scripts.write_result(args.nosave, locate.PLACE)
         after = [script for script in ks.scripts if script.type == kinds.KS_SCRIPT_POST]
         scripts.run_all(after, ui.say, "Running post-installation scripts")
-        scripts.copy_logs(args.nosave, kickstart)
+        scripts.copy_logs(args.nosave, locate.PLACE)
     except scripts.ScriptError as error:
-        _failed_script(ui, error)
-    scripts.write_result(args.nosave, kickstart)
+        _failed_script(ui, error, asks=ks.release.script_asks)
+    if not ks.release.result_first:
+        scripts.write_result(args.nosave, locate.PLACE)
     # What is newer than these two makes the first boot rebuild its caches.
     for place in ("etc/.updated", "var/.updated"):
         os.utime(ROOT / place)
@@ -151,14 +160,16 @@ def install(
 
 
 def _install_packages(ks: Any, ready: hub.Ready, table: selection.Table, ui: Ui, fault: str | None) -> None:
+    hub.ask_late(ui, ready.missing)
     ui.say("Starting package installation process")
     ui.say("Preparing transaction from installation source")
     try:
         faults.strike(fault)
         payload.install(table, ready.selection, ui.say)
     except program.ProgramError as error:
-        text = "The following error occurred while installing.  This is a fatal error and installation will be "
-        text += f"aborted.\n\n{error}"
+        text = f"{ui.words.no_packages}\n\n{ui.words.packages_failed}{error}"
+        if ui.cmdline and ks.release.tells_failures:
+            raise CmdlineError(f"{ui.words.unasked}{ui.words.packages_failed}{error}") from None
         if ui.cmdline:
             # Anaconda says nothing here: it leaves a line in the log and the machine goes off.
             log.error("packaging", text)
@@ -187,7 +198,7 @@ def _leave(ks: Any, ui: Ui, *, complete: bool) -> NoReturn:
     """The exit handler: do what the kickstart says, else wait and reboot."""
     action = _action(ks)
     if complete and action in ("none", "halt") and not ui.cmdline:
-        ui.ask("\nInstallation complete.  Press return to quit")
+        ui.ask(ui.words.complete)
     program.run("sync")
     ui.say("dracut Warning: Killing all remaining processes")
     words = {"poweroff": ("Powering off.", "poweroff"), "halt": ("System halted.", "halt")}
@@ -198,38 +209,41 @@ def _leave(ks: Any, ui: Ui, *, complete: bool) -> NoReturn:
 
 def main() -> None:
     """Run the installer on the console; never returns in good cases."""
-    args = bootargs.parse(Path("/proc/cmdline").read_text())
-    ui = Ui(cmdline=args.given("inst.cmdline", "cmdline"), patience=args.patience)
+    product = facts.product(facts.PLACE.read_text())
+    release = product.release
+    args = bootargs.parse(Path("/proc/cmdline").read_text(), bare=release.bare_options)
+    ui = Ui(cmdline=args.option("cmdline"), patience=args.patience, words=release.words)
     log.open_port()
     ks = None
     try:
         lost = args.last("rehearsal.fault") == "kickstart-not-found"
-        path = locate.fetch(f"{args.kickstart}.lost" if lost else args.kickstart, ui.say, args.patience)
+        path = locate.fetch(f"{args.kickstart}.lost" if lost else args.kickstart, ui.say, args.patience, ui.words)
         fault = faults.name(args)
         ui.say("Starting installer, one moment...")
-        ui.say("anaconda 21.48.22.159-1 for CentOS 7 started.")
+        ui.say(f"anaconda {product.installer} for {product.title} {product.version} started.")
         ui.say(" * installation log files are stored in /tmp during the installation")
-        log.info("anaconda", "anaconda 21.48.22.159-1, as rehearsed by builder")
+        log.info("anaconda", f"anaconda {product.installer}, as rehearsed by builder")
         efi, memory = Path("/sys/firmware/efi").is_dir(), 256 if fault == "low-memory" else _memory()
-        ks = _read(path, ui, fault) if path else None
+        ks = _read(path, ui, release, fault) if path else None
         if ks is not None and ks.displaymode.displayMode == parse.constants.DISPLAY_MODE_CMDLINE:
             ui.cmdline = True
-        _low_memory(ui, memory)
-        machine = decide.Machine(efi, memory, args.given("inst.gpt"))
+        _low_memory(ui, memory, product)
+        machine = decide.Machine(efi, memory, release.gpt or args.given("inst.gpt"))
         found = disks.probe(MEDIUM.read_text().strip())
         try:
             usable = decide.usable(ks, found) if ks else found
         except parse.KickstartError as error:
             _bad_kickstart(ui, error)
-        ui.say(f"{clock.stamp()} Not asking for VNC because {'of an automated install' if ks else 'of text mode'}")
+        why = "of an automated install" if ks else "of text mode"
+        ui.say(f"{clock.stamp()} Not asking for {ui.words.screen} because {why}")
         if ks is not None:
             ui.say("Starting automated install....")
-        table = selection.load(HERE / "table.json")
+        table = selection.load(HERE / product.table)
         try:
-            ready = hub.run(ks, table, ui, usable, machine)
-            install(ks, ready, table, args, ui, efi=efi, kickstart=locate.PLACE, fault=fault)
+            ready = hub.run(ks, table, ui, usable, machine, product)
+            install(ks, ready, table, args, ui, product, efi=efi, fault=fault)
         except CmdlineError as error:
-            ui.cmdline_end(error)
+            _stop(ks, ui, error)
     except PaneDeadError:
         sys.exit(1)
     except ExitError as end:
@@ -238,6 +252,12 @@ def main() -> None:
     except Exception:
         _unknown(ks, ui)
     _leave(ks, ui, complete=True)
+
+
+def _stop(ks: Any, ui: Ui, error: CmdlineError) -> NoReturn:
+    """Stop where something would have to be asked; from EL8 on the scripts for a failure run then (exception.py)."""
+    kinds = (parse.constants.KS_SCRIPT_ONERROR, parse.constants.KS_SCRIPT_TRACEBACK)
+    ui.cmdline_end(error, lambda: _for_failure(ks, *(kinds if ks is not None and ks.release.tells_failures else ())))
 
 
 def _unknown(ks: Any, ui: Ui) -> NoReturn:
@@ -255,6 +275,7 @@ def _unknown(ks: Any, ui: Ui) -> NoReturn:
     ui.say("\nAn unknown error has occured, look at the /tmp/anaconda-tb* file(s) for more details")
     _for_failure(ks, parse.constants.KS_SCRIPT_ONERROR, parse.constants.KS_SCRIPT_TRACEBACK)
     ui.say(trace)
-    while ui.ask("\n 1) Report Bug\n 2) Run shell\n 3) Quit\n\nPlease make your choice from above: ").strip() != "3":
+    # The last choice is to quit.
+    while ui.ask(ui.words.choice).strip() != ("4" if "4) Quit" in ui.words.choice else "3"):
         pass
     _leave(ks, ui, complete=False)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Part of the rehearsal installer, a program of its own that runs inside the rehearsal medium.
-"""Read the kickstart with pykickstart's RHEL7 handler; a command that cannot be carried out stops the install.
+"""Read the kickstart with pykickstart's handler of the release; a command that cannot be carried out stops the install.
 
 The early pass runs %pre only, so that the second can %include what %pre wrote.
 """
@@ -25,12 +25,13 @@ from pykickstart.sections import (
     Section,
     TracebackScriptSection,
 )
-from pykickstart.version import RHEL7, makeVersion, returnClassForVersion
+from pykickstart.version import makeVersion, returnClassForVersion
 
 from . import log, rehearsed
 from .el7_checker import COMMANDS, DATA, LENIENT, SUPERFLUOUS
+from .release.facts import EL7, Release
 
-# Those that the 7.9 medium has.
+# Those that the media have; a medium of Fedora has no kdump, and passes it over.
 KNOWN_ADDONS = ("com_redhat_kdump", "org_fedora_oscap")
 
 __all__ = ["Addons", "KickstartError", "constants", "pre_scripts", "read"]
@@ -105,7 +106,7 @@ class _Parser(KickstartParser):  # type: ignore[misc]
         except KickstartError as error:
             # As 1.99.66, which does not look at words behind the options of some commands.
             extra = SUPERFLUOUS.search(str(error))
-            if args[0] not in LENIENT or not extra:
+            if not self.handler.release.patched or args[0] not in LENIENT or not extra:
                 raise
             done = super().handleCommand(lineno, [word for word in args if word not in extra[1].split()])
         _loader(self.handler.bootloader, args[0], lineno)
@@ -116,7 +117,7 @@ class _Parser(KickstartParser):  # type: ignore[misc]
         for kind in (PreScriptSection, PreInstallScriptSection, PostScriptSection, TracebackScriptSection):
             self.registerSection(kind(self.handler, dataObj=Script))
         self.registerSection(OnErrorScriptSection(self.handler, dataObj=Script))
-        for section in (Packages, Addons, AnacondaSection):
+        for section in (Packages, Addons, *([AnacondaSection] if self.handler.release.anaconda_section else [])):
             self.registerSection(section(self.handler))
 
 
@@ -151,26 +152,28 @@ def _logged(parser: KickstartParser, text: str) -> None:
         log.write("WARNING", "anaconda", str(warning.message).strip())
 
 
-def pre_scripts(text: str) -> list[Any]:
+def pre_scripts(text: str, release: Release = EL7) -> list[Any]:
     """The %pre scripts, in order.
 
     Raises:
         KickstartError: a section is not closed.
     """
-    handler = makeVersion(RHEL7)
+    handler = makeVersion(release.handler)
     _logged(_EarlyParser(handler, missingIncludeIsFatal=False), text)
     return [script for script in handler.scripts if script.type == constants.KS_SCRIPT_PRE]
 
 
-def read(text: str) -> Any:
+def read(text: str, release: Release = EL7) -> Any:
     """The kickstart as pykickstart's handler, with facts of ours beside its own attributes.
 
-    `kdump`, `seen_commands`, and `left_out`: what is asked for and not done, for the log.
+    `release`, `kdump`, `seen_commands`, and `left_out`: what is asked for and not done, for the log.
 
     Raises:
         KickstartError: with the message Anaconda prints.
     """
-    handler = returnClassForVersion(RHEL7)(commandUpdates=COMMANDS, dataUpdates=DATA)
+    made = returnClassForVersion(release.handler)
+    handler = made(commandUpdates=COMMANDS, dataUpdates=DATA) if release.patched else made()
+    handler.release = release
     handler.kdump = None
     handler.seen_commands = set()
     handler.left_out = []

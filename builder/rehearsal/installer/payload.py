@@ -14,10 +14,12 @@ from pathlib import Path
 
 from . import debs, log, program
 from .disk.storage import ROOT
+from .release.facts import Product
 from .selection import Selection, Table
 
 MEDIUM = Path("/run/install/repo")
-SQUASHFS = MEDIUM / "LiveOS" / "squashfs.img"
+# As EL7's medium has it, and as later ones do.
+SQUASHFS = tuple(MEDIUM / place for place in ("LiveOS/squashfs.img", "images/install.img"))
 INSTALLER = Path("opt/rehearsal")
 LIST = Path("var/lib/rehearsal/packages")
 # Files on disk against bytes in the squashfs, measured at 3.0; Anaconda wants 1.35 times the packages' size.
@@ -25,9 +27,14 @@ UNPACKED = 3.2
 SPARE = 1.35
 
 
+def squashfs() -> Path:
+    """The file system on the medium that is installer and payload."""
+    return next(path for path in SQUASHFS if path.exists())
+
+
 def needed() -> int:
     """MiB the root file system must have, for Anaconda's own check."""
-    return int(SQUASHFS.stat().st_size * UNPACKED * SPARE) >> 20
+    return int(squashfs().stat().st_size * UNPACKED * SPARE) >> 20
 
 
 def install(table: Table, selection: Selection, say: Callable[[str], None]) -> None:
@@ -41,7 +48,7 @@ def install(table: Table, selection: Selection, say: Callable[[str], None]) -> N
     ordered = sorted(selection.chosen, key=lambda name: (name != "libgcc", name))
     for number, name in enumerate(ordered[: total // 2], start=1):
         say(f"Installing {name} ({number}/{total})")
-    program.run("unsquashfs", "-f", "-n", "-q", "-d", str(ROOT), str(SQUASHFS))
+    program.run("unsquashfs", "-f", "-n", "-q", "-d", str(ROOT), str(squashfs()))
     shutil.rmtree(ROOT / INSTALLER)
     for number, name in enumerate(ordered[total // 2 :], start=total // 2 + 1):
         say(f"Installing {name} ({number}/{total})")
@@ -71,8 +78,11 @@ def _take_out(package: str) -> None:
     program.run("dpkg", "--purge", "--force-depends", "--force-unsafe-io", package, root=ROOT, check=False)
 
 
-def record(table: Table, selection: Selection) -> None:
-    """Write the list that the system's rpm answers from: name, version, release, architecture."""
+def record(table: Table, selection: Selection, product: Product) -> None:
+    """Write the list that the system's rpm answers from: name, version, release, architecture.
+
+    `system-release` of the table is the product's own.
+    """
     said = program.run("dpkg-query", "--show", "--showformat=${Package} ${Version}\\n", root=ROOT, quiet=True)
     versions = dict(line.split() for line in said.splitlines())
     kernel = max((ROOT / "boot").glob("vmlinuz-*")).name.removeprefix("vmlinuz-")
@@ -83,6 +93,8 @@ def record(table: Table, selection: Selection) -> None:
         version, _, release = full.partition(":")[2].partition("-") if ":" in full else full.partition("-")
         if name == "kernel":
             version, _, release = kernel.partition("-")
+        if name == "system-release":
+            name, version, release = f"{product.os_id}-release", product.version, "1"
         lines.append(f"{name} {version} {release or '1'}.rehearsal x86_64")
     path = ROOT / LIST
     path.parent.mkdir(parents=True, exist_ok=True)

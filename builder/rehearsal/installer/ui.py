@@ -8,9 +8,11 @@ printed, 180 seconds pass, and then the kickstart's own poweroff or reboot runs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from . import clock, log
+from .release.words import EL7, Words
 
 
 class PaneDeadError(Exception):
@@ -31,11 +33,13 @@ class Ui:
     Args:
         cmdline: nothing may be asked.
         patience: seconds that a fault stays on the screen in cmdline mode.
+        words: what is said.
     """
 
-    def __init__(self, *, cmdline: bool, patience: float) -> None:
+    def __init__(self, *, cmdline: bool, patience: float, words: Words = EL7) -> None:
         self.cmdline = cmdline
         self.patience = patience
+        self.words = words
 
     def say(self, text: str = "") -> None:
         """Print a line."""
@@ -50,21 +54,25 @@ class Ui:
             except EOFError:
                 clock.pause(3600)
 
-    def fatal(self, message: str) -> NoReturn:
-        """A fault that aborts the installation, shown in a window."""
+    def fatal(self, message: str, *, asks: bool = False) -> NoReturn:
+        """A fault that aborts the installation, shown in a window.
+
+        Args:
+            asks: in cmdline mode, too.
+        """
         log.error("anaconda", message)
-        if self.cmdline:
+        if self.cmdline and not asks:
             raise CmdlineError(message)
         self.say()
         self.say(message)
-        self.ask("Press enter to exit.")
+        self.ask(self.words.acknowledge)
         raise ExitError(message)
 
     def agree(self, question: str, missing: str) -> None:
         """Ask whether to go on; `no` ends the installation.
 
         Raises:
-            CmdlineError: with `missing`, in cmdline mode.
+            CmdlineError: in cmdline mode, with `missing`.
             ExitError: the answer was no.
         """
         if self.cmdline:
@@ -78,17 +86,11 @@ class Ui:
             if answer in ("no", "n"):
                 raise ExitError(missing)
 
-    def cmdline_end(self, error: CmdlineError) -> NoReturn:
-        """The last words of cmdline mode."""
+    def cmdline_end(self, error: CmdlineError, then: Callable[[], None]) -> NoReturn:
+        """Say the last words of cmdline mode; `then` is done before anybody waits."""
         log.error("anaconda", f"CmdlineError: {error}")
-        self.say()
-        self.say(
-            "The installation was stopped due to an error which occurred while running in non-interactive cmdline mode."
-        )
-        self.say(
-            "Since there cannot be any questions in cmdline mode, edit your kickstart file and retry installation."
-        )
-        self.say(f"The exact error message is: \n\n{error}.\n\nThe installer will now terminate.")
+        self.say(self.words.stopped.format(error))
+        then()
         clock.pause(self.patience)
         raise ExitError(str(error))
 

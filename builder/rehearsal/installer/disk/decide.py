@@ -31,7 +31,7 @@ class Machine:
     Args:
         efi: booted by UEFI firmware.
         memory: MiB.
-        gpt: inst.gpt was given.
+        gpt: inst.gpt was given, or it is what the release makes in any case.
     """
 
     efi: bool
@@ -136,7 +136,8 @@ def requests(ks: Any, disks: list[Disk], table: str, machine: Machine) -> list[R
     """
     asked: list[Request] = []
     if ks.autopart.autopart:
-        asked += [*plan.stage1(table, efi=machine.efi), Request("/boot", DEFAULT_FS, plan.BOOT)]
+        asked += plan.stage1(table, efi=machine.efi, esp=ks.release.esp)
+        asked.append(Request("/boot", DEFAULT_FS, ks.release.boot))
         if by_volumes(ks):
             for disk in disks:
                 asked.append(Request("", "lvmpv", plan.PARTITION, True, disk=disk.name, pv=f"pv.{disk.name}"))
@@ -144,9 +145,9 @@ def requests(ks: Any, disks: list[Disk], table: str, machine: Machine) -> list[R
             largest = sorted(disk.size for disk in disks)[-2:]
             asked += _system(ks, disks, machine, sum(largest))
     if ks.reqpart.reqpart:
-        asked += plan.stage1(table, efi=machine.efi)
+        asked += plan.stage1(table, efi=machine.efi, esp=ks.release.esp)
         if ks.reqpart.addBoot:
-            asked.append(Request("/boot", DEFAULT_FS, plan.BOOT))
+            asked.append(Request("/boot", DEFAULT_FS, ks.release.boot))
     for data in ks.partition.partitions:
         made = _partition(data, disks, machine.memory)
         if made.pv and made.pv in {one.pv for one in asked}:

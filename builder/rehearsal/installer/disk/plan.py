@@ -21,7 +21,6 @@ from .layout import Layout, Partition, Request, StorageError, Volume
 FIRST = 1  # MiB left free before the first partition, for the boot loader and alignment
 BIOSBOOT = 1
 ESP = 200
-BOOT = 1024
 ROOT = 1024
 ROOT_MOST = 50 << 10  # autopart's root is never larger, and from here on there is /home
 PARTITION = 500  # of a partition that says no size (blivet: PartitionDevice.defaultSize)
@@ -36,10 +35,14 @@ def table_type(asked: str, *, efi: bool, force_gpt: bool, largest: int) -> str:
     return "gpt" if efi or force_gpt or largest >= 2 << 20 else "msdos"
 
 
-def stage1(table: str, *, efi: bool) -> list[Request]:
-    """The partition that the firmware needs (what `reqpart` makes)."""
+def stage1(table: str, *, efi: bool, esp: int = ESP) -> list[Request]:
+    """The partition that the firmware needs (what `reqpart` makes).
+
+    Args:
+        esp: MiB of an EFI system partition.
+    """
     if efi:
-        return [Request("/boot/efi", "efi", ESP)]
+        return [Request("/boot/efi", "efi", esp)]
     return [Request("", "biosboot", BIOSBOOT)] if table == "gpt" else []
 
 
@@ -223,18 +226,21 @@ ON_ROOT = ("/bin", "/dev", "/sbin", "/etc", "/lib", "/root", "/mnt", "/proc")
 ON_LINUX = ("/", "/var", "/tmp", "/usr", "/home", "/usr/share", "/usr/lib")
 
 
-def check(layout: Layout, *, efi: bool, memory: int, loader: bool = True) -> tuple[list[str], list[str]]:
+def check(
+    layout: Layout, *, efi: bool, memory: int, loader: bool = True, product: str = "CentOS Linux"
+) -> tuple[list[str], list[str]]:
     """Errors and warnings of Anaconda's check of the finished layout.
 
     Args:
         loader: a boot loader is to be installed.
+        product: that is installed.
     """
     errors, warnings = [], []
     places = {each.request.mount: each for each in layout.formatted}
     types = {each.request.fstype for each in layout.formatted}
     if "/" not in places:
         errors.append(
-            "You have not defined a root partition (/), which is required for installation of CentOS Linux to continue."
+            f"You have not defined a root partition (/), which is required for installation of {product} to continue."
         )
     errors += _loader_errors(layout, places, efi=efi) if loader else []
     if "swap" not in types:

@@ -73,7 +73,7 @@ def bind() -> None:
         program.run("mount", "--rbind", f"/{name}", str(ROOT / name))
 
 
-def uuid(partition: Partition) -> str:
+def uuid(partition: Partition | Volume) -> str:
     """The file system's UUID."""
     return program.run("blkid", "-p", "-o", "value", "-s", "UUID", partition.node).strip()
 
