@@ -176,8 +176,7 @@ def drafts(
 
     Raises:
         HostError, PublishError: the network, an address or a device of the host cannot be used.
-        RecipeError: an address lies outside the network, the disk is to be smaller than the image's, or nothing in the
-            image would read the user-data.
+        RecipeError: an address lies outside the network, or the image does not fit the disk's size or user-data.
     """
     _require_reader(request, image)
     check_network(request.network, [address for _, address in request.hosts()], domains, others)
