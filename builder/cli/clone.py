@@ -31,6 +31,7 @@ from builder.clones.request import CloneRequest
 from builder.clones.ssh_keys import Key
 from builder.clones.store import CloneStore
 from builder.errors import RecipeError
+from builder.guest import user_data
 from builder.registry import transfer
 from builder.settings import Settings
 from builder.store.store import Store
@@ -82,6 +83,10 @@ def clone(
     host_device: Annotated[
         list[str] | None, typer.Option("--host-device", metavar="PCI", help="Add a PCI device of this host.")
     ] = None,
+    user_data_file: Annotated[
+        Path | None,
+        typer.Option("--user-data", metavar="FILE", help="Give cloud-init this user-data; for images that have it."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Copy the whole disk instead of making an overlay.")] = False,
     start: Annotated[bool, typer.Option("--start/--no-start", help="Start the VM, or only define it.")] = True,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until root can log in over SSH.")] = False,
@@ -123,6 +128,7 @@ def clone(
         full=full,
         host_disks=tuple(host_disk or ()),
         host_devices=tuple(host_device or ()),
+        user_data=user_data.read(user_data_file) if user_data_file else b"",
     )
     if (inventory or config) and network.startswith("bridge:") and not address and not wait:
         raise RecipeError(

@@ -142,6 +142,7 @@ COMMANDS: Mapping[str, CliCommand | Group] = {
         {
             "list": CliCommand("housekeeping:list_", "List the runs on record, the newest first."),
             "show": CliCommand("housekeeping:show", "Show one run: stages, verdict, evidence."),
+            "pack": CliCommand("housekeeping:pack", "Pack a run's record and evidence to be sent, without secrets."),
         },
     ),
     "gc": CliCommand("housekeeping:gc", "Remove old results, downloads and pulls; never an image."),

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 import typer
 
 from builder import console, images
-from builder.cli.options import DryRun, Json
+from builder.cli.options import DryRun, Force, Json
 from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
 from builder.clones import warm
-from builder.errors import BuilderError
+from builder.errors import BuilderError, RecipeError
+from builder.pipeline import run_pack
 from builder.registry import staging
 from builder.settings import Settings
 from builder.store import gc as store_gc
@@ -61,6 +62,27 @@ def show(
     evidence = [[console.size_text(path.stat().st_size), str(display_path(path))] for path in files]
     text.append(console.table(["SIZE", "EVIDENCE"], evidence, right=(0,)).removesuffix("\n"))
     emit({**record.model_dump(mode="json"), "evidence": [str(path) for path in files]}, text, as_json)
+
+
+def pack(
+    ctx: typer.Context,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of a run, or the beginning of one.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="Write it here (default: RUN.tar.gz).")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Pack a run's record and evidence to be sent, without secrets."""
+    settings = ctx.ensure_object(State).settings()
+    target = output or Path(f"{load_run(settings.runs, run).id}.tar.gz")
+    if target.is_dir() or (target.exists() and not force):
+        raise RecipeError(f"--output {target} exists already", hint="give another name, or --force")
+    run_id, files = run_pack.pack(settings, run, target)
+    rows = [[console.size_text(size), name] for name, size in files.items()]
+    text = [console.table(["SIZE", "FILE"], rows, right=(0,)).removesuffix("\n"), f"packed   {display_path(target)}"]
+    note("passwords and keys are masked; names, addresses and what programs printed are not: look before you send it")
+    emit({"run": run_id, "archive": str(target), "files": files}, text, as_json)
 
 
 def gc(

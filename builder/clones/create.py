@@ -8,7 +8,7 @@ first and its record last.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -139,7 +139,8 @@ def _define_all(
         domains.require_reach([image.disk], [workspace.folder / "disk"])
         for vm, identity in zip(drafts, identities, strict=True):
             try:
-                created.append(_define(workspace, image, vm, identity, (*others, *drafts), state))
+                files = seed.files(identity, os.urandom(RANDOM) if state is not None else b"", requested.user_data)
+                created.append(_define(workspace, image, vm, files, (*others, *drafts), state))
             except BuilderError as error:
                 if requested.count == 1:
                     raise
@@ -154,7 +155,12 @@ def _identity(vm: Vm, key: Key | None) -> Identity:
 
 
 def _define(
-    workspace: Workspace, image: Image, vm: Vm, identity: Identity, others: Sequence[Vm], state: WarmState | None
+    workspace: Workspace,
+    image: Image,
+    vm: Vm,
+    files: Mapping[str, bytes],
+    others: Sequence[Vm],
+    state: WarmState | None,
 ) -> Vm:
     folder = workspace.path(vm.name)
     try:
@@ -167,9 +173,10 @@ def _define(
                 _overlay(image, folder / DISK, vm.disk_size)
         else:
             _copy(image, folder / DISK, vm.disk_size)
-        files = seed.files(identity, os.urandom(RANDOM) if state is not None else b"")
-        seed_cd.write_iso(folder / SEED, seed_cd.IDENTITY_LABEL, files, mode=0o444)
-        workspace.libvirt(vm.uri).define(spec(vm, folder))
+        domains = workspace.libvirt(vm.uri)
+        seed_cd.write_iso(folder / SEED, seed_cd.IDENTITY_LABEL, files, mode=0o400)
+        _give(folder / SEED, domains.host.qemu_user)
+        domains.define(spec(vm, folder))
         workspace.save(vm)
         reserved = dhcp_reservation.keep(vm, [other for other in others if other.uuid != vm.uuid])
         if reserved != vm:
@@ -180,6 +187,16 @@ def _define(
         if isinstance(error, OSError):
             raise HostError(f"cannot write to {folder}: {error.strerror or error}", str(error)) from error
         raise
+
+
+def _give(seed: Path, user: tuple[int, int] | None) -> None:
+    """Let QEMU's user read a seed, and nobody else: user-data may hold secrets. Only root can give a file away."""
+    if user is None:
+        return
+    try:
+        os.chown(seed, *user)
+    except PermissionError:
+        seed.chmod(0o444)
 
 
 def _copy(image: Image, target: Path, size: int) -> None:

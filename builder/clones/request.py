@@ -12,7 +12,7 @@ import os
 import re
 import uuid
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +47,7 @@ class CloneRequest:
         full: copy the whole disk instead of making an overlay.
         host_disks: block devices of the host, see `host_devices.block_device`.
         host_devices: PCI addresses of devices of the host.
+        user_data: for cloud-init, as `builder.guest.user_data` read it; it may hold secrets.
 
     Raises:
         RecipeError: a value is not valid. Neither libvirt nor the catalogue is asked for that.
@@ -66,6 +67,7 @@ class CloneRequest:
     full: bool = False
     host_disks: tuple[str, ...] = ()
     host_devices: tuple[str, ...] = ()
+    user_data: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         for name in self.names():
@@ -174,8 +176,9 @@ def drafts(
 
     Raises:
         HostError, PublishError: the network, an address or a device of the host cannot be used.
-        RecipeError: an address lies outside the network, or the disk is to be smaller than the image's.
+        RecipeError: an address lies outside the network, or the image does not fit the disk's size or user-data.
     """
+    _require_reader(request, image)
     check_network(request.network, [address for _, address in request.hosts()], domains, others)
     # Not what the manifest says: it came with the image.
     size = qemu_img.info(image.disk, "qcow2", error=PublishError).virtual_size
@@ -221,6 +224,14 @@ def drafts(
         )
         vms.append(vm)
     return vms
+
+
+def _require_reader(request: CloneRequest, image: Image) -> None:
+    if request.user_data and not image.facts.has_cloud_init:
+        raise RecipeError(
+            f"--user-data: {image.name}@{image.version} has no cloud-init, which would read it",
+            hint="clone one that has: builder run centos7-cloud builds it",
+        )
 
 
 def _devices(

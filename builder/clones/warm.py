@@ -174,6 +174,8 @@ def opened(paths: Paths, image: Image, vm: Vm, host: Hypervisor, report: Callabl
     """
     if vm.firmware == "uefi":
         raise HostError("QEMU cannot save a running machine with UEFI inside its disk")
+    if image.facts.has_cloud_init:
+        raise HostError("cloud-init gives the image its identity, and cannot wait for one")
     store = Store(paths.store)
     given = inputs(image, vm, held.versions(host))
     step = Step(STAGE, given, digest(STAGE, given, {}), "run", "asked for", ReasonKind.FIRST_RUN)

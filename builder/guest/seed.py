@@ -2,8 +2,11 @@
 
 Invariant: an `Identity` that exists is valid; the guest that reads the seed trusts nothing and checks again.
 
-The files hold the same facts twice: NoCloud's three for images with cloud-init, and a flat builder.conf for the
-first-boot unit of images without it. (NoCloud: https://docs.cloud-init.io, "NoCloud"; JSON is valid YAML.)
+The files hold the same facts twice: NoCloud's for images with cloud-init, and a flat builder.conf for the first-boot
+unit of images without it. (NoCloud: https://docs.cloud-init.io, "NoCloud"; JSON is valid YAML.)
+
+builder's wishes are vendor-data, so that user-data is whoever's clone it is, and wins. The keys are in meta-data, which
+cloud-init adds to those of user-data; a list in vendor-data would give way to one there (cloud-init 22.4, cc_ssh.py).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ LABEL = "cidata"
 _THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 # cloud-init renames the card to this: it is what first-boot configures, and what EL's files are named after.
 CARD = "eth0"
+CONFIG = b"#cloud-config\n"
 
 
 @dataclass(frozen=True)
@@ -54,17 +58,19 @@ class Identity:
         _check(self)
 
 
-def files(identity: Identity, random: bytes = b"") -> dict[str, bytes]:
+def files(identity: Identity, random: bytes = b"", user_data: bytes = b"") -> dict[str, bytes]:
     """Return the files of the seed CD, by name.
 
     Args:
         random: bytes that nobody else has, for a guest that goes on from a state that others go on from, too.
+        user_data: somebody's own, for cloud-init.
     """
+    told = {"instance-id": identity.instance_id, "local-hostname": identity.hostname}
     texts = {
         "builder.conf": _builder_conf(identity).encode(),
-        "meta-data": _json({"instance-id": identity.instance_id, "local-hostname": identity.hostname}),
-        "user-data": b"#cloud-config\n"
-        + _json({"disable_root": False, "ssh_authorized_keys": list(identity.ssh_keys), "preserve_hostname": False}),
+        "meta-data": _json(told | {"public-keys": list(identity.ssh_keys)}),
+        "vendor-data": CONFIG + _json({"disable_root": False, "preserve_hostname": False}),
+        "user-data": user_data or CONFIG + _json({}),
     }
     if random:
         texts["random"] = random

@@ -158,6 +158,11 @@ class Manifest(_ManifestPart):
         return self.stages.get("verify", StageFacts()).inputs
 
     @property
+    def has_cloud_init(self) -> bool:
+        """True if it was verified with the package cloud-init, which gives each copy its identity then."""
+        return any(package.partition(" ")[0] == "cloud-init" for package in self.verified.first.packages or ())
+
+    @property
     def credible(self) -> bool:
         """True if its date is not in the future: one that is comes from a wrong clock, and makes nothing newer."""
         return self.created <= datetime.now(UTC) + SKEW

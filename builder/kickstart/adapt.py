@@ -330,15 +330,17 @@ def missing_parts(given: Kickstart, scripts: Sequence[Script], token: str) -> li
     """Return the parts of builder's last act that the kickstart does not bring itself."""
     post = "\n".join(script.body for script in scripts if script.kind == "%post")
     packages = {wanted.name for wanted in given.wanted}
+    # An image has one owner of its identity.
+    identity = "cloud-init" if "cloud-init" in packages else "first-boot"
     brought = {
-        "first-boot": "builder-first-boot.service" in post,
+        identity: "builder-first-boot.service" in post,
         # Only if it lets root in with a key.
         "sshd": bool(re.search(r"PermitRootLogin[\s=]+(yes|without-password|prohibit-password)\b", post)),
         "initramfs": "dracut-config-generic" in packages or bool(re.search(r"--no-hostonly|hostonly=\W*no", post)),
         "seal": False,
         "marker": f"{MARKER} {token}" in post,
     }
-    if brought["marker"] and brought["first-boot"]:
+    if brought["marker"] and brought[identity]:
         # A kickstart that was written for builder.
         return []
     return [name for name, there in brought.items() if not there]

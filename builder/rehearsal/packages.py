@@ -54,7 +54,7 @@ TARGET = (
 )
 
 # Laid into Packages/, with what they need, and installed in the guest when a kickstart asks for them.
-OPTIONAL = ("acpid", "lvm2", "nano", "tree")
+OPTIONAL = ("acpid", "cloud-guest-utils", "cloud-init", "lvm2", "nano", "qemu-guest-agent", "tree")
 
 # Unpacked by hand: never configured, and what only their scripts need is left out.
 KERNELS = {"debian": "linux-image-amd64", "ubuntu": "linux-image-generic"}

@@ -12,7 +12,9 @@ find /root /home -maxdepth 3 -path '*/.ssh/authorized_keys' -type f -delete
 find /root /home -maxdepth 2 \( -name .bash_history -o -name .lesshst -o -name .viminfo \) -type f -delete
 rm -rf /root/.ansible /var/tmp/builder-provision /tmp/* /var/tmp/*
 rm -rf /var/cache/yum/* /var/cache/dnf/* /var/cache/libdnf5/* /var/lib/dhclient/* /var/lib/dhcp/*.leases /var/lib/NetworkManager/*.lease
-rm -rf /var/lib/cloud/instance /var/lib/cloud/instances /var/log/journal/*
+# What cloud-init knows of this machine; its own way leaves a seed that somebody put into the image.
+! command -v cloud-init > /dev/null || cloud-init clean
+rm -rf /var/lib/cloud/instance /var/lib/cloud/instances /var/lib/cloud/data /var/lib/cloud/sem /var/log/journal/*
 rm -f /var/lib/NetworkManager/secret_key /var/lib/systemd/random-seed /etc/udev/rules.d/70-persistent-*
 rm -f /var/lib/builder/instance-id
 for file in /etc/sysconfig/network-scripts/ifcfg-eth* /etc/NetworkManager/system-connections/*.nmconnection; do

@@ -327,7 +327,12 @@ def bound(folder: Path, *, spare: Collection[str] = (), runs: int = KEEP_RUNS, s
 
 def redacted(argv: Sequence[str]) -> list[str]:
     """A command line without the values of `…password=…` and the like, and without passwords in addresses."""
-    return [_USER_INFO.sub("***", _SECRET_WORD.sub(r"\1***", word)) for word in argv]
+    return [without_user_info(_SECRET_WORD.sub(r"\1***", word)) for word in argv]
+
+
+def without_user_info(text: str) -> str:
+    """Return a text without the names and passwords in its addresses."""
+    return _USER_INFO.sub("***", text)
 
 
 def _verdict(fault: BaseException) -> dict[str, Any]:

@@ -56,7 +56,13 @@ class CloneEnv:
         """A name that nobody else on this host has."""
         return f"{self.prefix}-{name}"
 
-    def publish(self, text: bytes = b"ready\r\nroot@sector# ", name: str = "toy", ttys1: bytes = b"") -> Image:
+    def publish(
+        self,
+        text: bytes = b"ready\r\nroot@sector# ",
+        name: str = "toy",
+        ttys1: bytes = b"",
+        packages: tuple[str, ...] = (),
+    ) -> Image:
         """An image that says this on its console, and something on ttyS1, and hangs."""
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
@@ -64,7 +70,8 @@ class CloneEnv:
         sealed = work / f"{secrets.token_hex(4)}.qcow2"
         subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, sealed], check=True)
         sealed.chmod(0o444)
-        manifest = {"stages": {"verify": {"inputs": MADE_FOR, "seconds": 1.0}}}
+        verified = {"twins": {"twin-a": {"packages": list(packages)}}}
+        manifest = {"stages": {"verify": {"inputs": MADE_FOR, "seconds": 1.0}}, "verified": verified}
         return images.publish(self.catalogue, name, {f"{name}.qcow2": sealed}, manifest)
 
     def store(self, domains: Domains | None = None) -> CloneStore:

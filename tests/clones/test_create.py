@@ -48,6 +48,22 @@ def test_a_clone_is_an_overlay_with_an_identity_of_its_own(house: CloneEnv, host
     assert sum(path.stat().st_blocks * 512 for path in folder.iterdir()) < 1 << 20
 
 
+def test_user_data_is_for_images_with_cloud_init_and_for_nobody_else(house: CloneEnv, host: Domains) -> None:
+    own = b"#cloud-config\npassword: secret\n"
+    with pytest.raises(RecipeError, match="has no cloud-init"):
+        house.make(host, "web", user_data=own)
+    assert house.store().vms() == []
+    house.publish(name="cloud", packages=("bash 4.2-34", "cloud-init 19.4-7"))
+    (vm,) = house.make(host, "web", image="cloud", user_data=own)
+    seed = house.vms / vm.name / record.SEED
+    listed = subprocess.run(["isoinfo", "-R", "-x", "/user-data", "-i", seed], check=True, capture_output=True)
+    assert listed.stdout == own
+    facts = seed.stat()
+    assert facts.st_mode & 0o777 == 0o400
+    assert host.host.qemu_user in (None, (facts.st_uid, facts.st_gid))
+    assert all(b"secret" not in path.read_bytes() for path in seed.parent.iterdir() if path != seed)
+
+
 def test_clones_differ_and_are_made_side_by_side(house: CloneEnv, host: Domains) -> None:
     made = house.make(host, "farm", count=3)
     assert [vm.name for vm in made] == [house.name(f"farm-{number}") for number in (1, 2, 3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from builder.clones import warm
 from builder.clones.record import Vm
 from builder.errors import HostError
 from builder.images import Image
+from builder.images.manifest import CopyFacts, VerifiedFacts
 from builder.settings import Settings
 from builder.stage import digest
 from builder.vm.connection import Hypervisor
@@ -100,6 +102,15 @@ def test_uefi_is_refused_before_anything_is_started(image: Image, tmp_path: Path
     paths = Settings(artifacts=tmp_path, recipes=(), templates=())
     uefi = VM.model_copy(update={"firmware": "uefi"})
     with pytest.raises(HostError, match="UEFI"), warm.opened(paths, image, uefi, cast(Hypervisor, None), print):
+        pass
+    assert not paths.store.exists()
+
+
+def test_a_copy_whose_identity_is_cloud_inits_is_not_held(image: Image, tmp_path: Path) -> None:
+    shown = VerifiedFacts(twins={"twin-a": CopyFacts(packages=("cloud-init 19.4-7",))})
+    cloud = replace(image, facts=image.facts.model_copy(update={"verified": shown}))
+    paths = Settings(artifacts=tmp_path, recipes=(), templates=())
+    with pytest.raises(HostError, match="cloud-init"), warm.opened(paths, cloud, VM, cast(Hypervisor, None), print):
         pass
     assert not paths.store.exists()
 

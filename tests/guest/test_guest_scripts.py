@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from builder.guest import report
 from builder.kickstart import render
 from tests.kickstart.test_kickstart import OWN, TEMPLATES, VARS, section
 
@@ -177,6 +178,26 @@ def test_the_kernel_is_asked_to_take_up_new_randomness(tmp_path: Path) -> None:
     said = hold(tmp_path, f"{_function('reseed')}\nreseed < {tmp_path}/bytes 2>&1".replace("/dev/", f"{tmp_path}/dev/"))
     # A plain file knows no ioctl; all that comes before it went well.
     assert "Inappropriate ioctl for device" in said
+
+
+@pytest.mark.parametrize("found", [True, False], ids=["seed", "no seed"])
+def test_what_cloud_init_made_is_told_to_the_host(tmp_path: Path, found: bool) -> None:
+    for name in ("etc/ssh", "dev", "run/cloud-init", "var/lib/cloud/data"):
+        (tmp_path / name).mkdir(parents=True)
+    key = tmp_path / "etc/ssh/ssh_host_ed25519_key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-f", key, "-N", "", "-C", ""], check=True)
+    (tmp_path / "var/lib/cloud/data/instance-id").write_text("i-9\n")
+    if not found:
+        (tmp_path / "run/cloud-init/disabled").touch()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    script = (TEMPLATES / "snippets" / "tell-identity.sh").read_text()
+    # A port keeps nothing of what was written before; a file would.
+    assert run(tmp_path, script.replace("> /dev/ttyS1", ">> /dev/ttyS1")) == ""
+    told = report.read_report(tmp_path / "dev/ttyS1")
+    fingerprint = subprocess.run(["ssh-keygen", "-l", "-f", key], check=True, capture_output=True, text=True).stdout
+    assert told.host_keys == (fingerprint.split()[1],)
+    assert told.ready == ("i-9" if found else "none",)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def _function(name: str) -> str:

@@ -90,14 +90,21 @@ def test_flat_file_has_one_line_a_fact() -> None:
 
 def test_nocloud_says_the_same() -> None:
     made = files(Identity("i-1", "web1", (KEY,), "192.168.10.19/24", "192.168.10.2", ("1.1.1.1",), MAC))
-    assert json.loads(made["meta-data"]) == {"instance-id": "i-1", "local-hostname": "web1"}
-    head, _, body = made["user-data"].partition(b"\n")
-    assert head == b"#cloud-config"
-    assert json.loads(body)["ssh_authorized_keys"] == [KEY]
+    assert json.loads(made["meta-data"]) == {"instance-id": "i-1", "local-hostname": "web1", "public-keys": [KEY]}
+    for name, settings in (("user-data", {}), ("vendor-data", {"disable_root": False, "preserve_hostname": False})):
+        head, _, body = made[name].partition(b"\n")
+        assert head == b"#cloud-config"
+        assert json.loads(body) == settings
     nic = json.loads(made["network-config"])["ethernets"]["eth0"]
     assert (nic["match"], nic["set-name"]) == ({"macaddress": MAC}, "eth0")
     assert nic["addresses"] == ["192.168.10.19/24"]
     assert nic["routes"] == [{"to": "0.0.0.0/0", "via": "192.168.10.2"}]
+
+
+def test_user_data_of_ones_own_changes_nothing_else() -> None:
+    identity = Identity("i-1", "web1", (KEY,), mac=MAC)
+    own = b"#!/bin/sh\ntrue\n"
+    assert files(identity, user_data=own) == files(identity) | {"user-data": own}
 
 
 def test_without_address_the_machine_asks_dhcp() -> None:

@@ -102,6 +102,16 @@ def test_what_the_kickstart_brings_itself_stays(body: str, packages: str, left: 
     assert parts == [part for part in ("first-boot", "sshd", "initramfs", "seal", "marker") if part != left]
 
 
+def test_cloud_init_is_the_only_owner_of_the_identity() -> None:
+    made = adapt(GOOD.replace("@core\n", "@core\ncloud-init\n"), TERMS)
+    (change,) = made.changes
+    assert change.reason.endswith("sshd, initramfs, seal, marker")
+    assert "cloud-init, sshd" in change.reason
+    assert SNIPPETS["snippets/tell-identity.sh"] in made.text
+    assert SNIPPETS["snippets/first-boot.sh"] not in made.text
+    assert adapt(made.text, TERMS) == Adapted(made.text, ())
+
+
 @pytest.mark.parametrize("end", ["reboot", "reboot --eject", "reboot --kexec", "halt", "shutdown"])
 def test_the_end_is_a_power_off(end: str) -> None:
     (change,) = changes(GOOD.replace("poweroff", end))

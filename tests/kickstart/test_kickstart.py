@@ -113,6 +113,17 @@ def test_the_size_of_the_disk_is_recorded_before_the_image_is_sealed(text: str) 
     )
 
 
+@pytest.mark.parametrize("template", [TEMPLATE, "el-minimal.ks.j2"])
+def test_with_cloud_init_builders_unit_only_tells(template: str) -> None:
+    texts = render.collect(template, [TEMPLATES])
+    post = section(render.render(texts, template, {**VARS, **OWN, "packages": ["cloud-init"]}), "%post")
+    assert "/usr/libexec/builder/tell-identity" in post
+    assert "ExecStart=/usr/libexec/builder/first-boot" not in post
+    assert "grow-root" not in post
+    assert subprocess.run(["dash", "-n"], input=post, text=True, capture_output=True, check=False).stderr == ""
+    assert post.rstrip().endswith('echo "BUILDER INSTALLED 0123abcd" > /dev/ttyS1')
+
+
 def test_repositories_are_three_paths_of_the_vault(text: str) -> None:
     paths = re.findall(r"^baseurl=http://vault\.centos\.org/7\.9\.2009/(\w+)/\$basearch/$", text, re.M)
     assert paths == ["os", "updates", "extras"]

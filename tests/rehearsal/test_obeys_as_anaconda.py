@@ -5,6 +5,7 @@ Each source is Anaconda's rhel7-branch, 21.48.22.159, below pyanaconda/, where n
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -190,3 +191,25 @@ def test_what_a_package_needs() -> None:
     field = "libaio1 (>= 0.3.93), dmsetup:any (>= 2:1.02), default-mta | mail-transport-agent, lsb-base"
     assert debs.depends(field) == ["libaio1", "dmsetup", "default-mta", "lsb-base"]
     assert debs.depends("") == []
+
+
+def deb(folder: Path, name: str, **fields: str) -> None:
+    """A package that holds nothing."""
+    tree = folder / f"{name}-tree"
+    (tree / "DEBIAN").mkdir(parents=True)
+    lines = {"Package": name, "Version": "1", "Architecture": "all", "Maintainer": "a <a@b.c>", "Description": "x"}
+    control = "".join(f"{key}: {value}\n" for key, value in (lines | fields).items())
+    (tree / "DEBIAN" / "control").write_text(control)
+    subprocess.run(["dpkg-deb", "--build", tree, folder / f"{name}_1_all.deb"], check=True, capture_output=True)
+
+
+def test_a_package_that_goes_by_another_name_comes_along_unless_the_base_has_it(tmp_path: Path) -> None:
+    deb(tmp_path, "app", Depends="virtual-api (>= 1), bash, missing")
+    deb(tmp_path, "impl", Provides="virtual-api (= 1), another", Depends="deeper")
+    deb(tmp_path, "deeper")
+    deb(tmp_path, "shell", Provides="bash")
+    assert [path.name for path in debs.needed("app", (tmp_path,))] == [
+        "app_1_all.deb",
+        "impl_1_all.deb",
+        "deeper_1_all.deb",
+    ]

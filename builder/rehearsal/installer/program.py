@@ -57,7 +57,7 @@ def run(
         stderr=subprocess.STDOUT if stderr else subprocess.DEVNULL,
         text=True,
         errors="replace",
-        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        env={**os.environ, "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"},
         check=False,
     )
     if done.stdout.strip() and not quiet:
