@@ -9,7 +9,6 @@ from pathlib import Path
 
 from builder.errors import Cause, MediumError
 from builder.iso import inspect, media_checksum
-from builder.media import download, vendor_list
 from builder.recipe import Media
 from builder.recipe.build_spec import BuildSpec
 from builder.rehearsal import medium as rehearsal
@@ -59,6 +58,9 @@ def run(job: Job[FetchInputs]) -> None:
         MediumError: it cannot be had, has another digest, is no whole ISO, the vendor's list does not name it, or its
             signature does not hold.
     """
+    # Not at the head: every plan loads this module, and requests takes longer to start than all the rest of it.
+    from builder.media import vendor_list
+
     wanted = job.inputs
     if (wanted.signed_by or wanted.checksums) and wanted.sha256 is not None:
         _unlisted(job)
@@ -73,6 +75,8 @@ def run(job: Job[FetchInputs]) -> None:
 
 def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
     """The medium, whoever signed it."""
+    from builder.media import download
+
     target = job.out / FILE
     sha256, source = job.inputs.sha256, job.build.medium
     if sha256 is None:
