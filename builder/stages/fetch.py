@@ -15,6 +15,7 @@ from builder.rehearsal import medium as rehearsal
 from builder.stage import Inputs, Job, Ledger, Progress, ReasonKind, Stage, Step, added, digest
 from builder.store.store import Store
 from builder.system import reflink
+from builder.system.digests import DigestCache
 from builder.system.reflink import How
 
 FILE = "medium.iso"
@@ -78,12 +79,13 @@ def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
     from builder.media import download
 
     target = job.out / FILE
+    digests = Store(job.paths.store).digests
     sha256, source = job.inputs.sha256, job.build.medium
     if sha256 is None:
         return make_rehearsal(job.out, job.scratch, job.ledger, job.progress)
     if source.file is not None:
         with job.ledger.spend("copy", source.file.stat().st_size):
-            _take(source.file, target, sha256, link=False)
+            _take(source.file, target, sha256, digests)
         if job.inputs.rehearsal is not None:
             require_sum(target, source.file)
     elif not source.urls:
@@ -101,6 +103,7 @@ def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
         with job.ledger.spend("download"):
             download.fetch(source.urls, sha256, arrived, progress=job.progress)
         arrived.rename(target)
+        digests.remember(target, sha256)
     return _describe(job.out)
 
 
@@ -118,13 +121,13 @@ def make_rehearsal(folder: Path, work: Path, ledger: Ledger, progress: Progress)
     return _describe(folder)
 
 
-def take_in(file: Path, folder: Path, sha256: str) -> How:
+def take_in(file: Path, folder: Path, sha256: str, digests: DigestCache) -> How:
     """Make the content of a finished object out of a local file, sharing its bytes where the file system can.
 
     Raises:
         MediumError: it cannot be read, or has another digest (it was changed meanwhile).
     """
-    how = _take(file, folder / FILE, sha256, link=True)
+    how = _take(file, folder / FILE, sha256, digests)
     _describe(folder)
     return how
 
@@ -146,8 +149,8 @@ def require_sum(iso: Path, shown: Path) -> None:
         )
 
 
-def _take(file: Path, target: Path, sha256: str, *, link: bool) -> How:
-    got, how = reflink.take(file, target, link=link)
+def _take(file: Path, target: Path, sha256: str, digests: DigestCache) -> How:
+    got, how = reflink.take(file, target, link=True, cache=digests)
     if got != sha256:
         details = f"sha256 expected {sha256}\nsha256 found    {got}"
         raise MediumError(f"{file} changed while it was read", details, cause=Cause.WRONG_MEDIUM)
