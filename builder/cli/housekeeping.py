@@ -100,8 +100,8 @@ def gc(
     freed += images.delete_torn(settings.images, age, dry_run=dry_run)
     freed += store_gc.delete_torn(_written_to(settings), age, dry_run=dry_run)
     freed += store_gc.delete_torn([settings.artifacts / "reports"], age, pattern=".new-*", dry_run=dry_run)
-    freed += store_gc.gc(Store(settings.store), age, dry_run=dry_run)
-    freed += warm.drop_orphans(Store(settings.store), dry_run=dry_run)
+    store = Store(settings.store)
+    freed += store_gc.gc(store, age, useless=warm.orphans(store), dry_run=dry_run)
     text = f"{console.size_text(freed)} {'would be freed' if dry_run else 'freed'}"
     emit({"dry_run": dry_run, "bytes": freed}, [text], as_json)
 

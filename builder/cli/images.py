@@ -18,8 +18,10 @@ from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
 from builder.clones import warm
 from builder.errors import RecipeError, VerifyError
-from builder.images import Difference, Image, Kind, VerificationResult
+from builder.images import Difference, Image, VerificationResult
+from builder.images import export as exporting
 from builder.images.catalogue import folders, require_name
+from builder.images.export import Kind
 from builder.images.origins import LOCAL
 from builder.store.store import Store
 
@@ -203,10 +205,10 @@ def export(
         raise RecipeError(f"--zstd has no meaning for {kind}")
     image = images.load_image(ctx.ensure_object(State).settings().images, name)
     with console.watcher(as_json=as_json) as watcher:
-        target = images.export(
+        target = exporting.export(
             image,
             kind,
-            output or Path(images.default_name(image, kind)),
+            output or Path(exporting.default_name(image, kind)),
             compression="zstd" if zstd else "zlib",
             force=force,
             on_progress=lambda what, percent: watcher.beat(f"{what}: {percent:.0f} %" if percent else what),

@@ -207,10 +207,14 @@ def states(store: Store) -> Iterator[StoredState]:
                 yield StoredState(given, record.digest, record.created, (folder / DISK).stat().st_blocks * 512)
 
 
-def drop_orphans(store: Store, *, dry_run: bool = False) -> int:
-    """Remove the states of image versions that are gone; returns the bytes freed."""
-    gone = [state for state in states(store) if not Path(state.inputs.base).exists()]
-    return sum(state.bytes if dry_run else gc.drop(store, state.digest) for state in gone)
+def orphans(store: Store) -> frozenset[str]:
+    """Return the digests of the states whose image version is gone."""
+    return frozenset(state.digest for state in states(store) if not Path(state.inputs.base).exists())
+
+
+def drop_orphans(store: Store) -> int:
+    """Remove the states whose image version is gone; returns the bytes freed."""
+    return sum(gc.drop(store, name) for name in orphans(store))
 
 
 def _found_or_made(

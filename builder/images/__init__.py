@@ -1,4 +1,7 @@
-"""The catalogue of golden images; it is changed only here, and every change is one rename."""
+"""The catalogue of golden images; it is changed only here, and every change is one rename.
+
+`builder.images.export` is apart: only its command pays for what it takes to start.
+"""
 
 from builder.images.catalogue import (
     LATEST,
@@ -12,7 +15,6 @@ from builder.images.catalogue import (
     unreadable,
 )
 from builder.images.diff import Changes, Difference, compare
-from builder.images.export import KINDS, Kind, default_name, export
 from builder.images.manifest import MANIFEST, VERSION_DIGITS
 from builder.images.origins import LOCAL, built_here
 from builder.images.references import Use, User, enter, leave, users_of, using
@@ -27,7 +29,6 @@ from builder.images.verify import (
 )
 
 __all__ = [
-    "KINDS",
     "LATEST",
     "LOCAL",
     "MANIFEST",
@@ -38,17 +39,14 @@ __all__ = [
     "Changes",
     "Difference",
     "Image",
-    "Kind",
     "Pruned",
     "Use",
     "User",
     "VerificationResult",
     "built_here",
     "compare",
-    "default_name",
     "delete_torn",
     "enter",
-    "export",
     "held_version",
     "leave",
     "list_images",

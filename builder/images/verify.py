@@ -18,8 +18,8 @@ from builder.images import manifest as manifests
 from builder.images.catalogue import PROVENANCE, SBOM, SUMS, folders, latest_of, load_image
 from builder.images.manifest import LARGEST, MANIFEST, Manifest, ManifestError, Read
 from builder.images.verification_record import Finding, Status, VerificationResult, record
-from builder.provenance import dsse, sbom_check, statement
 from builder.provenance import keys as signing
+from builder.provenance import sbom_check, statement
 from builder.system.digests import sha256_file
 from builder.vm import qcow2
 
@@ -252,6 +252,9 @@ def _provenance(path: Path, facts: Manifest, findings: _Findings) -> tuple[tuple
     Returns:
         Names of the trusted keys that signed it, and whether it is about these very files.
     """
+    # Not at the head: every plan loads this module.
+    from builder.provenance import dsse
+
     altered = findings.fails(PROVENANCE)
     keys = {dsse.key_id(public, name): (name, public) for name, public in signing.trusted().items()}
     try:

@@ -48,7 +48,8 @@ class RemasterReport:
     Args:
         size: bytes of the new file.
         volume_id: the vendor's, unchanged: `LABEL=` arguments and grub's search depend on it.
-        md5: the implanted media checksum; None where the application use of the medium holds something else.
+        md5: the implanted media checksum; None where none was wanted, or the application use of the medium holds
+            something else.
         changed: paths whose content is new.
         boots: platforms in the El Torito catalogue (`bios`, `uefi`).
         hybrid: it also boots from a disk or stick.
@@ -76,6 +77,7 @@ def remaster(
     beside: Mapping[str, bytes] | None = None,
     menu: Menu = "unattended",
     when: datetime | None = None,
+    checksum: bool = True,
 ) -> RemasterReport:
     """Write a copy of an install medium that installs by the given kickstart.
 
@@ -88,6 +90,7 @@ def remaster(
             label is spelled `\\x20`.
         menu: `unattended` boots straight into the kickstart; `safe` boots from the local disk unless it is chosen.
         when: date of what is new; by default the medium's own. Same arguments, same bytes.
+        checksum: implant one; without it the new medium has none, for the vendor's would not hold.
 
     Raises:
         MediumError: no install medium, a damaged one, one that cannot be rewritten, or one whose menus look for a
@@ -105,14 +108,14 @@ def remaster(
         appended = _appended(edit, source, entries)
         files = {**changes, **_translations(iso, [*added]), **added}
         with replacing(output) as file:
-            planned = None if appended else _planned(iso, source, files, date, stack)
+            planned = None if appended else _planned(iso, source, files, date, stack, checksum=checksum)
             if planned is not None:
                 implanted = planned.implant
                 burn(planned.plan, file, implanted)
             else:
                 images = {at: content for at, entry in enumerate(entries) if (content := files.get(entry.path or ""))}
                 loose = {path: files[path] for path in files if path not in {entry.path for entry in entries}}
-                implanted = _replayed(edit, source, loose, images | appended, file)
+                implanted = _replayed(edit, source, loose, images | appended, file, checksum=checksum)
             size, signature = os.fstat(file.fileno()).st_size, os.pread(file.fileno(), 2, 510)
         return RemasterReport(
             output,
@@ -127,14 +130,14 @@ def remaster(
 
 @dataclass(frozen=True)
 class _Planned:
-    """The new image as builder's own writer wants it; `implant` is None where the application use is taken."""
+    """The new image as builder's own writer wants it; `implant` is None where no sum is wanted or there is no room."""
 
     plan: IsoPlan
     implant: Implant | None
 
 
 def _planned(
-    iso: Iso, source: Path, files: Mapping[str, bytes | Path], when: datetime, stack: ExitStack
+    iso: Iso, source: Path, files: Mapping[str, bytes | Path], when: datetime, stack: ExitStack, *, checksum: bool
 ) -> _Planned | None:
     """Plan the new image for builder's own writer; None where it does not know the layout."""
     before = [entry.sector for entry in iso.boot_entries()]
@@ -156,7 +159,7 @@ def _planned(
     if not _may_implant(iso.volume.application_use):
         return _Planned(plan, None)
     plan.put(APPLICATION_USE, _BLANK)
-    return _Planned(plan, Implant(volume_size))
+    return _Planned(plan, Implant(volume_size) if checksum else None)
 
 
 def _replayed(
@@ -165,6 +168,8 @@ def _replayed(
     files: Mapping[str, bytes | Path],
     images: Mapping[int, bytes | Path],
     output: BinaryIO,
+    *,
+    checksum: bool,
 ) -> Implant | None:
     """Write the new image with xorriso; return what was implanted.
 
@@ -197,7 +202,7 @@ def _replayed(
     for at, content in images.items():
         data = content if isinstance(content, bytes) else content.read_bytes()
         os.pwrite(output.fileno(), data, entries[at].sector * SECTOR)
-    return implant(output) if blank else None
+    return implant(output) if blank and checksum else None
 
 
 def _boots(medium: Path, entries: Sequence[BootEntry]) -> tuple[object, ...]:

@@ -113,9 +113,13 @@ def variables_of(texts: Mapping[str, str]) -> frozenset[str]:
         RecipeError: finding them takes too long or too much memory.
         HostError: the process for it cannot be started.
     """
-    found = _ask(next(iter(texts), ""), {"texts": dict(texts), "entry": None})
+    entry = next(iter(texts), "")
+    return _variables(_told(entry, _ask(entry, {"texts": dict(texts), "entry": None, "names": True})))
+
+
+def _variables(answer: Mapping[str, Any]) -> frozenset[str]:
     # A loop variable or a `set` of one file is declared there, and never asked of the recipe.
-    return frozenset(found["variables"]) - OWN_VARIABLES
+    return frozenset(answer["variables"]) - OWN_VARIABLES
 
 
 def check_variables(texts: Mapping[str, str], given: Mapping[str, object]) -> None:
@@ -124,7 +128,10 @@ def check_variables(texts: Mapping[str, str], given: Mapping[str, object]) -> No
     Raises:
         RecipeError: naming each of them, with a near name where there is one.
     """
-    wanted = variables_of(texts)
+    _require_wanted(variables_of(texts), given)
+
+
+def _require_wanted(wanted: frozenset[str], given: Mapping[str, object]) -> None:
     lines = []
     for name in sorted(set(given) - wanted):
         near = difflib.get_close_matches(name, wanted, n=1)
@@ -136,20 +143,33 @@ def check_variables(texts: Mapping[str, str], given: Mapping[str, object]) -> No
         raise RecipeError("the recipe's variables do not fit its template", "\n".join(lines))
 
 
-def render(texts: Mapping[str, str], entry: str, variables: Mapping[str, object]) -> str:
+def render(
+    texts: Mapping[str, str],
+    entry: str,
+    variables: Mapping[str, object],
+    *,
+    given: Mapping[str, object] | None = None,
+) -> str:
     """Render the template `entry`, which may include the other `texts`.
+
+    Args:
+        given: those of the variables that a recipe gave; they have to be the ones that the template wants, as
+            `check_variables` has it.
 
     Raises:
         RecipeError: a variable is missing or the template fails, with its file and line; or it takes too long or too
             much memory.
         HostError: the process for it cannot be started.
     """
-    wanted = {"texts": dict(texts), "entry": entry, "variables": dict(variables)}
-    return str(_ask(entry, wanted)["text"])
+    wanted = {"texts": dict(texts), "entry": entry, "variables": dict(variables), "names": given is not None}
+    answer = _ask(entry, wanted)
+    if given is not None and "variables" in answer:
+        _require_wanted(_variables(answer), given)
+    return str(_told(entry, answer)["text"])
 
 
 def _ask(entry: str, wanted: Mapping[str, object]) -> dict[str, Any]:
-    """Have the process for templates do something; raises for both functions above."""
+    """Have the process for templates do something, and return what it answers, a fault of the template, too."""
     request = json.dumps({**wanted, "seconds": sandbox.SECONDS})
     done = process.run(PROGRAM, stdin=request, check=False, timeout=LONGEST, error=RecipeError)
     try:
@@ -160,6 +180,11 @@ def _ask(entry: str, wanted: Mapping[str, object]) -> dict[str, Any]:
         limits = f"{sandbox.SECONDS} s of processor time and {sandbox.MEMORY >> 20} MiB"
         hint = "is there a loop or a number without a bound in it?"
         raise RecipeError(f"kickstarts/{entry} takes more than {limits} to render", done.error_text, hint) from None
+    return answer
+
+
+def _told(entry: str, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the answer, unless it is a fault, which is raised."""
     if "why" in answer:
         raise RecipeError(f"{answer['where'] or f'kickstarts/{entry}'}: {answer['why']}", hint=RAW)
     return answer

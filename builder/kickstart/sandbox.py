@@ -63,15 +63,21 @@ def variables_of(texts: Mapping[str, str]) -> list[str]:
 
 
 def _answer(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of variables where they are asked for, and the text that was asked for or why there is none."""
+    names = {"variables": variables_of(wanted["texts"])} if wanted["names"] else {}
     if wanted["entry"] is None:
-        return {"variables": variables_of(wanted["texts"])}
-    return {"text": environment(wanted["texts"]).get_template(wanted["entry"]).render(wanted["variables"])}
+        return names
+    try:
+        text = environment(wanted["texts"]).get_template(wanted["entry"]).render(wanted["variables"])
+    except Exception as error:
+        return {**names, **fault_of(error)}
+    return {**names, "text": text}
 
 
 def main() -> int:
-    """Do what standard input asks for, and write the text, the names of variables or the fault as JSON.
+    """Do what standard input asks for, and write the names of variables, the text or the fault as JSON.
 
-    `entry` is the template to render; None asks for the variables of all.
+    `entry` is the template to render, or None; `names` asks for the variables of all texts.
     """
     wanted = json.load(sys.stdin)
     # Before anything of the template runs; a core file would hold the password's hash.

@@ -11,6 +11,7 @@ from builder import recipe
 from builder.diagnosis.classify import diagnose
 from builder.errors import BuilderError, RecipeError
 from builder.images import Image, load_image
+from builder.kickstart import rehearsed
 from builder.pipeline import kickstart_preview
 from builder.pipeline.draft import RecipeDraft
 from builder.pipeline.execute import Context, Outcome
@@ -68,11 +69,14 @@ def prepare(
         )
     chosen, settings = load(pipeline, changes, settings)
     # In the first second: what is wrong here would end the install after a download and a boot.
-    kickstart_preview.require_fit(chosen, settings)
+    text = None if chosen.from_ is not None else kickstart_preview.preview(chosen, settings)
+    if text is not None:
+        kickstart_preview.require_fit(chosen, text)
     store = Store(settings.store)
     resolved = resolve(chosen, media, store, settings, peek=peek)
-    if resolved.spec.medium.rehearsal:
-        kickstart_preview.require_rehearsable(chosen, settings)
+    if text is not None and resolved.spec.medium.rehearsal:
+        # Before there is a medium: its installer has to carry out the kickstart to its end.
+        rehearsed.require(text)
     planned = plan(stages_of(chosen), resolved.spec, store, settings, fresh=frozenset(rebuild))
     return Build(planned, Context(store, settings, resolved.build, resolved.secrets), resolved.secrets.path)
 

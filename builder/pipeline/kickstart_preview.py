@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from builder.diagnosis import evidence
-from builder.kickstart import adapt, demands, last_act, lint, machine_fit, rehearsed, render
+from builder.kickstart import adapt, demands, last_act, lint, machine_fit, render
 from builder.kickstart.adapt import Adapted
 from builder.kickstart.el7_rules import LintFinding
 from builder.kickstart.preflight import Room
@@ -29,8 +29,6 @@ def preview(recipe: Recipe, settings: Settings) -> str:
         texts = render.collect(chosen.entry, settings.templates)
     else:
         texts = own_kickstart.load(chosen, (*settings.templates, *settings.recipes))[1]
-    if not chosen.plain:
-        render.check_variables(texts, chosen.vars)
     given = stage.KickstartInputs(
         template=chosen.entry,
         templates=texts,
@@ -45,28 +43,18 @@ def preview(recipe: Recipe, settings: Settings) -> str:
     return stage.render(given, root_crypt=evidence.MASK, token=stage.NO_TOKEN)
 
 
-def require_fit(recipe: Recipe, settings: Settings) -> None:
-    """Make sure that the kickstart asks nothing of the machine that it cannot have; needs no medium.
+def require_fit(recipe: Recipe, text: str) -> None:
+    """Make sure that a recipe's kickstart asks nothing of the machine that it cannot have; needs no medium.
 
     Raises:
-        RecipeError: it does, or it cannot be rendered.
+        RecipeError: it does.
     """
     own = recipe.kickstart.file is not None
     # Of one that is not adapted `unmet` lists everything together.
-    if recipe.from_ is None and (recipe.kickstart.adapt or not own):
+    if recipe.kickstart.adapt or not own:
         networked = recipe.install.network != "none"
         room = Room(recipe.machine.memory, recipe.disk.size, recipe.machine.firmware, networked, recipe.facts)
-        machine_fit.require(preview(recipe, settings), room, SYSTEM_DISK_SERIAL)
-
-
-def require_rehearsable(recipe: Recipe, settings: Settings) -> None:
-    """Make sure that the rehearsal's installer carries out the kickstart to its end; needs no medium.
-
-    Raises:
-        RecipeError: it would stop at a line, or the kickstart cannot be rendered.
-    """
-    if recipe.from_ is None:
-        rehearsed.require(preview(recipe, settings))
+        machine_fit.require(text, room, SYSTEM_DISK_SERIAL)
 
 
 def adapt_text(text: str, search: Sequence[Path], files: tuple[str, ...], *, networked: bool) -> Adapted:

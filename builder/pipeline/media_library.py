@@ -131,7 +131,7 @@ def add(file: Path, store: Store) -> tuple[StoredMedium, str]:
     ):
         if build.found is None:
             start = time.monotonic()
-            how = fetch.take_in(file, build.out, sha256)
+            how = fetch.take_in(file, build.out, sha256, store.digests)
             build.finish(Ledger(), time.monotonic() - start)
         known = _known(store, store.path(step.digest))
     if known is None:

@@ -51,7 +51,7 @@ def resolve(recipe: Recipe, media: str | None, store: Store, settings: Settings,
     """
     base = _base(recipe, media, settings)
     if base is None:
-        medium, source = _choose(recipe, media, store, settings)
+        medium, source = _choose(recipe, media, store, settings, peek=peek)
     else:
         medium = Medium(None, rehearsal=base.sha256 if base.facts.rehearsal else None)
         source = MediumSource()
@@ -105,14 +105,16 @@ def _owner(recipe: Recipe, base: images.Image | None, store: Store) -> str:
     return base.facts.secrets_of or base.facts.recipe or recipe.name
 
 
-def _choose(recipe: Recipe, media: str | None, store: Store, paths: Paths) -> tuple[Medium, MediumSource]:
+def _choose(
+    recipe: Recipe, media: str | None, store: Store, paths: Paths, *, peek: bool
+) -> tuple[Medium, MediumSource]:
     if media == ASKED:
         return Medium(None, rehearsal=rehearsal.inputs_digest(paths.artifacts / ".cache")), MediumSource()
     # By sha256, the preferred one first.
     known = {source.sha256: source.urls for source in recipe.media.sources if source.sha256}
     if media is not None:
         path = existing_medium(Path(media), paths)
-        medium = _from_file(recipe, path, known, store)
+        medium = _from_file(recipe, path, known, store, peek=peek)
         # Not for the medium, which is here: for the vendor's list of checksums.
         return medium, MediumSource(path, known.get(medium.sha256 or "", ()))
     if not known:
@@ -161,11 +163,14 @@ def existing_medium(path: Path, paths: Paths) -> Path:
     return found
 
 
-def _from_file(recipe: Recipe, path: Path, known: Collection[str], store: Store) -> Medium:
+def _from_file(recipe: Recipe, path: Path, known: Collection[str], store: Store, *, peek: bool) -> Medium:
     facts = inspect.inspect(path)
     preflight.require_release(facts, recipe.facts)
     if not known and not facts.is_rehearsal:
         raise _no_sum(recipe, str(path))
+    if not peek:
+        # So that the digest is remembered: `fetch` wants it next.
+        store.prepare()
     found = store.sha256_of(path)
     if facts.is_rehearsal:
         return Medium(found, rehearsal=found)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from builder.errors import Cause, MediumError
 from builder.iso import inspect, media_checksum
-from builder.media import download, vendor_list
 from builder.recipe import Media
 from builder.recipe.build_spec import BuildSpec
 from builder.rehearsal import medium as rehearsal
@@ -18,6 +17,7 @@ from builder.stage import Inputs, Job, Ledger, Progress, ReasonKind, Stage, Step
 from builder.stages import rehearsal_base
 from builder.store.store import Store
 from builder.system import reflink
+from builder.system.digests import DigestCache
 from builder.system.reflink import How
 
 FILE = "medium.iso"
@@ -66,6 +66,9 @@ def run(job: Job[FetchInputs]) -> None:
         MediumError: it cannot be had, has another digest, is no whole ISO, the vendor's list does not name it, or its
             signature does not hold.
     """
+    # Not at the head: every plan loads this module, and requests takes longer to start than all the rest of it.
+    from builder.media import vendor_list
+
     wanted = job.inputs
     if (wanted.signed_by or wanted.checksums) and wanted.sha256 is not None:
         _unlisted(job)
@@ -80,14 +83,17 @@ def run(job: Job[FetchInputs]) -> None:
 
 def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
     """The medium, whoever signed it."""
+    from builder.media import download
+
     target = job.out / FILE
+    digests = Store(job.paths.store).digests
     sha256, source = job.inputs.sha256, job.build.medium
     if sha256 is None:
         place = (Store(job.paths.store), job.run_id, job.out, job.scratch)
         return make_rehearsal(job.inputs, place, job.ledger, job.progress)
     if source.file is not None:
         with job.ledger.spend("copy", source.file.stat().st_size):
-            _take(source.file, target, sha256, link=False)
+            _take(source.file, target, sha256, digests)
         if job.inputs.rehearsal is not None:
             require_sum(target, source.file)
     elif not source.urls:
@@ -105,6 +111,7 @@ def _get(job: Job[FetchInputs]) -> inspect.MediumFacts:
         with job.ledger.spend("download"):
             download.fetch(source.urls, sha256, arrived, progress=job.progress)
         arrived.rename(target)
+        digests.remember(target, sha256)
     return _describe(job.out)
 
 
@@ -130,13 +137,13 @@ def make_rehearsal(
     return _describe(folder)
 
 
-def take_in(file: Path, folder: Path, sha256: str) -> How:
+def take_in(file: Path, folder: Path, sha256: str, digests: DigestCache) -> How:
     """Make the content of a finished object out of a local file, sharing its bytes where the file system can.
 
     Raises:
         MediumError: it cannot be read, or has another digest (it was changed meanwhile).
     """
-    how = _take(file, folder / FILE, sha256, link=True)
+    how = _take(file, folder / FILE, sha256, digests)
     _describe(folder)
     return how
 
@@ -158,8 +165,8 @@ def require_sum(iso: Path, shown: Path) -> None:
         )
 
 
-def _take(file: Path, target: Path, sha256: str, *, link: bool) -> How:
-    got, how = reflink.take(file, target, link=link)
+def _take(file: Path, target: Path, sha256: str, digests: DigestCache) -> How:
+    got, how = reflink.take(file, target, link=True, cache=digests)
     if got != sha256:
         details = f"sha256 expected {sha256}\nsha256 found    {got}"
         raise MediumError(f"{file} changed while it was read", details, cause=Cause.WRONG_MEDIUM)

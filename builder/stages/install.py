@@ -22,7 +22,7 @@ from builder.system import host_facts, process
 from builder.system.tail import last_lines
 from builder.vm import networks, qemu_img
 from builder.vm.domain_xml import render
-from builder.vm.log_follower import LogFollower
+from builder.vm.log_follower import LogFollower, settle
 from builder.vm.machine import Ending
 from builder.vm.machine_spec import SYSTEM_DISK_SERIAL, Disk, MachineSpec, Network, UserNet
 from builder.vm.names import machine_names
@@ -100,8 +100,7 @@ def run(job: Job[InstallInputs]) -> None:
             if ending.how != "shutdown":
                 machine.keep_screenshot(picture)
             # libvirt's log daemon may still hold the last lines.
-            for follower in (said, logged, shown):
-                follower.settle(quiet=SETTLED)
+            settle(said, logged, shown, quiet=SETTLED)
     # With the machine gone, every byte of its logs is in the evidence.
     evidence.make_readable(console)
     evidence.keep_qemu_log(job, spec.name)

@@ -58,12 +58,9 @@ def inputs(spec: BuildSpec) -> KickstartInputs:
     """Template texts, variables and the password's MAC.
 
     Raises:
-        RecipeError: the variables are not those that the template wants; an own kickstart cannot be adapted, or lacks
-            what builder demands.
+        RecipeError: an own kickstart cannot be adapted, or lacks what builder demands.
     """
     chosen = spec.recipe.kickstart
-    if not chosen.plain:
-        template.check_variables(spec.templates, chosen.vars)
     given = KickstartInputs(
         template=chosen.entry,
         templates=dict(spec.templates),
@@ -92,10 +89,13 @@ def make(given: KickstartInputs, *, root_crypt: str, token: str, own: OwnKicksta
 
     Args:
         token: what the installer reports on ttyS1 when it came to its end.
+
+    Raises:
+        RecipeError: it cannot be rendered, or the variables are not those that the template wants.
     """
     variables = {**given.vars, "root_crypt": root_crypt, "disk_serial": given.disk_serial, "token": token}
     if not given.own or given.template.endswith(".j2"):
-        text = template.render(given.templates, given.template, variables)
+        text = template.render(given.templates, given.template, variables, given=given.vars)
     else:
         text = own.text if own is not None else given.templates[given.template]
     if not given.adapt:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from builder.stage import Inputs, Job
 from builder.system.host_facts import Accel
@@ -12,6 +14,15 @@ from builder.vm import connection
 from builder.vm.connection import Hypervisor
 from builder.vm.machine import Machine
 from builder.vm.machine_spec import MachineSpec
+
+
+@dataclass(frozen=True)
+class BackingDisk:
+    """The disk that a test VM lies over; `size` in bytes is what its guest sees, None for the size of this disk."""
+
+    path: Path
+    format: Literal["raw", "qcow2"] = "qcow2"
+    size: int | None = None
 
 
 @contextmanager

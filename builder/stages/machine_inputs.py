@@ -1,7 +1,8 @@
-"""The part of a stage's inputs that describes the machine which the stage runs, and the CPU that it needs."""
+"""Inputs of the stages that run machines: the machine itself, which they share, and the CPU that it needs."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from builder import releases
@@ -11,6 +12,9 @@ from builder.settings import HostOptions
 from builder.stage import Inputs, added
 from builder.system import host_facts
 from builder.system.host_facts import CpuFacts
+
+# What `provision` does last in its machine.
+GENERALISE = Path(__file__).with_name("generalise.sh")
 
 
 class MachineInputs(Inputs):
@@ -22,6 +26,34 @@ class MachineInputs(Inputs):
     devices: Literal["virtio", "emulated"]
     machine: Literal["q35", "pc"]
     cpu: releases.Cpu = added("x86-64")
+
+
+class VerifyInputs(MachineInputs):
+    """The machines that the copies run on, what they must show, and which paths may hold keys."""
+
+    checks: tuple[tuple[str, str], ...]
+    allow_private_keys: tuple[str, ...] = ()
+    network: Literal["user", "nat", "bridge"] = "user"
+    network_name: str | None = None
+
+
+class ProvisionInputs(MachineInputs):
+    """The machine, what it is made from, and what is done to it; sizes in bytes, contents by their SHA-256.
+
+    Args:
+        base: the published image that is built on, as `name@version`, and its SHA-256; None after an install.
+        files: source, SHA-256, path in the guest, mode.
+        scripts: source and SHA-256, in the order in which they are run.
+        playbook: folder, its SHA-256, and the playbook in it.
+        generalise: SHA-256 of the generalise script.
+    """
+
+    disk_size: int
+    base: tuple[str, str] | None
+    files: tuple[tuple[str, str, str, int], ...]
+    scripts: tuple[tuple[str, str], ...]
+    playbook: tuple[str, str, str] | None
+    generalise: str
 
 
 def machine_of(spec: BuildSpec) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from typing import Any
 import builder
 from builder import images
 from builder.errors import PublishError, VerifyError
-from builder.provenance import dsse
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Paths
 from builder.stage import Inputs, Job, Stage
@@ -91,6 +90,8 @@ def run(job: Job[PublishInputs]) -> None:
     def attest(subjects: Mapping[str, str]) -> bytes:
         asked = {"recipe": job.inputs.recipe, "image": name, "rehearsal": job.inputs.rehearsal, "run": job.run_id}
         statement = provenance.statement(subjects, records, asked, tools, verified, job.secrets)
+        from builder.provenance import dsse
+
         return dsse.close(statement, job.signing_key)
 
     with job.ledger.spend("hash", disk.stat().st_size):
@@ -152,7 +153,7 @@ def hermetic(records: Mapping[str, Record]) -> bool:
 
 def _bill(name: str, sha256: str, sealed: str, verified: Mapping[str, Any]) -> bytes:
     """Render the bill of materials from what the first booted copy showed."""
-    # Dear to load, and every plan loads this module.
+    # Not at the head, as below: dear to load, and every plan loads this module.
     from builder.provenance import sbom
 
     twin: dict[str, Any] = next(iter(verified["twins"].values()), {})

@@ -14,7 +14,7 @@ from typing import Literal
 from builder.errors import Cause, VerifyError
 from builder.recipe.build_spec import BuildSpec
 from builder.stage import Inputs, Job, Stage
-from builder.stages import install, provision, secret_scan
+from builder.stages import install, secret_scan
 from builder.stages.secret_scan import Fingerprint, FoundKey
 from builder.system.digests import sha256_file
 from builder.vm import qemu_img
@@ -87,7 +87,7 @@ def private_keys(sealed: Path) -> tuple[FoundKey, ...]:
 
 def _run_key(before: Path) -> Fingerprint | None:
     """Read how to recognise the key of `provision`; None after an install, which has none."""
-    noted = before / provision.RUN_KEY
+    noted = before / secret_scan.RUN_KEY
     return Fingerprint(**json.loads(noted.read_text(encoding="utf-8"))) if noted.exists() else None
 
 

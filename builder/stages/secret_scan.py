@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-CHUNK = 8 << 20
+CHUNK = 1 << 20
+# Beside a disk that was provisioned: how the private key of the run is recognised on it.
+RUN_KEY = "run_key.json"
 # Longer than any match below and than a private key of ours, so that one across two chunks is seen.
 OVERLAP = 4096
 # What comes before the crypt string in /etc/shadow.

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from builder.diagnosis import evidence
 from builder.diagnosis.classify import classify, of_ending
@@ -24,6 +23,7 @@ from builder.guest.seed import Identity, files
 from builder.iso import seed_cd
 from builder.stage import Inputs, Job
 from builder.stages import launch
+from builder.stages.launch import BackingDisk
 from builder.stages.machine_inputs import MachineInputs
 from builder.system import host_facts, retry
 from builder.system.host_facts import Accel
@@ -38,15 +38,6 @@ from builder.vm.names import machine_names
 
 MIB = 1 << 20
 CONSOLE_END = 16384
-
-
-@dataclass(frozen=True)
-class BackingDisk:
-    """The disk that a test VM lies over; `size` in bytes is what its guest sees, None for the size of this disk."""
-
-    path: Path
-    format: Literal["raw", "qcow2"] = "qcow2"
-    size: int | None = None
 
 
 @dataclass(frozen=True)

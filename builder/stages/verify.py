@@ -1,53 +1,23 @@
 """The stage that verifies a sealed image: two test VMs, side by side, let root in and differ where they must.
 
 Invariant: the test VMs are throw-away overlays; the sealed file is never written to, and is hashed again at the end.
-One VM shows which files hold the private keys on the disk (`builder.stages.key_owners`).
+What runs them is `builder.stages.twins`.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Literal
 
-from builder.diagnosis import evidence
-from builder.errors import BuilderError, Cause, Diagnosis, Source, VerifyError
-from builder.guest import ssh
-from builder.guest.ssh import GuestSession
+from builder.errors import Cause, VerifyError
 from builder.recipe.build_spec import BuildSpec
 from builder.settings import Settings
 from builder.stage import Job, Stage
-from builder.stages import launch, seal
-from builder.stages.examine import GuestFacts, examine
-from builder.stages.key_owners import KeyOwner, trace
-from builder.stages.machine_inputs import MachineInputs, machine_of, require_cpu
-from builder.stages.test_vm import BackingDisk, TestVm, boot_test_vm, keep_evidence, require_running
+from builder.stages import seal
+from builder.stages.machine_inputs import VerifyInputs, machine_of, require_cpu
 from builder.system.digests import sha256_file
-from builder.system.screen import last_line
 from builder.vm import networks
 
 FILE = "verify.json"
-# Evidence: every private key on the disk, and the file that holds it.
-KEYS = "private_keys.txt"
-ROLES = ("twin-a", "twin-b")
-BEAT_EVERY = 1.0
-# Seconds between a connection that broke off and the news of why: a dying QEMU closes its sockets before it is gone.
-AFTERMATH = 0.5
-LAST_WORDS = 4096
-
-
-class VerifyInputs(MachineInputs):
-    """The machines that the copies run on, what they must show, and which paths may hold keys."""
-
-    checks: tuple[tuple[str, str], ...]
-    allow_private_keys: tuple[str, ...] = ()
-    network: Literal["user", "nat", "bridge"] = "user"
-    network_name: str | None = None
 
 
 def inputs(spec: BuildSpec) -> VerifyInputs:
@@ -78,10 +48,13 @@ def run(job: Job[VerifyInputs]) -> None:
     Raises:
         VerifyError: naming the copy and what it failed; nothing is published.
     """
+    # Not at the head: every plan loads this module, and SSH and what else a guest needs takes long to start.
+    from builder.stages import twins
+
     sealed = job.needs["seal"] / seal.FILE
     expected = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))["sha256"]
-    accel, owners, first, second = _boot_and_examine(job, sealed)
-    _compare(first, second)
+    accel, owners, first, second = twins.boot_and_examine(job, sealed)
+    twins.compare(first, second)
     with job.ledger.spend("hash", sealed.stat().st_size):
         found = sha256_file(sealed)
     if found != expected:
@@ -90,114 +63,10 @@ def run(job: Job[VerifyInputs]) -> None:
     record = {
         "sealed": found,
         "accel": accel,
-        "private_keys": kept_keys(owners),
+        "private_keys": twins.kept_keys(owners),
         "twins": {report.role: report.as_dict() for report in (first, second)},
     }
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, list[KeyOwner], GuestFacts, GuestFacts]:
-    """Boot and examine both copies.
-
-    Returns:
-        How they were run (`kvm` or `tcg`), who owns the private keys on the disk, and what the copies showed.
-    """
-    key = ssh.make_keypair()
-    owners: list[KeyOwner] = []
-
-    def inspect(session: GuestSession) -> None:
-        owners.extend(trace(session, seal.private_keys(job.needs["seal"]), job.inputs.allow_private_keys))
-        require_harmless(job, owners)
-
-    with (
-        launch.connected(job) as (host, accel),
-        ThreadPoolExecutor(len(ROLES), thread_name_prefix="verify") as pool,
-        # Inside the pool: when anything fails the machines go first, and what waits for them ends by itself.
-        ExitStack() as machines,
-    ):
-        job.progress.note(f"booting two copies with {accel.name.upper()}")
-        network = networks.network_of(job.inputs.network, job.inputs.network_name, job.host.uri)
-        backing = BackingDisk(sealed)
-        vms = [boot_test_vm(job, host, accel, role, backing, network, key, machines) for role in ROLES]
-        machines.enter_context(job.ledger.spend("guest"))
-        # The disk below both is the same: one of them is enough to look at it.
-        examined = [
-            pool.submit(examine, job, vms[0], job.inputs.checks, inspect),
-            *(pool.submit(examine, job, vm, job.inputs.checks) for vm in vms[1:]),
-        ]
-        try:
-            _watch(job, vms, examined)
-        except BuilderError:
-            for vm in vms:
-                keep_evidence(job, vm)
-            raise
-        first, second = (future.result() for future in examined)
-    return accel.name, owners, first, second
-
-
-def require_harmless(job: Job[VerifyInputs], owners: Sequence[KeyOwner]) -> None:
-    """Refuse private keys that are neither in an unchanged file of a package nor in a file that the recipe names.
-
-    Raises:
-        VerifyError: the first of them, and the others in its details; all of them are in the evidence.
-    """
-    secret = [one for one in owners if not one.harmless]
-    if not secret:
-        for kept in kept_keys(owners):
-            job.progress.note(f"private keys in the image: {kept['keys']} in {kept['path']} ({kept['source']})")
-        return
-    evidence.write(job.evidence / KEYS, "".join(f"{one}\n" for one in owners))
-    first = secret[0]
-    hint = "remove it at the end of %post, or name it in verify.allow_private_keys if everybody may have it"
-    if not first.path:
-        hint = "let %post end with `fstrim`, or write zeros over free space and swap: deleted files are still there"
-    error = VerifyError(
-        f"the image holds a private key: {first.path or f'byte {first.offset} of the disk, in no file'}",
-        "\n".join(map(str, secret[:10])),
-        hint,
-    )
-    error.diagnosis = Diagnosis(Cause.SECRET_IN_IMAGE, str(first), Source.PRIVATE_KEYS)
-    raise error
-
-
-def kept_keys(owners: Sequence[KeyOwner]) -> list[dict[str, object]]:
-    """List the files of the image that hold private keys, each with the reason and the number of keys."""
-    counts = Counter((one.path, one.package if one.intact else "allowed by the recipe") for one in owners)
-    return [{"path": path, "source": source, "keys": number} for (path, source), number in sorted(counts.items())]
-
-
-def _watch(job: Job[VerifyInputs], vms: list[TestVm], examined: list[Future[GuestFacts]]) -> None:
-    """Report how the copies come up until both are examined; the first that fails raises what it found."""
-    start = time.monotonic()
-    pending: set[Future[GuestFacts]] = set(examined)
-    while pending:
-        done, pending = wait(pending, timeout=BEAT_EVERY, return_when=FIRST_EXCEPTION)
-        # First: a machine that is gone is why nothing answers any more.
-        failed = any(future.exception() for future in done)
-        for vm in vms:
-            require_running(job, vm, VerifyError, within=AFTERMATH if failed else 0.0)
-        for future in done:
-            future.result()
-        minutes, seconds = divmod(int(time.monotonic() - start), 60)
-        vm = vms[seconds // 2 % len(vms)]
-        line = last_line(vm.machine.console.tail[-LAST_WORDS:])
-        job.progress.beat(f"{minutes}:{seconds:02d} · {vm.role}: {line}")
-
-
-def _compare(first: GuestFacts, second: GuestFacts) -> None:
-    same = [name for name in ("machine_id", "hostname", "mac") if getattr(first, name) == getattr(second, name)]
-    if first.address and first.address == second.address:
-        same.append("address")
-    if set(first.host_keys) & set(second.host_keys):
-        same.append("host_keys")
-    if same:
-        values = "\n".join(f"{name}: {getattr(first, name)}" for name in same)
-        raise VerifyError(
-            f"two copies of the image have the same {' and '.join(same).replace('_', ' ')}",
-            values,
-            "what makes a machine this machine must not be in the image: see the end of the kickstart's %post",
-            cause=Cause.COPIES_ALIKE,
-        )
 
 
 STAGE = Stage("verify", 5, ("seal",), inputs, run, "boot two copies and log in as root", preflight=preflight)

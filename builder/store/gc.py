@@ -65,11 +65,12 @@ def drop(store: Store, digest: str) -> int:
         return 0 if digest in runs.claimed(store) else _take_away(store, digest)
 
 
-def gc(store: Store, older_than: float, *, dry_run: bool = False) -> int:
+def gc(store: Store, older_than: float, *, useless: Collection[str] = (), dry_run: bool = False) -> int:
     """Remove finished objects, temporary directories, downloads and index entries that nothing needs.
 
     Args:
         older_than: seconds since the last use; what was used later stays.
+        useless: digests of objects that go whatever their age.
         dry_run: remove nothing, only count.
 
     Returns:
@@ -81,7 +82,8 @@ def gc(store: Store, older_than: float, *, dry_run: bool = False) -> int:
     limit = time.time() - older_than
     with runs.gate(store):
         spared = runs.claimed(store)
-        objects = [path for path in store.objects.iterdir() if path.name not in spared and _older(path, limit)]
+        there = [path for path in store.objects.iterdir() if path.name not in spared]
+        objects = [path for path in there if path.name in useless or _older(path, limit)]
         leftovers = list(_leftovers(store, limit))
         if dry_run:
             return sum(map(bytes_freed, [*objects, *leftovers]))

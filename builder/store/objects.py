@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from builder.errors import PublishError
 from builder.system.atomic_file import sync_folder
-from builder.system.digests import sha256_file
+from builder.system.digests import DigestCache, sha256_file
 
 RECORD = "stage.json"
 
@@ -77,8 +77,11 @@ def recorded(folder: Path) -> Record:
         raise PublishError(f"{folder / RECORD} cannot be read", str(fault), "builder gc, then run again") from fault
 
 
-def describe(folder: Path, hashed: bool) -> dict[str, FileRecord]:
+def describe(folder: Path, hashed: bool, cache: DigestCache) -> dict[str, FileRecord]:
     """Make every file below the folder read-only and say what it is, by relative name.
+
+    Args:
+        cache: knows files that were hashed while they came.
 
     Raises:
         PublishError: something is neither a file nor a folder.
@@ -89,9 +92,8 @@ def describe(folder: Path, hashed: bool) -> dict[str, FileRecord]:
             raise PublishError(f"{name} is no regular file and cannot be kept", str(folder / name))
         path = folder / name
         path.chmod(stat.S_IMODE(facts.st_mode) & 0o444)
-        files[name] = FileRecord(
-            size=facts.st_size, mtime_ns=facts.st_mtime_ns, sha256=sha256_file(path) if hashed else None
-        )
+        sha256 = (cache.known(path) or sha256_file(path)) if hashed else None
+        files[name] = FileRecord(size=facts.st_size, mtime_ns=facts.st_mtime_ns, sha256=sha256)
     return files
 
 

@@ -44,7 +44,7 @@ class ObjectBuild:
         """
         stage, store = self._step.stage, self._store
         with ledger.spend("hash"):
-            files = describe(self.out, hashed=not stage.intermediate)
+            files = describe(self.out, hashed=not stage.intermediate, cache=store.digests)
         names = {name: file.sha256 or f"{self._run_id} {file.mtime_ns}" for name, file in files.items()}
         record = Record(
             stage=stage.name,

@@ -54,6 +54,16 @@ class DigestCache:
                 self._keep(before, found)
         return found
 
+    def known(self, path: Path) -> str | None:
+        """SHA-256 of the file if it was hashed since it was written to; no byte of it is read."""
+        return self._look_up(path.stat())
+
+    def remember(self, path: Path, sha256: str) -> None:
+        """Note what a file holds that was hashed while it was written, unless it was written to just now."""
+        facts = path.stat()
+        if time.time_ns() - facts.st_mtime_ns > STEP_NS:
+            self._keep(facts, sha256)
+
     def forget(self, before: float) -> None:
         """Drop what was hashed before this time (seconds since the epoch)."""
         with suppress(sqlite3.Error), self._open("rw") as database, database:

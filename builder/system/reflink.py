@@ -10,11 +10,13 @@ import fcntl
 import hashlib
 import os
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from builder.errors import HostError, MediumError
 from builder.system.atomic_file import replacing
+from builder.system.digests import DigestCache, sha256_file
 
 _CHUNK = 1 << 20
 # ioctl(2) request FICLONE: share all blocks of another file.
@@ -27,11 +29,12 @@ class _UnsharedError(Exception):
     """The file system does not share blocks between these two."""
 
 
-def take(file: Path, out: Path, *, link: bool = False) -> tuple[str, How]:
+def take(file: Path, out: Path, *, link: bool = False, cache: DigestCache | None = None) -> tuple[str, How]:
     """Give a local file a second name: blocks shared where the file system can, else copied.
 
     Args:
         link: rather than copy, make a hard link. It is the same file: what is written to one is written to both.
+        cache: is believed where no byte is copied, and learns what `out` holds; without it the bytes are read.
 
     Returns:
         sha256 of the bytes, 64 hex digits; and how it was done.
@@ -45,21 +48,46 @@ def take(file: Path, out: Path, *, link: bool = False) -> tuple[str, How]:
     except OSError as fault:
         raise MediumError(f"cannot read {file}: {fault.strerror}") from fault
     with source:
+        before = os.fstat(source.fileno())
         how: How = "copy"
         with suppress(_UnsharedError), replacing(out) as copy:
             if not _reflinked(source, copy):
                 raise _UnsharedError
+            _date(copy, before)
             how = "reflink"
         if how == "copy" and link and _linked(file, out):
             how = "hard link"
-        if how != "copy":
-            return hashlib.file_digest(source, "sha256").hexdigest(), how
-        sha256 = hashlib.sha256()
-        with replacing(out) as copy:
-            while data := source.read(_CHUNK):
-                sha256.update(data)
-                copy.write(data)
-        return sha256.hexdigest(), how
+        found = _copied(source, out) if how == "copy" else _hashed(source, file, out, cache)
+    if cache is not None:
+        cache.remember(out, found)
+    return found, how
+
+
+def _copied(source: FileIO, out: Path) -> str:
+    """Copy the file, hashed on the way; returns its sha256."""
+    sha256 = hashlib.sha256()
+    with replacing(out) as copy:
+        while data := source.read(_CHUNK):
+            sha256.update(data)
+            copy.write(data)
+        copy.flush()
+        _date(copy, os.fstat(source.fileno()))
+    return sha256.hexdigest()
+
+
+def _hashed(source: FileIO, file: Path, out: Path, cache: DigestCache | None) -> str:
+    """The sha256 of what shares the bytes of the file; read again where the file was written to meanwhile."""
+    if cache is None:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+    found = cache.sha256_of(file)
+    now, taken = os.fstat(source.fileno()), out.stat()
+    same = (now.st_size, now.st_mtime_ns) == (taken.st_size, taken.st_mtime_ns)
+    return found if same else sha256_file(out)
+
+
+def _date(copy: BinaryIO, facts: os.stat_result) -> None:
+    """Give the copy the time stamp of its source: whatever is written to it later shows."""
+    os.utime(copy.fileno(), ns=(facts.st_atime_ns, facts.st_mtime_ns))
 
 
 def _linked(file: Path, out: Path) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import tenacity
+if TYPE_CHECKING:
+    import tenacity
 
 T = TypeVar("T")
 
@@ -18,10 +19,10 @@ def until(ask: Callable[[], T | None], *, within: float, every: float = 0.05) ->
         within: seconds; the last look is at or after this time.
         every: seconds between two looks.
     """
-    asking = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda answer: answer is None),
-        stop=tenacity.stop_after_delay(within),
-        wait=tenacity.wait_fixed(every),
+    asking = _retrying(
+        retry=lambda state: not state.outcome.failed and state.outcome.result() is None,
+        stop=lambda state: state.seconds_since_start >= within,
+        wait=lambda _: every,
         retry_error_callback=lambda _: None,
     )
     return asking(ask)
@@ -49,10 +50,10 @@ def again(
         if fault is not None:
             on_retry(fault, state.upcoming_sleep)
 
-    asking = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(heals),
-        stop=tenacity.stop_after_attempt(tries),
-        wait=tenacity.wait_exponential(multiplier=first),
+    asking = _retrying(
+        retry=lambda state: state.outcome.failed and heals(state.outcome.exception()),
+        stop=lambda state: state.attempt_number >= tries,
+        wait=lambda state: first * 2.0 ** (state.attempt_number - 1),
         before_sleep=pausing,
         reraise=True,
     )
@@ -78,14 +79,22 @@ def with_headway(
         fruitless = 0 if got() - best >= enough else fruitless + 1
         best = max(best, got())
 
-    asking = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(passing),
+    asking = _retrying(
+        retry=lambda state: state.outcome.failed and isinstance(state.outcome.exception(), passing),
         after=count,
         stop=lambda _: fruitless >= tries,
         wait=lambda _: first * min(2.0 ** max(0, fruitless - 1), 30),
         reraise=True,
     )
     return asking(work)
+
+
+def _retrying(**rules: Any) -> tenacity.Retrying:
+    """Return tenacity's loop with these rules, each a function of its RetryCallState."""
+    # Not at the head: what waits for nothing, as a plan does, starts without asyncio and all else that it loads.
+    import tenacity
+
+    return tenacity.Retrying(**rules)
 
 
 def may_heal(status: int) -> bool:

@@ -14,8 +14,6 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-import pyte
-
 COLUMNS, LINES = 80, 24
 # tmux's own last line: `[anaconda] 1:main* 2:shell … Switch tab: Alt+Tab`.
 STATUS_LINE = re.compile(r"^\[[\w.-]+\] ?\d+:\S")
@@ -87,6 +85,9 @@ def stripped(console: bytes) -> str:
 
 def _screen(console: bytes, history: int) -> list[str] | None:
     """Return the rows of the screen after those that scrolled away; None where the emulator gives up."""
+    # Not at the head: commands that show no console start without it.
+    import pyte
+
     screen: Any = pyte.HistoryScreen(COLUMNS, LINES, history=history) if history else pyte.Screen(COLUMNS, LINES)
     stream = pyte.Stream(screen)
     # A guest that prints UTF-8 cut in the middle, or plain noise, must not stop the reader.

@@ -57,19 +57,6 @@ class LogFollower:
         if self._fault and kind is None:
             raise self._fault
 
-    def settle(self, *, quiet: float = 0.2, within: float = 5.0) -> None:
-        """Wait until nothing has come for `quiet` seconds, at most `within`: the log daemon may lag behind a guest
-        that is gone.
-        """
-        still = int(quiet / EVERY) + 1
-        seen = [-1] * still
-
-        def settled() -> bool | None:
-            seen.append(self.copied)
-            return True if len(set(seen[-still:])) == 1 else None
-
-        retry.until(settled, within=within, every=EVERY)
-
     def _run(self) -> None:
         try:
             while not self._stop.wait(EVERY):
@@ -132,6 +119,20 @@ class LogFollower:
             except FileNotFoundError:
                 continue
         return files
+
+
+def settle(*followers: LogFollower, quiet: float = 0.2, within: float = 5.0) -> None:
+    """Wait until nothing has come to any of them for `quiet` seconds, at most `within`: the log daemon may lag behind
+    a guest that is gone.
+    """
+    still = int(quiet / EVERY) + 1
+    seen = [-1] * still
+
+    def settled() -> bool | None:
+        seen.append(sum(follower.copied for follower in followers))
+        return True if len(set(seen[-still:])) == 1 else None
+
+    retry.until(settled, within=within, every=EVERY)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

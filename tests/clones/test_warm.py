@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from typer.testing import CliRunner
 
+from builder.cli.main import app
+from builder.cli.state import State
 from builder.clones import warm
-from builder.clones.record import Vm
+from builder.clones.record import DISK, Vm
 from builder.errors import HostError
 from builder.images import Image
 from builder.images.manifest import CopyFacts, VerifiedFacts
 from builder.settings import Settings
-from builder.stage import digest
+from builder.stage import Ledger, ReasonKind, Step, digest
+from builder.store.objects import bytes_freed
+from builder.store.store import Store
 from builder.vm.connection import Hypervisor
 from tests.images.test_images import other_disk, publish
 
@@ -113,6 +121,31 @@ def test_a_copy_whose_identity_is_cloud_inits_is_not_held(image: Image, tmp_path
     with pytest.raises(HostError, match="cloud-init"), warm.opened(paths, cloud, VM, cast(Hypervisor, None), print):
         pass
     assert not paths.store.exists()
+
+
+@pytest.mark.parametrize("days", [0, 31])
+def test_a_state_whose_image_is_gone_goes_once_whatever_its_age(
+    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    monkeypatch.setenv("BUILDER_ARTIFACTS", str(tmp_path))
+    given = warm.inputs(image, VM, (1, 1)).model_copy(update={"base": str(tmp_path / "gone.qcow2")})
+    step = Step(warm.STAGE, given, digest(warm.STAGE, given, {}), "run", "asked for", ReasonKind.FIRST_RUN)
+    store = Store(tmp_path / ".store")
+    with store.building(step, "run", {}) as build:
+        (build.out / DISK).write_bytes(b"x" * 100_000)
+        build.finish(Ledger(), 1.0)
+    folder = store.path(step.digest)
+    os.utime(folder, (time.time() - days * 86400,) * 2)
+    taken = bytes_freed(folder)
+
+    def freed(*words: str) -> int:
+        ran = CliRunner().invoke(app, ["gc", "--json", *words], obj=State(), catch_exceptions=False)
+        return int(json.loads(ran.stdout)["bytes"])
+
+    assert freed("--dry-run") == taken >= 100_000
+    assert freed() == taken
+    assert not folder.exists()
+    assert freed("--dry-run") == 0
 
 
 def test_a_state_knows_no_name_and_no_card(image: Image) -> None:

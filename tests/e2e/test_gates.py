@@ -18,7 +18,7 @@ from builder.guest.seed import Identity, files
 from builder.iso import seed_cd
 from builder.settings import BuildOptions, HostOptions, Paths, Settings
 from builder.stage import Job, Ledger
-from builder.stages import install, seal, verify
+from builder.stages import install, machine_inputs, seal, verify
 from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system import retry
@@ -121,8 +121,10 @@ def job_for(place: Path, person: Person, golden: Any) -> Callable[..., Job[Any]]
     return make
 
 
-def verify_inputs() -> verify.VerifyInputs:
-    return verify.VerifyInputs(vcpus=2, memory=1 << 30, firmware="bios", devices="virtio", machine="q35", checks=())
+def verify_inputs() -> machine_inputs.VerifyInputs:
+    return machine_inputs.VerifyInputs(
+        vcpus=2, memory=1 << 30, firmware="bios", devices="virtio", machine="q35", checks=()
+    )
 
 
 def as_sealed(place: Path, name: str, image: Path) -> dict[str, Path]:

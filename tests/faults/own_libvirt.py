@@ -17,7 +17,7 @@ from typing import Any
 
 from builder.errors import BuilderError
 from builder.stage import Inputs, Job, Stage
-from builder.stages import seal, verify
+from builder.stages import machine_inputs, seal, verify
 from builder.system import retry
 from builder.system.digests import sha256_file
 from builder.vm import daemon, qemu_img
@@ -38,8 +38,10 @@ def _sealed(job: Job[Any]) -> None:
     (job.out / seal.KEYS).write_text("[]")
 
 
-def _twins(_order: object) -> verify.VerifyInputs:
-    return verify.VerifyInputs(vcpus=1, memory=64 << 20, firmware="bios", devices="virtio", machine="q35", checks=())
+def _twins(_order: object) -> machine_inputs.VerifyInputs:
+    return machine_inputs.VerifyInputs(
+        vcpus=1, memory=64 << 20, firmware="bios", devices="virtio", machine="q35", checks=()
+    )
 
 
 PROVING = (Stage("seal", 1, (), lambda _: Inputs(), _sealed, "seal"), replace(verify.STAGE, inputs=_twins))

@@ -21,6 +21,7 @@ from builder.clones import record
 from builder.errors import VerifyError
 from builder.images import manifest as manifests
 from builder.images import vagrant
+from builder.images.export import export
 from builder.vm import domain_xml
 from tests.clones.conftest import MADE_FOR
 from tests.hostile.manifests import lay, placed, written
@@ -45,7 +46,7 @@ def test_a_vagrantfile_holds_known_values_only(tmp_path: Path) -> None:
     image = images.load_image(tmp_path / "images", "toy")
     # The name of the file is the user's, and the box does not repeat it.
     target = tmp_path / 'a"\n#{`id`}.box'
-    images.export(image, "vagrant", target)
+    export(image, "vagrant", target)
     with tarfile.open(target) as box:
         file = box.extractfile("Vagrantfile")
         assert file is not None

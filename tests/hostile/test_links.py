@@ -11,6 +11,7 @@ import pytest
 
 from builder import images
 from builder.errors import HostError
+from builder.images.export import export
 from builder.media import download
 from builder.system import locks
 from tests.command import Ran, builder
@@ -86,7 +87,7 @@ def test_while_an_export_is_written_nobody_else_may_enter_its_folder(shared: Pat
         modes.extend(path.stat().st_mode & 0o777 for path in shared.glob(".out.img.exporting*"))
 
     image = images.load_image(tmp_path / "artifacts/images", "toy")
-    images.export(image, "raw", shared / "out.img", on_progress=look)
+    export(image, "raw", shared / "out.img", on_progress=look)
     assert set(modes) == {0o700}
 
 

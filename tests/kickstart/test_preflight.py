@@ -14,7 +14,7 @@ from builder.kickstart.preflight import Room
 from builder.pipeline.pipelines import PROVISIONED, STAGES
 from builder.settings import Settings
 from builder.stage import Stage
-from builder.stages import install, verify
+from builder.stages import install, machine_inputs, verify
 
 pytestmark = pytest.mark.unit
 
@@ -269,7 +269,7 @@ def test_a_fault_in_the_answers_is_found_before_a_medium_is_fetched(stages: tupl
 def test_a_network_that_this_host_lacks_is_found_before_the_first_stage(
     tmp_path: Path, mode: str, uri: str, brief: str
 ) -> None:
-    given = verify.VerifyInputs(
+    given = machine_inputs.VerifyInputs(
         vcpus=1, memory=1 << 30, firmware="bios", devices="virtio", machine="q35", checks=(), network_name="br-absent"
     )
     assert verify.STAGE.preflight is not None

@@ -11,6 +11,7 @@ import pytest
 
 from builder.cli.state import search_path
 from builder.errors import BuilderError, RecipeError
+from builder.kickstart import rehearsed
 from builder.pipeline import build, kickstart_preview
 from builder.pipeline.build import Build
 from builder.pipeline.draft import draft
@@ -314,7 +315,7 @@ def test_what_the_rehearsal_cannot_do_is_told_before_there_is_a_medium(tmp_path:
     with pytest.raises(
         RecipeError, match=r"line \d+: the rehearsal cannot carry out raid: it makes no RAID arrays"
     ) as caught:
-        kickstart_preview.require_rehearsable(chosen, settings)
+        rehearsed.require(kickstart_preview.preview(chosen, settings))
     assert (caught.value.details, caught.value.hint) == ("", "give the vendor's medium: --media FILE.iso")
 
 

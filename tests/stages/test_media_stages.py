@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from builder.pipeline import media_library
 from builder.settings import BuildOptions, HostOptions, MediumSource, Paths, Settings
 from builder.stage import Inputs, Job, Ledger
 from builder.stages import fetch, kernel, kickstart, remaster
+from builder.store.objects import describe
 from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system.digests import sha256_file
@@ -133,7 +135,9 @@ def test_remaster_makes_one_cd_that_boots_by_itself(make_job: MakeJob, needs: di
     job = make_job(SEED.model_copy(update={"delivery": "remaster"}), needs)
     remaster.run(job)
     assert remaster.boot(job.out) == remaster.Boot((job.out / remaster.FILE,), None)
-    assert readers.sound_md5(job.out / remaster.FILE)
+    # Nobody checks this medium, and the vendor's sum would not hold.
+    assert inspect.inspect(job.out / remaster.FILE).md5 is None
+    assert inspect.inspect(needs["fetch"] / fetch.FILE).md5 is not None
     assert kernels(store) == []
 
 
@@ -269,8 +273,25 @@ def test_a_file_is_taken_in_as_it_is(make_job: MakeJob, store: Store, vendors: P
     assert media_library.add(vendors, store) == (known, "there already")
     job = make_job(fetch.FetchInputs(sha256=known.sha256, rehearsal=None), {}, MediumSource(vendors))
     fetch.run(job)
-    assert not (job.out / fetch.FILE).samefile(vendors)
+    assert how != "hard link" or (job.out / fetch.FILE).samefile(vendors)
     assert (job.out / fetch.FACTS).read_bytes() == known.path.with_name(fetch.FACTS).read_bytes()
+
+
+def test_of_a_file_that_was_hashed_for_the_plan_no_byte_is_read_again(
+    make_job: MakeJob, store: Store, vendors: Path
+) -> None:
+    def read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    store.prepare()
+    os.utime(vendors, (0, 0))
+    sha256 = store.sha256_of(vendors)
+    job = make_job(fetch.FetchInputs(sha256=sha256, rehearsal=None), {}, MediumSource(vendors))
+    before = read()
+    fetch.run(job)
+    files = describe(job.out, hashed=True, cache=store.digests)
+    assert files[fetch.FILE].sha256 == sha256
+    assert read() - before < vendors.stat().st_size / 2
 
 
 def test_a_damaged_rehearsal_medium_is_refused(make_job: MakeJob, store: Store, tmp_path: Path, press: Press) -> None:

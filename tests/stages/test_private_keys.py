@@ -12,7 +12,7 @@ import pytest
 from builder.errors import Cause, Source, VerifyError
 from builder.settings import BuildOptions, HostOptions, Paths
 from builder.stage import Job, Ledger
-from builder.stages import install, provision, seal, verify
+from builder.stages import install, seal, secret_scan, twins
 from builder.stages.key_owners import KeyOwner
 from builder.stages.secret_scan import Fingerprint
 from builder.store.secrets import StoredSecrets
@@ -77,7 +77,7 @@ def test_a_private_key_is_sealed_with_a_note_of_its_place_alone(job: Job[Any]) -
 
 def test_the_key_that_a_run_provisioned_with_is_never_sealed(job: Job[Any]) -> None:
     """Whatever file holds it: no package and no recipe excuses it."""
-    (job.needs["provision"] / provision.RUN_KEY).write_text(json.dumps(asdict(Fingerprint.of(KEY.strip()))))
+    (job.needs["provision"] / secret_scan.RUN_KEY).write_text(json.dumps(asdict(Fingerprint.of(KEY.strip()))))
     with pytest.raises(VerifyError, match="the installed disk holds the private key that the run logged in with"):
         seal.run(job)
     assert list(job.out.iterdir()) == []
@@ -85,12 +85,12 @@ def test_the_key_that_a_run_provisioned_with_is_never_sealed(job: Job[Any]) -> N
 
 def test_keys_of_packages_and_allowed_files_pass_and_are_noted(job: Job[Any]) -> None:
     owners = [CONSTANT, KeyOwner(76422344, CONSTANT.path, CONSTANT.package, intact=True), ALLOWED]
-    verify.require_harmless(job, owners)
+    twins.require_harmless(job, owners)
     assert job.progress.notes == [  # type: ignore[attr-defined]
         "private keys in the image: 1 in /opt/app/dev.pem (allowed by the recipe)",
         "private keys in the image: 2 in /usr/lib64/libgnutls.so.28 (gnutls-3.3.29)",
     ]
-    assert verify.kept_keys(owners)[1] == {"path": CONSTANT.path, "source": "gnutls-3.3.29", "keys": 2}
+    assert twins.kept_keys(owners)[1] == {"path": CONSTANT.path, "source": "gnutls-3.3.29", "keys": 2}
     assert list(job.evidence.iterdir()) == []
 
 
@@ -106,11 +106,11 @@ def test_any_other_key_fails_with_its_place_and_all_are_evidence(
     job: Job[Any], owner: KeyOwner, brief: str, hint: str
 ) -> None:
     with pytest.raises(VerifyError) as caught:
-        verify.require_harmless(job, [CONSTANT, owner, ALLOWED])
+        twins.require_harmless(job, [CONSTANT, owner, ALLOWED])
     fault = caught.value
     assert fault.brief == f"the image holds a private key: {brief}"
     assert fault.details == str(owner)
     assert hint in fault.hint
     assert (fault.exit_code, fault.diagnosis.cause) == (6, Cause.SECRET_IN_IMAGE)
     assert fault.diagnosis.source is Source.PRIVATE_KEYS
-    assert (job.evidence / verify.KEYS).read_text().splitlines() == [str(CONSTANT), str(owner), str(ALLOWED)]
+    assert (job.evidence / twins.KEYS).read_text().splitlines() == [str(CONSTANT), str(owner), str(ALLOWED)]

@@ -16,7 +16,8 @@ from builder.pipeline.plan import plan
 from builder.pipeline.resolve import resolve
 from builder.recipe import Recipe, load, provision_files
 from builder.settings import Settings
-from builder.stages import provision
+from builder.stages import provision, provisioning
+from builder.stages.machine_inputs import GENERALISE
 from builder.store.store import Store
 
 pytestmark = pytest.mark.unit
@@ -190,10 +191,10 @@ def test_the_playbook_gets_host_key_and_host_key_of_the_guest(tmp_path: Path, mo
 
 
 def test_the_generalise_script_is_posix_and_enters_the_digest(settings: Settings) -> None:
-    subprocess.run(["sh", "-n", provision.SCRIPT], check=True)
+    subprocess.run(["sh", "-n", GENERALISE], check=True)
     spec = resolve(load("web", {}, settings.recipes), None, Store(settings.store), settings).spec
     given = provision.inputs(spec)
-    assert provision.DONE in provision.SCRIPT.read_text()
+    assert provisioning.DONE in GENERALISE.read_text()
     assert len(given.generalise) == 64
     # Nothing of the host's is in what is hashed.
     assert str(settings.artifacts.parent) not in json.dumps(given.model_dump(mode="json"))

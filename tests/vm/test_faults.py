@@ -15,7 +15,7 @@ import pytest
 
 from builder.system import retry
 from builder.vm.connection import Hypervisor
-from builder.vm.log_follower import LogFollower
+from builder.vm.log_follower import LogFollower, settle
 from builder.vm.machine_spec import MachineSpec
 from tests.fakes.boot_sector import TTYS0, TTYS1, boot_sector, disk_image, flood_lines
 from tests.fault_table import FaultRow
@@ -93,7 +93,7 @@ def test_no_byte_of_a_flood_is_lost(
         hypervisor.boot(spec, place / "console.log") as machine,
     ):
         ending = machine.wait_off(300, lambda _: None)
-        follower.settle()
+        settle(follower)
     assert ending.how == "shutdown"
     copied = {TTYS0: place / "console.log", TTYS1: place / "copy"}
     for each, last in ((TTYS0, b"end 0\r\n"), (TTYS1, b"end 1\r\n")):

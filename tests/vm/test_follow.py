@@ -10,7 +10,7 @@ import pytest
 
 from builder.system import retry
 from builder.vm import log_follower
-from builder.vm.log_follower import LogFollower
+from builder.vm.log_follower import LogFollower, settle
 
 ROLL = 2 << 20
 
@@ -71,7 +71,7 @@ def test_what_is_there_before_and_at_the_end_is_copied(roller: Roller, tmp_path:
 def test_a_log_that_comes_later_is_found(tmp_path: Path) -> None:
     with LogFollower(tmp_path / "x", tmp_path / "sub" / "copy") as follower:
         Roller(tmp_path / "x").write(b"hello\n")
-        follower.settle()
+        settle(follower)
         assert follower.copied == 6
     assert (tmp_path / "sub" / "copy").read_bytes() == b"hello\n"
 
