@@ -47,8 +47,10 @@ def clone(
     ],
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, max=1000, help="Create this many VMs.")] = 1,
     ssh_key: Annotated[
-        Path | None,
-        typer.Option("--ssh-key", metavar="FILE", help="Let root log in with this key (default: a key of builder)."),
+        list[Path] | None,
+        typer.Option(
+            "--ssh-key", metavar="FILE", help="Let root log in with this key (default: a key of builder); repeatable."
+        ),
     ] = None,
     hostname: Annotated[
         str | None, typer.Option("--hostname", metavar="HOST", help="Set this host name (default: NAME).")
@@ -136,7 +138,7 @@ def clone(
             "--ansible-inventory and --ssh-config list them",
             "add --wait, or give --address",
         )
-    key = ssh_keys.read_key(ssh_key) if ssh_key else ssh_keys.builder_key(Store(settings.store))
+    keys = ssh_keys.read_keys(ssh_key) if ssh_key else (ssh_keys.builder_key(Store(settings.store)),)
     signed = signed or settings.require_signed
     if image.startswith("oci://"):
         image = _pulled(settings, image, signed=signed, allow_rehearsal=allow_rehearsal, as_json=as_json)
@@ -144,11 +146,11 @@ def clone(
     if signed:
         images.require_signed(base.path)
     options = CreateOptions(
-        key=key, accel=accel, start=start, wait=wait, atomic=atomic, warm=settings if instant else None, report=note
+        keys=keys, accel=accel, start=start, wait=wait, atomic=atomic, warm=settings if instant else None, report=note
     )
     with CloneStore(settings.vms, settings.images, settings.uri) as store:
         vms = store.create(base, request, options)
-        text: str | list[str] = _lines(vms, key, started=start)
+        text: str | list[str] = _lines(vms, keys, started=start)
         if inventory or config:
             text = (formats.ansible_inventory if inventory else formats.ssh_config)(store, vms)
     emit([formats.as_dict(store, vm) for vm in vms], text, as_json)
@@ -162,17 +164,24 @@ def _pulled(settings: Settings, address: str, *, signed: bool, allow_rehearsal: 
     return f"{done.image.name}@{done.image.version}"
 
 
-def _lines(vms: Sequence[Vm], key: Key, *, started: bool) -> list[str]:
+def _lines(vms: Sequence[Vm], keys: Sequence[Key], *, started: bool) -> list[str]:
     text = []
     for vm in vms:
         address = vm.ssh_address
         where = f"{address[0]}:{address[1]}" if address else vm.network
         text.append(f"{vm.name}  {'started' if started else 'defined'}  {where}")
     first = vms[0]
-    private = str(display_path(key.private)) if key.private else "the private half of the public key that was given"
     return [
         *text,
         f"image    {first.image}@{first.version}",
-        f"key      {private}",
+        *(f"key      {_shown(key)}" for key in keys),
         f"next     builder vm {'ssh' if started else 'start'} {first.name}",
     ]
+
+
+def _shown(key: Key) -> str:
+    """Return where the private half of a key is, as far as builder knows; else which key it is."""
+    if key.private is not None:
+        return str(display_path(key.private))
+    comment = " ".join(key.line.split()[2:])
+    return f"the private half of {comment or 'the public key that was given'}"

@@ -39,7 +39,7 @@ class CreateOptions:
     """The options of clones to create.
 
     Args:
-        key: root of the clones accepts it.
+        keys: root of the clones accepts each of them; builder logs in with the first whose private half is known.
         accel: how the machines run.
         start: start them.
         wait: wait until root can log in on all of them.
@@ -48,13 +48,18 @@ class CreateOptions:
         report: called with lines of progress for people.
     """
 
-    key: Key | None = None
+    keys: tuple[Key, ...] = ()
     accel: settings.Accel = "auto"
     start: bool = True
     wait: bool = False
     atomic: bool = False
     warm: Paths | None = None
     report: Callable[[str], None] = lambda _: None
+
+    @property
+    def private_key(self) -> Path | None:
+        """Return the file of the key that builder itself logs in with."""
+        return next((key.private for key in self.keys if key.private is not None), None)
 
 
 def create(workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions) -> list[Vm]:
@@ -65,7 +70,7 @@ def create(workspace: Workspace, image: Image, requested: CloneRequest, options:
         PublishError: a name or an address is taken, the base is gone; nothing was changed.
         BuilderError: one could not be created or started; the details say which are kept.
     """
-    if options.wait and (options.key is None or options.key.private is None):
+    if options.wait and options.private_key is None:
         raise RecipeError(
             "--wait needs the private key, which is not beside the public one",
             hint="give the private key to --ssh-key, or leave out --wait",
@@ -115,9 +120,8 @@ def _drafts(
 ) -> list[Vm]:
     accel = domains.host.choose_accel(options.accel, False).name
     network = dhcp_reservation.with_name(requested.network, domains.host.uri)
-    private = options.key.private if options.key else None
     requested = replace(requested, network=network)
-    return request.drafts(requested, image, domains, workspace.vms(), accel=accel, key=private)
+    return request.drafts(requested, image, domains, workspace.vms(), accel=accel, key=options.private_key)
 
 
 def _define_all(
@@ -135,7 +139,7 @@ def _define_all(
         delete.require_free(workspace, domains, requested.names())
         others = workspace.vms()
         drafts = _drafts(workspace, image, requested, options, domains)
-        identities = [_identity(vm, options.key) for vm in drafts]
+        identities = [_identity(vm, options.keys) for vm in drafts]
         domains.require_reach([image.disk], [workspace.folder / "disk"])
         for vm, identity in zip(drafts, identities, strict=True):
             try:
@@ -150,8 +154,8 @@ def _define_all(
                 options.report(f"{vm.name}: defined")
 
 
-def _identity(vm: Vm, key: Key | None) -> Identity:
-    return Identity(vm.instance, vm.hostname, (key.line,) if key else (), vm.address, vm.gateway, vm.dns, vm.mac)
+def _identity(vm: Vm, keys: Sequence[Key]) -> Identity:
+    return Identity(vm.instance, vm.hostname, tuple(key.line for key in keys), vm.address, vm.gateway, vm.dns, vm.mac)
 
 
 def _define(

@@ -5,6 +5,7 @@ Invariant: a clone gets the public half of a key; the private half is read only 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def read_key(path: Path) -> Key:
     if beside.is_file():
         return Key(_one_line(beside, _read(beside)), path.absolute())
     return Key(ssh.public_line(ssh.load_key(path)), path.absolute())
+
+
+def read_keys(paths: Iterable[Path]) -> tuple[Key, ...]:
+    """Read the keys in files; one that is given twice, perhaps with another comment, counts once.
+
+    Raises:
+        RecipeError: see `read_key`.
+    """
+    keys: dict[str, Key] = {}
+    for key in map(read_key, paths):
+        kind_and_body = " ".join(key.line.split()[:2])
+        known = keys.get(kind_and_body)
+        if known is None or known.private is None:
+            keys[kind_and_body] = key if known is None else Key(known.line, key.private)
+    return tuple(keys.values())
 
 
 def builder_key(store: Store) -> Key:
