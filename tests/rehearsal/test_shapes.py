@@ -12,7 +12,7 @@ from builder.iso import boot_menu, inspect
 from builder.iso import remaster as iso_remaster
 from builder.kickstart import parse, preflight
 from builder.kickstart.preflight import Room
-from builder.rehearsal import iso, medium, shapes
+from builder.rehearsal import iso, medium, packages, shapes
 from builder.rehearsal.installer.release import facts
 from builder.rehearsal.shapes import SHAPES
 from builder.releases import RELEASES, Name, of_version
@@ -42,7 +42,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (name, size) in enumerate({"squashfs.img": 300_000, "vmlinuz": 66_000, "initrd.img": 130_001}.items()):
         (folder / name).write_bytes(bytes([number + 1]) * size)
     (folder / iso.PACKAGES).mkdir()
-    for name in ("acpid", "lvm2", "nano", "tree"):
+    for name in packages.OPTIONAL:
         (folder / iso.PACKAGES / f"{name}_1_amd64.deb").write_bytes(name.encode())
     return folder
 
