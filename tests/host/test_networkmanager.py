@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from builder import rehearsal
+from builder.rehearsal.installer import config, parse
+from builder.rehearsal.installer.release.facts import RELEASES
 from builder.system import retry
 from tests.host.conftest import GATEWAY, OWN, Cell, World
 
@@ -82,3 +86,35 @@ def address(host: Cell, name: str) -> str | None:
     """The one IPv4 address of a card."""
     told = json.loads(host.run("ip", "-json", "-4", "addr", "show", name).stdout)
     return told[0]["addr_info"][0]["local"] if told else None
+
+
+REHEARSED = """\
+set -e
+mount -o remount,ro /sys
+ip addr flush dev up0
+mkdir -p /run/dbus /run/NetworkManager /etc/NetworkManager/system-connections
+printf '[main]\\nplugins=keyfile\\ndns=none\\n' > /etc/NetworkManager/NetworkManager.conf
+printf '%s' "$1" > /etc/NetworkManager/system-connections/up0.nmconnection
+chmod 600 /etc/NetworkManager/system-connections/up0.nmconnection
+"""
+LINE = f"network --bootproto=static --device=up0 --ip={OWN} --netmask=255.255.255.0 --gateway={GATEWAY}"
+
+
+def test_networkmanager_reads_what_the_rehearsals_installer_writes(equipped: World) -> None:
+    """And what stands in for it in the rehearsed system makes the same of it."""
+    host, _ = equipped
+    line = parse.read(f"{LINE} --nameserver=9.9.9.9\n", RELEASES["el9"]).network.network[0]
+    keyfile = config.keyfile(line, "up0", identity="5ba63e1c-0b6c-4a44-9f43-3b0a9a2ab4b1")
+    host.run("sh", "-c", REHEARSED, "sh", keyfile)
+    stand_in = Path(rehearsal.__file__).parent / "target/base/usr/libexec/rehearsal/network"
+
+    def made() -> tuple[str | None, bool]:
+        return address(host, "up0"), f"via {GATEWAY} dev up0" in host.run("ip", "route", "show", "default").stdout
+
+    host.run("sh", str(stand_in), "start")
+    assert made() == (OWN, True)
+    host.run("ip", "addr", "flush", "dev", "up0")
+    host.run("sh", "-c", "dbus-daemon --system --fork; NetworkManager")
+    assert retry.until(lambda: state(host).get("up0") == "up0" or None, within=20, every=0.2), state(host)
+    assert made() == (OWN, True)
+    assert host.run("nmcli", "-t", "-g", "ipv4.dns", "connection", "show", "up0").stdout.strip() == "9.9.9.9"
