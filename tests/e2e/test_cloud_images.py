@@ -74,13 +74,19 @@ def bridge() -> Iterator[str]:
         subprocess.run(["ip", "link", "delete", name], check=True)
 
 
-def test_clones_are_cloud_inits(root_person: Person, rehearsal_iso: Path, bridge: str) -> None:
-    person = root_person
-    medium = person.folder / "cloud.iso"
+@pytest.fixture(scope="module")
+def cloud(root_person: Person, rehearsal_iso: Path) -> Person:
+    """Who has built the image: root, whose clones may be on a bridge."""
+    medium = root_person.folder / "cloud.iso"
     shutil.copyfile(rehearsal_iso, medium)
     medium.chmod(0o444)
-    built = person.run("run", "centos7-cloud", "--media", medium.name, "--json", timeout=3600)
+    built = root_person.run("run", "centos7-cloud", "--media", medium.name, "--json", timeout=3600)
     assert built.returncode == 0, built.stderr[-4000:]
+    return root_person
+
+
+def test_clones_are_cloud_inits(cloud: Person, bridge: str) -> None:
+    person = cloud
     (person.folder / "mine.yaml").write_text(USER_DATA)
     words = ["--count", "2", "--network", f"bridge:{bridge}", "--address", f"{ADDRESSES[0]}/24", "--gateway", HOST]
     words += ["--dns", HOST, "--user-data", "mine.yaml", "--disk-size", "10GiB", "--memory", "1GiB", "--wait"]
