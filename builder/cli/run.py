@@ -37,6 +37,7 @@ from builder.images import Image
 from builder.pipeline import build
 from builder.pipeline.build import Build
 from builder.pipeline.execute import Outcome, execute
+from builder.pipeline.warm_up import warm_up
 from builder.provenance import keys
 from builder.registry import transfer
 from builder.settings import Settings
@@ -99,6 +100,8 @@ def run(
         tries = build.TRIES if retry_transient else 1
         outcome = build.retry_transient(lambda: _attempt(planned, watcher), watcher, tries)
         image = build.image_of(outcome, settings)
+        if planned.warm:
+            warm_up(image, settings, watcher)
         sent = None
         if where:
             pushed = transfer.push(image, where, login, watcher, allow_rehearsal=allow_rehearsal)

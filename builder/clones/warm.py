@@ -19,22 +19,19 @@ from pydantic import ValidationError
 from builder import images
 from builder.clones.record import DISK, Vm, spec
 from builder.errors import HostError
-from builder.guest.report import ReportReader
+from builder.guest import login
 from builder.images import Image
 from builder.settings import TCG_FACTOR, Paths, Timeouts
 from builder.stage import Inputs, Job, Ledger, ReasonKind, Stage, Step, digest
 from builder.store import gc, runs
 from builder.store.store import Record, Store
-from builder.system import host_facts, reflink, retry
-from builder.system.tail import last_lines
+from builder.system import host_facts, reflink
 from builder.vm import domain_xml, held, qemu_img
 from builder.vm.connection import Hypervisor
-from builder.vm.machine import Machine
 from builder.vm.machine_spec import Disk, MachineSpec, UserNet
 from builder.vm.names import machine_names
 
 _NOWHERE = Path("/")
-EVERY = 0.1  # seconds between two looks at ttyS1
 
 
 class WarmInputs(Inputs):
@@ -251,30 +248,8 @@ def _make(image: Image, vm: Vm, host: Hypervisor, run_id: str, out: Path, scratc
     machine = replace(machine, disks=(replace(machine.disks[0], path=disk),))
     within = Timeouts().boot * (TCG_FACTOR if vm.accel == "tcg" else 1)
     with host.boot(machine, scratch / "stream") as running:
-        _wait_held(running, scratch, within)
+        login.wait_held(scratch / "ttyS1", scratch / "ttyS0", within=within, over=running.gone, error=HostError)
         held.save(host, names.uuid)
-
-
-def _wait_held(machine: Machine, scratch: Path, within: float) -> None:
-    """Wait until the guest says that it can be saved.
-
-    Raises:
-        HostError: it does not: its image is older than that, or does not boot.
-    """
-    reports = ReportReader(scratch / "ttyS1")
-    said = None
-
-    def look() -> bool | None:
-        nonlocal said
-        said = reports.read()
-        return True if said.held or said.ready or machine.gone() else None
-
-    retry.until(look, within=within, every=EVERY)
-    if said is None or not said.held:
-        if said is not None and said.ready:
-            why = said.warnings[-1] if said.warnings else "it was built before builder could; build it again"
-            raise HostError(f"the image does not wait for an identity: {why}")
-        raise HostError("the guest did not come up to be saved", last_lines(scratch / "ttyS0"))
 
 
 def _machine(vm: Vm, folder: Path, name: str, own: uuid.UUID, run_id: str) -> MachineSpec:

@@ -145,6 +145,32 @@ def wait_ready(guest: Guest, wait: Wait) -> GuestReport:
     return report
 
 
+def wait_held(
+    reports: Path, console: Path, *, within: float, over: Callable[[], object], error: type[BuilderError]
+) -> None:
+    """Wait until a guest says that it waits for an identity, so that its machine can be saved.
+
+    Args:
+        over: asked again and again; true when the machine is gone.
+
+    Raises:
+        BuilderError: (`error`) it does not: its image is older than that, or does not boot.
+    """
+    reader = ReportReader(reports)
+
+    def look() -> GuestReport | None:
+        said = reader.read()
+        return said if said.held or said.ready or over() else None
+
+    said = retry.until(look, within=within, every=READY_EVERY)
+    if said is not None and said.held:
+        return
+    if said is not None and said.ready:
+        why = said.warnings[-1] if said.warnings else "it was built before builder could; build it again"
+        raise error(f"the image does not wait for an identity: {why}")
+    raise error("the guest did not come up to be saved", last_lines(console))
+
+
 def _endpoint(guest: Guest, wait: Wait, within: float) -> Endpoint:
     if isinstance(guest.where, Endpoint):
         return guest.where

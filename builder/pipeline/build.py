@@ -32,11 +32,16 @@ TRIES, FIRST_PAUSE = 3, 5.0
 
 @dataclass(frozen=True)
 class Build:
-    """A build that was planned, what it is run with, and the file of the root password."""
+    """A build that was planned, what it is run with, and the file of the root password.
+
+    Args:
+        warm: the published version gets a warm state.
+    """
 
     plan: Plan
     context: Context
     password_file: Path
+    warm: bool = False
 
 
 def prepare(
@@ -78,7 +83,8 @@ def prepare(
         # Before there is a medium: its installer has to carry out the kickstart to its end.
         rehearsed.require(text)
     planned = plan(stages_of(chosen), resolved.spec, store, settings, fresh=frozenset(rebuild))
-    return Build(planned, Context(store, settings, resolved.build, resolved.secrets), resolved.secrets.path)
+    context = Context(store, settings, resolved.build, resolved.secrets)
+    return Build(planned, context, resolved.secrets.path, chosen.warm)
 
 
 def load(pipeline: str | RecipeDraft, changes: Mapping[str, str], settings: Settings) -> tuple[Recipe, Settings]:

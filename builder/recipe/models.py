@@ -258,6 +258,7 @@ class Recipe(Section):
         variant: follows the name in the catalogue, for an image that differs by `--set` or by the matrix.
         release: of Enterprise Linux (RHEL, Rocky Linux, AlmaLinux, CentOS, Oracle Linux) or Fedora that is installed.
         from_: a published image to build on, instead of `media` and `kickstart`; exactly one of the two ways is given.
+        warm: two instant clones have to pass as the two test VMs do, and the published version gets a warm state.
         matrix: values of other keys, by their dotted place; a nightly run builds each combination as a variant.
     """
 
@@ -276,6 +277,7 @@ class Recipe(Section):
     publish: Publish = Publish()
     provision: Provision = Provision()
     budget: Budget = Budget()
+    warm: StrictBool = False
     matrix: dict[Place, Annotated[tuple[StrictBool | StrictInt | StrictStr, ...], Field(min_length=1)]] = Field(
         default_factory=dict
     )
@@ -316,6 +318,14 @@ class Recipe(Section):
         if value is not None and builds_on:
             raise ValueError(f"has no use beside from: {builds_on}")
         return check(value) if value is not None else None
+
+    @field_validator("warm")
+    @classmethod
+    def _can_be_saved(cls, value: bool, info: ValidationInfo) -> bool:
+        machine = info.data.get("machine")
+        if value and machine is not None and machine.firmware == "uefi":
+            raise ValueError("QEMU cannot save a running machine with UEFI inside its disk: leave it out")
+        return value
 
     @field_validator("from_")
     @classmethod

@@ -7,14 +7,15 @@ distribution's generator; without KVM, size decides how long a boot takes.
 from __future__ import annotations
 
 import gzip
-import io
 import lzma
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 from builder.errors import HostError
 from builder.system.process import run
@@ -197,23 +198,26 @@ def _entries(busybox: Path, tree: Path, version: str, work: Path) -> Iterator[tu
             yield f"lib/modules/{version}/{path.name}", stat.S_IFREG | 0o644, path.read_bytes()
 
 
-def archive(entries: Iterator[tuple[str, int, bytes]] | list[tuple[str, int, bytes]]) -> bytes:
-    """A newc cpio archive of (path, mode, content), owned by root, with no times in it."""
-    out = io.BytesIO()
-    for number, (name, mode, data) in enumerate([*entries, ("TRAILER!!!", 0, b"")], start=1):
+def archive(entries: Iterable[tuple[str, int, bytes]], out: BinaryIO) -> None:
+    """Write a newc cpio archive of (path, mode, content), owned by root, with no times in it.
+
+    Args:
+        out: an empty file, which tells its position.
+    """
+    for number, (name, mode, data) in enumerate(chain(entries, [("TRAILER!!!", 0, b"")]), start=1):
         raw = name.encode() + b"\0"
         fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(raw), 0)
         out.write(b"070701" + b"".join(b"%08X" % field for field in fields) + raw)
         out.write(b"\0" * (-out.tell() % 4))
         out.write(data)
         out.write(b"\0" * (-out.tell() % 4))
-    return out.getvalue()
 
 
 def make(busybox: Path, tree: Path, version: str, work: Path, out: Path) -> None:
     """Write the initramfs for kernel `version`, whose trimmed modules lie in `tree`."""
     plain = work / "initrd.cpio"
-    plain.write_bytes(archive(_entries(busybox, tree, version, work)))
+    with plain.open("wb") as file:
+        archive(_entries(busybox, tree, version, work), file)
     run(["zstd", "-q", "-f", "-10", "-T0", "-o", out, plain])
 
 

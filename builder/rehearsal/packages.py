@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.errors import HostError
+from builder.system.digests import sha256_file
 from builder.system.process import run
 
 # Installed in the target (and so in the installer, which runs from the same file system).
@@ -179,7 +180,7 @@ def index(debs: Sequence[Path], archives: Path, codename: str) -> None:
     stanzas = []
     for deb in debs:
         control = run(["dpkg-deb", "--field", deb]).stdout.rstrip()
-        sha256 = hashlib.sha256(deb.read_bytes()).hexdigest()
+        sha256 = sha256_file(deb)
         stanzas.append(f"{control}\nFilename: ./{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {sha256}\n")
     packages = "\n".join(stanzas).encode()
     (archives / "Packages").write_bytes(packages)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from builder.errors import Cause, VerifyError
 from builder.guest import console, ssh
@@ -32,6 +32,7 @@ awk -F: '{print "user=" $1 " " $3}' /etc/passwd | sort
 ss -lntu 2>/dev/null | awk '$1 ~ /^(tcp|udp)/ {print "port=" $1 " " $5}' | sort -u
 find / -xdev -type f -perm -4000 2>/dev/null | sed 's/^/suid=/' | sort
 """
+_RANDOM = "head -c 64 /dev/urandom | od -An -v -tx1 | tr -d ' \\n'"
 # Facts of which there are many, by the word that reports them.
 _LISTS = {"package": "packages", "service": "services", "user": "users", "port": "ports", "suid": "suid"}
 _UNIT = re.compile(r"\S+\.(?:service|socket|mount|target|timer|path|swap|device|automount|slice|scope)\b")
@@ -50,6 +51,7 @@ class GuestFacts:
         ports: `tcp 0.0.0.0:22`: what listens.
         suid: files that run as their owner.
         address: where SSH answered; empty with user-mode networking, which gives every copy the same.
+        random_bytes: 64 of /dev/urandom as hex, read first of all after its identity was in place; not recorded.
     """
 
     role: str
@@ -68,10 +70,11 @@ class GuestFacts:
     suid: tuple[str, ...]
     checks: tuple[str, ...]
     address: str
+    random_bytes: str
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if name != "random_bytes"}
 
 
 Check = tuple[str, str]
@@ -91,6 +94,7 @@ def examine(
     """
     with ssh_session(job, vm, VerifyError) as login:
         boot_seconds = time.monotonic() - vm.started
+        random = login.session.run(_RANDOM).out.strip()
         job.progress.note(f"{vm.role}: root is in over SSH after {boot_seconds:.0f} s")
         with console.log_in(vm.machine.console, job.secrets.root_password, within=vm.left) as shell:
             answer = shell.run("id -u")
@@ -106,7 +110,7 @@ def examine(
                     f"{command}\n{(reply.out + reply.err).strip()}",
                     cause=Cause.CHECK_FAILED,
                 )
-        facts = _facts(vm, login, round(boot_seconds, 1), checks)
+        facts = replace(_facts(vm, login, round(boot_seconds, 1), checks), random_bytes=random)
         if inspect is not None:
             inspect(login.session)
         return facts
@@ -124,6 +128,7 @@ def _facts(vm: TestVm, login: Login, boot_seconds: float, checks: tuple[Check, .
         release=values.get("release", ""),
         host_keys=login.host_keys,
         boot_seconds=boot_seconds,
+        random_bytes="",
         address="" if isinstance(vm.machine.spec.network, UserNet) else login.endpoint.host,
         **lists,
         checks=tuple(name for name, _ in checks),

@@ -18,11 +18,17 @@ from builder.vm.machine_spec import MachineSpec
 
 @dataclass(frozen=True)
 class BackingDisk:
-    """The disk that a test VM lies over; `size` in bytes is what its guest sees, None for the size of this disk."""
+    """The disk that a test VM lies over.
+
+    Args:
+        size: bytes that its guest sees; None for the size of this disk.
+        saved: a disk over it with a saved machine inside (`builder.vm.held`); the VM goes on from a copy of it.
+    """
 
     path: Path
     format: Literal["raw", "qcow2"] = "qcow2"
     size: int | None = None
+    saved: Path | None = None
 
 
 @contextmanager

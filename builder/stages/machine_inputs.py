@@ -29,12 +29,14 @@ class MachineInputs(Inputs):
 
 
 class VerifyInputs(MachineInputs):
-    """The machines that the copies run on, what they must show, and which paths may hold keys."""
+    """The machines that the copies run on, what they must show, which paths may hold keys, and whether instant clones
+    have to pass, too."""
 
     checks: tuple[tuple[str, str], ...]
     allow_private_keys: tuple[str, ...] = ()
     network: Literal["user", "nat", "bridge"] = "user"
     network_name: str | None = None
+    warm: bool = added(False)
 
 
 class ProvisionInputs(MachineInputs):

@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from builder.diagnosis import evidence
 from builder.diagnosis.classify import classify, of_ending
 from builder.diagnosis.patterns import Origin
 from builder.diagnosis.watchdog import flooded, read_texts
-from builder.errors import BuilderError, Source, failed_machine
+from builder.errors import BuilderError, Source, VerifyError, failed_machine
 from builder.guest import login, ssh
 from builder.guest.login import AddressLookup, Endpoint, Guest, Login
 from builder.guest.seed import Identity, files
@@ -25,12 +26,13 @@ from builder.stage import Inputs, Job
 from builder.stages import launch
 from builder.stages.launch import BackingDisk
 from builder.stages.machine_inputs import MachineInputs
-from builder.system import host_facts, retry
+from builder.system import host_facts, reflink, retry
 from builder.system.host_facts import Accel
 from builder.system.tail import last_lines
-from builder.vm import qemu_img
+from builder.vm import held, qemu_img
 from builder.vm.connection import Hypervisor
 from builder.vm.domain_xml import render
+from builder.vm.domains import HELD
 from builder.vm.log_follower import LogFollower
 from builder.vm.machine import Machine
 from builder.vm.machine_spec import SYSTEM_DISK_SERIAL, BridgeNet, Disk, Layer, MachineSpec, Network, UserNet
@@ -38,6 +40,8 @@ from builder.vm.names import machine_names
 
 MIB = 1 << 20
 CONSOLE_END = 16384
+# Bytes of the host's randomness for a guest that goes on from where others go on, too.
+RANDOM = 512
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,14 @@ def boot_test_vm(
     """
     instance = f"{job.run_id}-{role}"
     overlay = job.scratch / f"{role}.qcow2"
-    qemu_img.create(overlay, backing.size, "qcow2", backing=(backing.path, backing.format))
+    if backing.saved is None:
+        qemu_img.create(overlay, backing.size, "qcow2", backing=(backing.path, backing.format))
+    else:
+        reflink.take(backing.saved, overlay)
     seed = job.scratch / f"{role}.iso"
     identity = Identity(instance, role, (key.public,), mac=machine_names(job.run_id, role).mac)
-    seed_cd.write_iso(seed, seed_cd.IDENTITY_LABEL, files(identity), mode=0o444)
+    random = os.urandom(RANDOM) if backing.saved is not None else b""
+    seed_cd.write_iso(seed, seed_cd.IDENTITY_LABEL, files(identity, random), mode=0o444)
     spec = _spec(job, accel, role, backing, network)
     reports, console = job.evidence / f"{role}.ttyS1.log", job.evidence / f"{role}.console.log"
     evidence.write(job.evidence / f"{role}.xml", render(spec))
@@ -129,8 +137,35 @@ def _spec(job: Job[MachineInputs], accel: Accel, role: str, backing: BackingDisk
         cdroms=(job.scratch / f"{role}.iso",),
         serial1=job.scratch / f"{role}.ttyS1",
         network=network,
+        saved=HELD if backing.saved is not None else None,
         on_reboot="restart",
     )
+
+
+def save_held(job: Job[MachineInputs], host: Hypervisor, accel: Accel, backing: BackingDisk, network: Network) -> Path:
+    """Boot an overlay until it waits for an identity, and save its machine inside that overlay, which is returned.
+
+    Raises:
+        VerifyError: it does not wait, or does not boot.
+        HostError: libvirt or QEMU cannot save it.
+    """
+    role = "held"
+    overlay = job.scratch / f"{role}.qcow2"
+    qemu_img.create(overlay, backing.size, "qcow2", backing=(backing.path, backing.format))
+    spec = replace(_spec(job, accel, role, backing, network), hold=True, mac="", cdroms=())
+    evidence.write(job.evidence / f"{role}.xml", render(spec))
+    reports, console = job.evidence / f"{role}.ttyS1.log", job.evidence / f"{role}.console.log"
+    with (
+        LogFollower(job.scratch / f"{role}.ttyS1", reports),
+        LogFollower(job.scratch / f"{role}.ttyS0", console),
+        launch.started(job, host, spec, job.scratch / f"{role}.stream") as machine,
+        job.ledger.spend("guest"),
+        failed_machine(role),
+    ):
+        limit = job.build.timeouts.scaled_for(accel.name).boot
+        login.wait_held(reports, console, within=limit, over=machine.gone, error=VerifyError)
+        held.save(host, spec.uuid)
+    return overlay
 
 
 def require_running(job: Job[Inputs], vm: TestVm, error: type[BuilderError], *, within: float = 0.0) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from builder.diagnosis import evidence
@@ -23,44 +24,70 @@ from builder.stages.examine import GuestFacts, examine
 from builder.stages.key_owners import KeyOwner, trace
 from builder.stages.launch import BackingDisk
 from builder.stages.machine_inputs import VerifyInputs
-from builder.stages.test_vm import TestVm, boot_test_vm, keep_evidence, require_running
+from builder.stages.test_vm import TestVm, boot_test_vm, keep_evidence, require_running, save_held
+from builder.system.host_facts import Accel
 from builder.system.screen import last_line
 from builder.vm import networks
+from builder.vm.connection import Hypervisor
+from builder.vm.machine_spec import Network
 
 # Evidence: every private key on the disk, and the file that holds it.
 KEYS = "private_keys.txt"
 ROLES = ("twin-a", "twin-b")
+INSTANT = ("instant-a", "instant-b")
 BEAT_EVERY = 1.0
 # Seconds between a connection that broke off and the news of why: a dying QEMU closes its sockets before it is gone.
 AFTERMATH = 0.5
 LAST_WORDS = 4096
 
 
-def boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, list[KeyOwner], GuestFacts, GuestFacts]:
-    """Boot and examine both copies.
+def prove(job: Job[VerifyInputs], sealed: Path) -> tuple[str, list[KeyOwner], list[GuestFacts]]:
+    """Boot, examine and compare two copies; where the recipe says `warm`, two instant clones of the image as well.
 
     Returns:
-        How they were run (`kvm` or `tcg`), who owns the private keys on the disk, and what the copies showed.
+        How they were run (`kvm` or `tcg`), who owns the private keys on the disk, and what each of them showed.
     """
-    key = ssh.make_keypair()
     owners: list[KeyOwner] = []
 
     def inspect(session: GuestSession) -> None:
         owners.extend(trace(session, seal.private_keys(job.needs["seal"]), job.inputs.allow_private_keys))
         require_harmless(job, owners)
 
-    with (
-        launch.connected(job) as (host, accel),
-        ThreadPoolExecutor(len(ROLES), thread_name_prefix="verify") as pool,
-        # Inside the pool: when anything fails the machines go first, and what waits for them ends by itself.
-        ExitStack() as machines,
-    ):
+    with launch.connected(job) as (host, accel):
         job.progress.note(f"booting two copies with {accel.name.upper()}")
         network = networks.network_of(job.inputs.network, job.inputs.network_name, job.host.uri)
         backing = BackingDisk(sealed)
-        vms = [boot_test_vm(job, host, accel, role, backing, network, key, machines) for role in ROLES]
-        machines.enter_context(job.ledger.spend("guest"))
         # The disk below both is the same: one of them is enough to look at it.
+        examined = _side_by_side(job, host, accel, ROLES, backing, network, inspect)
+        compare(*examined)
+        if job.inputs.warm:
+            job.progress.note("booting a third copy, to save it while it waits for an identity")
+            saved = save_held(job, host, accel, backing, network)
+            job.progress.note("two instant clones go on from it")
+            instant = _side_by_side(job, host, accel, INSTANT, replace(backing, saved=saved), network)
+            compare(*instant)
+            examined += instant
+    return accel.name, owners, examined
+
+
+def _side_by_side(
+    job: Job[VerifyInputs],
+    host: Hypervisor,
+    accel: Accel,
+    roles: Sequence[str],
+    backing: BackingDisk,
+    network: Network,
+    inspect: Callable[[GuestSession], None] | None = None,
+) -> list[GuestFacts]:
+    """Start test VMs beside each other, and examine them; `inspect` looks at the first of them."""
+    key = ssh.make_keypair()
+    with (
+        ThreadPoolExecutor(len(roles), thread_name_prefix="verify") as pool,
+        # Inside the pool: when anything fails the machines go first, and what waits for them ends by itself.
+        ExitStack() as machines,
+    ):
+        vms = [boot_test_vm(job, host, accel, role, backing, network, key, machines) for role in roles]
+        machines.enter_context(job.ledger.spend("guest"))
         examined = [
             pool.submit(examine, job, vms[0], job.inputs.checks, inspect),
             *(pool.submit(examine, job, vm, job.inputs.checks) for vm in vms[1:]),
@@ -71,8 +98,7 @@ def boot_and_examine(job: Job[VerifyInputs], sealed: Path) -> tuple[str, list[Ke
             for vm in vms:
                 keep_evidence(job, vm)
             raise
-        first, second = (future.result() for future in examined)
-    return accel.name, owners, first, second
+        return [future.result() for future in examined]
 
 
 def require_harmless(job: Job[VerifyInputs], owners: Sequence[KeyOwner]) -> None:
@@ -125,7 +151,13 @@ def _watch(job: Job[VerifyInputs], vms: list[TestVm], examined: list[Future[Gues
 
 
 def compare(first: GuestFacts, second: GuestFacts) -> None:
-    same = [name for name in ("machine_id", "hostname", "mac") if getattr(first, name) == getattr(second, name)]
+    """Make sure that what makes a machine this machine differs between two of one image.
+
+    Raises:
+        VerifyError: naming what is the same.
+    """
+    names = ("machine_id", "hostname", "mac", "random_bytes")
+    same = [name for name in names if getattr(first, name) == getattr(second, name)]
     if first.address and first.address == second.address:
         same.append("address")
     if set(first.host_keys) & set(second.host_keys):

@@ -29,6 +29,7 @@ def inputs(spec: BuildSpec) -> VerifyInputs:
         allow_private_keys=recipe.verify.allow_private_keys,
         network=recipe.network.mode,
         network_name=recipe.network.name,
+        warm=recipe.warm,
     )
 
 
@@ -53,8 +54,7 @@ def run(job: Job[VerifyInputs]) -> None:
 
     sealed = job.needs["seal"] / seal.FILE
     expected = json.loads((job.needs["seal"] / seal.FACTS).read_text(encoding="utf-8"))["sha256"]
-    accel, owners, first, second = twins.boot_and_examine(job, sealed)
-    twins.compare(first, second)
+    accel, owners, examined = twins.prove(job, sealed)
     with job.ledger.spend("hash", sealed.stat().st_size):
         found = sha256_file(sealed)
     if found != expected:
@@ -64,7 +64,7 @@ def run(job: Job[VerifyInputs]) -> None:
         "sealed": found,
         "accel": accel,
         "private_keys": twins.kept_keys(owners),
-        "twins": {report.role: report.as_dict() for report in (first, second)},
+        "twins": {report.role: report.as_dict() for report in examined},
     }
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -63,6 +63,9 @@ def render(spec: MachineSpec, *, dac: bool = True) -> str:
     _host_devices(devices, spec)
     if not spec.hold:
         _network(domain, devices, spec)
+    if spec.saved is not None:
+        # Of a machine that libvirt does not keep there is no snapshot to go back to: QEMU's own argument says it.
+        _arguments(domain, "-loadvm", spec.saved)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode") + "\n"
 
@@ -286,6 +289,14 @@ def _user_network(domain: ET.Element, spec: MachineSpec, network: UserNet) -> No
     forward = f"hostfwd=tcp:127.0.0.1:{network.port}-{network.guest}:22"
     netdev = f"user,id=builder0,restrict={'on' if network.restrict else 'off'},{forward}"
     card = f"{model},netdev=builder0,mac={spec.mac},bus={bus},addr={CARD_SLOT}"
-    commandline = ET.SubElement(domain, f"{{{QEMU_NS}}}commandline")
-    for word in ("-netdev", netdev, "-device", card):
+    _arguments(domain, "-netdev", netdev, "-device", card)
+
+
+def _arguments(domain: ET.Element, *words: str) -> None:
+    """Hand QEMU arguments that libvirt has no elements for."""
+    tag = f"{{{QEMU_NS}}}commandline"
+    commandline = domain.find(tag)
+    if commandline is None:
+        commandline = ET.SubElement(domain, tag)
+    for word in words:
         ET.SubElement(commandline, f"{{{QEMU_NS}}}arg", value=word)

@@ -109,6 +109,7 @@ class MachineSpec:
         channels: virtio-serial ports by name, each into a file.
         hold: its guest waits for an identity, to be saved meanwhile (`builder.vm.held`): the machine has no card yet,
             an empty drive in place of the seed's, and a word in its SMBIOS that says so.
+        saved: name of what was saved inside its disk, of a machine like this one; it goes on from there.
         on_reboot: what a reset by the guest does.
         keepsake: for a machine that stays: what its metadata says of it, in place of run and role.
     """
@@ -139,5 +140,6 @@ class MachineSpec:
     channels: Mapping[str, Path] = field(default_factory=dict)
     network: Network = UserNet()
     hold: bool = False
+    saved: str | None = None
     on_reboot: Reboot = "destroy"
     keepsake: Mapping[str, str] | None = None

@@ -114,7 +114,7 @@ def whole_runs(folder: Path, iso: Path) -> Any:
         if kind in took["kinds"]:
             row(f"  {kind}, {took['moved'].get(kind, 0) / 2**20:.0f} MiB", took["kinds"][kind], "s")
     row("  in the guests", took["kinds"]["guest"], "s")
-    row("  builder's own memory, at most", memory, "MiB", "≤ 150 MiB")
+    row("  builder's own memory, at most", memory, "MiB", "≤ 110 MiB")
     times = []
     for _ in range(IDLE):
         start = time.perf_counter()

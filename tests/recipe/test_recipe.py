@@ -36,6 +36,13 @@ def test_a_recipe_has_the_values_of_its_file_and_defaults(pipelines: Path) -> No
     assert recipe.kickstart.vars == {"timezone": "UTC"}
 
 
+def test_a_machine_with_uefi_cannot_be_saved(pipelines: Path) -> None:
+    assert load("small", {"warm": "true"}, (pipelines,)).warm
+    with pytest.raises(RecipeError) as caught:
+        load("small", {"warm": "true", "machine.firmware": "uefi"}, (pipelines,))
+    assert "QEMU cannot save a running machine with UEFI" in caught.value.details
+
+
 def test_a_recipe_is_frozen(pipelines: Path) -> None:
     recipe = load("small", {}, (pipelines,))
     with pytest.raises(ValidationError):

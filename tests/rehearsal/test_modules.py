@@ -95,3 +95,16 @@ def test_a_compression_of_the_future_is_named(modules: Path) -> None:
     (modules / "kernel" / "new.ko.lz9").touch()
     with pytest.raises(HostError, match=r"new\.ko\.lz9"):
         initrd.expand(modules)
+
+
+def test_an_initramfs_is_an_archive_that_cpio_unpacks(tmp_path: Path) -> None:
+    packed, there = tmp_path / "initrd.cpio", tmp_path / "there"
+    entries = [("bin", 0o40755, b""), ("bin/tool", 0o100755, b"x" * 4097), ("sbin", 0o120777, b"bin")]
+    with packed.open("wb") as file:
+        initrd.archive(iter(entries), file)
+    there.mkdir()
+    with packed.open("rb") as file:
+        subprocess.run(["cpio", "--extract", "--quiet"], stdin=file, cwd=there, check=True)
+    assert (there / "sbin" / "tool").read_bytes() == b"x" * 4097
+    assert (there / "sbin").is_symlink()
+    assert (there / "bin" / "tool").stat().st_mode == 0o100755

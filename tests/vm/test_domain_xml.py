@@ -57,6 +57,9 @@ SPECS = {
     "twin": dataclasses.replace(
         INSTALL, role="twin-a", disks=(OVERLAY,), boot="disk", network=UserNet(), on_reboot="restart", channels={}
     ),
+    "goes-on": dataclasses.replace(
+        INSTALL, role="instant-a", disks=(OVERLAY,), boot="disk", network=UserNet(), channels={}, saved="builder-held"
+    ),
     "nat": dataclasses.replace(INSTALL, network=LibvirtNet("default"), console_log=WORK / "ttyS0.log"),
     "bridge-emulated": dataclasses.replace(INSTALL, network=BridgeNet("br0"), devices="emulated"),
     "host-devices": dataclasses.replace(
