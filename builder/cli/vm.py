@@ -128,23 +128,27 @@ def set_(
     memory: Memory = None,
     vcpus: Vcpus = None,
     network: Annotated[
-        str | None,
-        typer.Option("--network", metavar="NET", help="Move the VM to user, nat, nat:NAME or bridge:NAME."),
+        list[str] | None,
+        typer.Option(
+            "--network", metavar="NET", help="Move it to user, nat, nat:NAME or bridge:NAME; once for each card."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change memory, processors or network of a VM.
+    """Change memory, processors or networks of a VM.
 
     Changes take effect at once if the guest follows, otherwise at the next start.
     """
-    changes = VmChanges(parse_size("--memory", memory), vcpus, network)
+    changes = VmChanges(parse_size("--memory", memory), vcpus, tuple(network) if network else None)
     with _open(ctx) as store:
         changed = store.change(name, changes)
-    values = {"memory": f"{changed.vm.memory} MiB", "vcpus": changed.vm.vcpus, "network": changed.vm.network}
+    networks = " ".join(changed.vm.networks)
+    values = {"memory": f"{changed.vm.memory} MiB", "vcpus": changed.vm.vcpus, "networks": networks}
     text = []
     for kind in changes.kinds:
         when = " from its next start on" if kind in changed.waits else " now" if changed.running else ""
-        text.append(f"{name}: {kind} {values[kind]}{when}")
+        word = "network" if kind == "networks" else kind
+        text.append(f"{name}: {word} {values[kind]}{when}")
     data = {**formats.as_dict(store, changed.vm), "restart": bool(changed.waits), "waits": list(changed.waits)}
     emit(data, text, as_json)
 
@@ -228,10 +232,9 @@ def _open(ctx: typer.Context, connect: str | None = None) -> CloneStore:
 
 def _row(status: VmStatus) -> list[str]:
     vm = status.vm
-    address = vm.ssh_address
     return [
         vm.name,
         status.state,
-        f"{address[0]}:{address[1]}" if address else vm.network,
+        formats.where(vm),
         f"{vm.image}@{vm.version}{f' (newer: {status.newer})' if status.newer else ''}",
     ]

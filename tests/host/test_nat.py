@@ -24,13 +24,15 @@ CLONE = """
 import sys
 from pathlib import Path
 from builder import images
+from builder.clones.cards import card_requests
 from builder.clones.create import CreateOptions
 from builder.clones.request import CloneRequest
 from builder.clones.store import CloneStore
 folder, name, words = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
 with CloneStore(folder / "vms", folder / "images", "qemu:///system") as store:
     image = images.load_image(folder / "images", "toy")
-    request = CloneRequest(name, network="nat", **words)
+    cards = card_requests([("--network", "nat"), *words.pop("cards", [])])
+    request = CloneRequest(name, cards=cards, **words)
     store.create(image, request, CreateOptions(accel="tcg", start=False))
 """
 
@@ -89,7 +91,7 @@ def test_clones_have_an_address_for_good(world: World, folder: Path) -> None:
     assert host.builder(*PREPARE, "192.168.150.0/28").returncode == 0
     paths = ("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", CLONE, folder)
     host.run(*paths, "web", "{'count': 3}")
-    host.run(*paths, "fixed", "{'address': '192.168.150.9/28'}")
+    host.run(*paths, "fixed", "{'cards': [('--address', '192.168.150.9/28')]}")
     given = reserved(host)
     assert sorted(given) == ["fixed", "web-1", "web-2", "web-3"]
     assert given["fixed"] == "192.168.150.9"
@@ -99,9 +101,10 @@ def test_clones_have_an_address_for_good(world: World, folder: Path) -> None:
 
     place = ("--artifacts", folder)
     listed = json.loads(host.builder(*place, "vm", "list", "--json").stdout)
-    assert {vm["name"]: vm["network"] for vm in listed} == dict.fromkeys(given, "nat:builder")
+    assert {vm["name"] for vm in listed} == set(given)
+    assert [card["network"] for vm in listed for card in vm["cards"]] == ["nat:builder"] * 4
     assert given["web-1"] in host.builder(*place, "vm", "list").stdout
-    taken = host.run(*paths, "late", "{'address': '192.168.150.2/28'}", check=False)
+    taken = host.run(*paths, "late", "{'cards': [('--address', '192.168.150.2/28')]}", check=False)
     assert "could be reserved" in taken.stderr
     assert reserved(host) == given
 
@@ -110,6 +113,48 @@ def test_clones_have_an_address_for_good(world: World, folder: Path) -> None:
     assert "web-1" not in reserved(host)
     gone = host.builder(*place, "vm", "delete", "web-1", "web-2", "web-3", "fixed")
     assert gone.returncode == 0, gone.stderr
+    assert reserved(host) == {}
+
+
+def test_each_card_has_an_address_for_good(world: World, folder: Path) -> None:
+    host, _ = world
+    assert host.builder(*PREPARE, "192.168.150.0/28").returncode == 0
+    paths = ("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", CLONE, folder)
+    place = ("--artifacts", folder)
+
+    def cards() -> list[dict[str, str]]:
+        (vm,) = json.loads(host.builder(*place, "vm", "list", "--json").stdout)
+        listed: list[dict[str, str]] = vm["cards"]
+        return listed
+
+    def moved(*networks: str) -> str:
+        words = [word for network in networks for word in ("--network", network)]
+        done = host.builder(*place, "vm", "set", "pair", *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    host.run(*paths, "pair", "{'cards': [('--network', 'nat')]}")
+    first, second = cards()
+    # One name is one address: the first card's.
+    assert reserved(host) == {"pair": first["seen"], "None": second["seen"]}
+    assert first["seen"] != second["seen"]
+    few = host.builder(*place, "vm", "set", "pair", "--network", "nat")
+    assert few.returncode == 2
+    assert few.stderr.startswith("error: network cards of pair: 2; --network is there once")
+    assert "--network nat:builder --network nat:builder" in few.stderr
+    assert moved("user", "nat") == "pair: network user nat:builder\n"
+    assert reserved(host) == {"None": second["seen"]}
+    assert [card["network"] for card in cards()] == ["user", "nat:builder"]
+    assert moved("nat", "user") == "pair: network nat:builder user\n"
+    assert reserved(host) == {"pair": cards()[0]["seen"]}
+    xml = host.run("virsh", "-c", "qemu:///system", "dumpxml", "--inactive", "pair").stdout
+    assert (f"mac={second['mac']},bus=pcie.0,addr=0x11" in xml, f"<mac address='{first['mac']}'/>" in xml) == (
+        True,
+        True,
+    )
+    twice = host.builder(*place, "vm", "set", "pair", "--network", "user", "--network", "user")
+    assert (twice.returncode, "--network user is there twice" in twice.stderr) == (2, True)
+    assert host.builder(*place, "vm", "delete", "pair").returncode == 0
     assert reserved(host) == {}
 
 
