@@ -169,7 +169,7 @@ def clone(
 def _is_found_late(cards: Sequence[CardRequest]) -> bool:
     """Return whether the address that builder logs in at is known only when the guest is up."""
     first = cards[0]
-    return not any(card.network == "user" for card in cards) and first.setup.dhcp and first.network[:3] != "nat"
+    return first.network.startswith("bridge:") and first.setup.dhcp and all(card.network != "user" for card in cards)
 
 
 def _pulled(settings: Settings, address: str, *, signed: bool, allow_rehearsal: bool, as_json: bool) -> str:

@@ -107,7 +107,7 @@ COMMANDS: Mapping[str, CliCommand | Group] = {
         "Manage virtual machines cloned from golden images.",
         {
             "list": CliCommand("vm:list_", "List the VMs: state, image, address, newer images."),
-            "set": CliCommand("vm:set_", "Change memory, processors or networks of a VM."),
+            "set": CliCommand("vm:set_", "Change memory, processors or network cards of a VM."),
             "start": CliCommand("vm:start", "Start VMs."),
             "stop": CliCommand("vm:stop", "Stop VMs: press the power button and wait."),
             "console": CliCommand("vm:console", "Attach this terminal to the serial console; Ctrl-] leaves."),

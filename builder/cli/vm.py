@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from builder import console as people
-from builder.cli.options import Connect, Json, require_local_uri
+from builder.cli.options import Connect, Json, in_order, require_local_uri
 from builder.cli.output import display_path, emit, note, print_lines
 from builder.cli.state import State
 from builder.cli.vm_options import AnsibleInventory, Memory, SshConfig, Vcpus, parse_size, require_one_format
@@ -130,16 +130,23 @@ def set_(
     network: Annotated[
         list[str] | None,
         typer.Option(
-            "--network", metavar="NET", help="Move it to user, nat, nat:NAME or bridge:NAME; once for each card."
+            "--network", metavar="NET", help="Connect it to user, nat, nat:NAME or bridge:NAME; once for each card."
         ),
+    ] = None,
+    address: Annotated[
+        list[str] | None, typer.Option("--address", metavar="CIDR|dhcp", help="Give the card this address.")
+    ] = None,
+    gateway: Annotated[
+        list[str] | None, typer.Option("--gateway", metavar="IP", help="Give the card this default router.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change memory, processors or networks of a VM.
+    """Change memory, processors or network cards of a VM.
 
     Changes take effect at once if the guest follows, otherwise at the next start.
     """
-    changes = VmChanges(parse_size("--memory", memory), vcpus, tuple(network) if network else None)
+    cards = in_order(ctx, {"--network": network, "--address": address, "--gateway": gateway})
+    changes = VmChanges(parse_size("--memory", memory), vcpus, tuple(cards))
     with _open(ctx) as store:
         changed = store.change(name, changes)
     networks = " ".join(changed.vm.networks)

@@ -22,6 +22,7 @@ from builder.vm.uri import kind_of
 
 NETWORK = re.compile(r"user|nat|nat:[A-Za-z0-9_.-]{1,50}|bridge:[A-Za-z0-9_.-]{1,15}")
 DHCP = "dhcp"  # in place of an address
+NO_CARD = "none"  # in place of a network, where a card is taken away
 # QEMU, "-netdev user": net, host; and the name servers there.
 USER_NETWORK = (ipaddress.ip_interface("10.0.2.2/24"), ipaddress.ip_interface("fec0::2/64"))
 USER_DNS = (ipaddress.ip_address("10.0.2.3"), ipaddress.ip_address("fec0::3"))
@@ -78,12 +79,25 @@ def card_requests(words: Sequence[tuple[str, str]]) -> tuple[CardRequest, ...]:
     Raises:
         RecipeError: an address or a gateway stands before the first of several networks, or values do not fit.
     """
-    several = sum(option == "--network" for option, _ in words) > 1
-    cards: list[tuple[str, list[tuple[str, str]]]] = []
-    if not several:
-        network = next((value for option, value in words if option == "--network"), CardRequest.network)
+    pairs = paired(words, CardRequest.network)
+    return tuple(made(network, own, number if len(pairs) > 1 else 0) for number, (network, own) in enumerate(pairs, 1))
+
+
+def paired(words: Sequence[tuple[str, str]], default: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return each network of a command line with the other options that belong to it.
+
+    Args:
+        words: see `card_requests`.
+        default: the network that is meant where there is none.
+
+    Raises:
+        RecipeError: an option stands before the first of several networks, or networks do not fit.
+    """
+    if sum(option == "--network" for option, _ in words) <= 1:
+        network = next((value for option, value in words if option == "--network"), default)
         cards = [(network, [word for word in words if word[0] != "--network"])]
     else:
+        cards = []
         for option, value in words:
             if option == "--network":
                 cards.append((value, []))
@@ -93,18 +107,10 @@ def card_requests(words: Sequence[tuple[str, str]]) -> tuple[CardRequest, ...]:
                 raise RecipeError(
                     f"{option} {value} stands before the first --network",
                     "with several networks, each has the addresses and the gateway that follow it",
-                    f"--network {words[1][1]} {option} {value} …",
+                    f"--network NET {option} {value} …",
                 )
-    check_network_names([network for network, _ in cards])
-    found = []
-    for number, (network, own) in enumerate(cards, start=1):
-        try:
-            found.append(_card(network, own))
-        except RecipeError as error:
-            if not several:
-                raise
-            raise RecipeError(f"card {number}, {network}: {error.brief}", error.details, error.hint) from None
-    return tuple(found)
+    check_network_names([network for network, _ in cards if network != NO_CARD])
+    return cards
 
 
 def check_network_names(networks: Sequence[str]) -> None:
@@ -135,14 +141,36 @@ def check_cards_fit(cards: Sequence[CardRequest], domains: Domains, others: Coll
         HostError: there is no such network.
     """
     hosts = {network: _host_addresses(network, domains) for network in {card.network for card in cards}}
+    outside = [(other.name, card) for other in others for card in other.cards if card.network != "user"]
+    owners = {ipaddress.ip_interface(text).ip: name for name, card in outside for text in card.addresses}
     for card in cards:
         for text in card.setup.addresses:
-            _check_address(ipaddress.ip_interface(text).ip, card.network, hosts[card.network])
-            if card.network != "user":
-                _check_free(ipaddress.ip_interface(text).ip, others)
+            address = ipaddress.ip_interface(text).ip
+            _check_address(address, card.network, hosts[card.network])
+            if card.network != "user" and address in owners:
+                raise PublishError(
+                    f"address {address} is in use by {owners[address]}", hint="builder vm list shows all"
+                )
 
 
-def _card(network: str, words: Sequence[tuple[str, str]]) -> CardRequest:
+def made(network: str, words: Sequence[tuple[str, str]], number: int) -> CardRequest:
+    """Return the card of a network and its options.
+
+    Args:
+        number: of the card, for errors; 0 where there is but one.
+
+    Raises:
+        RecipeError: they do not fit each other.
+    """
+    try:
+        return _made(network, words)
+    except RecipeError as error:
+        if not number:
+            raise
+        raise RecipeError(f"card {number}, {network}: {error.brief}", error.details, error.hint) from None
+
+
+def _made(network: str, words: Sequence[tuple[str, str]]) -> CardRequest:
     given = [value for option, value in words if option == "--address"]
     addresses = tuple(value for value in given if value != DHCP)
     gateways = tuple(value for option, value in words if option == "--gateway")
@@ -176,13 +204,6 @@ def _check_address(
             raise RecipeError(f"address {address} is used by QEMU itself in the network user")
     elif any(address == host.ip for host in own):
         raise PublishError(f"address {address} is in use by this host, on {network}")
-
-
-def _check_free(address: ipaddress.IPv4Address | ipaddress.IPv6Address, others: Collection[Vm]) -> None:
-    for other in others:
-        for card in other.cards:
-            if card.network != "user" and any(ipaddress.ip_interface(text).ip == address for text in card.addresses):
-                raise PublishError(f"address {address} is in use by {other.name}", hint="builder vm list shows all")
 
 
 def _host_addresses(network: str, domains: Domains) -> Sequence[Interface]:

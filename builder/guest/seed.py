@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from builder.errors import RecipeError
@@ -68,7 +68,7 @@ def files(identity: Identity, random: bytes = b"") -> dict[str, bytes]:
         texts["random"] = random
     # Without one cloud-init asks DHCP on the first card.
     known = all(card.mac for card in identity.cards)
-    return texts | ({"network-config": _json(_network(identity))} if known else {})
+    return texts | ({"network-config": _json(_network(identity.cards, identity.dns))} if known else {})
 
 
 def _public_key(line: str) -> str:
@@ -78,12 +78,30 @@ def _public_key(line: str) -> str:
         raise RecipeError(f"not a public key in OpenSSH's one-line form: {line[:40]!r}", str(error)) from None
 
 
+def with_cards(texts: Mapping[str, bytes], cards: Sequence[CardSetup], dns: Sequence[str]) -> dict[str, bytes]:
+    """Return the files of a seed that is there, with other network cards.
+
+    A guest of this version of builder sets them up at its next boot, and stays what it is in all else.
+
+    Args:
+        texts: the files, by name.
+
+    Raises:
+        RecipeError: cards and name servers do not fit each other.
+    """
+    check_cards(cards, dns)
+    lines = texts["builder.conf"].decode().splitlines()
+    kept = [line for line in lines if line.partition("=")[0] not in ("card", "address", "gateway", "dns")]
+    conf = "\n".join([*kept, *_card_lines(cards, dns)]) + "\n"
+    return {**texts, "builder.conf": conf.encode(), "network-config": _json(_network(cards, dns))}
+
+
 def _builder_conf(identity: Identity) -> str:
     lines = [f"instance-id={identity.instance_id}", f"hostname={identity.hostname}"]
     lines += [f"ssh-key={key}" for key in identity.ssh_keys]
     card, *others = identity.cards
     if others or not card.plain or any(":" in server for server in identity.dns):
-        return "\n".join([*lines, *_card_lines(identity)]) + "\n"
+        return "\n".join([*lines, *_card_lines(identity.cards, identity.dns)]) + "\n"
     # A seed that images of all ages understand.
     if card.addresses:
         lines.append(f"address={card.addresses[0]}")
@@ -94,42 +112,40 @@ def _builder_conf(identity: Identity) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _card_lines(identity: Identity) -> Iterator[str]:
+def _card_lines(cards: Sequence[CardSetup], dns: Sequence[str]) -> Iterator[str]:
     """Yield one line a card: its MAC address, and words that the first-boot unit knows."""
-    for number, card in enumerate(identity.cards):
+    for number, card in enumerate(cards):
         if card.mac is None:
             raise ValueError("a guest finds its cards by their MAC addresses")
         words = [*(["dhcp"] if card.dhcp else []), *card.addresses, *(f"via={router}" for router in card.gateways)]
-        words += [f"no-default{family}" for family in _families_elsewhere(identity, number)]
-        if identity.dns:
-            own = dns_card(identity.cards, identity.dns) == number
-            words += [f"dns={server}" for server in identity.dns] if own else ["no-dns"]
+        words += [f"no-default{family}" for family in _families_elsewhere(cards, number)]
+        if dns:
+            words += [f"dns={server}" for server in dns] if dns_card(cards, dns) == number else ["no-dns"]
         yield f"card={card.mac} {' '.join(words)}"
 
 
-def _families_elsewhere(identity: Identity, number: int) -> list[Family]:
+def _families_elsewhere(cards: Sequence[CardSetup], number: int) -> list[Family]:
     """Return the families whose default route leads over another card, so that this one must not take one."""
-    return [family for family in FAMILIES if default_card(identity.cards, family) not in (None, number)]
+    return [family for family in FAMILIES if default_card(cards, family) not in (None, number)]
 
 
-def _network(identity: Identity) -> dict[str, object]:
+def _network(cards: Sequence[CardSetup], dns: Sequence[str]) -> dict[str, object]:
     """Return netplan's form of the network, which cloud-init writes for whatever the system uses.
 
     A card is found by its address and renamed: on EL cloud-init takes the name of the entry for that of the card, and
     a pattern for none (cloud-init 22.4, net/network_state.py).
     """
-    entries = {f"eth{number}": _entry(identity, number) for number in range(len(identity.cards))}
-    return {"version": 2, "ethernets": entries}
+    return {"version": 2, "ethernets": {f"eth{number}": _entry(cards, dns, number) for number in range(len(cards))}}
 
 
-def _entry(identity: Identity, number: int) -> dict[str, object]:
-    card = identity.cards[number]
+def _entry(cards: Sequence[CardSetup], dns: Sequence[str], number: int) -> dict[str, object]:
+    card = cards[number]
     nic: dict[str, object] = {"match": {"macaddress": card.mac}, "set-name": f"eth{number}"}
-    asks_here = not identity.dns or dns_card(identity.cards, identity.dns) == number
+    asks_here = not dns or dns_card(cards, dns) == number
     if card.dhcp:
         nic["dhcp4"] = True
         # For sysconfig files cloud-init knows the metric alone.
-        away = {"use-routes": False, "route-metric": AWAY} if 4 in _families_elsewhere(identity, number) else {}
+        away = {"use-routes": False, "route-metric": AWAY} if 4 in _families_elsewhere(cards, number) else {}
         overrides = away | ({} if asks_here else {"use-dns": False})
         if overrides:
             nic["dhcp4-overrides"] = overrides
@@ -142,8 +158,8 @@ def _entry(identity: Identity, number: int) -> dict[str, object]:
     if router := card.gateway(6):
         # Of a route to ::/0 cloud-init makes one to ::/64 (its issue 4600), except for netplan.
         nic["gateway6"] = router
-    if identity.dns and asks_here:
-        nic["nameservers"] = {"addresses": list(identity.dns)}
+    if dns and asks_here:
+        nic["nameservers"] = {"addresses": list(dns)}
     return nic
 
 

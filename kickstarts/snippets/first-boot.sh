@@ -9,6 +9,9 @@ state=/var/lib/builder/instance-id
 held=/var/lib/builder/held
 grown=/run/builder-grown
 conf=/run/builder.conf
+# The lines of the seed that the network was set up by, and the files that were written for it.
+network=/var/lib/builder/network
+written=/var/lib/builder/network-files
 
 report() {
     (echo "BUILDER $*" > /dev/ttyS1) 2> /dev/null
@@ -162,6 +165,7 @@ write_network() {
         (umask 077 && rm -f "$file" && write_keyfile > "$file")
     fi
     restorecon "$file"
+    echo "$file" >> "$written"
     [ "$device" = eth0 ] && [ -n "$address" ] && report "ADDRESS ${address%/*}"
 }
 
@@ -205,8 +209,16 @@ find_card() {
     return 1
 }
 
-# Either a line for each card, or what there is to say of the first one, which net.ifnames=0 calls eth0.
+network_lines() {
+    grep -E '^(card|address|gateway|dns)=' "$conf"
+}
+
+# Either a line for each card, or what there is to say of the first one, which net.ifnames=0 calls eth0. What was written
+# for other cards goes first: they may not be there any more.
 set_addresses() {
+    [ -e "$written" ] && while read -r file; do rm -f "$file"; done < "$written"
+    rm -f "$written"
+    network_lines > "$network"
     if grep -q '^card=' "$conf"; then
         sed -n 's/^card=//p' "$conf" > "$conf.cards"
         while read -r mac words; do
@@ -404,7 +416,11 @@ if [ -s "$conf" ]; then
         set_addresses
         warn_of_unknown
         echo "$instance" > "$state"
-        restorecon "$state"
+        restorecon -R /var/lib/builder
+    elif [ -e "$network" ] && [ "$(network_lines)" != "$(cat "$network")" ]; then
+        # The cards of this machine were changed while it was off.
+        set_addresses
+        restorecon -R /var/lib/builder
     fi
 fi
 grow_root

@@ -37,6 +37,13 @@ def test_a_guest_that_is_as_asked_for_differs_in_nothing() -> None:
     assert differences(VM.model_copy(update={"cards": CARDS}), TOLD) == []
 
 
+def test_the_card_that_root_came_in_over_has_an_address() -> None:
+    """Perhaps on a bridge that the guest made of it."""
+    bridged = TOLD.replace(": eth1 ", ": br0 ")
+    assert differences(VM.model_copy(update={"cards": CARDS[1:]}), bridged) == []
+    assert len(differences(VM.model_copy(update={"cards": CARDS}), bridged)) == 1
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said", "dhcp"),
     [

@@ -59,8 +59,9 @@ def test_changes_are_checked_in_the_same_way() -> None:
     for values, message in (
         ({}, "nothing to change"),
         ({"memory": 12}, "fewer than 64 MiB"),
-        ({"networks": ("lan",)}, "unknown kind of network"),
-        ({"networks": ("user", "user")}, "--network user is there twice"),
+        ({"cards": (("--network", "lan"),)}, "unknown kind of network"),
+        ({"cards": (("--network", "user"), ("--network", "user"))}, "--network user is there twice"),
+        ({"cards": (("--address", "10.0.2.9"),)}, "has no prefix length"),
     ):
         with pytest.raises(RecipeError, match=message):
             VmChanges(**values)

@@ -72,14 +72,16 @@ find_card() {{
 
 def set_address(guest: Path, conf: str = CONF) -> None:
     functions = (TEMPLATES / "snippets" / "first-boot.sh").read_text().partition("\n# first-boot --hold")[0]
-    (guest / "run").mkdir()
+    for name in ("run", "var/lib/builder"):
+        (guest / name).mkdir(parents=True)
     (guest / "run" / "builder.conf").write_text(conf)
     run(guest, functions, "set_addresses")
 
 
 def set_cards(guest: Path, *lines: str) -> str:
     """Have the cards eth0 and eth1 set up; what the unit says."""
-    (guest / "run").mkdir()
+    for name in ("run", "var/lib/builder"):
+        (guest / name).mkdir(parents=True, exist_ok=True)
     (guest / "run" / "builder.conf").write_text("".join(f"card={line}\n" for line in lines))
     functions = (TEMPLATES / "snippets" / "first-boot.sh").read_text().partition("\n# first-boot --hold")[0]
     return run(guest, functions, f"{CARDS}\nset_addresses")
@@ -267,6 +269,18 @@ def test_a_card_that_is_not_there_is_told_and_the_others_are_set_up(tmp_path: Pa
     said = set_cards(tmp_path, "52:54:00:00:00:09 dhcp", f"{SECOND} dhcp")
     assert said.splitlines()[0] == "builder: there is no card 52:54:00:00:00:09"
     assert [path.name for path in (tmp_path / KEYFILE).parent.iterdir()] == ["eth1.nmconnection"]
+
+
+def test_what_was_written_for_a_card_that_is_gone_goes_too(guest: Path) -> None:
+    set_cards(guest, f"{FIRST} dhcp", f"{SECOND} dhcp no-default4")
+    lines = (guest / "var/lib/builder/network").read_text().splitlines()
+    assert lines == [f"card={FIRST} dhcp", f"card={SECOND} dhcp no-default4"]
+    folder = (guest / (IFCFG if (guest / "etc/rc.d").exists() else KEYFILE)).parent
+    assert len(list(folder.iterdir())) == 2
+    (folder / "ifcfg-lo").touch()
+    set_cards(guest, f"{SECOND} 192.0.2.5/24")
+    assert {path.name.removesuffix(".nmconnection") for path in folder.iterdir()} <= {"ifcfg-lo", "ifcfg-eth1", "eth1"}
+    assert (guest / "var/lib/builder/network").read_text() == f"card={SECOND} 192.0.2.5/24\n"
 
 
 def test_an_address_alone_needs_neither_gateway_nor_servers(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from builder.errors import RecipeError
 from builder.guest.cards import CardSetup, normal_address
-from builder.guest.seed import Identity, files
+from builder.guest.seed import Identity, files, with_cards
 from builder.recipe.variables import check_variable
 
 pytestmark = pytest.mark.unit
@@ -218,6 +218,20 @@ def test_a_line_for_each_card() -> None:
             "accept-ra": False,
         },
     }
+
+
+def test_other_cards_are_written_into_a_seed_that_is_there() -> None:
+    """All else stays as it is, also what this version of builder does not know."""
+    old = files(Identity("i-1", "web1", (KEY,), one_card("192.168.10.19/24", "192.168.10.2"), ("192.168.10.3",)))
+    texts = {**old, "user-data": b"#cloud-config\n{}\n", "random": b"\0\n=\xff"}
+    new = with_cards(texts, TWO_CARDS, ("192.0.2.53",))
+    made = files(Identity("i-1", "web1", (KEY,), TWO_CARDS, ("192.0.2.53",)))
+    assert new == {**texts, "builder.conf": made["builder.conf"], "network-config": made["network-config"]}
+    # A card that is to ask DHCP again has to be told so: what the guest has is static.
+    again = with_cards(new, one_card(), ())["builder.conf"].decode().splitlines()
+    assert again == ["instance-id=i-1", "hostname=web1", f"ssh-key={KEY}", f"card={MAC} dhcp"]
+    with pytest.raises(RecipeError, match="two cards have the address"):
+        with_cards(texts, (*STATIC, *STATIC), ())
 
 
 def test_of_cards_that_ask_dhcp_the_first_has_the_default_route() -> None:

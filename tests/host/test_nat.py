@@ -15,6 +15,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from builder import images
+from builder.iso.seed_cd import read_iso
 from tests.fakes.boot_sector import boot_sector, disk_image
 from tests.host.conftest import SOURCE, Cell, World
 
@@ -140,7 +141,7 @@ def test_each_card_has_an_address_for_good(world: World, folder: Path) -> None:
     assert first["seen"] != second["seen"]
     few = host.builder(*place, "vm", "set", "pair", "--network", "nat")
     assert few.returncode == 2
-    assert few.stderr.startswith("error: network cards of pair: 2; --network is there once")
+    assert few.stderr.startswith("error: network cards of pair: 2; --network is there for 1")
     assert "--network nat:builder --network nat:builder" in few.stderr
     assert moved("user", "nat") == "pair: network user nat:builder\n"
     assert reserved(host) == {"None": second["seen"]}
@@ -154,6 +155,31 @@ def test_each_card_has_an_address_for_good(world: World, folder: Path) -> None:
     )
     twice = host.builder(*place, "vm", "set", "pair", "--network", "user", "--network", "user")
     assert (twice.returncode, "--network user is there twice" in twice.stderr) == (2, True)
+    # A third card, an address for the second; then two are taken away. Each keeps its MAC address.
+    assert moved("nat", "nat", "user") == "pair: network nat:builder nat:builder user\n"
+    more = ["--network", "nat", "--network", "nat", "--address", "192.168.150.9/28", "--address", "fd00::9/64"]
+    done = host.builder(*place, "vm", "set", "pair", *more, "--network", "user")
+    assert done.returncode == 0, done.stderr
+    one, two, three = cards()
+    assert (one["mac"], two["mac"]) == (first["mac"], second["mac"])
+    assert reserved(host) == {"pair": one["seen"], "None": "192.168.150.9"}
+    files = read_iso(folder / "vms/pair/seed.iso")
+    said = [line for line in files["builder.conf"].decode().splitlines() if line.startswith(("card", "address"))]
+    assert said == [
+        f"card={one['mac']} dhcp",
+        f"card={two['mac']} 192.168.150.9/28 fd00::9/64 no-default4",
+        f"card={three['mac']} dhcp no-default4",
+    ]
+    assert list(json.loads(files["network-config"])["ethernets"]) == ["eth0", "eth1", "eth2"]
+    assert moved("none", "nat", "none") == "pair: network nat:builder\n"
+    (left,) = cards()
+    assert left == two
+    assert reserved(host) == {"None": "192.168.150.9"}
+    gone = host.builder(*place, "vm", "set", "pair", "--network", "none")
+    assert (gone.returncode, "would have no network card" in gone.stderr) == (2, True)
+    done = host.builder(*place, "vm", "set", "pair", "--address", "dhcp")
+    assert done.returncode == 0, done.stderr
+    assert reserved(host) == {"pair": cards()[0]["seen"]}
     assert host.builder(*place, "vm", "delete", "pair").returncode == 0
     assert reserved(host) == {}
 

@@ -126,6 +126,7 @@ def test_networkmanager_sets_up_the_cards_of_a_seed(equipped: World) -> None:
     stubs = (
         f"restorecon() {{ :; }}\nfind_card() {{ case $1 in {found}esac; }}\nreport() {{ :; }}\ncomplain() {{ exit 1; }}"
     )
+    host.run("mkdir", "-p", "/var/lib/builder")
     host.run("sh", "-c", f"{functions}\n{stubs}\nprintf %s '{conf}' > $conf\nset_addresses")
     host.run("sh", "-c", NETWORKMANAGER)
     wanted = {"eth0": "eth0", "eth1": "eth1", "eth2": "eth2"}
