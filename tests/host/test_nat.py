@@ -15,7 +15,6 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from builder import images
-from builder.iso.seed_cd import read_iso
 from tests.fakes.boot_sector import boot_sector, disk_image
 from tests.host.conftest import SOURCE, Cell, World
 
@@ -35,6 +34,33 @@ with CloneStore(folder / "vms", folder / "images", "qemu:///system") as store:
     cards = card_requests([("--network", "nat"), *words.pop("cards", [])])
     request = CloneRequest(name, cards=cards, **words)
     store.create(image, request, CreateOptions(accel="tcg", start=False))
+"""
+CHANGE = """
+import json, sys
+from pathlib import Path
+from xml.etree import ElementTree
+from builder.clones.change import VmChanges
+from builder.clones.store import CloneStore
+from builder.errors import RecipeError
+from builder.iso.seed_cd import read_iso
+folder, name, steps = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
+with CloneStore(folder / "vms", folder / "images", "qemu:///system") as store:
+    for words in steps:
+        try:
+            vm = store.change(name, VmChanges(cards=tuple(map(tuple, words)))).vm
+        except RecipeError as error:
+            print(json.dumps(error.brief))
+            continue
+        libvirt = store.libvirt().host.connection
+        network = ElementTree.fromstring(libvirt.networkLookupByName("builder").XMLDesc(0))
+        conf = read_iso(folder / "vms" / name / "seed.iso")["builder.conf"].decode()
+        told = {
+            "cards": vm.model_dump(mode="json")["cards"],
+            "reserved": {str(one.get("name")): one.get("ip") for one in network.iterfind("ip/dhcp/host")},
+            "seed": [line for line in conf.splitlines() if line.startswith("card=")],
+            "xml": libvirt.lookupByName(name).XMLDesc(2),
+        }
+        print(json.dumps(told))
 """
 
 
@@ -120,67 +146,46 @@ def test_clones_have_an_address_for_good(world: World, folder: Path) -> None:
 def test_each_card_has_an_address_for_good(world: World, folder: Path) -> None:
     host, _ = world
     assert host.builder(*PREPARE, "192.168.150.0/28").returncode == 0
-    paths = ("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", CLONE, folder)
-    place = ("--artifacts", folder)
-
-    def cards() -> list[dict[str, str]]:
-        (vm,) = json.loads(host.builder(*place, "vm", "list", "--json").stdout)
-        listed: list[dict[str, str]] = vm["cards"]
-        return listed
-
-    def moved(*networks: str) -> str:
-        words = [word for network in networks for word in ("--network", network)]
-        done = host.builder(*place, "vm", "set", "pair", *words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    host.run(*paths, "pair", "{'cards': [('--network', 'nat')]}")
-    first, second = cards()
-    # One name is one address: the first card's.
-    assert reserved(host) == {"pair": first["seen"], "None": second["seen"]}
-    assert first["seen"] != second["seen"]
-    few = host.builder(*place, "vm", "set", "pair", "--network", "nat")
-    assert few.returncode == 2
-    assert few.stderr.startswith("error: network cards of pair: 2; --network is there for 1")
-    assert "--network nat:builder --network nat:builder" in few.stderr
-    assert moved("user", "nat") == "pair: network user nat:builder\n"
-    assert reserved(host) == {"None": second["seen"]}
-    assert [card["network"] for card in cards()] == ["user", "nat:builder"]
-    assert moved("nat", "user") == "pair: network nat:builder user\n"
-    assert reserved(host) == {"pair": cards()[0]["seen"]}
-    xml = host.run("virsh", "-c", "qemu:///system", "dumpxml", "--inactive", "pair").stdout
-    assert (f"mac={second['mac']},bus=pcie.0,addr=0x11" in xml, f"<mac address='{first['mac']}'/>" in xml) == (
-        True,
-        True,
+    start = ("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c")
+    host.run(*start, CLONE, folder, "pair", "{'cards': [('--network', 'nat')]}")
+    static = ("--address 192.168.150.9/28", "--address fd00::9/64")
+    steps = (
+        ["--network nat", "--network nat"],
+        ["--network nat"],
+        ["--network user", "--network nat"],
+        ["--network nat", "--network user"],
+        ["--network user", "--network user"],
+        # A third card, an address for the second; then two are taken away.
+        ["--network nat", "--network nat", *static, "--network user"],
+        ["--network none", "--network nat", "--network none"],
+        ["--network none"],
+        ["--address dhcp"],
     )
-    twice = host.builder(*place, "vm", "set", "pair", "--network", "user", "--network", "user")
-    assert (twice.returncode, "--network user is there twice" in twice.stderr) == (2, True)
-    # A third card, an address for the second; then two are taken away. Each keeps its MAC address.
-    assert moved("nat", "nat", "user") == "pair: network nat:builder nat:builder user\n"
-    more = ["--network", "nat", "--network", "nat", "--address", "192.168.150.9/28", "--address", "fd00::9/64"]
-    done = host.builder(*place, "vm", "set", "pair", *more, "--network", "user")
-    assert done.returncode == 0, done.stderr
-    one, two, three = cards()
-    assert (one["mac"], two["mac"]) == (first["mac"], second["mac"])
-    assert reserved(host) == {"pair": one["seen"], "None": "192.168.150.9"}
-    files = read_iso(folder / "vms/pair/seed.iso")
-    said = [line for line in files["builder.conf"].decode().splitlines() if line.startswith(("card", "address"))]
-    assert said == [
+    told = host.run(*start, CHANGE, folder, "pair", repr([[word.split() for word in words] for words in steps])).stdout
+    both, few, second_only, first_only, twice, three, left, none, again = map(json.loads, told.splitlines())
+    first, second = both["cards"]
+    # One name is one address: the first card's there.
+    assert both["reserved"] == {"pair": first["seen"], "None": second["seen"]}
+    assert first["seen"] != second["seen"]
+    assert few == "network cards of pair: 2; --network is there for 1"
+    assert second_only["reserved"] == {"None": second["seen"]}
+    assert first_only["reserved"] == {"pair": first_only["cards"][0]["seen"]}
+    assert twice.startswith("--network user is there twice")
+    # Each card keeps its MAC address.
+    one, two, new = three["cards"]
+    assert [one["mac"], two["mac"]] == [first["mac"], second["mac"]]
+    assert three["reserved"] == {"pair": one["seen"], "None": "192.168.150.9"}
+    assert three["seed"] == [
         f"card={one['mac']} dhcp",
         f"card={two['mac']} 192.168.150.9/28 fd00::9/64 no-default4",
-        f"card={three['mac']} dhcp no-default4",
+        f"card={new['mac']} dhcp no-default4",
     ]
-    assert list(json.loads(files["network-config"])["ethernets"]) == ["eth0", "eth1", "eth2"]
-    assert moved("none", "nat", "none") == "pair: network nat:builder\n"
-    (left,) = cards()
-    assert left == two
-    assert reserved(host) == {"None": "192.168.150.9"}
-    gone = host.builder(*place, "vm", "set", "pair", "--network", "none")
-    assert (gone.returncode, "would have no network card" in gone.stderr) == (2, True)
-    done = host.builder(*place, "vm", "set", "pair", "--address", "dhcp")
-    assert done.returncode == 0, done.stderr
-    assert reserved(host) == {"pair": cards()[0]["seen"]}
-    assert host.builder(*place, "vm", "delete", "pair").returncode == 0
+    assert f"mac={new['mac']},bus=pcie.0,addr=0x12" in three["xml"]
+    assert (left["cards"], left["reserved"]) == ([two], {"None": "192.168.150.9"})
+    assert none == "pair would have no network card"
+    assert again["reserved"] == {"pair": again["cards"][0]["seen"]}
+    assert again["seed"] == [f"card={second['mac']} dhcp"]
+    assert host.builder("--artifacts", folder, "vm", "delete", "pair").returncode == 0
     assert reserved(host) == {}
 
 
