@@ -18,6 +18,7 @@ from builder.cli.options import (
     Connect,
     Json,
     Signed,
+    in_order,
     registry_login_of_environment,
     require_local_uri,
 )
@@ -25,6 +26,7 @@ from builder.cli.output import display_path, emit, note
 from builder.cli.state import State
 from builder.cli.vm_options import AnsibleInventory, Memory, SshConfig, Vcpus, parse_size, require_one_format
 from builder.clones import formats, ssh_keys
+from builder.clones.cards import CardRequest, card_requests
 from builder.clones.create import CreateOptions
 from builder.clones.record import Vm
 from builder.clones.request import CloneRequest
@@ -56,10 +58,16 @@ def clone(
         str | None, typer.Option("--hostname", metavar="HOST", help="Set this host name (default: NAME).")
     ] = None,
     address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="CIDR", help="Set a static IPv4 address; with --count also the next ones."),
+        list[str] | None,
+        typer.Option(
+            "--address",
+            metavar="CIDR|dhcp",
+            help="Set a static address, of IPv4 and of IPv6; with --count also the next ones.",
+        ),
     ] = None,
-    gateway: Annotated[str | None, typer.Option("--gateway", metavar="IP", help="Set the default router.")] = None,
+    gateway: Annotated[
+        list[str] | None, typer.Option("--gateway", metavar="IP", help="Set the default router; for one card.")
+    ] = None,
     dns: Annotated[list[str] | None, typer.Option("--dns", metavar="IP", help="Add a name server; repeatable.")] = None,
     memory: Memory = None,
     vcpus: Vcpus = None,
@@ -68,8 +76,14 @@ def clone(
         typer.Option("--disk-size", metavar="SIZE", help="Grow the disk and the root file system to this size."),
     ] = None,
     network: Annotated[
-        str, typer.Option("--network", metavar="NET", help="Connect it to user, nat, nat:NAME or bridge:NAME.")
-    ] = "user",
+        list[str] | None,
+        typer.Option(
+            "--network",
+            metavar="NET",
+            help="Connect a card to user, nat, nat:NAME or bridge:NAME (default: user). Again for another card: of "
+            "several, each has the --address and --gateway that follow it.",
+        ),
+    ] = None,
     devices: Annotated[
         Literal["virtio", "emulated"] | None,
         typer.Option("--devices", help="Use paravirtual devices, or SATA and e1000."),
@@ -115,24 +129,23 @@ def clone(
         raise RecipeError(f"--instant and {given} exclude each other", hint="leave out one of them")
     require_one_format(inventory=inventory, config=config, as_json=as_json)
     settings = ctx.ensure_object(State).settings(connect=require_local_uri(connect))
+    cards = card_requests(in_order(ctx, {"--network": network, "--address": address, "--gateway": gateway}))
     request = CloneRequest(
         name=name,
         count=count,
         hostname=hostname,
-        address=address,
-        gateway=gateway,
+        cards=cards,
         dns=tuple(dns or ()),
         memory=parse_size("--memory", memory),
         vcpus=vcpus,
         disk_size=parse_size("--disk-size", disk_size),
-        network=network,
         devices=devices,
         full=full,
         host_disks=tuple(host_disk or ()),
         host_devices=tuple(host_device or ()),
         user_data=user_data.read(user_data_file) if user_data_file else b"",
     )
-    if (inventory or config) and network.startswith("bridge:") and not address and not wait:
+    if (inventory or config) and _is_found_late(request.cards) and not wait:
         raise RecipeError(
             "the addresses of VMs on a bridge are known only once they are up",
             "--ansible-inventory and --ssh-config list them",
@@ -145,6 +158,9 @@ def clone(
     base = images.load_image(settings.images, image)
     if signed:
         images.require_signed(base.path)
+    if len(request.cards) > 1 and not as_json:
+        for number, card in enumerate(request.cards, start=1):
+            note(f"card {number}: {card}")
     options = CreateOptions(
         keys=keys, accel=accel, start=start, wait=wait, atomic=atomic, warm=settings if instant else None, report=note
     )
@@ -154,6 +170,12 @@ def clone(
         if inventory or config:
             text = (formats.ansible_inventory if inventory else formats.ssh_config)(store, vms)
     emit([formats.as_dict(store, vm) for vm in vms], text, as_json)
+
+
+def _is_found_late(cards: Sequence[CardRequest]) -> bool:
+    """Return whether the address that builder logs in at is known only when the guest is up."""
+    first = cards[0]
+    return first.network.startswith("bridge:") and first.setup.dhcp and all(card.network != "user" for card in cards)
 
 
 def _pulled(settings: Settings, address: str, *, signed: bool, allow_rehearsal: bool, as_json: bool) -> str:
@@ -167,9 +189,7 @@ def _pulled(settings: Settings, address: str, *, signed: bool, allow_rehearsal: 
 def _lines(vms: Sequence[Vm], keys: Sequence[Key], *, started: bool) -> list[str]:
     text = []
     for vm in vms:
-        address = vm.ssh_address
-        where = f"{address[0]}:{address[1]}" if address else vm.network
-        text.append(f"{vm.name}  {'started' if started else 'defined'}  {where}")
+        text.append(f"{vm.name}  {'started' if started else 'defined'}  {formats.where(vm)}")
     first = vms[0]
     return [
         *text,

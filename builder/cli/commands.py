@@ -16,6 +16,8 @@ from typer.core import TyperCommand, TyperGroup
 
 from builder.errors import RecipeError
 
+ORDER = "builder.order"  # of the options, in the `meta` of a command's context
+
 
 @dataclass(frozen=True)
 class CliCommand:
@@ -105,7 +107,7 @@ COMMANDS: Mapping[str, CliCommand | Group] = {
         "Manage virtual machines cloned from golden images.",
         {
             "list": CliCommand("vm:list_", "List the VMs: state, image, address, newer images."),
-            "set": CliCommand("vm:set_", "Change memory, processors or network of a VM."),
+            "set": CliCommand("vm:set_", "Change memory, processors or network cards of a VM."),
             "start": CliCommand("vm:start", "Start VMs."),
             "stop": CliCommand("vm:stop", "Stop VMs: press the power button and wait."),
             "console": CliCommand("vm:console", "Attach this terminal to the serial console; Ctrl-] leaves."),
@@ -175,6 +177,16 @@ def parse(group: str, name: str, words: Sequence[str]) -> Mapping[str, Any]:
     return parameters
 
 
+class OrderedCommand(TyperCommand):
+    """A command that also knows in which order its options were given, see `options.in_order`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note the order, and parse as ever; what is wrong with the words is told by either."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        ctx.meta[ORDER] = [option for parameter in order for option in parameter.opts[:1]]
+        return super().parse_args(ctx, args)
+
+
 class _Deferred(TyperCommand):
     """A command as help and completion need it; the real one is made from its module when it runs."""
 
@@ -228,7 +240,7 @@ def _deferred(name: str, entry: CliCommand | Group) -> Any:
 def _made(name: str | None, function: Callable[..., None]) -> Any:
     """A function as typer's command."""
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command(name)(function)
+    app.command(name, cls=OrderedCommand)(function)
     return typer.main.get_command(app)
 
 

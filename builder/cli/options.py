@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from builder import releases
+from builder.cli.commands import ORDER
 from builder.cli.state import PASSWORD_FILE, State
 from builder.errors import RecipeError
 from builder.settings import Accel
@@ -106,6 +108,16 @@ def parse_set_options(given: list[str] | None) -> dict[str, str]:
             raise RecipeError(f"--set {word}: no value", hint="write --set KEY=VALUE, e.g. --set machine.firmware=uefi")
         values[key] = value
     return values
+
+
+def in_order(ctx: typer.Context, given: Mapping[str, Sequence[str] | None]) -> list[tuple[str, str]]:
+    """Return the values of options that may be given several times, each with its option, as they stood.
+
+    Args:
+        given: values by option.
+    """
+    values = {option: iter(several or ()) for option, several in given.items()}
+    return [(option, next(values[option])) for option in ctx.meta[ORDER] if option in values]
 
 
 def parse_release(name: str) -> releases.Release:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from builder import console as people
-from builder.cli.options import Connect, Json, require_local_uri
+from builder.cli.options import Connect, Json, in_order, require_local_uri
 from builder.cli.output import display_path, emit, note, print_lines
 from builder.cli.state import State
 from builder.cli.vm_options import AnsibleInventory, Memory, SshConfig, Vcpus, parse_size, require_one_format
@@ -128,23 +128,34 @@ def set_(
     memory: Memory = None,
     vcpus: Vcpus = None,
     network: Annotated[
-        str | None,
-        typer.Option("--network", metavar="NET", help="Move the VM to user, nat, nat:NAME or bridge:NAME."),
+        list[str] | None,
+        typer.Option(
+            "--network", metavar="NET", help="Connect it to user, nat, nat:NAME or bridge:NAME; once for each card."
+        ),
+    ] = None,
+    address: Annotated[
+        list[str] | None, typer.Option("--address", metavar="CIDR|dhcp", help="Give the card this address.")
+    ] = None,
+    gateway: Annotated[
+        list[str] | None, typer.Option("--gateway", metavar="IP", help="Give the card this default router.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Change memory, processors or network of a VM.
+    """Change memory, processors or network cards of a VM.
 
     Changes take effect at once if the guest follows, otherwise at the next start.
     """
-    changes = VmChanges(parse_size("--memory", memory), vcpus, network)
+    cards = in_order(ctx, {"--network": network, "--address": address, "--gateway": gateway})
+    changes = VmChanges(parse_size("--memory", memory), vcpus, tuple(cards))
     with _open(ctx) as store:
         changed = store.change(name, changes)
-    values = {"memory": f"{changed.vm.memory} MiB", "vcpus": changed.vm.vcpus, "network": changed.vm.network}
+    networks = " ".join(changed.vm.networks)
+    values = {"memory": f"{changed.vm.memory} MiB", "vcpus": changed.vm.vcpus, "networks": networks}
     text = []
     for kind in changes.kinds:
         when = " from its next start on" if kind in changed.waits else " now" if changed.running else ""
-        text.append(f"{name}: {kind} {values[kind]}{when}")
+        word = "network" if kind == "networks" else kind
+        text.append(f"{name}: {word} {values[kind]}{when}")
     data = {**formats.as_dict(store, changed.vm), "restart": bool(changed.waits), "waits": list(changed.waits)}
     emit(data, text, as_json)
 
@@ -228,10 +239,9 @@ def _open(ctx: typer.Context, connect: str | None = None) -> CloneStore:
 
 def _row(status: VmStatus) -> list[str]:
     vm = status.vm
-    address = vm.ssh_address
     return [
         vm.name,
         status.state,
-        f"{address[0]}:{address[1]}" if address else vm.network,
+        formats.where(vm),
         f"{vm.image}@{vm.version}{f' (newer: {status.newer})' if status.newer else ''}",
     ]

@@ -11,6 +11,7 @@ from builder.cli.options import Accelerator, Connect, ImageSpec, Json, require_l
 from builder.cli.output import emit, note
 from builder.cli.state import State
 from builder.cli.vm_options import Memory, Vcpus, parse_size
+from builder.clones.cards import CardRequest
 from builder.clones.create import CreateOptions
 from builder.clones.request import CloneRequest
 from builder.clones.store import CloneStore
@@ -42,7 +43,7 @@ def warm(
         memory=parse_size("--memory", memory),
         vcpus=vcpus,
         disk_size=parse_size("--disk-size", disk_size),
-        network=network,
+        cards=(CardRequest(network),),
         devices=devices,
     )
     base = images.load_image(settings.images, image)

@@ -1,19 +1,26 @@
-"""Change memory, processors and network of a clone.
+"""Change memory, processors and networks of a clone.
 
 Invariant: what is refused has changed nothing; what a running guest does not follow waits for its next start.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
 
 from builder.clones import dhcp_reservation, ownership, request
+from builder.clones.cards import NO_CARD, CardRequest, check_cards_fit, made, paired
 from builder.clones.lifecycle import apply, state_of, taken_ports, with_port
-from builder.clones.record import Vm, network
+from builder.clones.record import SEED, Vm, VmCard, network
 from builder.clones.request import MIB
 from builder.clones.workspace import Workspace
-from builder.errors import PublishError, RecipeError
+from builder.errors import HostError, PublishError, RecipeError
+from builder.guest import seed
+from builder.guest.cards import CardSetup, check_cards
+from builder.iso import seed_cd
 from builder.vm import hotplug
 from builder.vm.domains import Domains
 from builder.vm.machine_spec import UserNet
@@ -25,7 +32,8 @@ class VmChanges:
 
     Args:
         memory: bytes.
-        network: `user`, `nat`, `nat:<name>` or `bridge:<name>`.
+        cards: the options `--network`, `--address` and `--gateway`, as they were given; see `card_requests`. A card
+            that none of the last two follow keeps its addresses; a network `none` takes it away.
 
     Raises:
         RecipeError: a value is not valid, or there is none.
@@ -33,19 +41,23 @@ class VmChanges:
 
     memory: int | None = None
     vcpus: int | None = None
-    network: str | None = None
+    cards: tuple[tuple[str, str], ...] = ()
 
     @property
     def kinds(self) -> list[str]:
         """Return the names of the values that change."""
-        return [kind for kind, value in asdict(self).items() if value is not None]
+        changed = {"memory": self.memory is not None, "vcpus": self.vcpus is not None, "networks": bool(self.cards)}
+        return [kind for kind, given in changed.items() if given]
 
     def __post_init__(self) -> None:
         if not self.kinds:
-            raise RecipeError("nothing to change", hint="--memory, --vcpus or --network")
+            raise RecipeError("nothing to change", hint="--memory, --vcpus, --network or --address")
         request.check_memory(self.memory)
-        if self.network is not None:
-            request.check_network_name(self.network)
+        for number, (wanted, words) in enumerate(paired(self.cards, "nat"), 1):
+            if wanted != NO_CARD:
+                made(wanted, words, number)
+            elif words:
+                raise RecipeError(f"card {number}: --network {NO_CARD} takes it away, and {words[0][0]} follows")
 
 
 @dataclass(frozen=True)
@@ -71,13 +83,12 @@ def change(workspace: Workspace, name: str, changes: VmChanges) -> ChangedVm:
         HostError: there is no such network, or libvirt refuses.
     """
     domains = workspace.libvirt(ownership.find_clone(workspace, name).uri)
-    if changes.network is not None:
-        changes = replace(changes, network=dhcp_reservation.with_name(changes.network, domains.host.uri))
     with workspace.lock():
         old = workspace.find(name)
         running = state_of(old, domains.look(name)) not in ("off", "undefined")
-        new = _changed(old, changes, taken_ports(workspace))
-        if new.network != old.network:
+        new = _changed(old, changes, domains.host.uri, taken_ports(workspace))
+        if new.cards != old.cards:
+            _require_possible(old, new, running=running)
             new = _move(workspace, domains, old, new, running=running)
         new = apply(workspace, new)
         waits = []
@@ -88,37 +99,106 @@ def change(workspace: Workspace, name: str, changes: VmChanges) -> ChangedVm:
         return ChangedVm(new, tuple(waits), running)
 
 
-def _changed(vm: Vm, changes: VmChanges, taken_ports: Collection[int]) -> Vm:
+def _changed(vm: Vm, changes: VmChanges, uri: str, taken_ports: Collection[int]) -> Vm:
     """Return the changed record of a clone."""
     new = vm.model_copy(
         update={
             "memory": changes.memory // MIB if changes.memory is not None else vm.memory,
             "vcpus": changes.vcpus if changes.vcpus is not None else vm.vcpus,
-            "network": changes.network if changes.network is not None else vm.network,
+            "cards": _changed_cards(vm, changes.cards, uri) if changes.cards else vm.cards,
         }
     )
-    if new.network == "user":
+    if "user" in new.networks:
         return new if new.port is not None else with_port(new, taken_ports)
     return new.model_copy(update={"port": None})
 
 
-def _move(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, running: bool) -> Vm:
-    """Take a clone from one network to another; return it with the address that is reserved there."""
-    if running and "user" in (old.network, new.network):
-        # The card can be plugged into another network, but user-mode networking is part of QEMU itself.
-        raise PublishError(
-            f"the network of {old.name} cannot be changed from {old.network} to {new.network} while it runs",
-            hint=f"builder vm stop {old.name}",
+def _changed_cards(vm: Vm, words: Sequence[tuple[str, str]], uri: str) -> tuple[VmCard, ...]:
+    """Return the cards of a clone that options ask for: those that are there, in their order, and then new ones."""
+    pairs = paired(words, vm.networks[0])
+    if len(pairs) < len(vm.cards):
+        raise RecipeError(
+            f"network cards of {vm.name}: {len(vm.cards)}; --network is there for {len(pairs)}",
+            f"--network is there once for each card, in their order; --network {NO_CARD} takes a card away",
+            f"now: {' '.join(f'--network {each}' for each in vm.networks)}",
         )
+    cards = []
+    for number, (given, own) in enumerate(pairs):
+        if given == NO_CARD:
+            continue
+        wanted = dhcp_reservation.with_name(given, uri)
+        old = vm.cards[number] if number < len(vm.cards) else None
+        asked = CardRequest(wanted, old.setup) if old and not own else made(wanted, own, number + 1)
+        new = request.new_card(asked, uuid4())
+        if old is not None:
+            new = new.model_copy(update={"mac": old.mac, "seen": old.seen if wanted == old.network else None})
+        cards.append(new)
+    if not cards:
+        raise RecipeError(f"{vm.name} would have no network card", hint="leave it one")
+    return tuple(cards)
+
+
+def _require_possible(old: Vm, new: Vm, *, running: bool) -> None:
+    """Make sure that a running clone's cards go from one network to another at most.
+
+    Raises:
+        PublishError: more is to be changed.
+        RecipeError: cards and name servers do not fit each other.
+    """
+    check_cards(_setups(new), new.dns)
+    hint = f"builder vm stop {old.name}"
+    if running and _setups(old) != _setups(new):
+        raise PublishError(f"cards and addresses of {old.name} cannot be changed while it runs", hint=hint)
+    for before, after in zip(old.networks, new.networks, strict=False):
+        if running and before != after and "user" in (before, after):
+            # The card can be plugged into another network, but user-mode networking is part of QEMU itself.
+            what = f"the network of {old.name} cannot be changed from {before} to {after} while it runs"
+            raise PublishError(what, hint=hint)
+
+
+def _move(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, running: bool) -> Vm:
+    """Give a clone its new cards; return it with the addresses that are reserved for them."""
     others = [vm for vm in workspace.vms() if vm.name != old.name]
-    request.check_network(new.network, [new.address], domains, others)
-    new = dhcp_reservation.keep(new.model_copy(update={"seen": None}), workspace.vms())
-    target = network(new)
+    taken = dhcp_reservation.static_addresses(others)
+    before = {card.mac: card for card in old.cards}
+    moved = [number for number, card in enumerate(new.cards) if card != before.get(card.mac)]
+    asked = [CardRequest(new.cards[number].network, new.cards[number].setup) for number in moved]
+    check_cards_fit(asked, domains, others)
+    done: list[VmCard] = []
     try:
-        if running and not isinstance(target, UserNet):
-            hotplug.network(domains, new.name, new.mac, target)
+        for number in moved:
+            done.append(new.cards[number])
+            new = dhcp_reservation.keep_card(new.with_card(number, seen=None), number, taken)
+            _plug(domains, new, new.cards[number], running=running)
+        if _setups(old) != _setups(new):
+            _write_seed(workspace.path(new.name) / SEED, new)
     except BaseException:
-        dhcp_reservation.drop(new)
+        for card in done:
+            dhcp_reservation.drop_card(new.uri, card)
+        with suppress(HostError):
+            dhcp_reservation.keep(old, others)
+            for card in (before[card.mac] for card in done if card.mac in before):
+                _plug(domains, old, card, running=running)
         raise
-    dhcp_reservation.drop(old)
+    after = {card.mac: card.network for card in new.cards}
+    for card in old.cards:
+        if card.network != after.get(card.mac):
+            dhcp_reservation.drop_card(old.uri, card)
     return new
+
+
+def _setups(vm: Vm) -> list[CardSetup]:
+    return [card.setup for card in vm.cards]
+
+
+def _write_seed(path: Path, vm: Vm) -> None:
+    """Tell the guest of its cards; it reads that at its next boot."""
+    files = seed.with_cards(seed_cd.read_iso(path), _setups(vm), vm.dns)
+    seed_cd.write_iso(path, seed_cd.IDENTITY_LABEL, files, mode=0o444)
+
+
+def _plug(domains: Domains, vm: Vm, card: VmCard, *, running: bool) -> None:
+    """Put a card of a running clone into its network."""
+    target = network(vm, card)
+    if running and not isinstance(target, UserNet):
+        hotplug.network(domains, vm.name, card.mac, target)

@@ -119,8 +119,9 @@ def _drafts(
     workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions, domains: Domains
 ) -> list[Vm]:
     accel = domains.host.choose_accel(options.accel, False).name
-    network = dhcp_reservation.with_name(requested.network, domains.host.uri)
-    requested = replace(requested, network=network)
+    uri = domains.host.uri
+    cards = (replace(card, network=dhcp_reservation.with_name(card.network, uri)) for card in requested.cards)
+    requested = replace(requested, cards=tuple(cards))
     return request.drafts(requested, image, domains, workspace.vms(), accel=accel, key=options.private_key)
 
 
@@ -155,7 +156,8 @@ def _define_all(
 
 
 def _identity(vm: Vm, keys: Sequence[Key]) -> Identity:
-    return Identity(vm.instance, vm.hostname, tuple(key.line for key in keys), vm.address, vm.gateway, vm.dns, vm.mac)
+    cards = tuple(card.setup for card in vm.cards)
+    return Identity(vm.instance, vm.hostname, tuple(key.line for key in keys), cards, vm.dns)
 
 
 def _define(

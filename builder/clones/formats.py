@@ -17,6 +17,15 @@ def as_dict(workspace: Workspace, vm: Vm) -> dict[str, Any]:
     return {**vm.model_dump(mode="json"), "folder": str(workspace.path(vm.name))}
 
 
+def where(vm: Vm) -> str:
+    """Return where its sshd is, for people; the network of that card where its address is not known yet."""
+    address = vm.ssh_address
+    if address is None:
+        return vm.cards[vm.way_in].network
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def ssh_config(workspace: Workspace, vms: Iterable[Vm]) -> str:
     """Return one Host block of ssh_config(5) for each clone."""
     return "\n".join(ssh_words.config(vm.name, ssh_options(workspace, vm)) for vm in vms)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from builder.clones import proof
 from builder.clones.lifecycle import state_of
 from builder.clones.record import CONSOLE, KNOWN_HOSTS, REPORTS, Vm
 from builder.clones.workspace import Workspace
@@ -37,6 +38,8 @@ def wait_all(
 ) -> dict[str, BuilderError]:
     """Wait, side by side, until root can log in on all; return the errors of those that fail, by name.
 
+    Each card of each is looked at (`builder.clones.proof`).
+
     Args:
         within: seconds for all of them.
         report: called with lines of progress for people.
@@ -53,7 +56,8 @@ def wait_all(
 
     def wait(vm: Vm) -> BuilderError | None:
         try:
-            with session(workspace, vm, within, stop=given_up.is_set):
+            with session(workspace, vm, within, stop=given_up.is_set) as opened:
+                proof.require_cards(opened, vm, stop=given_up.is_set)
                 report(f"{vm.name}: root is in after {time.monotonic() - start:.0f} s")
         except BuilderError as error:
             report(f"{vm.name}: {error.brief}")
@@ -98,9 +102,9 @@ def session(
     with log_in(guest, ssh.load_key(_private(vm)), wait) as login:
         with replacing(folder / KNOWN_HOSTS) as file:
             file.write(f"{vm.host_alias} {login.session.host_key}\n".encode())
-        if isinstance(guest.where, AddressLookup) and login.endpoint.host != vm.seen:
+        if isinstance(guest.where, AddressLookup) and login.endpoint.host != vm.cards[vm.way_in].seen:
             with workspace.lock():
-                workspace.save(workspace.find(vm.name).model_copy(update={"seen": login.endpoint.host}))
+                workspace.save(workspace.find(vm.name).with_card(vm.way_in, seen=login.endpoint.host))
         yield login.session
 
 
@@ -163,8 +167,8 @@ def _require_running(folder: Path, domains: Domains, vm: Vm) -> None:
 
 def _where(domains: Domains, vm: Vm) -> Endpoint | AddressLookup:
     """Return where its sshd is reached now: an address that DHCP gave may be another one than last time."""
-    known = vm.ssh_address
-    if known is not None and (vm.network == "user" or vm.address):
+    known, card = vm.ssh_address, vm.cards[vm.way_in]
+    if known is not None and (card.network == "user" or not card.dhcp):
         return Endpoint(*known)
-    kind, _, name = vm.network.partition(":")
-    return AddressLookup(vm.mac, name if kind == "bridge" else None, lambda: domains.address(vm.name))
+    kind, _, name = card.network.partition(":")
+    return AddressLookup(card.mac, name if kind == "bridge" else None, lambda: domains.address(vm.name, card.mac))

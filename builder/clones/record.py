@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from builder.clones import ports
-from builder.vm.machine_spec import SYSTEM_DISK_SERIAL, BridgeNet, Disk, Layer, LibvirtNet, MachineSpec, UserNet
+from builder.errors import RecipeError
+from builder.guest.cards import CardSetup
+from builder.vm.machine_spec import (
+    SYSTEM_DISK_SERIAL,
+    BridgeNet,
+    Disk,
+    Layer,
+    LibvirtNet,
+    MachineSpec,
+    Network,
+    NetworkCard,
+    UserNet,
+)
 
 RECORD = "vm.json"
 DISK = "disk.qcow2"
@@ -26,6 +38,44 @@ MEMORY_TIMES = 4
 MOST_MEMORY = 65536  # MiB: below 36 bits of guest-physical addresses, with room for devices
 
 
+class VmCard(BaseModel):
+    """A network card of a clone.
+
+    Args:
+        network: `user`, `nat:<name>`, or `bridge:<name>`.
+        addresses, dhcp, gateways: see `CardSetup`.
+        seen: its address by DHCP: reserved on a NAT network, or found at builder's last login.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mac: str
+    network: str
+    addresses: tuple[str, ...] = ()
+    dhcp: bool = True
+    gateways: tuple[str, ...] = ()
+    seen: str | None = None
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        try:
+            CardSetup(self.mac, self.addresses, self.dhcp, self.gateways)
+        except RecipeError as error:
+            raise ValueError(error.brief) from None
+        return self
+
+    @property
+    def setup(self) -> CardSetup:
+        """Return what the guest is told of it."""
+        return CardSetup(self.mac, self.addresses, self.dhcp, self.gateways)
+
+    @property
+    def known(self) -> str | None:
+        """Return its address, as far as the record knows: a static one of IPv4 before one of IPv6."""
+        static = self.setup.address(4) or (None if self.dhcp else self.setup.address(6))
+        return static.partition("/")[0] if static else self.seen
+
+
 class Vm(BaseModel):
     """A clone as `vm.json` describes it.
 
@@ -33,10 +83,8 @@ class Vm(BaseModel):
         base: disk of the image version below its own; None for a full copy.
         disk_size: bytes that the guest sees.
         memory: MiB.
-        network: `user`, `nat:<name>`, or `bridge:<name>`.
-        port: on 127.0.0.1, forwarded to the guest's port 22; None unless the network is `user`.
-        address: static, with prefix length.
-        seen: its address at builder's last login; None with a static one and on the network `user`.
+        cards: its network cards, in the order in which the guest finds them; the records of old have one, in fields.
+        port: on 127.0.0.1, forwarded to the guest's port 22; None unless a card is on the network `user`.
         host_disks: block devices of the host that it uses.
         host_devices: PCI devices of the host that it uses, by full address.
         key: private key that its root accepts, for builder's own logins; None where only the public half was given.
@@ -46,7 +94,7 @@ class Vm(BaseModel):
 
     name: str
     uuid: UUID
-    mac: str
+    cards: tuple[VmCard, ...]
     image: str
     version: str
     base: str | None
@@ -60,16 +108,24 @@ class Vm(BaseModel):
     devices: Literal["virtio", "emulated"]
     machine: Literal["q35", "pc"]
     firmware: Literal["bios", "uefi"]
-    network: str
     port: int | None
     hostname: str
-    address: str | None
-    seen: str | None = None
-    gateway: str | None
     dns: tuple[str, ...]
     host_disks: tuple[str, ...] = ()
     host_devices: tuple[str, ...] = ()
     key: str | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_cards(cls, data: Any) -> Any:
+        """Read a record of old, of a clone that could have one card and one IPv4 address."""
+        if not isinstance(data, dict) or "cards" in data or "network" not in data:
+            return data
+        old = {name: data[name] for name in ("mac", "network", "address", "gateway", "seen") if name in data}
+        address, gateway = old.pop("address", None), old.pop("gateway", None)
+        card = {"addresses": [address] if address else [], "gateways": [gateway] if gateway else [], **old}
+        kept = {name: value for name, value in data.items() if name not in ("address", "gateway", *old)}
+        return kept | {"cards": [card | {"dhcp": address is None}]}
 
     @property
     def instance(self) -> str:
@@ -84,29 +140,46 @@ class Vm(BaseModel):
     @property
     def ssh_address(self) -> tuple[str, int] | None:
         """Return host and port of its sshd, as far as the record knows."""
-        if self.network == "user":
+        card = self.cards[self.way_in]
+        if card.network == "user":
             return (ports.HOST, self.port) if self.port else None
-        known = self.address.partition("/")[0] if self.address else self.seen
-        return (known, 22) if known else None
+        return (card.known, 22) if card.known else None
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Return the networks of the cards, in their order."""
+        return tuple(card.network for card in self.cards)
+
+    @property
+    def way_in(self) -> int:
+        """Return the number of the card that builder logs in over: the one on the network `user`, else the first."""
+        return next((number for number, card in enumerate(self.cards) if card.network == "user"), 0)
+
+    def with_card(self, number: int, **changes: Any) -> Vm:
+        """Return the same clone with one card changed."""
+        card = self.cards[number].model_copy(update=changes)
+        return self.model_copy(update={"cards": (*self.cards[:number], card, *self.cards[number + 1 :])})
 
 
-def network(vm: Vm) -> UserNet | LibvirtNet | BridgeNet:
-    """Return the network that a record names."""
-    if vm.network == "user":
-        return UserNet(port=vm.port or 0, guest=vm.address.partition("/")[0] if vm.address else "")
-    name = nat_name(vm.network)
-    return LibvirtNet(name) if name else BridgeNet(vm.network.partition(":")[2])
+def network(vm: Vm, card: VmCard) -> Network:
+    """Return the network of a card."""
+    if card.network == "user":
+        static = card.setup.address(4)
+        return UserNet(port=vm.port or 0, guest=static.partition("/")[0] if static else "")
+    name = nat_name(card.network)
+    return LibvirtNet(name) if name else BridgeNet(card.network.partition(":")[2])
 
 
 def spec(vm: Vm, folder: Path) -> MachineSpec:
     """Return the machine that a record describes; `folder` is the folder of the clone."""
     backing = (Layer(Path(vm.base), "qcow2"),) if vm.base else ()
+    first, *others = (NetworkCard(card.mac, network(vm, card)) for card in vm.cards)
     return MachineSpec(
         name=vm.name,
         uuid=vm.uuid,
         run_id="",
         role="vm",
-        mac=vm.mac,
+        mac=first.mac,
         machine=vm.machine,
         vcpus=vm.vcpus,
         memory=vm.memory,
@@ -123,7 +196,8 @@ def spec(vm: Vm, folder: Path) -> MachineSpec:
         cdroms=(folder / SEED,),
         console_log=folder / CONSOLE,
         serial1=folder / REPORTS,
-        network=network(vm),
+        network=first.network,
+        other_cards=tuple(others),
         on_reboot="restart",
         keepsake={"image": vm.image, "version": vm.version, "folder": str(folder)},
     )

@@ -6,23 +6,22 @@ before anything is created.
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import os
 import re
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from builder.clones import ports
-from builder.clones.record import Vm, nat_name
-from builder.errors import HostError, PublishError, RecipeError
-from builder.guest.seed import Identity, normal_address
+from builder.clones.cards import CardRequest, check_cards_fit, check_network_names
+from builder.clones.record import Vm, VmCard
+from builder.errors import PublishError, RecipeError
+from builder.guest.seed import Identity
 from builder.images import Image
-from builder.system import host_devices, host_facts, process
+from builder.system import host_devices, host_facts
 from builder.vm import qemu_img
 from builder.vm.domains import Domains
 from builder.vm.uri import kind_of
@@ -30,9 +29,6 @@ from builder.vm.uri import kind_of
 MIB = 1 << 20
 LEAST_MEMORY = 64 * MIB
 NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
-NETWORK = re.compile(r"user|nat|nat:[A-Za-z0-9_.-]{1,50}|bridge:[A-Za-z0-9_.-]{1,15}")
-USER_NETWORK = ipaddress.IPv4Interface("10.0.2.2/24")  # QEMU, "-netdev user": net, host
-USER_DNS = ipaddress.IPv4Address("10.0.2.3")
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,10 @@ class CloneRequest:
 
     Args:
         count: number of clones; more than one are called `<name>-1` and so on.
+        cards: network cards of the first clone; static addresses of the others are the next ones.
+        dns: name servers.
         memory: bytes.
         disk_size: bytes that the guest sees; at least the image's.
-        network: `user`, `nat` (see `dhcp_reservation.with_name`), `nat:<name>` or `bridge:<name>`.
         full: copy the whole disk instead of making an overlay.
         host_disks: block devices of the host, see `host_devices.block_device`.
         host_devices: PCI addresses of devices of the host.
@@ -56,13 +53,11 @@ class CloneRequest:
     name: str
     count: int = 1
     hostname: str | None = None
-    address: str | None = None
-    gateway: str | None = None
+    cards: tuple[CardRequest, ...] = (CardRequest(),)
     dns: tuple[str, ...] = ()
     memory: int | None = None
     vcpus: int | None = None
     disk_size: int | None = None
-    network: str = "user"
     devices: Literal["virtio", "emulated"] | None = None
     full: bool = False
     host_disks: tuple[str, ...] = ()
@@ -73,16 +68,20 @@ class CloneRequest:
         for name in self.names():
             if not NAME.fullmatch(name):
                 raise RecipeError(f"{name!r} is not a valid name of a VM", hint="letters, digits, '-', '.'; at most 63")
-        check_network_name(self.network)
+        check_network_names([card.network for card in self.cards])
         if self.count > 1 and (self.host_disks or self.host_devices):
             raise RecipeError("a device of the host can be given to one VM only", hint="leave out --count")
         for address in self.host_devices:
             host_devices.pci_address(address)
-        for option, given in (("--gateway", self.gateway), ("--dns", self.dns)):
-            if given and not self.address:
-                raise RecipeError(f"{option} without --address", hint="without one the guest asks DHCP for all three")
-        for hostname, static in self.hosts():
-            Identity("unknown-yet", hostname, (), static, self.gateway, self.dns)
+        if self.dns and not any(card.setup.addresses for card in self.cards):
+            raise RecipeError("--dns without --address", hint="without one the guest asks DHCP for both")
+        addresses: set[str] = set()
+        for hostname, cards in self.hosts():
+            Identity("unknown-yet", hostname, (), tuple(card.setup for card in cards), self.dns)
+            own = {address for card in cards for address in card.setup.addresses}
+            if twice := addresses & own:
+                raise RecipeError(f"two of the VMs would have the address {min(twice)}", hint="leave gaps for --count")
+            addresses |= own
         check_memory(self.memory)
 
     def names(self) -> list[str]:
@@ -91,38 +90,20 @@ class CloneRequest:
             return [self.name]
         return [f"{self.name}-{number}" for number in range(1, self.count + 1)]
 
-    def hosts(self) -> Iterator[tuple[str, str | None]]:
-        """Yield host name and static address of each clone.
+    def hosts(self) -> Iterator[tuple[str, tuple[CardRequest, ...]]]:
+        """Yield host name and network cards of each clone.
 
         Raises:
-            RecipeError: the network has not enough addresses.
+            RecipeError: a network has not enough addresses.
         """
         for number, name in enumerate(self.names()):
-            yield self._hostname(number, name), self._address(number)
+            yield self._hostname(number, name), tuple(card.numbered(number, self.count) for card in self.cards)
 
     def _hostname(self, number: int, name: str) -> str:
         if self.hostname is None:
             return name
         head, dot, tail = self.hostname.partition(".")
         return self.hostname if self.count == 1 else f"{head}-{number + 1}{dot}{tail}"
-
-    def _address(self, number: int) -> str | None:
-        if self.address is None:
-            return None
-        first = ipaddress.IPv4Interface(normal_address(self.address))
-        if number and int(first.ip) + number >= int(first.network.broadcast_address):
-            raise RecipeError(f"{first.network} has fewer than {self.count} addresses from {first.ip} on")
-        return f"{first.ip + number}/{first.network.prefixlen}"
-
-
-def check_network_name(network: str) -> None:
-    """Check how a network is written.
-
-    Raises:
-        RecipeError: it is not one of the four forms.
-    """
-    if not NETWORK.fullmatch(network):
-        raise RecipeError(f"--network {network}: unknown kind of network", hint="user, nat, nat:NAME or bridge:NAME")
 
 
 def check_memory(memory: int | None) -> None:
@@ -133,35 +114,6 @@ def check_memory(memory: int | None) -> None:
     """
     if memory is not None and (memory < LEAST_MEMORY or memory % MIB):
         raise RecipeError(f"--memory: {memory} bytes are fewer than 64 MiB, or not a whole number of MiB")
-
-
-def check_network(network: str, addresses: Iterable[str | None], domains: Domains, others: Collection[Vm]) -> None:
-    """Check that this host has a network, and that static addresses are part of it and free.
-
-    Raises:
-        RecipeError: an address lies outside the network, or libvirt of this user has no networks.
-        PublishError: another clone has it.
-        HostError: there is no such network.
-    """
-    host = _host_address(network, domains)
-    for given in addresses:
-        if given is None:
-            continue
-        address = ipaddress.IPv4Interface(given).ip
-        if host is not None and address not in host.network:
-            raise RecipeError(
-                f"address {address} lies outside {host.network}, the network {network}",
-                hint="choose an address of that network, or another --network",
-            )
-        if network == "user":
-            if address in (USER_NETWORK.ip, USER_DNS):
-                raise RecipeError(f"address {address} is used by QEMU itself in the network user")
-            continue
-        if host is not None and address == host.ip:
-            raise PublishError(f"address {address} is in use by this host, on {network}")
-        for other in others:
-            if other.address and ipaddress.IPv4Interface(other.address).ip == address and other.network != "user":
-                raise PublishError(f"address {address} is in use by {other.name}", hint="builder vm list shows all")
 
 
 def drafts(
@@ -179,7 +131,7 @@ def drafts(
         RecipeError: an address lies outside the network, or the image does not fit the disk's size or user-data.
     """
     _require_reader(request, image)
-    check_network(request.network, [address for _, address in request.hosts()], domains, others)
+    check_cards_fit([card for _, cards in request.hosts() for card in cards], domains, others)
     # Not what the manifest says: it came with the image.
     size = qemu_img.info(image.disk, "qcow2", error=PublishError).virtual_size
     if request.disk_size is not None and (request.disk_size < size or request.disk_size % 512):
@@ -190,15 +142,14 @@ def drafts(
     disks, cards = _devices(request, domains, others)
     taken = {other.port for other in others if other.port is not None}
     vms = []
-    for name, (hostname, address) in zip(request.names(), request.hosts(), strict=True):
+    for name, (hostname, asked) in zip(request.names(), request.hosts(), strict=True):
         own = uuid.uuid4()
-        port = ports.choose(taken) if request.network == "user" else None
+        port = ports.choose(taken) if any(card.network == "user" for card in asked) else None
         taken |= {port} if port else set()
         vm = Vm(
             name=name,
             uuid=own,
-            # QEMU's own range; the rest is the UUID's.
-            mac="52:54:00:" + ":".join(f"{byte:02x}" for byte in own.bytes[-3:]),
+            cards=tuple(new_card(card, uuid.uuid4() if number else own) for number, card in enumerate(asked)),
             image=image.name,
             version=image.version,
             base=None if request.full else str(image.disk.absolute()),
@@ -212,11 +163,8 @@ def drafts(
             devices=request.devices or verified.devices,
             machine=verified.machine,
             firmware=verified.firmware,
-            network=request.network,
             port=port,
             hostname=hostname,
-            address=address,
-            gateway=request.gateway,
             dns=request.dns,
             host_disks=disks,
             host_devices=cards,
@@ -232,6 +180,13 @@ def _require_reader(request: CloneRequest, image: Image) -> None:
             f"--user-data: {image.name}@{image.version} has no cloud-init, which would read it",
             hint="clone one that has: builder run centos7-cloud builds it",
         )
+
+
+def new_card(asked: CardRequest, source: uuid.UUID) -> VmCard:
+    """Return the record of a card; its MAC address is in QEMU's own range, and the rest of it is the UUID's."""
+    mac = "52:54:00:" + ":".join(f"{byte:02x}" for byte in source.bytes[-3:])
+    setup = asked.setup
+    return VmCard(mac=mac, network=asked.network, addresses=setup.addresses, dhcp=setup.dhcp, gateways=setup.gateways)
 
 
 def _devices(
@@ -251,22 +206,3 @@ def _devices(
         for device in theirs & set(requested):
             raise PublishError(f"{requested[device]} belongs to {other.name}", hint=f"builder vm delete {other.name}")
     return disks, cards
-
-
-def _host_address(network: str, domains: Domains) -> ipaddress.IPv4Interface | None:
-    """Return the host's own address in a network, and with it the addresses there are; None where it has none."""
-    if network == "user":
-        return USER_NETWORK
-    if kind_of(domains.host.uri) == "session":
-        raise RecipeError(f"--network {network} needs qemu:///system", hint="run as root, or use --network user")
-    if name := nat_name(network):
-        address = domains.network_address(name)
-        return ipaddress.IPv4Interface(address) if address else None
-    bridge = network.partition(":")[2]
-    if not Path(f"/sys/class/net/{bridge}/bridge").is_dir():
-        raise HostError(f"this host has no bridge {bridge}", hint=f"builder host prepare --bridge {bridge}")
-    links = json.loads(process.run(["ip", "-j", "-4", "addr", "show", "dev", bridge]).stdout or "[]")
-    for link in links:
-        for info in link.get("addr_info", []):
-            return ipaddress.IPv4Interface(f"{info['local']}/{info['prefixlen']}")
-    return None

@@ -267,7 +267,8 @@ def _machine(vm: Vm, folder: Path, name: str, own: uuid.UUID, run_id: str) -> Ma
         cdroms=(),
         console_log=folder / "ttyS0",
         serial1=folder / "ttyS1",
-        network=UserNet() if vm.network == "user" else like.network,
+        network=next((card.network for card in like.cards if not isinstance(card.network, UserNet)), UserNet()),
+        other_cards=(),
         hold=True,
         keepsake=None,
     )

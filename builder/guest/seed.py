@@ -11,19 +11,18 @@ cloud-init adds to those of user-data; a list in vendor-data would give way to o
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from builder.errors import RecipeError
 from builder.guest import public_key
+from builder.guest.cards import FAMILIES, CardSetup, Family, check_cards, default_card, dns_card, parse_ip
 from builder.recipe import host_name
 
 LABEL = "cidata"
-_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
-# cloud-init renames the card to this: it is what first-boot configures, and what EL's files are named after.
-CARD = "eth0"
+AWAY = 1000  # metric of a default route that is not to be taken; NetworkManager begins at 100
 CONFIG = b"#cloud-config\n"
 
 
@@ -34,28 +33,27 @@ class Identity:
     Args:
         instance_id: the guest acts when it differs from the one it recorded.
         ssh_keys: public keys for root, one line each; kept in their normal form.
-        address: static IPv4 address with prefix length (`192.168.10.19/24`), kept in this form; None leaves DHCP.
-        gateway: must lie in the address's network.
+        cards: its network cards, in the order in which the guest finds them.
         dns: name servers, for a machine with a static address.
-        mac: of its one network card; None where it is not known yet, and then it asks DHCP.
 
     Raises:
-        RecipeError: a value is malformed, or the gateway lies outside the address's network.
+        RecipeError: a value is malformed, or cards and name servers do not fit each other.
     """
 
     instance_id: str
     hostname: str
     ssh_keys: tuple[str, ...] = ()
-    address: str | None = None
-    gateway: str | None = None
+    cards: tuple[CardSetup, ...] = (CardSetup(),)
     dns: tuple[str, ...] = ()
-    mac: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ssh_keys", tuple(map(_public_key, self.ssh_keys)))
-        if self.address is not None:
-            object.__setattr__(self, "address", normal_address(self.address))
-        _check(self)
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", self.instance_id):
+            raise RecipeError(f"instance-id {self.instance_id!r} is refused", "letters, digits, '.', '_' and '-' only")
+        if not host_name.is_host_name(self.hostname):
+            raise RecipeError(f"hostname {self.hostname!r} is refused", host_name.FORM)
+        check_cards(self.cards, self.dns)
+        object.__setattr__(self, "dns", tuple(str(parse_ip(server)) for server in self.dns))
 
 
 def files(identity: Identity, random: bytes = b"", user_data: bytes = b"") -> dict[str, bytes]:
@@ -75,59 +73,8 @@ def files(identity: Identity, random: bytes = b"", user_data: bytes = b"") -> di
     if random:
         texts["random"] = random
     # Without one cloud-init asks DHCP on the first card.
-    return texts | ({"network-config": _json(_network(identity, identity.mac))} if identity.mac else {})
-
-
-def normal_address(text: str) -> str:
-    """Return a static IPv4 address as `192.168.10.19/24`, also of one with a netmask (`192.168.10.19/255.255.255.0`).
-
-    Raises:
-        RecipeError: it is not an address that a machine can have, or has no prefix length.
-    """
-    try:
-        interface = ipaddress.IPv4Interface(text)
-    except ValueError as error:
-        raise RecipeError(f"bad address: {error}") from None
-    if "/" not in text:
-        raise RecipeError(f"address {text} has no prefix length", hint=f"write {text}/24")
-    address, whole = interface.ip, interface.network
-    # A host mask (/0.0.0.255) is one of two readings of such a text.
-    if "." in text.partition("/")[2] and text.partition("/")[2] != str(interface.netmask):
-        raise RecipeError(
-            f"address {text}: {text.partition('/')[2]} is not a netmask", hint=f"write {interface.with_prefixlen}"
-        )
-    if whole.prefixlen == 0:
-        raise RecipeError(f"address {text}: a network has a prefix length of 1 to 32", hint=f"write {address}/24")
-    special = address.is_loopback or address.is_multicast or address.is_reserved or address in _THIS_NETWORK
-    if special or (whole.prefixlen < 31 and address in (whole.network_address, whole.broadcast_address)):
-        what = "it is kept for special use" if special else f"it is the network or broadcast address of {whole}"
-        raise RecipeError(f"{address} cannot be assigned to a VM: {what}")
-    return interface.with_prefixlen
-
-
-def _check(identity: Identity) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,128}", identity.instance_id):
-        raise RecipeError(f"instance-id {identity.instance_id!r} is refused", "letters, digits, '.', '_' and '-' only")
-    if not host_name.is_host_name(identity.hostname):
-        raise RecipeError(f"hostname {identity.hostname!r} is refused", host_name.FORM)
-    if identity.mac is not None and not re.fullmatch(r"([0-9a-f]{2}:){5}[0-9a-f]{2}", identity.mac):
-        raise RecipeError(f"MAC address {identity.mac!r} is refused", "six pairs of small hex digits, joined by ':'")
-    try:
-        for server in identity.dns:
-            ipaddress.IPv4Address(server)
-        if identity.address is None:
-            return
-        interface = ipaddress.IPv4Interface(identity.address)
-        gateway = ipaddress.IPv4Address(identity.gateway) if identity.gateway else None
-    except ValueError as error:
-        raise RecipeError(f"bad address: {error}") from None
-    if gateway == interface.ip:
-        raise RecipeError(f"address {interface.ip} is the address of the gateway", hint="a VM cannot be its own router")
-    if gateway is not None and gateway not in interface.network:
-        raise RecipeError(
-            f"gateway {gateway} lies outside {interface.network}",
-            hint="a gateway is reached directly, so it must be in the machine's own network",
-        )
+    known = all(card.mac for card in identity.cards)
+    return texts | ({"network-config": _json(_network(identity.cards, identity.dns))} if known else {})
 
 
 def _public_key(line: str) -> str:
@@ -137,34 +84,89 @@ def _public_key(line: str) -> str:
         raise RecipeError(f"not a public key in OpenSSH's one-line form: {line[:40]!r}", str(error)) from None
 
 
+def with_cards(texts: Mapping[str, bytes], cards: Sequence[CardSetup], dns: Sequence[str]) -> dict[str, bytes]:
+    """Return the files of a seed that is there, with other network cards.
+
+    A guest of this version of builder sets them up at its next boot, and stays what it is in all else.
+
+    Args:
+        texts: the files, by name.
+
+    Raises:
+        RecipeError: cards and name servers do not fit each other.
+    """
+    check_cards(cards, dns)
+    lines = texts["builder.conf"].decode().splitlines()
+    kept = [line for line in lines if line.partition("=")[0] not in ("card", "address", "gateway", "dns")]
+    conf = "\n".join([*kept, *_card_lines(cards, dns)]) + "\n"
+    return {**texts, "builder.conf": conf.encode(), "network-config": _json(_network(cards, dns))}
+
+
 def _builder_conf(identity: Identity) -> str:
     lines = [f"instance-id={identity.instance_id}", f"hostname={identity.hostname}"]
     lines += [f"ssh-key={key}" for key in identity.ssh_keys]
-    if identity.address:
-        lines.append(f"address={identity.address}")
-    if identity.gateway:
-        lines.append(f"gateway={identity.gateway}")
+    card, *others = identity.cards
+    if others or not card.plain or any(":" in server for server in identity.dns):
+        return "\n".join([*lines, *_card_lines(identity.cards, identity.dns)]) + "\n"
+    # A seed that images of all ages understand.
+    if card.addresses:
+        lines.append(f"address={card.addresses[0]}")
+    if card.gateways:
+        lines.append(f"gateway={card.gateways[0]}")
     if identity.dns:
         lines.append("dns=" + ",".join(identity.dns))
     return "\n".join(lines) + "\n"
 
 
-def _network(identity: Identity, mac: str) -> dict[str, object]:
+def _card_lines(cards: Sequence[CardSetup], dns: Sequence[str]) -> Iterator[str]:
+    """Yield one line a card: its MAC address, and words that the first-boot unit knows."""
+    for number, card in enumerate(cards):
+        if card.mac is None:
+            raise ValueError("a guest finds its cards by their MAC addresses")
+        words = [*(["dhcp"] if card.dhcp else []), *card.addresses, *(f"via={router}" for router in card.gateways)]
+        words += [f"no-default{family}" for family in _families_elsewhere(cards, number)]
+        if dns:
+            words += [f"dns={server}" for server in dns] if dns_card(cards, dns) == number else ["no-dns"]
+        yield f"card={card.mac} {' '.join(words)}"
+
+
+def _families_elsewhere(cards: Sequence[CardSetup], number: int) -> list[Family]:
+    """Return the families whose default route leads over another card, so that this one must not take one."""
+    return [family for family in FAMILIES if default_card(cards, family) not in (None, number)]
+
+
+def _network(cards: Sequence[CardSetup], dns: Sequence[str]) -> dict[str, object]:
     """Return netplan's form of the network, which cloud-init writes for whatever the system uses.
 
-    The card is found by its address and renamed: on EL cloud-init takes the name of the entry for that of the card, and
+    A card is found by its address and renamed: on EL cloud-init takes the name of the entry for that of the card, and
     a pattern for none (cloud-init 22.4, net/network_state.py).
     """
-    nic: dict[str, object] = {"match": {"macaddress": mac}, "set-name": CARD}
-    if identity.address is None:
+    return {"version": 2, "ethernets": {f"eth{number}": _entry(cards, dns, number) for number in range(len(cards))}}
+
+
+def _entry(cards: Sequence[CardSetup], dns: Sequence[str], number: int) -> dict[str, object]:
+    card = cards[number]
+    nic: dict[str, object] = {"match": {"macaddress": card.mac}, "set-name": f"eth{number}"}
+    asks_here = not dns or dns_card(cards, dns) == number
+    if card.dhcp:
         nic["dhcp4"] = True
-    else:
-        nic["addresses"] = [identity.address]
-        if identity.gateway:
-            nic["routes"] = [{"to": "0.0.0.0/0", "via": identity.gateway}]
-        if identity.dns:
-            nic["nameservers"] = {"addresses": list(identity.dns)}
-    return {"version": 2, "ethernets": {CARD: nic}}
+        # For sysconfig files cloud-init knows the metric alone.
+        away = {"use-routes": False, "route-metric": AWAY} if 4 in _families_elsewhere(cards, number) else {}
+        overrides = away | ({} if asks_here else {"use-dns": False})
+        if overrides:
+            nic["dhcp4-overrides"] = overrides
+    if card.addresses:
+        nic["addresses"] = list(card.addresses)
+    if card.address(6):
+        nic["accept-ra"] = False
+    if router := card.gateway(4):
+        nic["routes"] = [{"to": "0.0.0.0/0", "via": router}]
+    if router := card.gateway(6):
+        # Of a route to ::/0 cloud-init makes one to ::/64 (its issue 4600), except for netplan.
+        nic["gateway6"] = router
+    if dns and asks_here:
+        nic["nameservers"] = {"addresses": list(dns)}
+    return nic
 
 
 def _json(value: object) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from builder.iso.image import author
+from builder.iso.image import author, open_iso
 from builder.system.atomic_file import replacing
 
 KICKSTART_LABEL = "BUILDER_KS"
@@ -41,3 +41,17 @@ def write_iso(
     data = author(label, files, when)
     with replacing(output, mode) as file:
         file.write(data)
+
+
+def read_iso(path: Path) -> dict[str, bytes]:
+    """Read the files of a CD image that `write_iso` wrote, by name.
+
+    Raises:
+        MediumError: it cannot be read.
+    """
+    files = {}
+    with open_iso(path) as iso:
+        for name in iso.paths:
+            with iso.file(name) as file:
+                files[name.removeprefix("/")] = file.read()
+    return files

@@ -202,7 +202,7 @@ def archive(entries: Iterable[tuple[str, int, bytes]], out: BinaryIO) -> None:
     """Write a newc cpio archive of (path, mode, content), owned by root, with no times in it.
 
     Args:
-        out: an empty file, which tells its position.
+        out: tells its position, which is a multiple of 4.
     """
     for number, (name, mode, data) in enumerate(chain(entries, [("TRAILER!!!", 0, b"")]), start=1):
         raw = name.encode() + b"\0"
@@ -228,4 +228,4 @@ def append(image: Path, files: dict[str, bytes]) -> None:
     """
     with image.open("ab") as file:
         file.write(b"\0" * (-image.stat().st_size % 4))
-        file.write(archive([(name, stat.S_IFREG | 0o644, data) for name, data in files.items()]))
+        archive([(name, stat.S_IFREG | 0o644, data) for name, data in files.items()], file)

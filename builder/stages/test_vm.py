@@ -19,6 +19,7 @@ from builder.diagnosis.patterns import Origin
 from builder.diagnosis.watchdog import flooded, read_texts
 from builder.errors import BuilderError, Source, VerifyError, failed_machine
 from builder.guest import login, ssh
+from builder.guest.cards import CardSetup
 from builder.guest.login import AddressLookup, Endpoint, Guest, Login
 from builder.guest.seed import Identity, files
 from builder.iso import seed_cd
@@ -96,7 +97,7 @@ def boot_test_vm(
     else:
         reflink.take(backing.saved, overlay)
     seed = job.scratch / f"{role}.iso"
-    identity = Identity(instance, role, (key.public,), mac=machine_names(job.run_id, role).mac)
+    identity = Identity(instance, role, (key.public,), (CardSetup(machine_names(job.run_id, role).mac),))
     random = os.urandom(RANDOM) if backing.saved is not None else b""
     seed_cd.write_iso(seed, seed_cd.IDENTITY_LABEL, files(identity, random), mode=0o444)
     spec = _spec(job, accel, role, backing, network)

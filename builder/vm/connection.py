@@ -387,14 +387,14 @@ def _event_loop() -> None:
     threading.Thread(target=run, name="libvirt events", daemon=True).start()
 
 
-def address_of(domain: Any) -> str | None:
-    """The IPv4 address of a machine, as its lease or its guest agent tells it."""
+def address_of(domain: Any, mac: str | None = None) -> str | None:
+    """The IPv4 address of a machine, or of one card of it, as its lease or its guest agent tells it."""
     sources = ("VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE", "VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_AGENT")
     for source in sources:
         # No lease server, or no agent: then this source knows nothing.
         with suppress(libvirt.libvirtError):
             for name, card in domain.interfaceAddresses(getattr(libvirt, source)).items():
-                for one in (card["addrs"] or []) if name != "lo" else []:
+                for one in (card["addrs"] or []) if name != "lo" and mac in (None, str(card["hwaddr"]).lower()) else []:
                     if one["type"] == libvirt.VIR_IP_ADDR_TYPE_IPV4:
                         return str(one["addr"])
     return None

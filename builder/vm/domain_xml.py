@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from builder.vm.machine_spec import Disk, LibvirtNet, MachineSpec, UserNet
+from builder.vm.machine_spec import Disk, LibvirtNet, MachineSpec, NetworkCard, UserNet
 
 METADATA_NS = "https://builder.invalid/xmlns/machine/1"
 QEMU_NS = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -23,8 +23,9 @@ MAX_PHYS_BITS = 46
 MEMORY_SLOTS = 8
 # Chassis asset tag of a machine that is to be saved; kickstarts/snippets/first-boot.sh looks for it.
 HOLD = "builder-hold"
-# Far above the slots that libvirt hands out on the root bus: the other devices are where they are without the card.
-CARD_SLOT = "0x10"
+# Far above the slots that libvirt hands out on the root bus: the other devices are where they are without the cards.
+# The guest finds the cards in the order of their slots.
+CARD_SLOTS = tuple(f"{slot:#x}" for slot in range(0x10, 0x18))
 
 
 def render(spec: MachineSpec, *, dac: bool = True) -> str:
@@ -35,8 +36,8 @@ def render(spec: MachineSpec, *, dac: bool = True) -> str:
             not (`qemu:///session`) it refuses the exemption.
 
     Raises:
-        ValueError: a combination that no machine can have (UEFI without a variables file, too many IDE drives,
-            a serial that a drive would cut short).
+        ValueError: a combination that no machine can have (UEFI without a variables file, too many IDE drives or
+            network cards, a serial that a drive would cut short).
     """
     _refuse_nonsense(spec)
     domain = ET.Element("domain", type="kvm" if spec.accel == "kvm" else "qemu")
@@ -62,7 +63,8 @@ def render(spec: MachineSpec, *, dac: bool = True) -> str:
     _rest(devices, balloon=spec.most_memory > 0)
     _host_devices(devices, spec)
     if not spec.hold:
-        _network(domain, devices, spec)
+        for card, slot in zip(spec.cards, CARD_SLOTS, strict=False):
+            _card(domain, devices, spec, card, slot)
     if spec.saved is not None:
         # Of a machine that libvirt does not keep there is no snapshot to go back to: QEMU's own argument says it.
         _arguments(domain, "-loadvm", spec.saved)
@@ -87,6 +89,10 @@ def _refuse_nonsense(spec: MachineSpec) -> None:
     long = [disk.serial for disk in spec.disks if len(disk.serial) > 20]
     if long:
         raise ValueError(f"a drive's serial number has at most 20 characters: {long[0]}")
+    if len(spec.cards) > len(CARD_SLOTS):
+        raise ValueError(f"a machine takes {len(CARD_SLOTS)} network cards, not {len(spec.cards)}")
+    if sum(isinstance(card.network, UserNet) for card in spec.cards) > 1:
+        raise ValueError("one card of a machine can be on QEMU's own network: it gives all the same address")
     ide = len(spec.cdroms) + (len(spec.disks) + len(spec.host_disks) if spec.devices == "emulated" else 0)
     if spec.machine == "pc" and ide > 4:
         raise ValueError(f"a pc takes 4 IDE drives, not {ide}")
@@ -241,7 +247,7 @@ def _ports(devices: ET.Element, spec: MachineSpec) -> None:
         channel = ET.SubElement(devices, "channel", type="file")
         ET.SubElement(channel, "source", path=str(path), append="off")
         ET.SubElement(channel, "target", type="virtio", name=name)
-    if not isinstance(spec.network, UserNet) and spec.devices == "virtio":
+    if not all(isinstance(card.network, UserNet) for card in spec.cards) and spec.devices == "virtio":
         # Where the address of a guest has to be found out, its agent can tell. libvirt itself reads this one.
         channel = ET.SubElement(devices, "channel", type="unix")
         ET.SubElement(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
@@ -269,26 +275,26 @@ def _host_devices(devices: ET.Element, spec: MachineSpec) -> None:
         ET.SubElement(source, "address", {name: f"0x{value}" for name, value in words.items()})
 
 
-def _network(domain: ET.Element, devices: ET.Element, spec: MachineSpec) -> None:
-    if isinstance(spec.network, UserNet):
-        _user_network(domain, spec, spec.network)
+def _card(domain: ET.Element, devices: ET.Element, spec: MachineSpec, card: NetworkCard, slot: str) -> None:
+    if isinstance(card.network, UserNet):
+        _user_card(domain, spec, card.mac, card.network, slot)
         return
     model = "virtio" if spec.devices == "virtio" else "e1000"
-    kind = "network" if isinstance(spec.network, LibvirtNet) else "bridge"
+    kind = "network" if isinstance(card.network, LibvirtNet) else "bridge"
     interface = ET.SubElement(devices, "interface", type=kind)
-    ET.SubElement(interface, "mac", address=spec.mac)
-    ET.SubElement(interface, "source", {kind: spec.network.name})
+    ET.SubElement(interface, "mac", address=card.mac)
+    ET.SubElement(interface, "source", {kind: card.network.name})
     ET.SubElement(interface, "model", type=model)
-    ET.SubElement(interface, "address", type="pci", domain="0x0000", bus="0x00", slot=CARD_SLOT, function="0x0")
+    ET.SubElement(interface, "address", type="pci", domain="0x0000", bus="0x00", slot=slot, function="0x0")
 
 
-def _user_network(domain: ET.Element, spec: MachineSpec, network: UserNet) -> None:
+def _user_card(domain: ET.Element, spec: MachineSpec, mac: str, network: UserNet, slot: str) -> None:
     # libvirt 9.0 has no element for a forward of user-mode networking, so QEMU's own arguments say it.
     model = "virtio-net-pci" if spec.devices == "virtio" else "e1000"
     bus = "pcie.0" if spec.machine == "q35" else "pci.0"
     forward = f"hostfwd=tcp:127.0.0.1:{network.port}-{network.guest}:22"
     netdev = f"user,id=builder0,restrict={'on' if network.restrict else 'off'},{forward}"
-    card = f"{model},netdev=builder0,mac={spec.mac},bus={bus},addr={CARD_SLOT}"
+    card = f"{model},netdev=builder0,mac={mac},bus={bus},addr={slot}"
     _arguments(domain, "-netdev", netdev, "-device", card)
 
 

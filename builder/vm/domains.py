@@ -170,13 +170,13 @@ class Domains:
             file.write(picture)
         return target
 
-    def address(self, name: str) -> str | None:
-        """The IPv4 address that a network of libvirt's has handed to the machine, or that its guest agent tells."""
+    def address(self, name: str, mac: str) -> str | None:
+        """The IPv4 address of a card that a network of libvirt's has handed out, or that the guest agent tells."""
         with libvirt_errors(f"libvirt could not be asked for the address of {name}"):
-            return connection.address_of(self._connection.lookupByName(name))
+            return connection.address_of(self._connection.lookupByName(name), mac)
 
-    def network_address(self, name: str) -> str | None:
-        """Address and mask that a network of libvirt's has on this host (`192.168.122.1/255.255.255.0`).
+    def network_addresses(self, name: str) -> list[str]:
+        """Addresses and masks that a network of libvirt's has on this host (`192.168.122.1/255.255.255.0`).
 
         Raises:
             HostError: there is no such network, or it does not run.
@@ -185,10 +185,8 @@ class Domains:
             network = self._connection.networkLookupByName(name)
             if not network.isActive():
                 raise HostError(f"libvirt's network {name} does not run", hint=f"virsh net-start {name}")
-            found = ET.fromstring(network.XMLDesc(0)).find("ip")
-        if found is None:
-            return None
-        return f"{found.get('address')}/{found.get('netmask') or found.get('prefix')}"
+            found = ET.fromstring(network.XMLDesc(0)).iterfind("ip")
+        return [f"{ip.get('address')}/{ip.get('netmask') or ip.get('prefix')}" for ip in found]
 
     # -- snapshots
 

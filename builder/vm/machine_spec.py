@@ -84,6 +84,14 @@ Network = UserNet | LibvirtNet | BridgeNet
 
 
 @dataclass(frozen=True)
+class NetworkCard:
+    """A network card, and the network that it is plugged into."""
+
+    mac: str
+    network: Network
+
+
+@dataclass(frozen=True)
 class MachineSpec:
     """Everything that decides a machine.
 
@@ -107,6 +115,8 @@ class MachineSpec:
             console stream; rolled at 2 MiB.
         serial1: file that gets every byte of ttyS1, rolled at 2 MiB like the console's; None leaves the port out.
         channels: virtio-serial ports by name, each into a file.
+        mac, network: of the first network card.
+        other_cards: in the order in which the guest finds them; at most one card of a machine is on a `UserNet`.
         hold: its guest waits for an identity, to be saved meanwhile (`builder.vm.held`): the machine has no card yet,
             an empty drive in place of the seed's, and a word in its SMBIOS that says so.
         saved: name of what was saved inside its disk, of a machine like this one; it goes on from there.
@@ -139,7 +149,13 @@ class MachineSpec:
     serial1: Path | None = None
     channels: Mapping[str, Path] = field(default_factory=dict)
     network: Network = UserNet()
+    other_cards: tuple[NetworkCard, ...] = ()
     hold: bool = False
     saved: str | None = None
     on_reboot: Reboot = "destroy"
     keepsake: Mapping[str, str] | None = None
+
+    @property
+    def cards(self) -> tuple[NetworkCard, ...]:
+        """Return all network cards, the first one first."""
+        return NetworkCard(self.mac, self.network), *self.other_cards

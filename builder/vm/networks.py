@@ -195,12 +195,14 @@ def network_of(mode: str, name: str | None, uri: str) -> Network:
     return LibvirtNet(wanted)
 
 
-def reserve(uri: str, network: str, mac: str, name: str, wanted: str | None, taken: Collection[str] = ()) -> str | None:
+def reserve(
+    uri: str, network: str, mac: str, name: str | None, wanted: str | None, taken: Collection[str] = ()
+) -> str | None:
     """Give a guest the same IPv4 address at every start.
 
     Args:
         mac: of the guest's card.
-        name: of the guest; a reservation that another guest of this name left is dropped.
+        name: of the guest; a reservation that another guest of this name left is dropped. None for a further card.
         wanted: the address; None takes a free one, if possible one that DHCP does not hand out.
         taken: addresses that others have without a word to libvirt.
 
@@ -219,9 +221,10 @@ def reserve(uri: str, network: str, mac: str, name: str, wanted: str | None, tak
         subnet = ipaddress.IPv4Interface(f"{ip.get('address')}/{ip.get('netmask') or ip.get('prefix')}")
         if wanted and ipaddress.IPv4Address(wanted) not in subnet.network:
             return None
-        _drop(found, ip, lambda host: host.get("mac") == mac or host.get("name") == name)
+        _drop(found, ip, lambda host: host.get("mac") == mac or (name is not None and host.get("name") == name))
         for address in [wanted] if wanted else _free(found, ip, subnet, taken):
-            entry = ET.tostring(ET.Element("host", mac=mac, name=name, ip=address), encoding="unicode")
+            named = {"name": name} if name is not None else {}
+            entry = ET.tostring(ET.Element("host", {"mac": mac, **named, "ip": address}), encoding="unicode")
             try:
                 _update(found, library().VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, entry)
             except library().libvirtError as fault:

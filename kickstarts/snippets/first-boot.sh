@@ -9,6 +9,9 @@ state=/var/lib/builder/instance-id
 held=/var/lib/builder/held
 grown=/run/builder-grown
 conf=/run/builder.conf
+# The lines of the seed that the network was set up by, and the files that were written for it.
+network=/var/lib/builder/network
+written=/var/lib/builder/network-files
 
 report() {
     (echo "BUILDER $*" > /dev/ttyS1) 2> /dev/null
@@ -79,23 +82,45 @@ is_prefix() {
     echo "$1" | grep -Eqx '[1-9]|[12][0-9]|3[0-2]'
 }
 
+# Eight groups; or fewer, with one "::" in place of those that are left out.
+is_address6() {
+    group='[0-9a-f]{1,4}'
+    echo "$1" | grep -Eqx "($group:){7}$group" && return
+    echo "$1" | grep -Eqx "($group(:$group)*)?::($group(:$group)*)?" && [ "$(echo "$1" | tr : '\n' | grep -c .)" -lt 8 ]
+}
+
+is_prefix6() {
+    echo "$1" | grep -Eqx '[1-9]|[1-9][0-9]|1[01][0-9]|12[0-8]'
+}
+
 # Where there is a service "network" it reads ifcfg files, and so does NetworkManager beside it (EL7). Without one,
 # NetworkManager alone is there, and reads keyfiles first (EL8) or only (EL9 and later).
 has_network_scripts() {
     [ -e /etc/rc.d/init.d/network ] || [ -e /usr/lib/systemd/system/network.service ]
 }
 
+# /usr/share/doc/initscripts-*/sysconfig.txt of EL7. A link-local router is reached over a card that has to be named.
 write_ifcfg() {
     echo "TYPE=Ethernet"
-    echo "DEVICE=eth0"
-    echo "NAME=eth0"
+    echo "DEVICE=$device"
+    echo "NAME=$device"
     echo "ONBOOT=yes"
-    echo "BOOTPROTO=none"
-    echo "IPADDR=${address%/*}"
-    echo "PREFIX=$prefix"
+    echo "BOOTPROTO=${dhcp:-none}"
+    [ -n "$address" ] && echo "IPADDR=${address%/*}" && echo "PREFIX=${address#*/}"
     [ -n "$gateway" ] && echo "GATEWAY=$gateway"
+    [ -n "$elsewhere" ] && echo "DEFROUTE=no"
+    if [ -n "$address6" ]; then
+        printf 'IPV6INIT=yes\nIPV6_AUTOCONF=no\nIPV6ADDR=%s\n' "$address6"
+    fi
+    case $gateway6 in
+        '') ;;
+        fe[89ab]?:*) echo "IPV6_DEFAULTGW=$gateway6%$device" ;;
+        *) echo "IPV6_DEFAULTGW=$gateway6" ;;
+    esac
+    [ -n "$elsewhere6" ] && echo "IPV6_DEFROUTE=no"
+    [ -n "$deaf" ] && echo "PEERDNS=no"
     number=1
-    for server in $servers; do
+    for server in $servers $servers6; do
         echo "DNS$number=$server"
         number=$((number + 1))
     done
@@ -103,35 +128,108 @@ write_ifcfg() {
 
 # nm-settings-keyfile(5). Without a uuid NetworkManager makes one from the file's name.
 write_keyfile() {
-    printf '[connection]\nid=eth0\ntype=ethernet\ninterface-name=eth0\n\n[ipv4]\nmethod=manual\n'
-    echo "address1=${address%/*}/$prefix${gateway:+,$gateway}"
-    [ -n "$servers" ] && echo "dns=$(for server in $servers; do printf '%s;' "$server"; done)"
-    printf '\n[ipv6]\nmethod=auto\n'
+    printf '[connection]\nid=%s\ntype=ethernet\ninterface-name=%s\n\n[ipv4]\n' "$device" "$device"
+    if [ -n "$address" ]; then
+        printf 'method=manual\naddress1=%s\n' "$address${gateway:+,$gateway}"
+    elif [ -n "$dhcp" ]; then
+        echo "method=auto"
+    else
+        echo "method=disabled"
+    fi
+    write_options "$elsewhere" "$servers"
+    printf '\n[ipv6]\n'
+    if [ -n "$address6" ]; then
+        printf 'method=manual\naddress1=%s\n' "$address6${gateway6:+,$gateway6}"
+    else
+        echo "method=auto"
+    fi
+    write_options "$elsewhere6" "$servers6"
 }
 
-# One interface: the first one, which net.ifnames=0 calls eth0. The file is sourced by the network scripts of EL7,
-# so nothing may come into it that is not an address. It takes the place of the one that the installer wrote.
-set_address() {
-    address=$(value address)
-    [ -n "$address" ] || return
-    gateway=$(value gateway)
-    servers=$(value dns | tr ',' ' ')
-    prefix=${address#*/}
-    is_prefix "$prefix" || { complain "address '$address' refused"; return; }
-    for one in ${address%/*} $gateway $servers; do
-        is_address "$one" || { complain "address '$one' refused"; return; }
-    done
+write_options() {
+    [ -n "$1" ] && echo "never-default=true"
+    [ -n "$deaf" ] && echo "ignore-auto-dns=true"
+    [ -n "$2" ] && echo "dns=$(for server in $2; do printf '%s;' "$server"; done)"
+}
+
+# The files are sourced by the network scripts of EL7, so nothing may come into them that is not an address. They take
+# the place of those that the installer wrote.
+write_network() {
+    file=/etc/sysconfig/network-scripts/ifcfg-$device
     if has_network_scripts; then
-        file=/etc/sysconfig/network-scripts/ifcfg-eth0
         write_ifcfg > "$file"
     else
-        rm -f /etc/sysconfig/network-scripts/ifcfg-eth0
-        file=/etc/NetworkManager/system-connections/eth0.nmconnection
+        rm -f "$file"
+        file=/etc/NetworkManager/system-connections/$device.nmconnection
         # One that others may read is ignored.
         (umask 077 && rm -f "$file" && write_keyfile > "$file")
     fi
     restorecon "$file"
-    report "ADDRESS ${address%/*}"
+    echo "$file" >> "$written"
+    [ "$device" = eth0 ] && [ -n "$address" ] && report "ADDRESS ${address%/*}"
+}
+
+# One word of what is said of a card; whether it is known and well-formed.
+take_word() {
+    case $1 in
+        dhcp) dhcp=dhcp ;;
+        no-default4) elsewhere=yes ;;
+        no-default6) elsewhere6=yes ;;
+        no-dns) deaf=yes ;;
+        via=*:*) gateway6=${1#via=} && is_address6 "$gateway6" ;;
+        via=*) gateway=${1#via=} && is_address "$gateway" ;;
+        dns=*:*) servers6="$servers6 ${1#dns=}" && is_address6 "${1#dns=}" ;;
+        dns=*) servers="$servers ${1#dns=}" && is_address "${1#dns=}" ;;
+        *:*/*) address6=$1 && is_address6 "${1%/*}" && is_prefix6 "${1#*/}" ;;
+        */*) address=$1 && is_address "${1%/*}" && is_prefix "${1#*/}" ;;
+        *) return 1 ;;
+    esac
+}
+
+# take_words DEVICE 'WORD ...'; there is nothing in them that the shell would make file names of.
+take_words() {
+    device=$1 dhcp='' elsewhere='' elsewhere6='' deaf=''
+    address='' address6='' gateway='' gateway6='' servers='' servers6=''
+    case $2 in *[!0-9a-z:./=\ -]*) complain "address '$2' refused"; return 1 ;; esac
+    for word in $2; do
+        take_word "$word" || { complain "address '${word#*=}' refused"; return 1; }
+    done
+}
+
+# Bridges and the like have addresses of cards, too, but no device.
+find_card() {
+    tries=0
+    while [ "$tries" -lt 100 ]; do
+        for card in /sys/class/net/*; do
+            [ -e "$card/device" ] && [ "$(cat "$card/address")" = "$1" ] && echo "${card##*/}" && return 0
+        done
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+    return 1
+}
+
+network_lines() {
+    grep -E '^(card|address|gateway|dns)=' "$conf"
+}
+
+# Either a line for each card, or what there is to say of the first one, which net.ifnames=0 calls eth0. What was written
+# for other cards goes first: they may not be there any more.
+set_addresses() {
+    [ -e "$written" ] && while read -r file; do rm -f "$file"; done < "$written"
+    rm -f "$written"
+    network_lines > "$network"
+    if grep -q '^card=' "$conf"; then
+        sed -n 's/^card=//p' "$conf" > "$conf.cards"
+        while read -r mac words; do
+            device=$(find_card "$mac") || { complain "there is no card $mac"; continue; }
+            take_words "$device" "$words" && write_network
+        done < "$conf.cards"
+        rm -f "$conf.cards"
+    elif [ -n "$(value address)" ]; then
+        words="$(value address) $(value gateway | sed 's:^:via=:') $(value dns | sed 's:^:dns=:; s:,: dns=:g')"
+        take_words eth0 "$words" && write_network
+    fi
 }
 
 # What it prints is why root was left as it is.
@@ -148,7 +246,7 @@ forget_host_keys() {
 warn_of_unknown() {
     sed -n 's/^\([^=#]*\)=.*/\1/p' "$conf" | while read -r key; do
         case $key in
-            instance-id | hostname | ssh-key | address | gateway | dns) ;;
+            instance-id | hostname | ssh-key | card | address | gateway | dns) ;;
             *) complain "seed: key '$key' is not known and was ignored" ;;
         esac
     done
@@ -315,10 +413,14 @@ if [ -s "$conf" ]; then
         forget_host_keys
         set_hostname "$(value hostname)"
         set_keys
-        set_address
+        set_addresses
         warn_of_unknown
         echo "$instance" > "$state"
-        restorecon "$state"
+        restorecon -R /var/lib/builder
+    elif [ -e "$network" ] && [ "$(network_lines)" != "$(cat "$network")" ]; then
+        # The cards of this machine were changed while it was off.
+        set_addresses
+        restorecon -R /var/lib/builder
     fi
 fi
 grow_root

@@ -13,11 +13,26 @@ pytestmark = pytest.mark.unit
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+# Nothing answers at this address.
+REMOTE = ["clone", "oci://127.0.0.1:9/toy:1", "web"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        # Nothing answers at this address.
-        (["clone", "oci://127.0.0.1:9/toy:1", "web", "--gateway", "10.0.2.1"], "--gateway without --address"),
+        ([*REMOTE, "--gateway", "10.0.2.1"], "--gateway without --address"),
+        (
+            [*REMOTE, "--network", "nat", "--address", "10.0.2.9/24", "--address", "dhcp"],
+            "one card has two ways to an IPv4 address",
+        ),
+        (
+            [*REMOTE, "--address=10.0.2.9/24", "--network", "nat", "--network=bridge:br0"],
+            "--address 10.0.2.9/24 stands before the first --network",
+        ),
+        (
+            [*REMOTE, "--network", "nat", "--network", "bridge:br0", "--memory", "1GiB", "--gateway", "10.0.2.2"],
+            "card 2, bridge:br0: --gateway without --address",
+        ),
         (["clone", "toy", "web", "--wait", "--no-start"], "--wait and --no-start exclude each other"),
         (
             ["clone", "toy", "web", "--ansible-inventory", "--ssh-config"],

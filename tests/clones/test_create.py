@@ -14,10 +14,12 @@ import pytest
 
 from builder import images
 from builder.clones import delete, lifecycle, record
+from builder.clones.cards import CardRequest, check_cards_fit
 from builder.clones.create import CreateOptions
-from builder.clones.request import CloneRequest, check_network
+from builder.clones.request import CloneRequest
 from builder.clones.store import CloneStore
 from builder.errors import BuilderError, HostError, PublishError, RecipeError
+from builder.guest.cards import CardSetup
 from builder.images import references
 from builder.vm import domains, qemu_img
 from builder.vm.domains import Domains
@@ -25,6 +27,11 @@ from tests.clones.conftest import CloneEnv
 from tests.pipeline import processes
 
 pytestmark = pytest.mark.vm
+
+
+def on(network: str, *addresses: str) -> tuple[CardRequest, ...]:
+    """A card on this network with static addresses."""
+    return (CardRequest(network, CardSetup(None, addresses, dhcp=False)),)
 
 
 def test_a_clone_is_an_overlay_with_an_identity_of_its_own(house: CloneEnv, host: Domains) -> None:
@@ -67,8 +74,9 @@ def test_user_data_is_for_images_with_cloud_init_and_for_nobody_else(house: Clon
 def test_clones_differ_and_are_made_side_by_side(house: CloneEnv, host: Domains) -> None:
     made = house.make(host, "farm", count=3)
     assert [vm.name for vm in made] == [house.name(f"farm-{number}") for number in (1, 2, 3)]
-    for value in ("uuid", "mac", "port", "hostname", "instance"):
+    for value in ("uuid", "port", "hostname", "instance"):
         assert len({getattr(vm, value) for vm in made}) == 3
+    assert len({vm.cards[0].mac for vm in made}) == 3
     assert house.store().vms() == made
     # The same names again: nothing changes.
     with pytest.raises(PublishError, match=r"there is already a VM .*-farm-1"):
@@ -157,9 +165,11 @@ def test_all_or_none_also_when_a_clone_does_not_start(house: CloneEnv, host: Dom
 @pytest.mark.parametrize(
     ("changes", "error", "said"),
     [
-        ({"address": "192.168.7.5/24"}, RecipeError, "lies outside 10.0.2.0/24, the network user"),
-        ({"address": "10.0.2.2/24"}, RecipeError, "used by QEMU itself"),
-        ({"network": "bridge:no-such-br"}, BuilderError, "no bridge no-such-br|needs qemu:///system"),
+        ({"cards": on("user", "192.168.7.5/24")}, RecipeError, "lies outside 10.0.2.0/24, the network user"),
+        ({"cards": on("user", "10.0.2.2/24")}, RecipeError, "used by QEMU itself"),
+        ({"cards": on("user", "10.0.2.9/24", "fec0::3/64")}, RecipeError, "used by QEMU itself"),
+        ({"cards": on("user", "10.0.2.9/24", "fd00::9/64")}, RecipeError, "lies outside fec0::/64, the network user"),
+        ({"cards": (CardRequest("bridge:no-such-br"),)}, BuilderError, "no bridge no-such-br|needs qemu:///system"),
         ({"disk_size": 1 << 19}, RecipeError, "smaller than the image's disk"),
         ({"image": "tyo"}, PublishError, "there is no image tyo"),
         ({"image": "toy@000"}, PublishError, "has no version 000"),
@@ -177,21 +187,27 @@ def test_what_cannot_be_changes_nothing(
 
 def test_addresses_of_others_are_not_given_twice(house: CloneEnv, host: Domains) -> None:
     (vm,) = house.make(host, "web")
-    other = vm.model_copy(update={"network": "bridge:br0", "address": "192.168.7.5/24"})
+    other = vm.with_card(0, network="bridge:br0", addresses=("192.168.7.5/24", "fd00::5/64"), dhcp=False)
 
     class Bridged(Domains):
-        """On a host whose network nat is 192.168.7.0/24."""
+        """On a host whose network nat is 192.168.7.0/24 and fd00::/64."""
 
-        def network_address(self, name: str) -> str | None:  # noqa: ARG002
-            return "192.168.7.1/255.255.255.0"
+        def network_addresses(self, name: str) -> list[str]:  # noqa: ARG002
+            return ["192.168.7.1/255.255.255.0", "fd00::1/64"]
 
     if house.uri == "qemu:///system":
         with pytest.raises(PublishError, match=rf"192.168.7.5 is in use by {vm.name}"):
-            check_network("nat", ["192.168.7.4/24", "192.168.7.5/24"], Bridged(host.host), [other])
+            check_cards_fit(on("nat", "192.168.7.4/24") + on("nat", "192.168.7.5/24"), Bridged(host.host), [other])
+        with pytest.raises(PublishError, match=rf"fd00::5 is in use by {vm.name}"):
+            check_cards_fit(on("nat", "fd00::5/64"), Bridged(host.host), [other])
         with pytest.raises(PublishError, match=r"192.168.7.1 is in use by this host, on nat"):
-            check_network("nat", ["192.168.7.1/24"], Bridged(host.host), [])
+            check_cards_fit(on("nat", "192.168.7.1/24"), Bridged(host.host), [])
+        with pytest.raises(PublishError, match=r"fd00::1 is in use by this host, on nat"):
+            check_cards_fit(on("nat", "fd00::1/64"), Bridged(host.host), [])
         with pytest.raises(RecipeError, match=r"lies outside 192.168.7.0/24"):
-            check_network("nat", ["10.1.1.1/24"], Bridged(host.host), [])
+            check_cards_fit(on("nat", "10.1.1.1/24"), Bridged(host.host), [])
+        with pytest.raises(RecipeError, match=r"lies outside fd00::/64"):
+            check_cards_fit(on("nat", "fd01::1/64"), Bridged(host.host), [])
 
 
 def test_a_foreign_machine_keeps_its_name_and_its_life(house: CloneEnv, host: Domains) -> None:

@@ -160,17 +160,17 @@ def test_the_network_inside_qemu_is_not_exchanged_under_a_guest(
     store.start(vm.name)
     before = store.find(vm.name)
     with pytest.raises(PublishError, match="cannot be changed from user to bridge:br7 while it runs") as caught:
-        store.change(vm.name, VmChanges(network="bridge:br7"))
+        store.change(vm.name, VmChanges(cards=(("--network", "bridge:br7"),)))
     assert caught.value.hint == f"builder vm stop {vm.name}"
     assert store.find(vm.name) == before
     store.stop(vm.name, now=True)
     with pytest.raises(BuilderError, match=r"no bridge br7|needs qemu:///system"):
-        store.change(vm.name, VmChanges(network="bridge:br7"))
+        store.change(vm.name, VmChanges(cards=(("--network", "bridge:br7"),)))
     assert store.find(vm.name) == before
     # As if it had been on a bridge: it gets a port in the network of QEMU.
-    store.save(before.model_copy(update={"network": "bridge:br7", "port": None}))
-    changed = store.change(vm.name, VmChanges(network="user"))
-    assert (changed.vm.network, changed.vm.port is None, changed.waits) == ("user", False, ())
+    store.save(before.with_card(0, network="bridge:br7").model_copy(update={"port": None}))
+    changed = store.change(vm.name, VmChanges(cards=(("--network", "user"),)))
+    assert (changed.vm.networks, changed.vm.port is None, changed.waits) == (("user",), False, ())
     assert store.find(vm.name) == changed.vm
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from builder.cli.main import app
 from builder.cli.state import State
 from builder.clones import warm
-from builder.clones.record import DISK, Vm
+from builder.clones.record import DISK, Vm, VmCard
 from builder.errors import HostError
 from builder.images import Image
 from builder.images.manifest import CopyFacts, VerifiedFacts
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.unit
 VM = Vm(
     name="web",
     uuid=uuid.UUID(int=7),
-    mac="52:54:00:00:00:07",
+    cards=(VmCard(mac="52:54:00:00:00:07", network="user"),),
     image="toy",
     version="1",
     base="/images/toy/1/toy.qcow2",
@@ -46,14 +46,16 @@ VM = Vm(
     devices="virtio",
     machine="q35",
     firmware="bios",
-    network="user",
     port=2222,
     hostname="web",
-    address=None,
-    gateway=None,
     dns=(),
     key=None,
 )
+
+
+def bridged(network: str = "bridge:br0") -> VmCard:
+    """A card on a network of libvirt's, or on a bridge."""
+    return VmCard(mac="52:54:00:00:00:09", network=network)
 
 
 @pytest.fixture
@@ -76,7 +78,7 @@ def named(image: Image, versions: tuple[int, int] = (7002000, 9000000), **change
         {"accel": "kvm"},
         {"devices": "emulated"},
         {"machine": "pc"},
-        {"network": "nat:default"},
+        {"cards": (*VM.cards, bridged())},
         {"base": "/elsewhere/toy.qcow2"},
         {"versions": (7002001, 9000000)},
         {"versions": (7002000, 9001000)},
@@ -89,9 +91,9 @@ def test_another_machine_has_another_state(image: Image, changes: dict[str, Any]
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": "other", "hostname": "other", "uuid": uuid.UUID(int=8), "mac": "52:54:00:00:00:08"},
+        {"name": "other", "hostname": "other", "uuid": uuid.UUID(int=8)},
         {"port": 2223, "key": "/root/.ssh/id"},
-        {"address": "10.0.2.20/24", "gateway": "10.0.2.2"},
+        {"cards": (VmCard(mac="52:54:00:00:00:08", network="user", addresses=("10.0.2.20/24",), dhcp=False),)},
     ],
 )
 def test_who_a_clone_is_does_not_matter(image: Image, changes: dict[str, Any]) -> None:
@@ -99,7 +101,8 @@ def test_who_a_clone_is_does_not_matter(image: Image, changes: dict[str, Any]) -
 
 
 def test_a_network_of_libvirts_is_as_good_as_another(image: Image) -> None:
-    assert named(image, network="nat:one") == named(image, network="bridge:br0")
+    assert named(image, cards=(bridged("nat:one"),)) == named(image, cards=(bridged(),))
+    assert named(image, cards=(bridged("nat:one"), bridged())) == named(image, cards=(bridged(),))
 
 
 def test_another_version_of_the_image_has_another_state(image: Image, tmp_path: Path) -> None:
@@ -151,6 +154,6 @@ def test_a_state_whose_image_is_gone_goes_once_whatever_its_age(
 def test_a_state_knows_no_name_and_no_card(image: Image) -> None:
     machine = warm.inputs(image, VM, (1, 1)).machine
     assert "web" not in machine
-    assert VM.mac not in machine
+    assert VM.cards[0].mac not in machine
     assert str(VM.uuid) not in machine
     assert "commandline" not in machine

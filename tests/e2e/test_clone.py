@@ -71,7 +71,7 @@ def test_instant_clones_are_themselves_and_ordinary_after_a_power_off(person: Pe
             assert "WARNING" not in log
             assert log.count("HOSTKEY") == 1
             done = person.run("vm", "ssh", name, "--", "systemctl is-system-running --wait; ls /var/lib/builder")
-            assert done.stdout.split() == ["running", "disk-sectors", "instance-id"]
+            assert done.stdout.split() == ["running", "disk-sectors", "instance-id", "network"]
         assert person.run("vm", "stop", "quick-1", "--now").returncode == 0
         assert person.run("vm", "flatten", "quick-1").returncode == 0
         assert person.run("vm", "start", "quick-1").returncode == 0

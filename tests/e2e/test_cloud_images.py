@@ -16,6 +16,7 @@ import pytest
 from builder.clones.record import CONSOLE, REPORTS, SEED
 from builder.errors import UnreachableError
 from builder.guest import login, seed, ssh
+from builder.guest.cards import CardSetup
 from builder.guest.login import Endpoint, Guest, Wait
 from builder.guest.seed import Identity
 from builder.iso import seed_cd
@@ -129,7 +130,7 @@ def is_what_its_seed_says(vm: dict[str, Any], said: dict[str, str], address: str
     assert reports[-1] == "READY"
     # No server leases addresses here, so it is the agent that libvirt has it from.
     with domains.connect("qemu:///system") as host:
-        assert host.address(vm["name"]) == address
+        assert host.address(vm["name"], vm["cards"][0]["mac"]) == address
 
 
 def another_instance_is_another_machine(person: Person, vm: dict[str, Any], before: dict[str, str]) -> None:
@@ -137,7 +138,8 @@ def another_instance_is_another_machine(person: Person, vm: dict[str, Any], befo
     folder, address = Path(vm["folder"]), ADDRESSES[0]
     assert person.run("vm", "stop", vm["name"], "--within", "600").returncode == 0
     key = ssh.load_key(Path(vm["key"]))
-    identity = Identity("again", "renamed", (ssh.public_line(key),), f"{address}/24", HOST, (HOST,), vm["mac"])
+    card = CardSetup(vm["cards"][0]["mac"], (f"{address}/24",), dhcp=False, gateways=(HOST,))
+    identity = Identity("again", "renamed", (ssh.public_line(key),), (card,), (HOST,))
     owner = (folder / SEED).stat()
     data = seed.files(identity, user_data=USER_DATA.encode())
     seed_cd.write_iso(folder / SEED, seed_cd.IDENTITY_LABEL, data, mode=0o400)

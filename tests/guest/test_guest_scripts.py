@@ -58,11 +58,34 @@ def run(guest: Path, script: str, tail: str = "", *, reads: tuple[str, ...] = ()
     return done.stdout
 
 
+FIRST, SECOND = "52:54:00:00:00:01", "52:54:00:00:00:02"
+CARDS = f"""
+report() {{ echo "$*"; }}
+find_card() {{
+    case $1 in
+        {FIRST}) echo eth0 ;;
+        {SECOND}) echo eth1 ;;
+        *) return 1 ;;
+    esac
+}}
+"""
+
+
 def set_address(guest: Path, conf: str = CONF) -> None:
     functions = (TEMPLATES / "snippets" / "first-boot.sh").read_text().partition("\n# first-boot --hold")[0]
-    (guest / "run").mkdir()
+    for name in ("run", "var/lib/builder"):
+        (guest / name).mkdir(parents=True)
     (guest / "run" / "builder.conf").write_text(conf)
-    run(guest, functions, "set_address")
+    run(guest, functions, "set_addresses")
+
+
+def set_cards(guest: Path, *lines: str) -> str:
+    """Have the cards eth0 and eth1 set up; what the unit says."""
+    for name in ("run", "var/lib/builder"):
+        (guest / name).mkdir(parents=True, exist_ok=True)
+    (guest / "run" / "builder.conf").write_text("".join(f"card={line}\n" for line in lines))
+    functions = (TEMPLATES / "snippets" / "first-boot.sh").read_text().partition("\n# first-boot --hold")[0]
+    return run(guest, functions, f"{CARDS}\nset_addresses")
 
 
 def keyfile(path: Path) -> configparser.ConfigParser:
@@ -203,6 +226,82 @@ def test_what_cloud_init_made_is_told_to_the_host(tmp_path: Path, found: bool) -
 def _function(name: str) -> str:
     text = (TEMPLATES / "snippets" / "first-boot.sh").read_text()
     return text[text.index(f"\n{name}() {{") :].partition("\n}\n")[0] + "\n}"
+
+
+def test_two_cards_of_both_families(guest: Path) -> None:
+    own = f"{FIRST} 192.0.2.5/24 2001:db8::5/64 via=192.0.2.1 via=fe80::1 dns=192.0.2.53 dns=2001:db8::53"
+    assert set_cards(guest, own, f"{SECOND} dhcp fd00::5/64 no-default4 no-default6 no-dns") == "ADDRESS 192.0.2.5\n"
+    if (guest / "etc/rc.d").exists():
+        assert (guest / IFCFG).read_text().splitlines()[1:] == [
+            *("DEVICE=eth0", "NAME=eth0", "ONBOOT=yes", "BOOTPROTO=none"),
+            *("IPADDR=192.0.2.5", "PREFIX=24", "GATEWAY=192.0.2.1"),
+            *("IPV6INIT=yes", "IPV6_AUTOCONF=no", "IPV6ADDR=2001:db8::5/64", "IPV6_DEFAULTGW=fe80::1%eth0"),
+            *("DNS1=192.0.2.53", "DNS2=2001:db8::53"),
+        ]
+        assert (guest / IFCFG).with_name("ifcfg-eth1").read_text().splitlines()[1:] == [
+            *("DEVICE=eth1", "NAME=eth1", "ONBOOT=yes", "BOOTPROTO=dhcp", "DEFROUTE=no"),
+            *("IPV6INIT=yes", "IPV6_AUTOCONF=no", "IPV6ADDR=fd00::5/64", "IPV6_DEFROUTE=no", "PEERDNS=no"),
+        ]
+        return
+    assert not (guest / IFCFG).exists()
+    first, second = (keyfile((guest / KEYFILE).with_name(f"eth{number}.nmconnection")) for number in (0, 1))
+    assert (first["connection"]["interface-name"], second["connection"]["interface-name"]) == ("eth0", "eth1")
+    assert dict(first["ipv4"]) == {"method": "manual", "address1": "192.0.2.5/24,192.0.2.1", "dns": "192.0.2.53;"}
+    assert dict(first["ipv6"]) == {"method": "manual", "address1": "2001:db8::5/64,fe80::1", "dns": "2001:db8::53;"}
+    quiet = {"never-default": "true", "ignore-auto-dns": "true"}
+    assert dict(second["ipv4"]) == {"method": "auto", **quiet}
+    assert dict(second["ipv6"]) == {"method": "manual", "address1": "fd00::5/64", **quiet}
+
+
+def test_a_card_without_ipv4_asks_nobody_for_it(guest: Path) -> None:
+    assert set_cards(guest, f"{SECOND} fd00::5/64 via=fd00::1") == ""
+    if (guest / "etc/rc.d").exists():
+        lines = (guest / IFCFG).with_name("ifcfg-eth1").read_text().splitlines()
+        assert lines[4:] == [
+            *("BOOTPROTO=none", "IPV6INIT=yes", "IPV6_AUTOCONF=no", "IPV6ADDR=fd00::5/64", "IPV6_DEFAULTGW=fd00::1")
+        ]
+        return
+    read = keyfile((guest / KEYFILE).with_name("eth1.nmconnection"))
+    assert dict(read["ipv4"]) == {"method": "disabled"}
+    assert dict(read["ipv6"]) == {"method": "manual", "address1": "fd00::5/64,fd00::1"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "192.0.2.5",
+        "192.0.2.5/24 via=fe80::1%eth0",
+        "fd00::5",
+        "fd00::5/64 $(reboot)",
+        "dhcp *",
+        "static",
+        "dns=one dhcp",
+    ],
+)
+def test_nothing_but_known_words_sets_up_a_card(tmp_path: Path, words: str) -> None:
+    (tmp_path / KEYFILE).parent.mkdir(parents=True)
+    said = set_cards(tmp_path, f"{FIRST} {words}", f"{SECOND} dhcp")
+    assert said.splitlines()[0].startswith("builder: address '")
+    assert [path.name for path in (tmp_path / KEYFILE).parent.iterdir()] == ["eth1.nmconnection"]
+
+
+def test_a_card_that_is_not_there_is_told_and_the_others_are_set_up(tmp_path: Path) -> None:
+    (tmp_path / KEYFILE).parent.mkdir(parents=True)
+    said = set_cards(tmp_path, "52:54:00:00:00:09 dhcp", f"{SECOND} dhcp")
+    assert said.splitlines()[0] == "builder: there is no card 52:54:00:00:00:09"
+    assert [path.name for path in (tmp_path / KEYFILE).parent.iterdir()] == ["eth1.nmconnection"]
+
+
+def test_what_was_written_for_a_card_that_is_gone_goes_too(guest: Path) -> None:
+    set_cards(guest, f"{FIRST} dhcp", f"{SECOND} dhcp no-default4")
+    lines = (guest / "var/lib/builder/network").read_text().splitlines()
+    assert lines == [f"card={FIRST} dhcp", f"card={SECOND} dhcp no-default4"]
+    folder = (guest / (IFCFG if (guest / "etc/rc.d").exists() else KEYFILE)).parent
+    assert len(list(folder.iterdir())) == 2
+    (folder / "ifcfg-lo").touch()
+    set_cards(guest, f"{SECOND} 192.0.2.5/24")
+    assert {path.name.removesuffix(".nmconnection") for path in folder.iterdir()} <= {"ifcfg-lo", "ifcfg-eth1", "eth1"}
+    assert (guest / "var/lib/builder/network").read_text() == f"card={SECOND} 192.0.2.5/24\n"
 
 
 def test_an_address_alone_needs_neither_gateway_nor_servers(tmp_path: Path) -> None:

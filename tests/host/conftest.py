@@ -1,6 +1,7 @@
 """A host and its gateway, each in namespaces of its own; all that runs in them dies with the test.
 
-Programs that the machine of the tests must not run itself (sshd, NetworkManager) are unpacked, never installed.
+Programs that the machine of the tests must not run itself (sshd, NetworkManager and others) are unpacked, never
+installed.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from builder.system import locks, retry
 
 World = tuple["Cell", "Cell"]
 # Installing them would start services, and one of them takes over the network.
-UNPACKED = ("network-manager", "nftables", "openssh-server")
+UNPACKED = ("cloud-init", "network-manager", "nftables", "openssh-server")
 SOURCE = Path(__file__).parents[2]
 SHARE = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
 SCREENS = """\
@@ -142,9 +143,10 @@ def unpacked(pytestconfig: pytest.Config) -> Path:
     assert pytestconfig.cache is not None
     folder = pytestconfig.cache.mkdir("unpacked")
     with locks.held(folder.parent / "unpacked.lock"):
-        if not (folder / "whole").exists():
+        whole, wanted = folder / "whole", " ".join(UNPACKED)
+        if not whole.exists() or whole.read_text() != wanted:
             _unpack(folder)
-            (folder / "whole").touch()
+            whole.write_text(wanted)
     return folder
 
 

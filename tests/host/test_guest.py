@@ -76,6 +76,51 @@ def require_its_cable_can_be_moved(host: Cell, gateway: Cell, place: tuple[objec
     host.run("ip", "link", "del", "br7")
 
 
+def require_its_cards_can_be_changed(host: Cell, gateway: Cell, place: tuple[object, ...]) -> None:
+    """Another address and one card less, from the next boot on, for the same machine."""
+    key = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub; ls -d /sys/class/net/eth*; ip -o -4 addr show dev eth0"
+    asked = ["--network", "bridge:br0", "--address", "10.77.0.51/24", "--gateway", GATEWAY, "--network", "none"]
+    before = host.builder(*place, "vm", "ssh", "both", "--", key).stdout.splitlines()
+    running = host.builder(*place, "vm", "set", "both", *asked)
+    assert (running.returncode, "cannot be changed while it runs" in running.stderr) == (7, True)
+    for words in (["stop", "both", "--now"], ["set", "both", *asked], ["start", "both"]):
+        done = host.builder(*place, "vm", *words)
+        assert done.returncode == 0, done.stderr
+    done = host.builder(*place, "vm", "ssh", "both", "--within", "600", "--", key)
+    assert done.returncode == 0, done.stderr
+    after = done.stdout.splitlines()
+    assert (after[0], after[1:-1]) == (before[0], ["/sys/class/net/eth0"])
+    assert "inet 10.77.0.51/24" in after[-1]
+    assert gateway.run(sys.executable, "-c", BANNER, "10.77.0.51").stdout.startswith("SSH-2.0-")
+
+
+def require_each_card_is_set_up(host: Cell, gateway: Cell, place: tuple[object, ...]) -> None:
+    """Two cards: one on the bridge with an address of each family and the routers, one that asks DHCP behind NAT."""
+    asked = ["--network", "bridge:br0", "--address", "10.77.0.50/24", "--gateway", GATEWAY]
+    asked += ["--address", "fd77::50/64", "--gateway", "fd77::1", "--network", "nat", "--memory", "1GiB"]
+    ended(host.start(*place, "clone", IMAGE, "both", *asked, "--wait"))
+    try:
+        (vm,) = json.loads(host.builder(*place, "vm", "list", "--json").stdout)
+        first, second = vm["cards"]
+        shown = "cat /sys/class/net/eth[01]/address; ip -o addr show scope global; ip route; ip -6 route"
+        done = host.builder(*place, "vm", "ssh", "both", "--", shown)
+        assert done.returncode == 0, done.stderr
+        told = done.stdout.splitlines()
+        assert told[:2] == [first["mac"], second["mac"]]
+        for name, address in (("eth0", "10.77.0.50/24"), ("eth0", "fd77::50/64"), ("eth1", f"{second['seen']}/24")):
+            assert [line for line in told if address in line and f" {name} " in line], done.stdout
+        # The NAT network has a router, too, and it is not taken.
+        defaults = [line.split()[:5] for line in told if line.startswith("default")]
+        assert defaults == [["default", "via", router, "dev", "eth0"] for router in (GATEWAY, "fd77::1")]
+        for address in ("10.77.0.50", "fd77::50"):
+            assert gateway.run(sys.executable, "-c", BANNER, address).stdout.startswith("SSH-2.0-")
+        moved = host.builder(*place, "vm", "set", "both", "--network", "bridge:br0", "--network", "bridge:br0")
+        assert (moved.returncode, moved.stdout) == (0, "both: network bridge:br0 bridge:br0 now\n"), moved.stderr
+        require_its_cards_can_be_changed(host, gateway, place)
+    finally:
+        assert host.builder(*place, "vm", "delete", "both").returncode == 0
+
+
 @pytest.mark.e2e
 @pytest.mark.slow
 @pytest.mark.vm
@@ -124,9 +169,9 @@ def test_guests_on_a_bridge_let_root_in(world: tuple[Cell, Cell], rehearsal_iso:
         assert done.returncode == 0, done.stderr
         shown = done.stdout.splitlines()
         assert shown[0] == "hidden"
-        record = json.loads((folder / "artifacts/vms/hidden/vm.json").read_text())
-        assert IPv4Address(record["seen"]) in IPv4Network(NAT)
-        assert f"inet {record['seen']}/24" in shown[3]
+        seen = json.loads((folder / "artifacts/vms/hidden/vm.json").read_text())["cards"][0]["seen"]
+        assert IPv4Address(seen) in IPv4Network(NAT)
+        assert f"inet {seen}/24" in shown[3]
         # It gets out through the host, under the host's address.
         with subprocess.Popen(gateway.enter(sys.executable, "-c", WHO_ASKS), stdout=subprocess.PIPE) as server:
             assert server.stdout is not None
@@ -136,5 +181,6 @@ def test_guests_on_a_bridge_let_root_in(world: tuple[Cell, Cell], rehearsal_iso:
             server.kill()
         assert done.stdout == OWN, done.stderr
         assert host.builder(*place, "vm", "delete", "hidden").returncode == 0
+        require_each_card_is_set_up(host, gateway, place)
     assert host.builder("host", "restore").returncode == 0
     assert host.network() == before

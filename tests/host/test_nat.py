@@ -24,14 +24,43 @@ CLONE = """
 import sys
 from pathlib import Path
 from builder import images
+from builder.clones.cards import card_requests
 from builder.clones.create import CreateOptions
 from builder.clones.request import CloneRequest
 from builder.clones.store import CloneStore
 folder, name, words = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
 with CloneStore(folder / "vms", folder / "images", "qemu:///system") as store:
     image = images.load_image(folder / "images", "toy")
-    request = CloneRequest(name, network="nat", **words)
+    cards = card_requests([("--network", "nat"), *words.pop("cards", [])])
+    request = CloneRequest(name, cards=cards, **words)
     store.create(image, request, CreateOptions(accel="tcg", start=False))
+"""
+CHANGE = """
+import json, sys
+from pathlib import Path
+from xml.etree import ElementTree
+from builder.clones.change import VmChanges
+from builder.clones.store import CloneStore
+from builder.errors import RecipeError
+from builder.iso.seed_cd import read_iso
+folder, name, steps = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
+with CloneStore(folder / "vms", folder / "images", "qemu:///system") as store:
+    for words in steps:
+        try:
+            vm = store.change(name, VmChanges(cards=tuple(map(tuple, words)))).vm
+        except RecipeError as error:
+            print(json.dumps(error.brief))
+            continue
+        libvirt = store.libvirt().host.connection
+        network = ElementTree.fromstring(libvirt.networkLookupByName("builder").XMLDesc(0))
+        conf = read_iso(folder / "vms" / name / "seed.iso")["builder.conf"].decode()
+        told = {
+            "cards": vm.model_dump(mode="json")["cards"],
+            "reserved": {str(one.get("name")): one.get("ip") for one in network.iterfind("ip/dhcp/host")},
+            "seed": [line for line in conf.splitlines() if line.startswith("card=")],
+            "xml": libvirt.lookupByName(name).XMLDesc(2),
+        }
+        print(json.dumps(told))
 """
 
 
@@ -89,7 +118,7 @@ def test_clones_have_an_address_for_good(world: World, folder: Path) -> None:
     assert host.builder(*PREPARE, "192.168.150.0/28").returncode == 0
     paths = ("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c", CLONE, folder)
     host.run(*paths, "web", "{'count': 3}")
-    host.run(*paths, "fixed", "{'address': '192.168.150.9/28'}")
+    host.run(*paths, "fixed", "{'cards': [('--address', '192.168.150.9/28')]}")
     given = reserved(host)
     assert sorted(given) == ["fixed", "web-1", "web-2", "web-3"]
     assert given["fixed"] == "192.168.150.9"
@@ -99,9 +128,10 @@ def test_clones_have_an_address_for_good(world: World, folder: Path) -> None:
 
     place = ("--artifacts", folder)
     listed = json.loads(host.builder(*place, "vm", "list", "--json").stdout)
-    assert {vm["name"]: vm["network"] for vm in listed} == dict.fromkeys(given, "nat:builder")
+    assert {vm["name"] for vm in listed} == set(given)
+    assert [card["network"] for vm in listed for card in vm["cards"]] == ["nat:builder"] * 4
     assert given["web-1"] in host.builder(*place, "vm", "list").stdout
-    taken = host.run(*paths, "late", "{'address': '192.168.150.2/28'}", check=False)
+    taken = host.run(*paths, "late", "{'cards': [('--address', '192.168.150.2/28')]}", check=False)
     assert "could be reserved" in taken.stderr
     assert reserved(host) == given
 
@@ -110,6 +140,52 @@ def test_clones_have_an_address_for_good(world: World, folder: Path) -> None:
     assert "web-1" not in reserved(host)
     gone = host.builder(*place, "vm", "delete", "web-1", "web-2", "web-3", "fixed")
     assert gone.returncode == 0, gone.stderr
+    assert reserved(host) == {}
+
+
+def test_each_card_has_an_address_for_good(world: World, folder: Path) -> None:
+    host, _ = world
+    assert host.builder(*PREPARE, "192.168.150.0/28").returncode == 0
+    start = ("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c")
+    host.run(*start, CLONE, folder, "pair", "{'cards': [('--network', 'nat')]}")
+    static = ("--address 192.168.150.9/28", "--address fd00::9/64")
+    steps = (
+        ["--network nat", "--network nat"],
+        ["--network nat"],
+        ["--network user", "--network nat"],
+        ["--network nat", "--network user"],
+        ["--network user", "--network user"],
+        # A third card, an address for the second; then two are taken away.
+        ["--network nat", "--network nat", *static, "--network user"],
+        ["--network none", "--network nat", "--network none"],
+        ["--network none"],
+        ["--address dhcp"],
+    )
+    told = host.run(*start, CHANGE, folder, "pair", repr([[word.split() for word in words] for words in steps])).stdout
+    both, few, second_only, first_only, twice, three, left, none, again = map(json.loads, told.splitlines())
+    first, second = both["cards"]
+    # One name is one address: the first card's there.
+    assert both["reserved"] == {"pair": first["seen"], "None": second["seen"]}
+    assert first["seen"] != second["seen"]
+    assert few == "network cards of pair: 2; --network is there for 1"
+    assert second_only["reserved"] == {"None": second["seen"]}
+    assert first_only["reserved"] == {"pair": first_only["cards"][0]["seen"]}
+    assert twice.startswith("--network user is there twice")
+    # Each card keeps its MAC address.
+    one, two, new = three["cards"]
+    assert [one["mac"], two["mac"]] == [first["mac"], second["mac"]]
+    assert three["reserved"] == {"pair": one["seen"], "None": "192.168.150.9"}
+    assert three["seed"] == [
+        f"card={one['mac']} dhcp",
+        f"card={two['mac']} 192.168.150.9/28 fd00::9/64 no-default4",
+        f"card={new['mac']} dhcp no-default4",
+    ]
+    assert f"mac={new['mac']},bus=pcie.0,addr=0x12" in three["xml"]
+    assert (left["cards"], left["reserved"]) == ([two], {"None": "192.168.150.9"})
+    assert none == "pair would have no network card"
+    assert again["reserved"] == {"pair": again["cards"][0]["seen"]}
+    assert again["seed"] == [f"card={second['mac']} dhcp"]
+    assert host.builder("--artifacts", folder, "vm", "delete", "pair").returncode == 0
     assert reserved(host) == {}
 
 

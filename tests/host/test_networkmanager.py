@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from builder import rehearsal
+from builder.guest.cards import CardSetup
+from builder.guest.seed import Identity, files
 from builder.rehearsal.installer import config, parse
 from builder.rehearsal.installer.release.facts import RELEASES
 from builder.system import retry
+from tests.guest.test_seed import FIRST_BOOT
 from tests.host.conftest import GATEWAY, OWN, Cell, World
 
-START = """\
+NETWORKMANAGER = """\
 set -e
 # Without udev NetworkManager takes only cards below a read-only /sys for ready.
 mount -o remount,ro /sys
-ip addr flush dev up0
 mkdir -p /run/dbus /run/NetworkManager
 cat > /etc/NetworkManager/NetworkManager.conf <<EOF
 [main]
 plugins=keyfile
 dns=none
 EOF
+dbus-daemon --system --fork
+NetworkManager
+"""
+START = """\
+set -e
+ip addr flush dev up0
 cat > /etc/NetworkManager/system-connections/old.nmconnection <<EOF
 [connection]
 id=old
@@ -34,13 +43,22 @@ interface-name=up0
 route1=10.99.0.0/16,{gateway},77
 EOF
 chmod 600 /etc/NetworkManager/system-connections/old.nmconnection
-dbus-daemon --system --fork
-NetworkManager
 """
 
 DHCP = [
     *("dnsmasq", "--conf-file=/dev/null", "--interface=gw0", "--bind-interfaces", "--port=0", "--no-ping"),
     *("--dhcp-range=10.77.0.100,10.77.0.150", "--leasefile-ro", "--user=root", "--pid-file="),
+]
+# The gateway's own addresses, on its end of the cable of each card.
+ROUTERS = {
+    "eth0": ("192.0.2.1/24", "2001:db8::1/64", "fe80::1/64"),
+    "eth1": ("198.51.100.254/24",),
+    "eth2": ("fd00::1/64",),
+}
+LEASES = [
+    *("dnsmasq", "--conf-file=/dev/null", "--interface=gweth1", "--bind-interfaces", "--port=0", "--no-ping"),
+    *("--dhcp-range=198.51.100.100,198.51.100.150", "--dhcp-option=option:dns-server,198.51.100.253"),
+    *("--leasefile-ro", "--user=root", "--pid-file="),
 ]
 
 
@@ -59,7 +77,7 @@ def test_networkmanager_takes_the_bridge_over(equipped: World, ipv4: str) -> Non
     host, gateway = equipped
     if ipv4 == "method=auto":
         gateway.run(*DHCP)
-    host.run("sh", "-c", START.format(ipv4=ipv4, gateway=GATEWAY))
+    host.run("sh", "-c", START.format(ipv4=ipv4, gateway=GATEWAY) + NETWORKMANAGER)
     assert retry.until(lambda: state(host).get("up0") == "old" or None, within=20, every=0.2)
     files, own = host.files(), address(host, "up0")
     done = host.builder("host", "prepare", *BRIDGE)
@@ -118,3 +136,63 @@ def test_networkmanager_reads_what_the_rehearsals_installer_writes(equipped: Wor
     assert retry.until(lambda: state(host).get("up0") == "up0" or None, within=20, every=0.2), state(host)
     assert made() == (OWN, True)
     assert host.run("nmcli", "-t", "-g", "ipv4.dns", "connection", "show", "up0").stdout.strip() == "9.9.9.9"
+
+
+def test_networkmanager_sets_up_the_cards_of_a_seed(equipped: World) -> None:
+    """With the profiles that the first-boot unit writes where there are no network scripts (el8 and later)."""
+    host, gateway = equipped
+    host.run("ip", "link", "set", "up0", "down")
+    for name, own in ROUTERS.items():
+        peer = f"gw{name}"
+        ends = [name, "netns", str(host.pid), "type", "veth", "peer", "name", peer, "netns", str(gateway.pid)]
+        subprocess.run(["ip", "link", "add", *ends], check=True)
+        gateway.run("ip", "link", "set", peer, "up")
+        for router in own:
+            gateway.run("ip", "addr", "add", router, "dev", peer)
+    gateway.run(*LEASES)
+    cards = (
+        CardSetup(mac(host, "eth0"), ("192.0.2.5/24", "2001:db8::5/64"), False, ("192.0.2.1", "fe80::1")),
+        CardSetup(mac(host, "eth1")),
+        CardSetup(mac(host, "eth2"), ("fd00::5/64",), dhcp=False),
+    )
+    conf = files(Identity("i-1", "web", (), cards, ("192.0.2.53", "2001:db8::53")))["builder.conf"].decode()
+    functions = FIRST_BOOT.read_text().partition("\n# first-boot --hold")[0]
+    found = "".join(f"{card.mac}) echo eth{number} ;; " for number, card in enumerate(cards))
+    # A veth has no device, and Debian no labels.
+    stubs = (
+        f"restorecon() {{ :; }}\nfind_card() {{ case $1 in {found}esac; }}\nreport() {{ :; }}\ncomplain() {{ exit 1; }}"
+    )
+    host.run("mkdir", "-p", "/var/lib/builder")
+    host.run("sh", "-c", f"{functions}\n{stubs}\nprintf %s '{conf}' > $conf\nset_addresses")
+    host.run("sh", "-c", NETWORKMANAGER)
+    wanted = {"eth0": "eth0", "eth1": "eth1", "eth2": "eth2"}
+    assert retry.until(lambda: wanted.items() <= state(host).items() or None, within=40, every=0.2), state(host)
+    assert retry.until(lambda: (addresses(host, "eth1") != []) or None, within=40, every=0.2)
+    assert addresses(host, "eth0") == ["192.0.2.5/24", "2001:db8::5/64"]
+    (leased,) = addresses(host, "eth1")
+    assert leased.startswith("198.51.100.1")
+    assert addresses(host, "eth2") == ["fd00::5/64"]
+    # The DHCP server offers a route and a name server, too, and neither is taken.
+    for family, router in (("-4", "192.0.2.1"), ("-6", "fe80::1")):
+        defaults = host.run("ip", family, "route", "show", "default").stdout.splitlines()
+        assert [line.split()[:5] for line in defaults] == [["default", "via", router, "dev", "eth0"]]
+    assert servers(host, "eth0") == ["192.0.2.53", "2001:db8::53"]
+    assert servers(host, "eth1") == []
+
+
+def mac(host: Cell, card: str) -> str:
+    """The MAC address of a card."""
+    return host.run("cat", f"/sys/class/net/{card}/address").stdout.strip()
+
+
+def addresses(host: Cell, card: str) -> list[str]:
+    """The addresses of a card but those that it made itself, IPv4 first; each is in use."""
+    told = json.loads(host.run("ip", "-json", "addr", "show", card).stdout)[0]["addr_info"]
+    told = [one for one in told if one["scope"] == "global"]
+    return [f"{one['local']}/{one['prefixlen']}" for one in sorted(told, key=lambda one: one["family"])]
+
+
+def servers(host: Cell, card: str) -> list[str]:
+    """The name servers that NetworkManager has for a card."""
+    told = host.run("nmcli", "-e", "no", "-g", "IP4.DNS,IP6.DNS", "device", "show", card).stdout
+    return [server for line in told.splitlines() for server in line.split(" | ") if server]

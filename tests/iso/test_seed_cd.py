@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from builder.iso.seed_cd import IDENTITY_LABEL, KICKSTART_LABEL, write_iso
+from builder.iso.seed_cd import IDENTITY_LABEL, KICKSTART_LABEL, read_iso, write_iso
 from builder.system.process import run
 from tests.fakes import iso_readers as readers
 
@@ -29,6 +29,7 @@ def test_linux_reads_label_and_names(tmp_path: Path, label: str) -> None:
     assert readers.unpacked(iso, tmp_path / "out") == {f"/{name}": data for name, data in FILES.items()}
     assert readers.joliet_names(iso) == {f"/{name}" for name in FILES}
     assert readers.complaints(iso) == []
+    assert read_iso(iso) == FILES
 
 
 def test_same_content_same_bytes(tmp_path: Path) -> None:

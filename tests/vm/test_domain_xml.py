@@ -15,7 +15,7 @@ import libvirt
 import pytest
 
 from builder.vm.domain_xml import files, render
-from builder.vm.machine_spec import BridgeNet, DirectKernel, Disk, Layer, LibvirtNet, MachineSpec, UserNet
+from builder.vm.machine_spec import BridgeNet, DirectKernel, Disk, Layer, LibvirtNet, MachineSpec, NetworkCard, UserNet
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "domain_xml"
 WORK = Path("/var/lib/builder/work")
@@ -42,6 +42,7 @@ OVERLAY = Disk(
     cache="writeback",
     detect_zeroes=True,
 )
+OTHERS = (NetworkCard("52:54:00:12:34:57", BridgeNet("br0")), NetworkCard("52:54:00:12:34:58", UserNet(port=2222)))
 SPECS = {
     "install-bios-tcg": INSTALL,
     "install-uefi-kvm": dataclasses.replace(
@@ -62,6 +63,8 @@ SPECS = {
     ),
     "nat": dataclasses.replace(INSTALL, network=LibvirtNet("default"), console_log=WORK / "ttyS0.log"),
     "bridge-emulated": dataclasses.replace(INSTALL, network=BridgeNet("br0"), devices="emulated"),
+    "cards": dataclasses.replace(INSTALL, network=LibvirtNet("default"), other_cards=OTHERS),
+    "cards-emulated": dataclasses.replace(INSTALL, devices="emulated", other_cards=OTHERS[:1]),
     "host-devices": dataclasses.replace(
         INSTALL, host_disks=(Path("/dev/disk/by-id/ata-QEMU_1"),), host_devices=("0000:01:00.0", "0000:01:00.1")
     ),
