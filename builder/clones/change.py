@@ -1,4 +1,4 @@
-"""Change memory, processors and networks of a clone.
+"""Change memory, processors and network cards of a clone.
 
 Invariant: what is refused has changed nothing; what a running guest does not follow waits for its next start.
 """
