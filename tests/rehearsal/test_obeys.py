@@ -278,7 +278,7 @@ def installed(
             boot = (*rehearsal_boot, f"{LINE} {CONSOLE}")
             efi = kind == "uefi"
             with machine(folder / "install", disk=disk, cds=[rehearsal_iso, cd], boot=boot, efi=efi) as vm:
-                vm.off(within=400)
+                vm.off(within=900)
             with machine(folder / "run", disk=disk, efi=efi, net=NET[kind]) as booted:
                 said = answers(booted, key, ROWS[kind])
             failed.discard(kind)
