@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -18,6 +19,7 @@ from builder.clones.create import CreateOptions
 from builder.clones.record import DISK, REPORTS, Vm
 from builder.clones.request import CloneRequest
 from builder.errors import HostError
+from builder.pipeline.warm_up import warm_up
 from builder.settings import Settings
 from builder.store import gc
 from builder.store.objects import FileRecord
@@ -112,6 +114,29 @@ def test_each_shape_has_a_state_of_its_own_and_it_goes_with_its_image(
     shutil.rmtree(house.catalogue / "held")
     assert house.run("gc").returncode == 0
     assert states(paths) == []
+
+
+class Noted(list[str]):
+    """What is worth telling people."""
+
+    def note(self, text: str) -> None:
+        self.append(text)
+
+    def beat(self, text: str) -> None:
+        """Nothing."""
+
+
+def test_what_is_published_gets_its_state_once(house: CloneEnv, host: Domains, paths: Settings) -> None:
+    settings, noted = replace(paths, accel="tcg", connect=host.host.uri), Noted()
+    for name, words in (("held", SAYS), ("old", b"BUILDER READY none\r\n")):
+        house.publish(name=name, ttys1=words)
+    for _ in range(2):
+        warm_up(images.load_image(house.catalogue, "held"), settings, noted)
+    assert len(states(paths)) == 1
+    assert len([line for line in noted if line.startswith("making a warm state of held@")]) == 1
+    warm_up(images.load_image(house.catalogue, "old"), settings, noted)
+    assert noted[-1].startswith("published without a warm state: the image does not wait for an identity")
+    assert len(states(paths)) == 1
 
 
 @pytest.mark.parametrize("harm", ["other bytes", "no state in it"])
