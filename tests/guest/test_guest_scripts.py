@@ -304,6 +304,43 @@ def test_what_was_written_for_a_card_that_is_gone_goes_too(guest: Path) -> None:
     assert (guest / "var/lib/builder/network").read_text() == f"card={SECOND} 192.0.2.5/24\n"
 
 
+def boot(guest: Path, *lines: str) -> list[str]:
+    """Run the unit as at a boot with this seed, and return which parts of it had something to do."""
+    for name in ("run", "var/lib/builder"):
+        (guest / name).mkdir(parents=True, exist_ok=True)
+    (guest / "run" / "builder.conf").write_text("".join(f"{line}\n" for line in lines))
+    text = (TEMPLATES / "snippets" / "first-boot.sh").read_text()
+    parts = ("forget_host_keys", "set_hostname", "set_keys", "grow_root", "make_host_key", "tell_fingerprints")
+    stubs = "".join(f"{part}() {{ echo {part}; }}\n" for part in parts) + "find_seed() { return 1; }\n"
+    functions, _, rest = text.partition("\n# first-boot --hold")
+    return run(
+        guest, f"{functions}\n{CARDS}\n{stubs}", rest[rest.index("\ninstance=\n") :].replace("/run/", f"{guest}/run/")
+    ).splitlines()
+
+
+def test_cards_that_were_changed_while_it_was_off_are_set_up_and_nothing_else(guest: Path) -> None:
+    scripts = (guest / "etc/rc.d").exists()
+    folder = (guest / (IFCFG if scripts else KEYFILE)).parent
+    every = ["grow_root", "make_host_key", "tell_fingerprints", "READY i-1"]
+    first = boot(guest, "instance-id=i-1", "hostname=a")
+    assert first == ["forget_host_keys", "set_hostname", "set_keys", *every]
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    assert boot(guest, "instance-id=i-1", "hostname=b") == every
+    two = ("instance-id=i-1", "hostname=a", f"card={FIRST} 192.0.2.5/24", f"card={SECOND} dhcp no-default4")
+    assert boot(guest, *two) == ["ADDRESS 192.0.2.5", *every]
+    after = {path.name: path.read_text() for path in folder.iterdir()}
+    assert len(after) == 2
+    assert "192.0.2.5" in after["ifcfg-eth0" if scripts else "eth0.nmconnection"]
+    # What somebody changes in the guest stays.
+    changed = folder / ("ifcfg-eth1" if scripts else "eth1.nmconnection")
+    changed.write_text("mine")
+    assert boot(guest, *two) == every
+    assert changed.read_text() == "mine"
+    assert boot(guest, *two[:3]) == ["ADDRESS 192.0.2.5", *every]
+    assert not changed.exists()
+    assert before != after
+
+
 def test_an_address_alone_needs_neither_gateway_nor_servers(tmp_path: Path) -> None:
     (tmp_path / KEYFILE).parent.mkdir(parents=True)
     set_address(tmp_path, "address=10.1.2.3/24\n")

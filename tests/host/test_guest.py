@@ -80,7 +80,7 @@ def require_its_cards_can_be_changed(host: Cell, gateway: Cell, place: tuple[obj
     """Another address and one card less, from the next boot on, for the same machine."""
     key = "ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub; ls -d /sys/class/net/eth*; ip -o -4 addr show dev eth0"
     asked = ["--network", "bridge:br0", "--address", "10.77.0.51/24", "--gateway", GATEWAY, "--network", "none"]
-    before = host.builder(*place, "vm", "ssh", "both", "--", key).stdout.splitlines()
+    before = host.builder(*place, "vm", "ssh", "both", "--within", "600", "--", key).stdout.splitlines()
     running = host.builder(*place, "vm", "set", "both", *asked)
     assert (running.returncode, "cannot be changed while it runs" in running.stderr) == (7, True)
     for words in (["stop", "both", "--now"], ["set", "both", *asked], ["start", "both"]):
@@ -103,7 +103,7 @@ def require_each_card_is_set_up(host: Cell, gateway: Cell, place: tuple[object, 
         (vm,) = json.loads(host.builder(*place, "vm", "list", "--json").stdout)
         first, second = vm["cards"]
         shown = "cat /sys/class/net/eth[01]/address; ip -o addr show scope global; ip route; ip -6 route"
-        done = host.builder(*place, "vm", "ssh", "both", "--", shown)
+        done = host.builder(*place, "vm", "ssh", "both", "--within", "600", "--", shown)
         assert done.returncode == 0, done.stderr
         told = done.stdout.splitlines()
         assert told[:2] == [first["mac"], second["mac"]]
