@@ -17,7 +17,7 @@ from builder.system.process import run
 from builder.system.retry import until
 from tests.rehearsal.machine import Machine, empty_disk, kickstart_cd, machine
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow]
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 LINE = r"inst.stage2=hd:LABEL=CentOS\x207\x20x86_64 inst.ks=hd:LABEL=BUILDER_KS:/ks.cfg inst.nosave=all"
 CONSOLE = "net.ifnames=0 biosdevname=0 console=tty0 console=ttyS0,115200n8"

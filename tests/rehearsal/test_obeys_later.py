@@ -20,7 +20,7 @@ from tests.rehearsal.failing import CONSOLE, stage2
 from tests.rehearsal.machine import boot_files, empty_disk, kickstart_cd, machine
 from tests.rehearsal.test_obeys import Row, answers, key
 
-pytestmark = [pytest.mark.vm, pytest.mark.slow]
+pytestmark = [pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(2400)]
 __all__ = ["key"]
 
 KICKSTART = """cmdline
