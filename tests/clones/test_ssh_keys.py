@@ -52,6 +52,5 @@ def test_every_key_is_in_the_seed_and_one_logs_in(house: CloneEnv) -> None:
     conf = subprocess.run([*read, "/builder.conf"], check=True, capture_output=True, text=True).stdout
     lines = [line for line in conf.splitlines() if line.startswith("ssh-key=")]
     assert [line.split()[1] for line in lines] == [key.line.split()[1] for key in read_keys([two_public, one])]
-    user_data = subprocess.run([*read, "/user-data"], check=True, capture_output=True, text=True).stdout
-    asked = json.loads(user_data.partition("\n")[2])["ssh_authorized_keys"]
-    assert [f"ssh-key={key}" for key in asked] == lines
+    meta_data = subprocess.run([*read, "/meta-data"], check=True, capture_output=True, text=True).stdout
+    assert [f"ssh-key={key}" for key in json.loads(meta_data)["public-keys"]] == lines
