@@ -23,7 +23,7 @@ from builder.store.objects import Record
 from tests.command import Ran
 from tests.conftest import Silent
 
-pytestmark = pytest.mark.unit
+pytestmark = [pytest.mark.unit, pytest.mark.process]
 
 KS = """\
 text
