@@ -180,7 +180,10 @@ def parse_ip(text: str) -> Address:
 
 
 def _require_usable6(address: ipaddress.IPv6Address, whole: ipaddress.IPv4Network | ipaddress.IPv6Network) -> None:
-    if address.is_link_local:
+    # From Python 3.13 on the questions below are about the IPv4 address in such a one.
+    if address.ipv4_mapped:
+        why = "it stands for an IPv4 address"
+    elif address.is_link_local:
         why = "every card has one of its own in fe80::/10"
     elif address.is_loopback or address.is_multicast or address.is_reserved or address.is_unspecified:
         why = "it is kept for special use"
