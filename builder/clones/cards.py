@@ -80,7 +80,9 @@ def card_requests(words: Sequence[tuple[str, str]]) -> tuple[CardRequest, ...]:
         RecipeError: an address or a gateway stands before the first of several networks, or values do not fit.
     """
     pairs = paired(words, CardRequest.network)
-    return tuple(made(network, own, number if len(pairs) > 1 else 0) for number, (network, own) in enumerate(pairs, 1))
+    return tuple(
+        card_request(network, own, number if len(pairs) > 1 else 0) for number, (network, own) in enumerate(pairs, 1)
+    )
 
 
 def paired(words: Sequence[tuple[str, str]], default: str) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -153,7 +155,7 @@ def check_cards_fit(cards: Sequence[CardRequest], domains: Domains, others: Coll
                 )
 
 
-def made(network: str, words: Sequence[tuple[str, str]], number: int) -> CardRequest:
+def card_request(network: str, words: Sequence[tuple[str, str]], number: int) -> CardRequest:
     """Return the card of a network and its options.
 
     Args:
@@ -163,14 +165,14 @@ def made(network: str, words: Sequence[tuple[str, str]], number: int) -> CardReq
         RecipeError: they do not fit each other.
     """
     try:
-        return _made(network, words)
+        return _card_request(network, words)
     except RecipeError as error:
         if not number:
             raise
         raise RecipeError(f"card {number}, {network}: {error.brief}", error.details, error.hint) from None
 
 
-def _made(network: str, words: Sequence[tuple[str, str]]) -> CardRequest:
+def _card_request(network: str, words: Sequence[tuple[str, str]]) -> CardRequest:
     given = [value for option, value in words if option == "--address"]
     addresses = tuple(value for value in given if value != DHCP)
     gateways = tuple(value for option, value in words if option == "--gateway")

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from uuid import uuid4
 
 from builder.clones import dhcp_reservation, ownership, request
-from builder.clones.cards import NO_CARD, CardRequest, check_cards_fit, made, paired
+from builder.clones.cards import NO_CARD, CardRequest, card_request, check_cards_fit, paired
 from builder.clones.lifecycle import apply, state_of, taken_ports, with_port
 from builder.clones.record import SEED, Vm, VmCard, network
 from builder.clones.request import MIB
@@ -55,7 +54,7 @@ class VmChanges:
         request.check_memory(self.memory)
         for number, (wanted, words) in enumerate(paired(self.cards, "nat"), 1):
             if wanted != NO_CARD:
-                made(wanted, words, number)
+                card_request(wanted, words, number)
             elif words:
                 raise RecipeError(f"card {number}: --network {NO_CARD} takes it away, and {words[0][0]} follows")
 
@@ -118,9 +117,9 @@ def _changed_cards(vm: Vm, words: Sequence[tuple[str, str]], uri: str) -> tuple[
     pairs = paired(words, vm.networks[0])
     if len(pairs) < len(vm.cards):
         raise RecipeError(
-            f"network cards of {vm.name}: {len(vm.cards)}; --network is there for {len(pairs)}",
-            f"--network is there once for each card, in their order; --network {NO_CARD} takes a card away",
-            f"now: {' '.join(f'--network {each}' for each in vm.networks)}",
+            f"{vm.name} has {len(vm.cards)} network cards, and --network names {len(pairs)}",
+            f"give --network once for each card, in their order; --network {NO_CARD} removes a card",
+            f"as they are: {' '.join(f'--network {each}' for each in vm.networks)}",
         )
     cards = []
     for number, (given, own) in enumerate(pairs):
@@ -128,7 +127,7 @@ def _changed_cards(vm: Vm, words: Sequence[tuple[str, str]], uri: str) -> tuple[
             continue
         wanted = dhcp_reservation.with_name(given, uri)
         old = vm.cards[number] if number < len(vm.cards) else None
-        asked = CardRequest(wanted, old.setup) if old and not own else made(wanted, own, number + 1)
+        asked = CardRequest(wanted, old.setup) if old and not own else card_request(wanted, own, number + 1)
         new = request.new_card(asked, uuid4())
         if old is not None:
             new = new.model_copy(update={"mac": old.mac, "seen": old.seen if wanted == old.network else None})
@@ -171,7 +170,9 @@ def _move(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, running: 
             new = dhcp_reservation.keep_card(new.with_card(number, seen=None), number, taken)
             _plug(domains, new, new.cards[number], running=running)
         if _setups(old) != _setups(new):
-            _write_seed(workspace.path(new.name) / SEED, new)
+            # The guest reads it at its next boot.
+            files = seed_cd.read_iso(workspace.path(new.name) / SEED)
+            workspace.write_seed(new, seed.with_cards(files, _setups(new), new.dns))
     except BaseException:
         for card in done:
             dhcp_reservation.drop_card(new.uri, card)
@@ -189,12 +190,6 @@ def _move(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, running: 
 
 def _setups(vm: Vm) -> list[CardSetup]:
     return [card.setup for card in vm.cards]
-
-
-def _write_seed(path: Path, vm: Vm) -> None:
-    """Tell the guest of its cards; it reads that at its next boot."""
-    files = seed.with_cards(seed_cd.read_iso(path), _setups(vm), vm.dns)
-    seed_cd.write_iso(path, seed_cd.IDENTITY_LABEL, files, mode=0o444)
 
 
 def _plug(domains: Domains, vm: Vm, card: VmCard, *, running: bool) -> None:

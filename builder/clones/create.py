@@ -16,7 +16,7 @@ from pathlib import Path
 
 from builder import images, settings
 from builder.clones import delete, dhcp_reservation, lifecycle, login, request, warm
-from builder.clones.record import DISK, SEED, Vm, spec
+from builder.clones.record import DISK, Vm, spec
 from builder.clones.request import CloneRequest
 from builder.clones.ssh_keys import Key
 from builder.clones.warm import WarmState
@@ -25,7 +25,6 @@ from builder.errors import BuilderError, HostError, RecipeError
 from builder.guest import seed
 from builder.guest.seed import Identity
 from builder.images import Image, User
-from builder.iso import seed_cd
 from builder.settings import Paths, Timeouts
 from builder.system import process
 from builder.vm import held, qemu_img
@@ -179,10 +178,8 @@ def _define(
                 _overlay(image, folder / DISK, vm.disk_size)
         else:
             _copy(image, folder / DISK, vm.disk_size)
-        domains = workspace.libvirt(vm.uri)
-        seed_cd.write_iso(folder / SEED, seed_cd.IDENTITY_LABEL, files, mode=0o400)
-        _give(folder / SEED, domains.host.qemu_user)
-        domains.define(spec(vm, folder))
+        workspace.write_seed(vm, files)
+        workspace.libvirt(vm.uri).define(spec(vm, folder))
         workspace.save(vm)
         reserved = dhcp_reservation.keep(vm, [other for other in others if other.uuid != vm.uuid])
         if reserved != vm:
@@ -193,16 +190,6 @@ def _define(
         if isinstance(error, OSError):
             raise HostError(f"cannot write to {folder}: {error.strerror or error}", str(error)) from error
         raise
-
-
-def _give(seed: Path, user: tuple[int, int] | None) -> None:
-    """Let QEMU's user read a seed, and nobody else: user-data may hold secrets. Only root can give a file away."""
-    if user is None:
-        return
-    try:
-        os.chown(seed, *user)
-    except PermissionError:
-        seed.chmod(0o444)
 
 
 def _copy(image: Image, target: Path, size: int) -> None:

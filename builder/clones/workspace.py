@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,8 +17,9 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from builder.clones.record import CONSOLE, OWN, RECORD, REPORTS, Vm
+from builder.clones.record import CONSOLE, OWN, RECORD, REPORTS, SEED, Vm
 from builder.errors import HostError, PublishError
+from builder.iso import seed_cd
 from builder.system import locks
 from builder.system.atomic_file import replacing
 from builder.vm import domains
@@ -119,6 +120,19 @@ class Workspace:
         """Write a record by one rename."""
         with replacing(self.path(vm.name) / RECORD) as file:
             file.write(vm.model_dump_json(indent=2).encode() + b"\n")
+
+    def write_seed(self, vm: Vm, files: Mapping[str, bytes]) -> None:
+        """Write a clone's seed, which only QEMU's user and root can read: user-data may hold secrets.
+
+        Only root can give a file away; an ordinary user's seed for the system's libvirt can be read by everybody.
+        """
+        path = self.path(vm.name) / SEED
+        seed_cd.write_iso(path, seed_cd.IDENTITY_LABEL, files, mode=0o400)
+        if (user := self.libvirt(vm.uri).host.qemu_user) is not None:
+            try:
+                os.chown(path, *user)
+            except PermissionError:
+                path.chmod(0o444)
 
     def own_files(self, name: str) -> list[Path]:
         """List the files in a clone's folder that belong to the clone."""

@@ -37,6 +37,11 @@ LAST_WORDS = 4096
 
 
 def boot_and_provision(job: Job[ProvisionInputs], base: BackingDisk) -> None:
+    """Boot an overlay of the disk, do to it what the recipe says, and wait until it has switched itself off.
+
+    Raises:
+        HostError, InstallError: the machine, or what it was to do, failed.
+    """
     secret = job.scratch / "key"
     secret.touch(mode=0o600)
     content = ssh.make_private_key()

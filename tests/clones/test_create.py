@@ -15,6 +15,7 @@ import pytest
 from builder import images
 from builder.clones import delete, lifecycle, record
 from builder.clones.cards import CardRequest, check_cards_fit
+from builder.clones.change import VmChanges
 from builder.clones.create import CreateOptions
 from builder.clones.request import CloneRequest
 from builder.clones.store import CloneStore
@@ -69,6 +70,11 @@ def test_user_data_is_for_images_with_cloud_init_and_for_nobody_else(house: Clon
     assert facts.st_mode & 0o777 == 0o400
     assert host.host.qemu_user in (None, (facts.st_uid, facts.st_gid))
     assert all(b"secret" not in path.read_bytes() for path in seed.parent.iterdir() if path != seed)
+    # Written anew for other cards, it is still for nobody else.
+    house.store().change(vm.name, VmChanges(cards=(("--address", "10.0.2.50/24"),)))
+    changed = seed.stat()
+    assert (changed.st_mode, changed.st_uid, changed.st_gid) == (facts.st_mode, facts.st_uid, facts.st_gid)
+    assert (changed.st_ino, changed.st_mtime_ns) != (facts.st_ino, facts.st_mtime_ns)
 
 
 def test_clones_differ_and_are_made_side_by_side(house: CloneEnv, host: Domains) -> None:

@@ -167,7 +167,7 @@ def test_each_card_has_an_address_for_good(world: World, folder: Path) -> None:
     # One name is one address: the first card's there.
     assert both["reserved"] == {"pair": first["seen"], "None": second["seen"]}
     assert first["seen"] != second["seen"]
-    assert few == "network cards of pair: 2; --network is there for 1"
+    assert few == "pair has 2 network cards, and --network names 1"
     assert second_only["reserved"] == {"None": second["seen"]}
     assert first_only["reserved"] == {"pair": first_only["cards"][0]["seen"]}
     assert twice.startswith("--network user is there twice")
