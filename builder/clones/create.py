@@ -30,8 +30,6 @@ from builder.system import process
 from builder.vm import held, qemu_img
 from builder.vm.domains import Domains
 
-RANDOM = 512  # bytes of the host's randomness for a clone that goes on from a state that others go on from, too
-
 
 @dataclass(frozen=True)
 class CreateOptions:
@@ -143,7 +141,7 @@ def _define_all(
         domains.require_reach([image.disk], [workspace.folder / "disk"])
         for vm, identity in zip(drafts, identities, strict=True):
             try:
-                files = seed.files(identity, os.urandom(RANDOM) if state is not None else b"", requested.user_data)
+                files = seed.files(identity, os.urandom(seed.RANDOM) if state is not None else b"", requested.user_data)
                 created.append(_define(workspace, image, vm, files, (*others, *drafts), state))
             except BuilderError as error:
                 if requested.count == 1:

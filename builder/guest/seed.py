@@ -24,6 +24,7 @@ from builder.recipe import host_name
 LABEL = "cidata"
 AWAY = 1000  # metric of a default route that is not to be taken; NetworkManager begins at 100
 CONFIG = b"#cloud-config\n"
+RANDOM = 512  # bytes of the host's randomness for a guest that goes on from a state that others go on from, too
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from builder.errors import BuilderError, Source, VerifyError, failed_machine
 from builder.guest import login, ssh
 from builder.guest.cards import CardSetup
 from builder.guest.login import AddressLookup, Endpoint, Guest, Login
-from builder.guest.seed import Identity, files
+from builder.guest.seed import RANDOM, Identity, files
 from builder.iso import seed_cd
 from builder.stage import Inputs, Job
 from builder.stages import launch
@@ -41,8 +41,6 @@ from builder.vm.names import machine_names
 
 MIB = 1 << 20
 CONSOLE_END = 16384
-# Bytes of the host's randomness for a guest that goes on from where others go on, too.
-RANDOM = 512
 
 
 @dataclass(frozen=True)
