@@ -190,7 +190,7 @@ def test_a_recipe_without_a_sum_says_how_it_gets_one(tmp_path: Path) -> None:
     recipe = load("rocky9-minimal", {}, (PIPELINES,))
     with pytest.raises(RecipeError, match="names no sha256") as caught:
         resolve(recipe, None, Store(settings.store), settings, peek=True)
-    assert caught.value.hint == "builder recipes new my-rocky9-minimal --release el9 --media FILE"
+    assert caught.value.hint == "builder recipes new my-rocky9-minimal --like rocky9-minimal --media FILE"
 
 
 def test_a_rehearsal_medium_is_one_for_each_release(tmp_path: Path) -> None:

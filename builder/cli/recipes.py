@@ -91,21 +91,25 @@ def new(
     release: Annotated[
         str | None, typer.Option("--release", metavar="NAME", help="The ISO's release: el7, el8, el9, el10 or fedora.")
     ] = None,
+    like: Annotated[
+        str | None, typer.Option("--like", metavar="RECIPE", help="A recipe of which all but the medium is taken.")
+    ] = None,
     media: Media = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Write a recipe for an ISO, or for a kickstart of your own.
 
-    It goes into ./pipelines, the copy of the kickstart into ./kickstarts. With --release and --media it names the ISO's
-    sha256: the checksum that the vendor implanted has to hold, and the packages of the kickstart have to be on it.
+    It goes into ./pipelines, the copy of the kickstart into ./kickstarts. With --release (a minimal installation) or
+    --like (one as in that recipe) and --media it names the ISO's sha256: the checksum that the vendor implanted has to
+    hold, and the packages of the kickstart have to be on it.
     """
     settings = ctx.ensure_object(State).settings()
-    if (file is None) == (release is None):
-        hint = "write --release NAME --media FILE, or --kickstart FILE; then `release:` can be written into the recipe"
-        raise RecipeError("recipes new takes either --release or --kickstart", hint=hint)
+    if sum(option is not None for option in (file, release, like)) != 1:
+        hint = "write --release NAME --media FILE, --like RECIPE --media FILE, or --kickstart FILE"
+        raise RecipeError("recipes new takes one of --release, --like and --kickstart", hint=hint)
     if file is None:
-        _new_for_iso(name, parse_release(release or ""), media, settings, force, as_json)
+        _new_for_iso(name, release, like, media, settings, force, as_json)
         return
     called = f"{name}.ks.j2" if file.name.endswith(".j2") else f"{name}.ks"
     made = drafting.draft(file, name, media, settings, called=called)
@@ -119,10 +123,12 @@ def new(
 
 
 def _new_for_iso(
-    name: str, release: releases.Release, media: str | None, settings: Settings, force: bool, as_json: bool
+    name: str, release: str | None, like: str | None, media: str | None, settings: Settings, force: bool, as_json: bool
 ) -> None:
+    chosen = recipe.load(like, {}, settings.recipes).facts if like is not None else parse_release(release or "")
     if media is None:
-        raise RecipeError(f"--release {release.name} needs the vendor's ISO", hint="add --media FILE")
-    made = new_recipe.write(name, release, existing_medium(Path(media), settings), settings, force=force)
+        option = f"--like {like}" if like is not None else f"--release {chosen.name}"
+        raise RecipeError(f"{option} needs the vendor's ISO", hint="add --media FILE")
+    made = new_recipe.write(name, chosen, existing_medium(Path(media), settings), settings, like=like, force=force)
     text = [f"recipe   {made.path}", f"sha256   {made.sha256}", f"use      builder run {name} --media {media}"]
     emit({"name": name, "path": str(made.path), "sha256": made.sha256}, text, as_json)

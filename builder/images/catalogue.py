@@ -198,11 +198,12 @@ def _survey(catalogue: Path, name: str | None) -> tuple[list[Image], list[Builde
     faults: list[BuilderError] = []
     for one in [name] if name is not None else folders(catalogue):
         images = []
+        beside = _Beside.read(catalogue / one)
         if origins.damaged(catalogue / one):
             faults.append(PublishError(f"the origins of {one} cannot be read: {catalogue / one / origins.FILE}"))
         for version in folders(catalogue / one):
             try:
-                images.append(_read(catalogue / one, version))
+                images.append(_read(catalogue / one, version, beside))
             except FileNotFoundError as fault:
                 # It may be pruned at this moment; otherwise it has lost its manifest.
                 if (catalogue / one / version).is_dir():
@@ -238,7 +239,7 @@ def load_image(catalogue: Path, spec: str) -> Image:
             f"image {name} has no latest version", f"versions: {known}", f"builder images rollback {name} VERSION"
         )
     try:
-        return _read(catalogue / name, matches[0])
+        return _read(catalogue / name, matches[0], _Beside.read(catalogue / name))
     except FileNotFoundError as fault:
         spoken = f"{name}@{matches[0]}"
         raise VerifyError(
@@ -267,11 +268,26 @@ def folders(folder: Path) -> list[str]:
         return sorted(one.name for one in entries if one.is_dir(follow_symlinks=False) and one.name[0] != ".")
 
 
-def _read(folder: Path, version: str) -> Image:
+@dataclass(frozen=True)
+class _Beside:
+    """What the files beside the versions of one name say of them."""
+
+    latest: str | None
+    held: frozenset[str]
+    origins: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> _Beside:
+        return cls(latest_of(folder), frozenset(holds.read(folder)), origins.read(folder))
+
+
+def _read(folder: Path, version: str, beside: _Beside) -> Image:
     read = manifests.read(folder / version)
-    latest, held = latest_of(folder) == version, version in holds.read(folder)
-    origin = origins.read(folder).get(version)
-    return Image(folder.name, version, folder / version, read.raw, read.facts, latest, held and not latest, origin)
+    latest = beside.latest == version
+    held = version in beside.held and not latest
+    return Image(
+        folder.name, version, folder / version, read.raw, read.facts, latest, held, beside.origins.get(version)
+    )
 
 
 def _facts(name: str, path: Path, expected: str | None) -> dict[str, Any]:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from io import StringIO
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
+from ruamel.yaml import YAML
 
 from builder import recipe
 from builder.errors import MediumError, RecipeError
 from builder.iso import inspect
-from builder.iso.inspect import MediumFacts
 from builder.kickstart import preflight
 from builder.pipeline import kickstart_preview, media_library
 from builder.recipe import types
@@ -71,11 +72,14 @@ class NewRecipe:
     sha256: str
 
 
-def write(name: str, release: Release, file: Path, settings: Settings, *, force: bool) -> NewRecipe:
+def write(
+    name: str, release: Release, file: Path, settings: Settings, *, like: str | None = None, force: bool
+) -> NewRecipe:
     """Write `pipelines/NAME.yaml` below the working directory.
 
     Args:
         file: the ISO; all of it is read.
+        like: a recipe of the release, of which all but name and medium is taken; else the release's minimal one.
         force: replace a recipe that is there.
 
     Raises:
@@ -99,7 +103,9 @@ def write(name: str, release: Release, file: Path, settings: Settings, *, force:
             hint="compare its sha256 with the vendor's list, and write it into a recipe by hand",
         )
     sha256 = sha256_file(file)
-    text = _text(name, release, file, facts, sha256, settings.recipes)
+    about = _About(name, _one_line(facts.product or facts.volume_id), _one_line(file.name), sha256)
+    urls = _urls(file.name, sha256, settings.recipes)
+    text = _minimal(about, release, urls) if like is None else _like(about, like, urls, settings.recipes)
     _require_fit(name, text, file, settings)
     FOLDER.mkdir(exist_ok=True)
     with atomic_file.replacing(path) as draft:
@@ -107,17 +113,41 @@ def write(name: str, release: Release, file: Path, settings: Settings, *, force:
     return NewRecipe(path, sha256)
 
 
-def _text(name: str, release: Release, file: Path, facts: MediumFacts, sha256: str, search: Sequence[Path]) -> str:
-    mirrors = "".join(f"        - {url}\n" for url in _urls(file.name, sha256, search))
-    return TEXT.format(
-        product=_one_line(facts.product or facts.volume_id),
-        name=name,
-        release=release.name,
-        file=_one_line(file.name),
-        sha256=sha256,
-        urls=f"      urls:\n{mirrors}" if mirrors else "",
-        template=release.template,
+@dataclass(frozen=True)
+class _About:
+    """What a recipe says of itself and its ISO."""
+
+    name: str
+    product: str
+    file: str
+    sha256: str
+
+
+def _minimal(about: _About, release: Release, urls: Sequence[str]) -> str:
+    mirrors = "".join(f"        - {url}\n" for url in urls)
+    facts = asdict(about) | {"release": release.name, "template": release.template}
+    return TEXT.format(**facts, urls=f"      urls:\n{mirrors}" if mirrors else "")
+
+
+def _like(about: _About, like: str, urls: Sequence[str], search: Sequence[Path]) -> str:
+    """Return another recipe's text, comments and all, with this name and medium."""
+    yaml = YAML()
+    yaml.width = 4096
+    document = yaml.load(recipe.text_of(like, tuple(search)))
+    if "media" not in document:
+        raise RecipeError(
+            f"the recipe {like} installs from no ISO", hint="builder recipes new NAME --release NAME --media FILE"
+        )
+    document.ca.comment = None
+    document.yaml_set_start_comment(
+        f"{about.product}: as {like}, from the vendor's ISO.\n"
+        f"The checksum that is implanted in {about.file} held when this was written.\n"
     )
+    document["name"] = about.name
+    document["media"]["sources"] = [{"sha256": about.sha256} | ({"urls": list(urls)} if urls else {})]
+    written = StringIO()
+    yaml.dump(document, written)
+    return written.getvalue()
 
 
 def _require_fit(name: str, text: str, file: Path, settings: Settings) -> None:

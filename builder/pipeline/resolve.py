@@ -136,7 +136,7 @@ def _no_sum(recipe: Recipe, file: str) -> RecipeError:
     return RecipeError(
         f"the recipe {recipe.name} names no sha256 of its medium",
         f"nobody who had this ISO has confirmed one; it is said to be at\n{urls}",
-        f"builder recipes new my-{recipe.name} --release {recipe.release} --media {file}",
+        f"builder recipes new my-{recipe.name} --like {recipe.name} --media {file}",
     )
 
 

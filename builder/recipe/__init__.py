@@ -1,7 +1,7 @@
 """Recipes say WHAT to build: load them, and check every line before anything is changed."""
 
 from builder.recipe.kickstart_section import KickstartSection
-from builder.recipe.loading import fault, find_all, load, loads
+from builder.recipe.loading import fault, find_all, load, loads, text_of
 from builder.recipe.media import IsoSource, Media
 from builder.recipe.models import (
     REHEARSAL,
@@ -50,4 +50,5 @@ __all__ = [
     "loads",
     "schema",
     "size",
+    "text_of",
 ]

@@ -89,6 +89,15 @@ def find_all(search: tuple[Path, ...]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+def text_of(name_or_path: str, search: tuple[Path, ...]) -> str:
+    """The text of a recipe's file, comments and all.
+
+    Raises:
+        RecipeError: there is no such recipe, or it cannot be read.
+    """
+    return _text(_locate(name_or_path, search))
+
+
 def load(name_or_path: str, sets: Mapping[str, str], search: tuple[Path, ...]) -> Recipe:
     """The recipe of one pipeline, checked.
 

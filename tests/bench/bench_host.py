@@ -12,7 +12,18 @@ from tests.bench.bench_cli import median
 from tests.host.conftest import GATEWAY, OWN, World, asking, two_hosts
 
 MOVES = 5
-PREPARE = ("host", "prepare", "--network-only", "--bridge", "br0", "--uplink", "up0", "--backend", "runtime")
+PREPARE = (
+    "host",
+    "prepare",
+    "--network-only",
+    "--bridge",
+    "br0",
+    "--uplink",
+    "up0",
+    "--backend",
+    "runtime",
+    "--no-confirm",
+)
 STATIC = ("--address", f"{OWN}/24", "--gateway", GATEWAY)
 
 

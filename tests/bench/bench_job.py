@@ -40,7 +40,7 @@ from tests.fakes.boot_sector import boot_sector, cd_image
 
 PIPELINE = "centos7-minimal"
 SIZE = 1_000_000_000
-IDLE, OFF, PEERS = 7, 5, 3
+IDLE, OFF, PEERS = 7, 5, 5
 TOKEN = "5e" * 32
 MOVING = ("copy", "convert", "hash", "search")
 

@@ -113,7 +113,7 @@ def test_version(builder: Run) -> None:
         (["plan", "smal"], "error: no pipeline named 'smal'\n  known: almalinux10-minimal, "),
         (["kickstart", "lint", "small.cfg", "--release", "el11"], "error: --release el11: no such release\n"),
         (["recipes", "new", "web", "--release", "el9"], "error: --release el9 needs the vendor's ISO\n"),
-        (["recipes", "new", "web"], "error: recipes new takes either --release or --kickstart\n"),
+        (["recipes", "new", "web"], "error: recipes new takes one of --release, --like and --kickstart\n"),
         (["plan", "small", "--set", "machine.firmware=efi"], "  --set machine.firmware=efi: 'efi' is none of"),
         (["plan", "x" * 5000 + ".yaml"], "error: no recipe at xxx"),
         (

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from builder.guest.cards import CardSetup
 from builder.guest.login import Endpoint, Guest, Wait
 from builder.guest.seed import Identity
 from builder.iso import seed_cd
+from builder.releases import Name
 from builder.vm import domains
+from tests.conftest import Rehearsal
 from tests.e2e.conftest import Person
 
 pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(7200)]
-IMAGE = "centos7-cloud-rehearsal"
 NAMES = ["cloud-1", "cloud-2"]
 ADDRESSES = ["192.168.237.10", "192.168.237.11"]
 HOST = "192.168.237.1"
@@ -45,9 +47,22 @@ ip -4 -o addr show dev eth0 | awk '{print $4}'
 ip -4 route show default | awk '{print $3}'
 sed -n 's/^nameserver //p' /etc/resolv.conf
 df -B1 --output=size / | tail -1
+ls -d /etc/sysconfig/network-scripts/*eth* /etc/NetworkManager/system-connections/* 2> /dev/null | xargs
 cat /root/mine /root/ran
 """
-WORDS = ("hostname", "machine_id", "instance", "host_key", "address", "gateway", "dns", "size", "mine", "ran")
+WORDS = (
+    "hostname",
+    "machine_id",
+    "instance",
+    "host_key",
+    "address",
+    "gateway",
+    "dns",
+    "size",
+    "profiles",
+    "mine",
+    "ran",
+)
 
 
 def facts(text: str) -> dict[str, str]:
@@ -75,29 +90,48 @@ def bridge() -> Iterator[str]:
         subprocess.run(["ip", "link", "delete", name], check=True)
 
 
-@pytest.fixture(scope="module")
-def cloud(root_person: Person, rehearsal_iso: Path) -> Person:
-    """Who has built the image: root, whose clones may be on a bridge."""
-    medium = root_person.folder / "cloud.iso"
-    shutil.copyfile(rehearsal_iso, medium)
+@dataclass(frozen=True)
+class Cloud:
+    """Who has built an image: root, whose clones may be on a bridge; and the profile that cloud-init writes there."""
+
+    person: Person
+    image: str
+    profile: str
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        ("centos7-cloud", "el7", "/etc/sysconfig/network-scripts/ifcfg-eth0"),
+        ("rocky9-cloud", "el9", "/etc/NetworkManager/system-connections/cloud-init-eth0.nmconnection"),
+    ],
+    ids=lambda row: row[0],
+)
+def cloud(request: pytest.FixtureRequest, root_person: Person, rehearsal_of: Rehearsal) -> Cloud:
+    recipe: str
+    release: Name
+    recipe, release, profile = request.param
+    medium = root_person.folder / f"{release}.iso"
+    shutil.copyfile(rehearsal_of(release), medium)
     medium.chmod(0o444)
-    built = root_person.run("run", "centos7-cloud", "--media", medium.name, "--json", timeout=3600)
+    built = root_person.run("run", recipe, "--media", medium.name, "--json", timeout=3600)
     assert built.returncode == 0, built.stderr[-4000:]
-    return root_person
+    return Cloud(root_person, f"{recipe}-rehearsal", profile)
 
 
-def test_clones_are_cloud_inits(cloud: Person, bridge: str) -> None:
-    person = cloud
+def test_clones_are_cloud_inits(cloud: Cloud, bridge: str) -> None:
+    person = cloud.person
     (person.folder / "mine.yaml").write_text(USER_DATA)
     words = ["--count", "2", "--network", f"bridge:{bridge}", "--address", f"{ADDRESSES[0]}/24", "--gateway", HOST]
     words += ["--dns", HOST, "--user-data", "mine.yaml", "--disk-size", "10GiB", "--memory", "1GiB", "--wait"]
     try:
-        made = person.run("clone", IMAGE, "cloud", *words, "--json", timeout=2400)
+        made = person.run("clone", cloud.image, "cloud", *words, "--json", timeout=2400)
         assert made.returncode == 0, made.stderr
         vms = json.loads(made.stdout)
         told = [who(person, name) for name in NAMES]
         for vm, said, address in zip(vms, told, ADDRESSES, strict=True):
             is_what_its_seed_says(vm, said, address)
+            assert said["profiles"] == cloud.profile
         for word in ("machine_id", "host_key", "instance"):
             assert told[0][word] != told[1][word]
         assert person.run("vm", "delete", "cloud-2").returncode == 0

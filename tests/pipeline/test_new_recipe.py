@@ -53,6 +53,44 @@ def test_an_iso_that_no_mirror_gives_is_named_by_its_sum_alone(settings: Setting
     assert source.urls == ()
 
 
+CLOUD = ("cloud-init", "cloud-utils-growpart", "qemu-guest-agent")
+
+
+def test_a_recipe_like_another_has_all_of_it_but_name_and_medium(settings: Settings, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    el.repository(tree / "BaseOS", ["bash", *el.PACKAGES])
+    el.repository(tree / "AppStream", list(CLOUD), groups=False)
+    (tree / ".treeinfo").write_text(
+        el.treeinfo("Rocky Linux 9.8", "9.8", {name: name for name in ("BaseOS", "AppStream")})
+    )
+    iso = el.press(tree, tmp_path / "Rocky-9.8-x86_64-dvd.iso")
+    new_recipe.write("cloud9", RELEASES["el9"], iso, settings, like="rocky9-cloud", force=False)
+    made, model = (recipe.load(name, {}, settings.recipes) for name in ("cloud9", "rocky9-cloud"))
+    (source,) = made.media.sources
+    assert source.sha256 == sha256_file(iso)
+    assert source.urls == model.media.sources[0].urls
+    assert made.kickstart.vars["packages"] == CLOUD
+    assert made.model_copy(update={"name": model.name, "media": model.media}) == model
+    text = Path("pipelines/cloud9.yaml").read_text()
+    assert text.startswith("# Rocky Linux 9.8: as rocky9-cloud")
+    assert "has not been run" not in text
+    assert "# A copy's root grows to the disk that it gets." in text
+
+
+def test_a_recipe_like_one_without_an_iso_is_refused(settings: Settings, rocky: Path) -> None:
+    Path("pipelines").mkdir()
+    Path("pipelines/upon.yaml").write_text("name: upon\nrelease: el9\nfrom: {image: rocky9-minimal}\n")
+    with pytest.raises(RecipeError, match="upon installs from no ISO"):
+        new_recipe.write("web9", RELEASES["el9"], rocky, settings, like="upon", force=False)
+
+
+def test_a_recipe_like_one_whose_packages_the_iso_lacks_is_refused(settings: Settings, rocky: Path) -> None:
+    with pytest.raises(BuilderError) as caught:
+        new_recipe.write("cloud9", RELEASES["el9"], rocky, settings, like="rocky9-cloud", force=False)
+    assert "package cloud-init is not on the medium" in (caught.value.details or "")
+    assert not Path("pipelines").exists()
+
+
 def test_a_recipe_that_is_there_stays_unless_it_is_to_be_replaced(settings: Settings, rocky: Path) -> None:
     Path("pipelines").mkdir()
     Path("pipelines/web9.yaml").write_text("mine\n")
