@@ -21,13 +21,14 @@ import builder
 _SPACE = uuid.UUID("6f5d2e7c-24f5-4bb0-8a57-30f0d5b2a1c4")
 
 
-def render(name: str, version: str, sha256: str, created: datetime, packages: Sequence[str]) -> bytes:
+def render(name: str, version: str, sha256: str, created: datetime, packages: Sequence[str], os: str = "") -> bytes:
     """The bill of materials of an image, CycloneDX 1.6, JSON.
 
     Args:
         sha256: of the disk.
         created: when the disk was sealed; a second rendering is the same bytes.
         packages: `name version-release`, as rpm prints them.
+        os: `rocky-9.8`; vendor and distribution of the packages (purl-spec, types/rpm: namespace and `distro`).
     """
     image = Component(
         type=ComponentType.OPERATING_SYSTEM,
@@ -43,9 +44,10 @@ def render(name: str, version: str, sha256: str, created: datetime, packages: Se
         Component(type=ComponentType.APPLICATION, name="builder", version=builder.__version__, bom_ref="builder")
     )
     parts = []
+    vendor = os.partition("-")[0]
     for line in packages:
         package, _, evr = line.partition(" ")
-        purl = PackageURL("rpm", "centos", package, evr)
+        purl = PackageURL("rpm", vendor or None, package, evr, {"distro": os} if os else None)
         parts.append(
             Component(type=ComponentType.LIBRARY, name=package, version=evr, purl=purl, bom_ref=purl.to_string())
         )

@@ -25,6 +25,7 @@ echo "mac=$(cat /sys/class/net/eth0/address)"
 echo "kernel=$(uname -r)"
 echo "cmdline=$(cat /proc/cmdline)"
 echo "release=$(head -n 1 /etc/centos-release /etc/redhat-release 2>/dev/null | grep -v '^==>' | head -n 1)"
+echo "os=$(. /etc/os-release; echo "$ID-$VERSION_ID")"
 echo "uid=$(id -u)"
 rpm -qa --qf 'package=%{NAME} %{VERSION}-%{RELEASE}\n' 2>/dev/null | sort
 find /etc/systemd/system -type l \( -path '*.wants/*' -o -path '*.requires/*' \) | sed 's,.*/,service=,' | sort -u
@@ -35,6 +36,8 @@ find / -xdev -type f -perm -4000 2>/dev/null | sed 's/^/suid=/' | sort
 _RANDOM = "head -c 64 /dev/urandom | od -An -v -tx1 | tr -d ' \\n'"
 # Facts of which there are many, by the word that reports them.
 _LISTS = {"package": "packages", "service": "services", "user": "users", "port": "ports", "suid": "suid"}
+# man os-release: what ID and VERSION_ID are made of.
+_OS = re.compile(r"[a-z0-9._]{1,64}-[a-z0-9._-]{1,64}")
 _UNIT = re.compile(r"\S+\.(?:service|socket|mount|target|timer|path|swap|device|automount|slice|scope)\b")
 
 
@@ -45,6 +48,7 @@ class GuestFacts:
     Args:
         host_keys: fingerprints that it reported on ttyS1.
         boot_seconds: from start to the first login over SSH.
+        os: `ID-VERSION_ID` of its /etc/os-release; empty where that is none.
         packages: `name version-release`, sorted.
         services: units that are enabled.
         users: `name uid`.
@@ -61,6 +65,7 @@ class GuestFacts:
     kernel: str
     cmdline: str
     release: str
+    os: str
     host_keys: tuple[str, ...]
     boot_seconds: float
     packages: tuple[str, ...]
@@ -126,6 +131,7 @@ def _facts(vm: TestVm, login: Login, boot_seconds: float, checks: tuple[Check, .
         kernel=values.get("kernel", ""),
         cmdline=values.get("cmdline", ""),
         release=values.get("release", ""),
+        os=values.get("os", "") if _OS.fullmatch(values.get("os", "")) else "",
         host_keys=login.host_keys,
         boot_seconds=boot_seconds,
         random_bytes="",

@@ -157,8 +157,8 @@ def _bill(name: str, sha256: str, sealed: str, verified: Mapping[str, Any]) -> b
     from builder.provenance import sbom
 
     twin: dict[str, Any] = next(iter(verified["twins"].values()), {})
-    packages = twin.get("packages", ())
-    return sbom.render(name, sha256[: images.VERSION_DIGITS], sha256, datetime.fromisoformat(sealed), packages)
+    packages, os = twin.get("packages", ()), twin.get("os", "")
+    return sbom.render(name, sha256[: images.VERSION_DIGITS], sha256, datetime.fromisoformat(sealed), packages, os)
 
 
 def _retain(job: Job[PublishInputs]) -> None:
@@ -212,4 +212,4 @@ def _tools(uri: str) -> dict[str, str]:
     return tools | {name: version(name) for name in LIBRARIES}
 
 
-STAGE = Stage("publish", 6, ("seal", "verify"), inputs, run, "put the image into the catalogue", why_stale=why_stale)
+STAGE = Stage("publish", 7, ("seal", "verify"), inputs, run, "put the image into the catalogue", why_stale=why_stale)

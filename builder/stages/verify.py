@@ -69,4 +69,4 @@ def run(job: Job[VerifyInputs]) -> None:
     (job.out / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-STAGE = Stage("verify", 5, ("seal",), inputs, run, "boot two copies and log in as root", preflight=preflight)
+STAGE = Stage("verify", 6, ("seal",), inputs, run, "boot two copies and log in as root", preflight=preflight)

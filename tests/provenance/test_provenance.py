@@ -159,9 +159,11 @@ def test_a_removed_statement_is_missed(builder: Builder, published: Callable[...
 
 def test_the_bill_is_what_its_schema_wants_and_the_same_each_time() -> None:
     packages = ["bash 5.2-1", "glibc 2.17-317.el7", "gpg-pubkey f4a80eb5-53a7ff4b"]
-    text = sbom.render("toy", "0" * 12, "0" * 64, SEALED, packages)
+    text = sbom.render("toy", "0" * 12, "0" * 64, SEALED, packages, "rocky-9.8")
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text.decode()) is None
-    assert text == sbom.render("toy", "0" * 12, "0" * 64, SEALED, packages[::-1])
+    assert text == sbom.render("toy", "0" * 12, "0" * 64, SEALED, packages[::-1], "rocky-9.8")
+    purls = [part["purl"] for part in json.loads(text)["components"]]
+    assert purls[0] == "pkg:rpm/rocky/bash@5.2-1?distro=rocky-9.8"
     assert sbom_check.fault(text, "0" * 64) is None
     assert sbom_check.fault(text, "1" * 64) == "it is not of this disk"
     assert sbom_check.fault(b"{}", "0" * 64) == "it is not CycloneDX 1.6"

@@ -20,6 +20,7 @@ A = GuestFacts(
     kernel="3.10",
     cmdline="quiet",
     release="CentOS 7.9",
+    os="centos-7",
     host_keys=("SHA256:a",),
     boot_seconds=1.0,
     packages=(),
