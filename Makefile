@@ -39,9 +39,9 @@ coverage: uncovered test
 uncovered: $(READY)
 	$(BIN)/coverage erase
 
-# The tests that boot machines.
+# The tests that boot machines, many of which have one processor.
 machines: $(READY)
-	$(PYTEST) -m "(vm or e2e) and not slow" tests
+	$(PYTEST) -n 2 --dist loadgroup -m "(vm or e2e) and not slow" tests
 
 check: $(READY)
 	$(BIN)/ruff check .
