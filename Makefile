@@ -41,7 +41,7 @@ uncovered: $(READY)
 
 # The tests that boot machines, many of which have one processor.
 machines: $(READY)
-	$(PYTEST) -n 2 --dist loadgroup -m "(vm or e2e) and not slow" tests
+	$(PYTEST) -n 2 --dist loadfile -m "(vm or e2e) and not slow" tests
 
 check: $(READY)
 	$(BIN)/ruff check .

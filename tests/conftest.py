@@ -109,16 +109,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault: makes a row of the fault table; set by the fixture fault_row")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that make a row of the fault table are found by `-m fault`; those that share what is dear stay together.
-
-    With `--dist loadgroup` one worker runs all tests of whole builds, which share an image, and each file's tests.
-    """
+    """Tests that make a row of the fault table are found by `-m fault`."""
     fault_table.mark_faults(items)
-    for item in items:
-        group = "e2e" if item.get_closest_marker("e2e") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

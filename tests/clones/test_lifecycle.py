@@ -256,6 +256,9 @@ def test_the_console_ends_with_its_machine(house: CloneEnv, host: Domains, store
     typist = Typist(house, vm.name)
     try:
         typist.until(b"Connected to domain")
+        # virsh says so before it is.
+        host.host.connection.lookupByName(vm.name).reset(0)
+        typist.until(b"root@sector# ")
         store.stop(vm.name, now=True)
     finally:
         code = typist.status()
