@@ -40,8 +40,8 @@ def list_(
     catalogue = ctx.ensure_object(State).settings().images
     if name is not None:
         require_name(catalogue, name)
-    versions = images.list_images(catalogue, name)
-    for fault in images.unreadable(catalogue, name):
+    versions, faults = images.survey(catalogue, name)
+    for fault in faults:
         note(fault.brief)
     rows = [
         [image.name, image.version, "*" if image.latest else _mark(image), _size(image), _moment(image)]

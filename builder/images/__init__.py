@@ -12,7 +12,7 @@ from builder.images.catalogue import (
     list_images,
     load_image,
     publish,
-    unreadable,
+    survey,
 )
 from builder.images.diff import Changes, Difference, compare
 from builder.images.manifest import MANIFEST, VERSION_DIGITS
@@ -58,7 +58,7 @@ __all__ = [
     "require_signature",
     "require_signed",
     "roll_back",
-    "unreadable",
+    "survey",
     "unreadable_verifications",
     "users_of",
     "using",

@@ -184,16 +184,12 @@ def latest_of(folder: Path) -> str | None:
 
 
 def list_images(catalogue: Path, name: str | None = None) -> list[Image]:
-    """All versions of one image or of all, by name, the newest first; `unreadable` names those without a manifest."""
-    return _survey(catalogue, name)[0]
+    """All versions of one image or of all, by name, the newest first; `survey` names those without a manifest, too."""
+    return survey(catalogue, name)[0]
 
 
-def unreadable(catalogue: Path, name: str | None = None) -> list[BuilderError]:
-    """List what cannot be read of one image or of all: a version that `list_images` misses, or origins."""
-    return _survey(catalogue, name)[1]
-
-
-def _survey(catalogue: Path, name: str | None) -> tuple[list[Image], list[BuilderError]]:
+def survey(catalogue: Path, name: str | None = None) -> tuple[list[Image], list[BuilderError]]:
+    """List all versions of one image or of all, and what cannot be read of them: a manifest, or origins."""
     found: list[Image] = []
     faults: list[BuilderError] = []
     for one in [name] if name is not None else folders(catalogue):
