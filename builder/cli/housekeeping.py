@@ -21,6 +21,7 @@ from builder.settings import Settings
 from builder.store import gc as store_gc
 from builder.store.runs import RunRecord, list_runs, load_run, unreadable
 from builder.store.store import Store
+from builder.system.walk import entries_below
 
 DAY = 86400.0
 
@@ -44,7 +45,7 @@ def show(
     """Show one run: stages, verdict, evidence."""
     folder = ctx.ensure_object(State).settings().runs
     record = load_run(folder, run)
-    files = sorted(path for path in (folder / record.id).rglob("*") if path.is_file())
+    files = {path: facts.st_size for path, facts in sorted(entries_below(folder / record.id))}
     text = [
         f"run      {record.id}",
         f"image    {record.pipeline}",
@@ -59,7 +60,7 @@ def show(
         text.append(console.table(["STAGE", "ACTION", "TOOK", "WHY"], steps, right=(2,)))
     if record.verdict:
         text += [*_verdict_lines(record.verdict), ""]
-    evidence = [[console.size_text(path.stat().st_size), str(display_path(path))] for path in files]
+    evidence = [[console.size_text(size), str(display_path(path))] for path, size in files.items()]
     text.append(console.table(["SIZE", "EVIDENCE"], evidence, right=(0,)).removesuffix("\n"))
     emit({**record.model_dump(mode="json"), "evidence": [str(path) for path in files]}, text, as_json)
 

@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from builder.errors import BuilderError
@@ -55,8 +56,12 @@ def bridges() -> dict[str, list[str]]:
     """Every bridge of the host with its ports."""
     if not NET.is_dir():
         return {}
-    found = [path for path in sorted(NET.iterdir()) if (path / "bridge").is_dir()]
-    return {path.name: sorted(port.name for port in (path / "brif").iterdir()) for path in found}
+    found = {}
+    for path in sorted(NET.iterdir()):
+        # A bridge may go, or be none any more, while the others are looked at.
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found[path.name] = sorted(port.name for port in (path / "brif").iterdir())
+    return found
 
 
 def _uplink() -> HostFinding:

@@ -10,8 +10,10 @@ import io
 import json
 import platform
 import re
+import stat
 import tarfile
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 import builder
@@ -23,6 +25,7 @@ from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system import host_facts, process
 from builder.system.atomic_file import replacing
+from builder.system.walk import entries_below
 
 HOST = "host.json"
 # Bytes of a file; of a longer one its end counts.
@@ -52,9 +55,12 @@ def pack(settings: Settings, run: str, output: Path) -> tuple[str, dict[str, int
     folder = settings.runs / record.id
     known = secrets_of(settings)
     files = {HOST: json.dumps(_host(), indent=2).encode() + b"\n"}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()):
-        data = _end_of(path)
-        files[str(path.relative_to(folder))] = data if path.suffix in _PICTURES else masked(data, known)
+    for path, facts in sorted(entries_below(folder)):
+        if stat.S_ISREG(facts.st_mode):
+            # A run that is not over may take one away.
+            with suppress(FileNotFoundError):
+                data = _end_of(path)
+                files[str(path.relative_to(folder))] = data if path.suffix in _PICTURES else masked(data, known)
     with replacing(output, 0o600) as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
         for name, data in files.items():
             entry = tarfile.TarInfo(f"{record.id}/{name}")

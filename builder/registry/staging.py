@@ -13,6 +13,7 @@ from pathlib import Path
 
 from builder.store.objects import bytes_freed, remove
 from builder.system import locks
+from builder.system.walk import entries_below
 
 FOLDER = ".pulling"
 
@@ -45,8 +46,7 @@ def delete_stale(catalogue: Path, older_than: float, *, dry_run: bool = False) -
         if handle is None:
             continue
         try:
-            files = [path.stat() for path in folder.rglob("*") if path.is_file()]
-            if max([folder.stat().st_mtime, *(facts.st_mtime for facts in files)]) < limit:
+            if max([folder.stat().st_mtime, *(facts.st_mtime for _, facts in entries_below(folder))]) < limit:
                 freed += bytes_freed(folder) if dry_run else remove(folder)
             if not folder.exists():
                 _lock(folder).unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from builder.errors import PublishError
 from builder.system.atomic_file import sync_folder
 from builder.system.digests import DigestCache, sha256_file
+from builder.system.walk import entries_below
 
 RECORD = "stage.json"
 
@@ -160,28 +162,26 @@ def remove(path: Path) -> int:
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
     else:
-        shutil.rmtree(path)
+        # Another process may remove the same at this moment: each takes what the other left.
+        while path.exists():
+            with suppress(FileNotFoundError):
+                shutil.rmtree(path)
     return freed
 
 
 def bytes_freed(path: Path) -> int:
     """Count the bytes that `remove` would give back; a file that has a name elsewhere gives nothing."""
-    if path.is_symlink() or not path.is_dir():
-        return _bytes(path)
-    return sum(_bytes(item) for item in path.rglob("*"))
-
-
-def _bytes(path: Path) -> int:
-    try:
+    with suppress(FileNotFoundError):
         facts = path.lstat()
-    except FileNotFoundError:
-        return 0
+        return sum(_bytes(each) for _, each in entries_below(path)) if stat.S_ISDIR(facts.st_mode) else _bytes(facts)
+    return 0
+
+
+def _bytes(facts: os.stat_result) -> int:
     return facts.st_blocks * 512 if facts.st_nlink == 1 and stat.S_ISREG(facts.st_mode) else 0
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Everything below the folder but folders, by relative name."""
-    for path in folder.rglob("*"):
-        facts = path.lstat()
-        if not stat.S_ISDIR(facts.st_mode):
-            yield path.relative_to(folder).as_posix(), facts
+    for path, facts in entries_below(folder):
+        yield path.relative_to(folder).as_posix(), facts

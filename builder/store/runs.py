@@ -28,6 +28,7 @@ from builder.store.objects import remove
 from builder.store.store import Store
 from builder.system import locks
 from builder.system.atomic_file import replacing
+from builder.system.walk import entries_below
 
 RECORD = "run.json"
 VERDICT = "verdict.json"
@@ -392,7 +393,7 @@ def _read(path: Path) -> RunRecord | None:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*"))
+    return sum(facts.st_blocks * 512 for _, facts in entries_below(folder))
 
 
 def _now() -> str:

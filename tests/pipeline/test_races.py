@@ -11,7 +11,7 @@ from typing import Any
 from builder.pipeline.plan import ASKED
 from builder.stage import Ledger
 from builder.store import gc, runs
-from builder.store.objects import remove
+from builder.store.objects import bytes_freed, remove
 from builder.store.secrets import StoredSecrets
 from builder.store.store import ABSENT, Store
 from builder.system import locks
@@ -58,6 +58,25 @@ def test_a_fresh_build_does_not_disturb_those_who_read_the_old_one(memory_path: 
         assert together(4, run_fresh, memory_path) == [0, 0, 0, 0]
     toys.run_in(memory_path)
     assert toys.plan_in(memory_path).idle
+
+
+def write_count_and_remove(barrier: Barrier, number: int, folder: Path) -> None:
+    """Two write to the folders of their runs, two count all and remove the old ones: as runs do that end together."""
+    barrier.wait()
+    for turn in range(150):
+        if number < 2:
+            live = folder / f"live-{number}"
+            (live / "evidence").mkdir(parents=True, exist_ok=True)
+            (live / "evidence" / f".{turn}.tmp").write_bytes(b"half")
+            (live / "evidence" / f".{turn}.tmp").rename(live / "evidence.json")
+            (folder / f"old-{number}-{turn}" / "evidence").mkdir(parents=True)
+        else:
+            bytes_freed(folder)
+            runs.bound(folder, spare={"live-0", "live-1"}, runs=4)
+
+
+def test_folders_of_runs_are_counted_while_others_write_and_remove(memory_path: Path) -> None:
+    assert together(4, write_count_and_remove, memory_path) == [0] * 4
 
 
 def tell_secrets(barrier: Barrier, number: int, folder: Path) -> None:
