@@ -8,32 +8,32 @@ Sources: Anaconda rhel-9, data/anaconda.conf (`enabled_repositories_from_treeinf
 
 from __future__ import annotations
 
-import importlib
-import mmap
-import os
+import json
 import re
+import sys
 import tempfile
 from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 from builder.errors import BuilderError, MediumError
 from builder.iso.image import Iso
 from builder.iso.unpack import unpack
+from builder.system import process
 
 _INDEX = "/repodata/repomd.xml"
-# Bytes of an index, and of a list as it is on the medium.
-_SMALL = 64 << 20
+# Bytes of an index (those of DVDs have some thousand), and of a list as it is on the medium.
+_INDEX_SIZE, _SMALL = 1 << 20, 64 << 20
 # Bytes of a list, unpacked. The largest known one of packages (AppStream) has some 100 MB, one of groups 2 MB.
 LARGEST_PRIMARY, LARGEST_GROUPS = 256 << 20, 16 << 20
-# Bytes of one package in it (createrepo_c keeps a package whole, in 15 times as much memory), and of names in all.
-_LARGEST_PACKAGE, _MOST_NAMES = 8 << 20, 2_000_000
 # comps.xml has three levels; each that is open costs memory.
 _DEEPEST = 100
 # Repositories that are looked for; a DVD has two or three.
 _MOST_REPOSITORIES = 32
+# Reads a list of packages, and may take so many seconds.
+PROGRAM = (sys.executable, "-P", "-m", "builder.iso.package_names")
+_LONGEST = 600.0
 # The list of groups as it is, or packed; a medium may have it both ways.
 _GROUP_LISTS = re.compile(r"group(_(gz|xz|zst|bz2))?")
 
@@ -94,79 +94,59 @@ def _folder(text: str) -> str | None:
 
 
 def _one(iso: Iso, place: str) -> Contents:
-    repository = _library()
     with tempfile.TemporaryDirectory(prefix="builder-repodata-") as folder:
         try:
-            lists = _lists(iso, place, repository, Path(folder))
-            names, answers_to = _packages(repository, lists["primary"])
+            lists = _lists(iso, place, Path(folder))
+            names, answers_to = _packages(lists["primary"])
             ids, group_names = _groups(lists["group"]) if "group" in lists else ((), frozenset())
         except (BuilderError, MemoryError):
             raise
         except Exception as fault:
-            # createrepo_c is written in C and hands out what it found: names that are missing or no text.
+            # XML that is none, or lacks what has to be in it.
             why = f"{place or '/'}: {str(fault) or type(fault).__name__}"
             raise MediumError(f"{iso.name}: its repodata is damaged", why) from fault
-    return Contents(tuple(sorted(names)), ids, frozenset(answers_to), group_names)
+    return Contents(tuple(sorted(names)), ids, answers_to, group_names)
 
 
-def _lists(iso: Iso, place: str, repository: Any, folder: Path) -> dict[str, Path]:
+def _lists(iso: Iso, place: str, folder: Path) -> dict[str, Path]:
     """The lists of packages and, where there is one, of groups, as files that are not compressed.
 
     The other lists (files, change logs, the same as databases) are large, and not needed.
     """
-    index, lists = repository.Repomd(), {}
-    _copy_small(iso, f"{place}{_INDEX}", folder / "repomd.xml")
-    repository.xml_parse_repomd(str(folder / "repomd.xml"), index)
-    places = {record.type: record.location_href for record in index.records}
+    lists = {}
+    _copy_small(iso, f"{place}{_INDEX}", folder / "repomd.xml", _INDEX_SIZE)
+    places = {
+        record.attrib["type"]: location.attrib["href"]
+        for record in ElementTree.parse(folder / "repomd.xml").iterfind("{*}data")
+        if (location := record.find("{*}location")) is not None
+    }
     groups = min((kind for kind in places if _GROUP_LISTS.fullmatch(kind)), key=len, default="group")
     for name, kind, limit in (("primary", "primary", LARGEST_PRIMARY), ("group", groups, LARGEST_GROUPS)):
         if kind in places:
-            _copy_small(iso, f"{place}/{places[kind]}", folder / "packed")
+            _copy_small(iso, f"{place}/{places[kind]}", folder / "packed", _SMALL)
             lists[name] = folder / f"{name}.xml"
             unpack(folder / "packed", lists[name], limit)
     return lists
 
 
-def _copy_small(iso: Iso, path: str, target: Path) -> None:
+def _copy_small(iso: Iso, path: str, target: Path, most: int) -> None:
     with iso.file(path) as opened:
-        data = opened.read(_SMALL + 1)
-    if len(data) > _SMALL:
-        raise MediumError(f"{iso.name}: {path} is larger than {_SMALL >> 20} MiB")
+        data = opened.read(most + 1)
+    if len(data) > most:
+        raise MediumError(f"{iso.name}: {path} is larger than {most >> 20} MiB")
     target.write_bytes(data)
 
 
-def _packages(repository: Any, primary: Path) -> tuple[set[str], set[str]]:
+def _packages(primary: Path) -> tuple[frozenset[str], frozenset[str]]:
     """Names of packages, and all that they may be asked for by."""
-    _require_small_packages(primary)
-    names: set[str] = set()
-    answers_to: set[str] = set()
-
-    def note(package: Any) -> None:
-        version = f"{package.name}-{package.version}"
-        release = f"{version}-{package.release}"
-        names.add(package.name)
-        answers_to.update((package.name, version, release))
-        answers_to.update((f"{package.name}.{package.arch}", f"{release}.{package.arch}"))
-        answers_to.update(provided[0] for provided in package.provides)
-        if len(answers_to) > _MOST_NAMES:
-            raise ValueError(f"more than {_MOST_NAMES} names of packages")
-
-    repository.xml_parse_primary(str(primary), pkgcb=note, do_files=False)
-    return names, answers_to
-
-
-def _require_small_packages(primary: Path) -> None:
-    with primary.open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            begin, size = 0, len(text)
-            while begin < size:
-                end = text.find(b"<package", begin + 1)
-                end = size if end < 0 else end
-                if end - begin > _LARGEST_PACKAGE:
-                    raise ValueError(f"a package with more than {_LARGEST_PACKAGE >> 20} MiB of facts")
-                begin = end
+    # Without its own configuration, librpm complains on hosts that have no rpm.
+    (primary.parent / "rpmrc").touch()
+    env = {"RPM_CONFIGDIR": str(primary.parent)}
+    done = process.run((*PROGRAM, primary), check=False, timeout=_LONGEST, error=MediumError, env=env)
+    if done.status != 0:
+        raise ValueError(done.error_text or f"its reader ended with {done.status}")
+    answer = json.loads(done.stdout)
+    return frozenset(answer["names"]), frozenset(answer["answers_to"])
 
 
 def _groups(comps: Path) -> tuple[tuple[str, ...], frozenset[str]]:
@@ -208,18 +188,3 @@ class _Groups:
 
     def close(self) -> None:
         """There is nothing to hand out."""
-
-
-def _library() -> Any:
-    """createrepo_c, loaded late (it is large) and without its complaint about hosts that have no rpm."""
-    with tempfile.TemporaryDirectory(prefix="builder-rpm-") as folder:
-        before = os.environ.get("RPM_CONFIGDIR")
-        (Path(folder) / "rpmrc").touch()
-        os.environ["RPM_CONFIGDIR"] = folder
-        try:
-            return importlib.import_module("createrepo_c")
-        finally:
-            if before is None:
-                del os.environ["RPM_CONFIGDIR"]
-            else:
-                os.environ["RPM_CONFIGDIR"] = before
