@@ -21,7 +21,7 @@ from builder.settings import Settings
 from builder.store import gc as store_gc
 from builder.store.runs import RunRecord, list_runs, load_run, unreadable
 from builder.store.store import Store
-from builder.system.walk import entries_below
+from builder.system.plain_file import entries_below
 
 DAY = 86400.0
 

@@ -25,7 +25,7 @@ from builder.store.secrets import StoredSecrets
 from builder.store.store import Store
 from builder.system import host_facts, process
 from builder.system.atomic_file import replacing
-from builder.system.walk import entries_below
+from builder.system.plain_file import entries_below
 
 HOST = "host.json"
 # Bytes of a file; of a longer one its end counts.

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from builder.store.objects import bytes_freed, remove
 from builder.system import locks
-from builder.system.walk import entries_below
+from builder.system.plain_file import entries_below
 
 FOLDER = ".pulling"
 

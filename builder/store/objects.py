@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from builder.errors import PublishError
 from builder.system.atomic_file import sync_folder
 from builder.system.digests import DigestCache, sha256_file
-from builder.system.walk import entries_below
+from builder.system.plain_file import entries_below
 
 RECORD = "stage.json"
 

@@ -28,7 +28,7 @@ from builder.store.objects import remove
 from builder.store.store import Store
 from builder.system import locks
 from builder.system.atomic_file import replacing
-from builder.system.walk import entries_below
+from builder.system.plain_file import entries_below
 
 RECORD = "run.json"
 VERDICT = "verdict.json"

@@ -1,4 +1,4 @@
-"""Files in folders that others may write to, opened so that no link leads to another file.
+"""Folders that others may write to: files are opened so that no link leads astray, and what vanishes is passed over.
 
 Sources of the facts: open(2), O_NOFOLLOW: ELOOP for a symbolic link; a hard link shows as a second name (st_nlink).
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from builder.errors import HostError
@@ -35,6 +37,17 @@ def open_plain(path: Path, flags: int, mode: int = 0o600) -> int:
         os.close(handle)
         raise _refused(path)
     return handle
+
+
+def entries_below(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yield everything below a folder but folders, with its facts; no link is followed, a missing folder is empty."""
+    for parent, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            path = Path(parent, name)
+            with suppress(FileNotFoundError):
+                facts = path.lstat()
+                if not stat.S_ISDIR(facts.st_mode):
+                    yield path, facts
 
 
 def _refused(path: Path) -> HostError:
