@@ -36,7 +36,7 @@ logging.getLogger("paramiko").propagate = False
 
 PrivateKey: TypeAlias = paramiko.PKey
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
-EVERY = 0.25  # seconds between two attempts
+EVERY = 0.1  # seconds between two attempts
 STEP = 15.0  # seconds that one step of one attempt may take: an emulated guest needs seconds for a key exchange
 PATIENCE = 4.0  # seconds that a silent connection is kept at first
 REFUSED = 20.0  # seconds after the first refusal of a key; the seed's keys are there long before

@@ -3,12 +3,15 @@
 #
 # The seed is data: its lines are split at "=" and checked, never sourced or evaluated. Only tools of a minimal EL7 are
 # used, and what differs in later ones is looked up. Nothing here may keep a machine from booting: faults are reported on
-# the console and on ttyS1, and the boot goes on.
+# the console and on ttyS1, and the boot goes on. The shell does itself what it can: starting a program takes 0.05 s in an
+# emulated machine that has just gone on from a saved state.
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 state=/var/lib/builder/instance-id
 held=/var/lib/builder/held
 grown=/run/builder-grown
 conf=/run/builder.conf
+# The host's random numbers, while they are mixed in.
+random=/run/builder-random
 # The lines of the seed that the network was set up by, and the files that were written for it.
 network=/var/lib/builder/network
 written=/var/lib/builder/network-files
@@ -24,8 +27,8 @@ complain() {
 }
 
 has_cd_drive() {
-    for type in /sys/bus/scsi/devices/*/type; do
-        [ -r "$type" ] && [ "$(cat "$type")" = 5 ] && return 0
+    for file in /sys/bus/scsi/devices/*/type; do
+        [ -r "$file" ] && read -r type < "$file" && [ "$type" = 5 ] && return 0
     done
     [ -e /dev/sr0 ]
 }
@@ -34,19 +37,40 @@ has_cd_drive() {
 find_seed() {
     tries=0
     while has_cd_drive && [ "$tries" -lt 50 ]; do
-        for drive in /dev/sr*; do
-            [ -b "$drive" ] || continue
-            [ "$(blkid -p -o value -s LABEL "$drive" 2> /dev/null)" = cidata ] && echo "$drive" && return 0
+        for seed in /dev/sr*; do
+            [ -b "$seed" ] && [ "$(blkid -p -o value -s LABEL "$seed" 2> /dev/null)" = cidata ] && return 0
         done
-        [ -b /dev/sr0 ] && [ "$tries" -ge 10 ] && return 1
+        [ -b /dev/sr0 ] && [ "$tries" -ge 10 ] && break
         tries=$((tries + 1))
         sleep 0.1
     done
+    seed=
     return 1
 }
 
+# Copies what is on the seed to where it is used; each file may be missing.
+read_seed() {
+    [ -d /run/builder-seed ] || mkdir /run/builder-seed
+    mount -o ro "$seed" /run/builder-seed || return
+    # The last line may have no end.
+    [ -f /run/builder-seed/builder.conf ] && { tr -d '\r' < /run/builder-seed/builder.conf; echo; } > "$conf"
+    [ -e "$random" ] && [ -f /run/builder-seed/random ] && cat /run/builder-seed/random >> "$random"
+    umount /run/builder-seed
+}
+
+# value KEY: what the first line of this key says is in $found afterwards.
 value() {
-    sed -n "s/^$1=//p" "$conf" | head -n 1
+    found=
+    while IFS= read -r line; do
+        case $line in "$1="*) found=${line#*=} && return ;; esac
+    done < "$conf"
+}
+
+# SELinux labels, once for all files that were written: each call reads the whole policy.
+relabel() {
+    # shellcheck disable=SC2086
+    [ -z "$labelled" ] || restorecon -R $labelled
+    labelled=
 }
 
 # Linux takes 64 characters, and DNS 63 in each part between dots; no part begins or ends with a '-'.
@@ -60,17 +84,17 @@ is_hostname() {
 set_hostname() {
     is_hostname "$1" || { complain "hostname '$1' refused"; return; }
     echo "$1" > /etc/hostname
-    restorecon /etc/hostname
+    labelled="$labelled /etc/hostname"
     hostname "$1"
 }
 
 set_keys() {
-    grep -q '^ssh-key=' "$conf" || return
-    mkdir -p /root/.ssh
-    chmod 0700 /root/.ssh
+    value ssh-key
+    [ -n "$found" ] || return
+    [ -d /root/.ssh ] || mkdir /root/.ssh
     sed -n 's/^ssh-key=//p' "$conf" > /root/.ssh/authorized_keys
-    chmod 0600 /root/.ssh/authorized_keys
-    restorecon -R /root/.ssh
+    chmod u=rwX,go= /root/.ssh /root/.ssh/authorized_keys
+    labelled="$labelled /root/.ssh"
 }
 
 is_address() {
@@ -164,7 +188,7 @@ write_network() {
         # One that others may read is ignored.
         (umask 077 && rm -f "$file" && write_keyfile > "$file")
     fi
-    restorecon "$file"
+    labelled="$labelled $file"
     echo "$file" >> "$written"
     [ "$device" = eth0 ] && [ -n "$address" ] && report "ADDRESS ${address%/*}"
 }
@@ -201,7 +225,7 @@ find_card() {
     tries=0
     while [ "$tries" -lt 100 ]; do
         for card in /sys/class/net/*; do
-            [ -e "$card/device" ] && [ "$(cat "$card/address")" = "$1" ] && echo "${card##*/}" && return 0
+            [ -e "$card/device" ] && read -r mac < "$card/address" && [ "$mac" = "$1" ] && echo "${card##*/}" && return 0
         done
         tries=$((tries + 1))
         sleep 0.1
@@ -216,20 +240,29 @@ network_lines() {
 # Either a line for each card, or what there is to say of the first one, which net.ifnames=0 calls eth0. What was written
 # for other cards goes first: they may not be there any more.
 set_addresses() {
-    [ -e "$written" ] && while read -r file; do rm -f "$file"; done < "$written"
-    rm -f "$written"
+    [ -e "$written" ] && while read -r file; do rm -f "$file"; done < "$written" && rm -f "$written"
     network_lines > "$network"
-    if grep -q '^card=' "$conf"; then
-        sed -n 's/^card=//p' "$conf" > "$conf.cards"
-        while read -r mac words; do
-            device=$(find_card "$mac") || { complain "there is no card $mac"; continue; }
-            take_words "$device" "$words" && write_network
-        done < "$conf.cards"
-        rm -f "$conf.cards"
-    elif [ -n "$(value address)" ]; then
-        words="$(value address) $(value gateway | sed 's:^:via=:') $(value dns | sed 's:^:dns=:; s:,: dns=:g')"
-        take_words eth0 "$words" && write_network
+    value card
+    if [ -n "$found" ]; then
+        while read -r line; do
+            case $line in card=*) set_card "${line#card=}" ;; esac
+        done < "$conf"
+        return
     fi
+    value address
+    [ -n "$found" ] || return
+    words=$found
+    value gateway
+    words="$words${found:+ via=$found}"
+    value dns
+    words="$words${found:+ dns=$(echo "$found" | sed 's:,: dns=:g')}"
+    take_words eth0 "$words" && write_network
+}
+
+# set_card 'MAC WORD ...'
+set_card() {
+    device=$(find_card "${1%% *}") || { complain "there is no card ${1%% *}"; return; }
+    take_words "$device" "${1#"${1%% *}"}" && write_network
 }
 
 # What it prints is why root was left as it is.
@@ -244,38 +277,42 @@ forget_host_keys() {
 }
 
 warn_of_unknown() {
-    sed -n 's/^\([^=#]*\)=.*/\1/p' "$conf" | while read -r key; do
-        case $key in
-            instance-id | hostname | ssh-key | card | address | gateway | dns) ;;
-            *) complain "seed: key '$key' is not known and was ignored" ;;
+    while IFS= read -r line; do
+        case ${line%%=*} in
+            "$line" | *'#'* | instance-id | hostname | ssh-key | card | address | gateway | dns) ;;
+            *) complain "seed: key '${line%%=*}' is not known and was ignored" ;;
         esac
-    done
+    done < "$conf"
 }
 
 # One key, so that the fingerprint below can be reported before sshd starts; sshd-keygen adds the other types.
 make_host_key() {
     key=/etc/ssh/ssh_host_ed25519_key
     [ -s "$key" ] || ssh-keygen -q -t ed25519 -f "$key" -N '' -C ''
-    restorecon "$key" "$key.pub"
+    labelled="$labelled $key $key.pub"
 }
 
 tell_fingerprints() {
     for public in /etc/ssh/ssh_host_*_key.pub; do
         [ -s "$public" ] || continue
         # "256 SHA256:… comment (ED25519)": the second word and the last
-        report "HOSTKEY $(ssh-keygen -l -f "$public" | sed 's/^[0-9]* \([^ ]*\) .*(\(.*\))$/\1 \2/')"
+        line=$(ssh-keygen -l -f "$public")
+        kind=${line##*\(}
+        line=${line#* }
+        report "HOSTKEY ${line%% *} ${kind%)}"
     done
 }
 
 # first-boot --hold: a machine with this word in its SMBIOS (no clone has it) waits here for a seed, to be saved while it
 # has no identity. Its copies go on when a seed is in the drive; what they would have in common is made anew first.
 is_to_wait() {
-    [ "$(cat /sys/class/dmi/id/chassis_asset_tag 2> /dev/null)" = builder-hold ]
+    [ -r /sys/class/dmi/id/chassis_asset_tag ] && read -r tag < /sys/class/dmi/id/chassis_asset_tag &&
+        [ "$tag" = builder-hold ]
 }
 
 find_python() {
     for python in /usr/libexec/platform-python /usr/bin/python3 /usr/bin/python; do
-        [ -x "$python" ] && echo "$python" && return 0
+        [ -x "$python" ] && return 0
     done
     return 1
 }
@@ -292,47 +329,54 @@ is_mixed_by_writing() {
 
 # RNDADDENTROPY, so that 4.18 finds enough in the pool, and RNDRESEEDCRNG (include/uapi/linux/random.h).
 reseed() {
-    "$(find_python)" -c '
+    "$python" -c '
 import fcntl, os, struct
-# Python takes up to 1024 bytes with an ioctl.
-data = os.read(0, 512)
 pool = os.open("/dev/urandom", os.O_RDWR)
+# Python takes up to 1024 bytes with an ioctl, and eight are the numbers in front.
+data = os.read(0, 1016)
 fcntl.ioctl(pool, 0x40085203, struct.pack("ii", len(data) * 8, len(data)) + data)
 fcntl.ioctl(pool, 0x5207)
 '
 }
 
+# Python starts before the machine is saved, and waits at a pipe.
+prepare_mixing() {
+    is_mixed_by_writing && return
+    find_python || return
+    (umask 077 && mkfifo "$random.pipe") && exec 3<> "$random.pipe" && rm "$random.pipe" || return
+    reseed <&3 &
+    reseeding=$!
+}
+
 # From the host: by its own device, and from the seed.
 mix_randomness() {
-    new=/run/builder-random
-    (umask 077 && timeout 5 dd if=/dev/hwrng of="$new" bs=512 count=1 iflag=fullblock) 2> /dev/null
-    mkdir -p /run/builder-seed
-    if mount -o ro "$1" /run/builder-seed; then
-        cat /run/builder-seed/random >> "$new"
-        umount /run/builder-seed
+    (umask 077 && : > "$random")
+    timeout 5 dd if=/dev/hwrng of="$random" bs=512 count=1 iflag=fullblock 2> /dev/null
+    read_seed
+    if [ ! -s "$random" ]; then
+        return 1
+    elif [ -n "$reseeding" ]; then
+        cat "$random" >&3 && wait "$reseeding"
+    else
+        cat "$random" > /dev/urandom
     fi
-    [ -s "$new" ] && cat "$new" > /dev/urandom && { is_mixed_by_writing || reseed < "$new"; }
-    mixed=$?
-    rm -f "$new"
-    return $mixed
 }
 
 set_clock() {
-    seconds=$(cat /sys/class/rtc/rtc0/since_epoch 2> /dev/null) && date -s "@$seconds" > /dev/null
-    systemctl --no-block try-restart chronyd.service
+    [ -r /sys/class/rtc/rtc0/since_epoch ] && read -r seconds < /sys/class/rtc/rtc0/since_epoch &&
+        date -s "@$seconds" > /dev/null
 }
 
 # Not by systemd-machine-id-setup, which may take the UUID of the machine: that of the saved one is still in memory.
 renew_machine_id() {
-    old=$(cat /etc/machine-id)
+    read -r old < /etc/machine-id
     while umount /etc/machine-id 2> /dev/null; do :; done
-    new=$(tr -d - < /proc/sys/kernel/random/uuid)
+    read -r uuid < /proc/sys/kernel/random/uuid
+    new=$(IFS=- && set -- $uuid && echo "$1$2$3$4$5")
     echo "$new" > /etc/machine-id
-    restorecon /etc/machine-id
     for journal in /run/log/journal /var/log/journal; do
         [ -d "$journal/$old" ] && mv "$journal/$old" "$journal/$new"
     done
-    systemctl --no-block restart systemd-journald.service
 }
 
 # All that can start without an identity has started: no job runs but the one of this script.
@@ -351,9 +395,22 @@ practise() {
     ssh-keygen -q -t ed25519 -f "$key" -N '' -C ''
     ssh-keygen -l -f "$key.pub"
     "$(command -v sshd)" -t -h "$key"
-    is_mixed_by_writing || "$(find_python)" -c 'import fcntl, os, struct'
+    [ -s "$key" ] && let_sshd_start_first
     [ -n "$(/usr/libexec/builder/grow-root)" ] || touch "$grown"
     rm -f "$key" "$key.pub"
+}
+
+# The keys of other types than the one that is made here take seconds, and a copy's sshd does not wait for them: each
+# process that serves a connection reads anew which there are (OpenSSH before 9.8, sshd.c, main). Later ones, with a
+# program sshd-session, are given the keys by the first process.
+let_sshd_start_first() {
+    [ -e /usr/libexec/openssh/sshd-session ] || [ -e /usr/lib/openssh/sshd-session ] && return
+    for unit in sshd-keygen.service sshd-keygen@.service; do
+        override=/run/systemd/system/$unit.d
+        mkdir -p "$override"
+        printf '[Service]\nType=simple\nNice=19\n' > "$override/builder.conf"
+    done
+    systemctl daemon-reload
 }
 
 look_for_card() {
@@ -369,28 +426,28 @@ wait_for_card() {
 }
 
 hold() {
-    if is_to_wait && ! find_seed > /dev/null; then
-        is_mixed_by_writing || find_python > /dev/null || { complain "this system cannot be held: no python"; return; }
+    if is_to_wait && ! find_seed; then
+        prepare_mixing || { complain "this system cannot be held: no python"; return; }
         practise > /dev/null 2>&1
         wait_until_settled
         touch "$held"
         sync
         report "HELD"
-        until find_seed > /dev/null; do :; done
+        until find_seed; do :; done
     fi
     # It is there as well when such a copy boots after all.
     [ -e "$held" ] || return
     look_for_card
-    if seed=$(find_seed) && ! mix_randomness "$seed" && is_to_wait; then
+    if { [ -n "$seed" ] || find_seed; } && ! mix_randomness && is_to_wait; then
         complain "no new random numbers, so this machine is booted"
         reboot -f
     fi
-    # What this boot has saved is the same in all copies.
-    rm -f /var/lib/systemd/random-seed
     set_clock
     renew_machine_id
+    systemctl --no-block try-restart systemd-journald.service chronyd.service
     wait_for_card
-    rm -f "$held"
+    # What this boot has saved for the next is the same in all copies.
+    rm -f "$random" /var/lib/systemd/random-seed "$held"
 }
 
 if [ "$1" = --hold ]; then
@@ -399,32 +456,31 @@ if [ "$1" = --hold ]; then
 fi
 
 instance=
-if seed=$(find_seed); then
-    mkdir -p /run/builder-seed
-    if mount -o ro "$seed" /run/builder-seed; then
-        [ -f /run/builder-seed/builder.conf ] && tr -d '\r' < /run/builder-seed/builder.conf > "$conf"
-        umount /run/builder-seed
-    fi
-    rmdir /run/builder-seed
-fi
+# A copy of a saved machine has read it already.
+[ -s "$conf" ] || { find_seed && read_seed; }
 if [ -s "$conf" ]; then
-    instance=$(value instance-id)
-    if [ -n "$instance" ] && [ "$instance" != "$(cat "$state" 2> /dev/null)" ]; then
+    value instance-id
+    instance=$found
+    last=
+    [ -s "$state" ] && read -r last < "$state"
+    if [ -n "$instance" ] && [ "$instance" != "$last" ]; then
         forget_host_keys
-        set_hostname "$(value hostname)"
+        value hostname
+        set_hostname "$found"
         set_keys
         set_addresses
         warn_of_unknown
         echo "$instance" > "$state"
-        restorecon -R /var/lib/builder
+        labelled="$labelled /var/lib/builder"
     elif [ -e "$network" ] && [ "$(network_lines)" != "$(cat "$network")" ]; then
         # The cards of this machine were changed while it was off.
         set_addresses
-        restorecon -R /var/lib/builder
+        labelled="$labelled /var/lib/builder"
     fi
 fi
 grow_root
 make_host_key
+relabel
 tell_fingerprints
 report "READY ${instance:-none}"
 exit 0

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from typing import Any
 
 import pytest
 
 from tests.e2e.conftest import Person
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1200)]
 IMAGE = "centos7-minimal-rehearsal"
+# OpenSSH of the guest comes from this host's packages.
+SSH = subprocess.run(["ssh", "-V"], check=True, capture_output=True, text=True).stderr
+OPENSSH = tuple(map(int, re.findall(r"\d+", SSH)[:2]))
+RSA = "until [ -s /etc/ssh/ssh_host_rsa_key.pub ]; do sleep 1; done; ssh-keyscan -t rsa 127.0.0.1 2> /dev/null"
+OVERRIDES = "systemctl show -p DropInPaths sshd-keygen.service | cut -d= -f2"
+
+
+def overrides(person: Person) -> list[str]:
+    """What changes the unit that makes the guest's host keys."""
+    done = person.run("vm", "ssh", "kept", "--within", "600", "--", OVERRIDES)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
 
 
 def test_instant_clones_pass_the_gate_and_the_version_is_warm(person: Person, golden: Any) -> None:
@@ -36,5 +50,12 @@ def test_instant_clones_pass_the_gate_and_the_version_is_warm(person: Person, go
         assert made.returncode == 0, made.stderr
         assert "warm state" not in made.stderr
         assert "not instant" not in made.stderr
+        # sshd did not wait for the other keys, and serves them nevertheless.
+        served = person.run("vm", "ssh", "kept", "--", RSA)
+        assert served.stdout.startswith("127.0.0.1 ssh-rsa "), served.stderr
+        assert len(overrides(person)) == (0 if OPENSSH >= (9, 8) else 1)
+        assert person.run("vm", "stop", "kept").returncode == 0
+        assert person.run("vm", "start", "kept").returncode == 0
+        assert overrides(person) == []
     finally:
         assert person.run("vm", "delete", "kept").returncode == 0
