@@ -28,7 +28,7 @@ from builder.images import Image, User
 from builder.settings import Paths, Timeouts
 from builder.system import host_facts, process
 from builder.vm import held, qemu_img
-from builder.vm.domains import Domains
+from builder.vm.domains import HELD, Domains
 
 
 @dataclass(frozen=True)
@@ -218,8 +218,8 @@ def _start_all(
                 failed[vm.name] = error
         if options.wait:
             within = login.limit(Timeouts().boot, ours)
-            names = f"{ours[0].name} to {ours[-1].name}: " if at_once < len(vms) and ours else ""
-            options.report(f"{names}waiting up to {within / 60:.0f} minutes until root is in")
+            whom = f"{', '.join(vm.name for vm in ours)}: " if at_once < len(vms) else ""
+            options.report(f"{whom}waiting up to {within / 60:.0f} minutes until root is in")
             failed |= login.wait_all(workspace, ours, within, options.report)
         started += ours
     if failed:
@@ -252,11 +252,22 @@ def _start(workspace: Workspace, image: Image, vm: Vm, state: WarmState | None) 
         except HostError as error:
             fault = error
     with workspace.lock():
-        _overlay(image, workspace.path(vm.name) / DISK, vm.disk_size)
+        if _is_as_made(workspace, vm):
+            _overlay(image, workspace.path(vm.name) / DISK, vm.disk_size)
     started = lifecycle.start(workspace, vm.name)
     if fault is not None:
         state.refuse(": ".join(filter(None, (fault.brief, fault.output.strip()))))
     return started
+
+
+def _is_as_made(workspace: Workspace, vm: Vm) -> bool:
+    """Return whether a clone was never started: somebody else may have done that while others were waited for."""
+    machine = workspace.libvirt(vm.uri).look(vm.name)
+    return (
+        workspace.find(vm.name).uuid == vm.uuid
+        and lifecycle.state_of(vm, machine) == "off"
+        and HELD in qemu_img.snapshots(workspace.path(vm.name) / DISK)
+    )
 
 
 def _kept(created: Sequence[Vm], count: int, options: CreateOptions) -> str:

@@ -12,6 +12,7 @@ grown=/run/builder-grown
 conf=/run/builder.conf
 # The host's random numbers, while they are mixed in.
 random=/run/builder-random
+blanks=$(printf ' \t')
 # The lines of the seed that the network was set up by, and the files that were written for it.
 network=/var/lib/builder/network
 written=/var/lib/builder/network-files
@@ -53,17 +54,19 @@ read_seed() {
     [ -d /run/builder-seed ] || mkdir /run/builder-seed
     mount -o ro "$seed" /run/builder-seed || return
     # The last line may have no end.
-    [ -f /run/builder-seed/builder.conf ] && { tr -d '\r' < /run/builder-seed/builder.conf; echo; } > "$conf"
-    [ -e "$random" ] && [ -f /run/builder-seed/random ] && cat /run/builder-seed/random >> "$random"
+    [ -s /run/builder-seed/builder.conf ] && { tr -d '\r' < /run/builder-seed/builder.conf; echo; } > "$conf"
+    # As much as Python takes, with what comes from the host's device.
+    [ -e "$random" ] && [ -f /run/builder-seed/random ] && head -c 504 /run/builder-seed/random >> "$random"
     umount /run/builder-seed
 }
 
-# value KEY: what the first line of this key says is in $found afterwards.
+# value KEY: what the first line of this key says is in $found afterwards; whether there is one.
 value() {
     found=
     while IFS= read -r line; do
         case $line in "$1="*) found=${line#*=} && return ;; esac
     done < "$conf"
+    return 1
 }
 
 # SELinux labels, once for all files that were written: each call reads the whole policy.
@@ -89,8 +92,7 @@ set_hostname() {
 }
 
 set_keys() {
-    value ssh-key
-    [ -n "$found" ] || return
+    value ssh-key || return
     [ -d /root/.ssh ] || mkdir /root/.ssh
     sed -n 's/^ssh-key=//p' "$conf" > /root/.ssh/authorized_keys
     chmod u=rwX,go= /root/.ssh /root/.ssh/authorized_keys
@@ -242,10 +244,9 @@ network_lines() {
 set_addresses() {
     [ -e "$written" ] && while read -r file; do rm -f "$file"; done < "$written" && rm -f "$written"
     network_lines > "$network"
-    value card
-    if [ -n "$found" ]; then
-        while read -r line; do
-            case $line in card=*) set_card "${line#card=}" ;; esac
+    if value card; then
+        while IFS="=$blanks" read -r key mac words; do
+            [ "$key" = card ] && set_card "$mac" "$words"
         done < "$conf"
         return
     fi
@@ -259,10 +260,10 @@ set_addresses() {
     take_words eth0 "$words" && write_network
 }
 
-# set_card 'MAC WORD ...'
+# set_card MAC 'WORD ...'
 set_card() {
-    device=$(find_card "${1%% *}") || { complain "there is no card ${1%% *}"; return; }
-    take_words "$device" "${1#"${1%% *}"}" && write_network
+    device=$(find_card "$1") || { complain "there is no card $1"; return; }
+    take_words "$device" "$2" && write_network
 }
 
 # What it prints is why root was left as it is.
@@ -353,9 +354,10 @@ mix_randomness() {
     (umask 077 && : > "$random")
     timeout 5 dd if=/dev/hwrng of="$random" bs=512 count=1 iflag=fullblock 2> /dev/null
     read_seed
-    if [ ! -s "$random" ]; then
-        return 1
-    elif [ -n "$reseeding" ]; then
+    [ -s "$random" ] || return 1
+    # A copy that boots after all has nothing waiting.
+    [ -n "$reseeding" ] || prepare_mixing
+    if [ -n "$reseeding" ]; then
         cat "$random" >&3 && wait "$reseeding"
     else
         cat "$random" > /dev/urandom
@@ -462,7 +464,7 @@ if [ -s "$conf" ]; then
     value instance-id
     instance=$found
     last=
-    [ -s "$state" ] && read -r last < "$state"
+    [ -s "$state" ] && IFS= read -r last < "$state"
     if [ -n "$instance" ] && [ "$instance" != "$last" ]; then
         forget_host_keys
         value hostname
@@ -478,9 +480,11 @@ if [ -s "$conf" ]; then
         labelled="$labelled /var/lib/builder"
     fi
 fi
-grow_root
 make_host_key
 relabel
+grow_root
 tell_fingerprints
+# The unit may be started once more, with another seed in the drive.
+: > "$conf"
 report "READY ${instance:-none}"
 exit 0

@@ -14,10 +14,11 @@ from dataclasses import replace
 import pytest
 
 from builder import images
-from builder.clones import rebase, warm
+from builder.clones import create, rebase, warm
 from builder.clones.create import CreateOptions
 from builder.clones.record import DISK, REPORTS, Vm
 from builder.clones.request import CloneRequest
+from builder.clones.warm import WarmState
 from builder.errors import HostError
 from builder.pipeline.warm_up import warm_up
 from builder.settings import Settings
@@ -99,6 +100,18 @@ def test_clones_go_on_from_one_state_and_are_ordinary_afterwards(
     store.start(two.name)
     assert booted(house, two)
     assert went_on(house, host, three)
+
+
+def test_a_clone_that_somebody_started_meanwhile_keeps_its_disk(
+    house: CloneEnv, host: Domains, instant: Callable[..., list[Vm]], said: list[str]
+) -> None:
+    [vm] = instant("a")
+    store, disk = house.store(host), house.vms / vm.name / DISK
+    store.stop(vm.name, now=True)
+    subprocess.run(["qemu-img", "snapshot", "-c", "somebody's", disk], check=True)
+    refused = WarmState("", record=None, folder=disk.parent, report=said.append, refused=True)  # type: ignore[arg-type]
+    create._start(store, images.load_image(house.catalogue, "held"), vm, refused)
+    assert qemu_img.snapshots(disk) == ["somebody's"]
 
 
 def test_each_shape_has_a_state_of_its_own_and_it_goes_with_its_image(

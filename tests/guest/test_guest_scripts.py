@@ -320,7 +320,7 @@ def boot(guest: Path, *lines: str) -> list[str]:
 def test_cards_that_were_changed_while_it_was_off_are_set_up_and_nothing_else(guest: Path) -> None:
     scripts = (guest / "etc/rc.d").exists()
     folder = (guest / (IFCFG if scripts else KEYFILE)).parent
-    every = ["grow_root", "make_host_key", "tell_fingerprints", "READY i-1"]
+    every = ["make_host_key", "grow_root", "tell_fingerprints", "READY i-1"]
     first = boot(guest, "instance-id=i-1", "hostname=a")
     assert first == ["forget_host_keys", "set_hostname", "set_keys", *every]
     before = {path.name: path.read_text() for path in folder.iterdir()}
@@ -338,6 +338,24 @@ def test_cards_that_were_changed_while_it_was_off_are_set_up_and_nothing_else(gu
     assert boot(guest, *two[:3]) == ["ADDRESS 192.0.2.5", *every]
     assert not changed.exists()
     assert before != after
+
+
+def test_a_seed_that_somebody_wrote_by_hand(guest: Path) -> None:
+    """Blanks, empty lines first, no end of the last line: what stands there counts, and a boot changes nothing more."""
+    lines = (
+        "ssh-key=",
+        "instance-id=i-1 ",
+        "card=",
+        f"card= {FIRST}\tdhcp ",
+        "  # a note",
+        f"card={SECOND} dhcp no-dns",
+    )
+    assert boot(guest, *lines)[:3] == ["forget_host_keys", "set_hostname", "set_keys"]
+    folder = (guest / (IFCFG if (guest / "etc/rc.d").exists() else KEYFILE)).parent
+    assert {path.name for path in folder.iterdir()} >= (
+        {"ifcfg-eth0", "ifcfg-eth1"} if (guest / "etc/rc.d").exists() else {"eth0.nmconnection", "eth1.nmconnection"}
+    )
+    assert "set_keys" not in boot(guest, *lines)
 
 
 def test_an_address_alone_needs_neither_gateway_nor_servers(tmp_path: Path) -> None:
