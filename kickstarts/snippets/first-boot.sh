@@ -246,7 +246,7 @@ set_addresses() {
     network_lines > "$network"
     if value card; then
         while IFS="=$blanks" read -r key mac words; do
-            [ "$key" = card ] && set_card "$mac" "$words"
+            case $key in card) set_card "$mac" "$words" ;; esac
         done < "$conf"
         return
     fi
