@@ -248,7 +248,7 @@ set_addresses() {
         while IFS="=$blanks" read -r key mac words; do
             case $key in card) set_card "$mac" "$words" ;; esac
         done < "$conf"
-        return
+        return 0
     fi
     value address
     [ -n "$found" ] || return
