@@ -234,7 +234,7 @@ def _at_once(vms: Sequence[Vm], options: CreateOptions, state: WarmState | None)
     """Return how many clones are started before root is in on them.
 
     Emulated machines that go on together take longer than one after the other (four on two processors 60 s, two and two
-    43 s), for each has its own code to translate. When they boot it makes no difference.
+    47 s), for each has its own code to translate. When they boot it makes no difference.
     """
     if options.wait and state is not None and vms[0].accel == "tcg":
         return min(len(vms), host_facts.cpu_count())
