@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from builder import console
-from builder.cli.options import AllowRehearsal, ImageSpec, Json, RegistryPassword, RegistryUser, Signed
+from builder.cli.options import (
+    AllowRehearsal,
+    ImageSpec,
+    Json,
+    RegistryPassword,
+    RegistryUser,
+    Signed,
+    registry_login_of_environment,
+)
 from builder.cli.output import display_path, emit
 from builder.cli.state import State
+from builder.console import Watcher
 from builder.images import Image, load_image
 from builder.registry import transfer
 from builder.registry.client import Reference
@@ -46,7 +56,7 @@ def push(
         f"digest   {done.digest}",
         f"sent     {sent}",
     ]
-    emit(pushed_facts(version, where, done), text, as_json)
+    emit(_pushed_facts(version, where, done), text, as_json)
 
 
 def pull(
@@ -86,7 +96,25 @@ def pull(
     emit(_pulled_facts(done), _pulled_lines(done), as_json)
 
 
-def pushed_facts(image: Image, where: Reference, done: Pushed) -> dict[str, Any]:
+def sender(base: str, name: str, *, allow_rehearsal: bool) -> Callable[[Image, Watcher], dict[str, Any]]:
+    """Check an address of `--push`, and return what pushes an image of this name there and describes that for programs.
+
+    Raises:
+        RecipeError: the address is not valid or names a tag, the image will be a rehearsal's, or the password in the
+            environment cannot be used.
+    """
+    where = transfer.destination(base, name, allow_rehearsal=allow_rehearsal)
+    login = transfer.login_from(*registry_login_of_environment())
+
+    def send(image: Image, watcher: Watcher) -> dict[str, Any]:
+        done = transfer.push(image, where, login, watcher, allow_rehearsal=allow_rehearsal)
+        watcher.note(f"pushed: {SCHEME}{where.name}:{done.tags[-1]}")
+        return _pushed_facts(image, where, done)
+
+    return send
+
+
+def _pushed_facts(image: Image, where: Reference, done: Pushed) -> dict[str, Any]:
     """Describe a push for programs."""
     return {
         "name": image.name,

@@ -24,12 +24,10 @@ from builder.cli.options import (
     RequireKvm,
     Sets,
     parse_set_options,
-    registry_login_of_environment,
     require_local_uri,
 )
 from builder.cli.output import display_path, emit
 from builder.cli.plan import build_target
-from builder.cli.registry import pushed_facts
 from builder.cli.state import State
 from builder.console import Watcher
 from builder.errors import RecipeError
@@ -39,7 +37,6 @@ from builder.pipeline.build import Build
 from builder.pipeline.execute import Outcome, execute
 from builder.pipeline.warm_up import warm_up
 from builder.provenance import keys
-from builder.registry import transfer
 from builder.settings import Settings
 from builder.store.durations import Durations
 from builder.vm import connection, daemon
@@ -95,18 +92,18 @@ def run(
             watcher.note(state.moved)
         wanted = build_target(pipeline, kickstart, name, media, settings)
         planned = build.prepare(wanted, parse_set_options(sets), media, rebuild or (), settings)
-        where = transfer.destination(push, planned.plan.name, allow_rehearsal=allow_rehearsal) if push else None
-        login = transfer.login_from(*registry_login_of_environment()) if where else None
+        send = None
+        if push:
+            # Not at the head: what talks to registries takes a quarter of a second to load.
+            from builder.cli.registry import sender
+
+            send = sender(push, planned.plan.name, allow_rehearsal=allow_rehearsal)
         tries = build.TRIES if retry_transient else 1
         outcome = build.retry_transient(lambda: _attempt(planned, watcher), watcher, tries)
         image = build.image_of(outcome, settings)
         if planned.warm:
             warm_up(image, settings, watcher)
-        sent = None
-        if where:
-            pushed = transfer.push(image, where, login, watcher, allow_rehearsal=allow_rehearsal)
-            sent = pushed_facts(image, where, pushed)
-            watcher.note(f"pushed: {transfer.SCHEME}{where.name}:{pushed.tags[-1]}")
+        sent = send(image, watcher) if send else None
     times = console.times(watcher, watcher.elapsed)
     facts = {**_facts(outcome, image, times), "pushed": sent}
     emit(facts, _lines(outcome, image, planned.password_file, times), as_json)

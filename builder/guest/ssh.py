@@ -21,20 +21,23 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import paramiko  # type: ignore[import-untyped]
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from builder.errors import BuilderError, Cause, RecipeError, UnreachableError
 from builder.system import retry
 
+if TYPE_CHECKING:
+    import paramiko  # type: ignore[import-untyped]
+
+    PrivateKey: TypeAlias = paramiko.PKey
+
 # paramiko tells every failed attempt on stderr through a logger of its own; the attempts are told here.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 logging.getLogger("paramiko").propagate = False
 
-PrivateKey: TypeAlias = paramiko.PKey
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 EVERY = 0.1  # seconds between two attempts
 STEP = 15.0  # seconds that one step of one attempt may take: an emulated guest needs seconds for a key exchange
@@ -63,12 +66,8 @@ class Reply:
 
 def make_keypair(comment: str = "builder") -> KeyPair:
     """Make an Ed25519 key, in memory only."""
-    secret = Ed25519PrivateKey.generate()
-    pem = secret.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
-    key = paramiko.Ed25519Key.from_private_key(io.StringIO(pem.decode()))
-    return KeyPair(key, f"{key.get_name()} {key.get_base64()} {comment}")
+    key = _paramiko().Ed25519Key.from_private_key(io.StringIO(make_private_key().decode()))
+    return KeyPair(key, public_line(key, comment))
 
 
 def make_private_key() -> bytes:
@@ -84,13 +83,15 @@ def load_key(path: Path) -> paramiko.PKey:
     Raises:
         RecipeError: it cannot be read, or needs a passphrase.
     """
+    library = _paramiko()
     try:
-        return paramiko.PKey.from_path(path)
-    except (OSError, ValueError, TypeError, paramiko.SSHException, paramiko.UnknownKeyType) as fault:
+        key: paramiko.PKey = library.PKey.from_path(path)
+    except (OSError, ValueError, TypeError, library.SSHException, library.UnknownKeyType) as fault:
         raise RecipeError(
             f"{path} is no private key that can be used: {fault or type(fault).__name__}",
             hint="a key with a passphrase cannot be used unattended: give another one with --ssh-key",
         ) from fault
+    return key
 
 
 def public_line(key: paramiko.PKey, comment: str = "builder") -> str:
@@ -289,7 +290,7 @@ def _log_in(
 ) -> paramiko.Transport:
     transport: paramiko.Transport | None = None
     try:
-        transport = paramiko.Transport(connection)
+        transport = _paramiko().Transport(connection)
         transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = step
         seen = fingerprint(_exchange_keys(transport, step))
         if seen not in fingerprints:
@@ -326,7 +327,7 @@ def _exchange_keys(transport: paramiko.Transport, step: float) -> paramiko.PKey:
 def _authenticate(transport: paramiko.Transport, user: str, key: paramiko.PKey) -> None:
     try:
         transport.auth_publickey(user, key)
-    except paramiko.AuthenticationException:
+    except _paramiko().AuthenticationException:
         # Not final: keys from the seed may be written a moment after sshd is up.
         raise _AttemptError(
             f"host key right, but the key was refused for {user}",
@@ -339,6 +340,14 @@ def _authenticate(transport: paramiko.Transport, user: str, key: paramiko.PKey) 
     if not transport.is_authenticated():
         state = f"host key right, but the guest wants more than a key for {user}"
         raise _AttemptError(state, Cause.SSHD_REFUSES_ROOT)
+
+
+def _paramiko() -> Any:
+    # Not at the head: it takes 0.3 s and 17 MiB to load, and lists of images or VMs and runs with nothing to do log in
+    # nowhere.
+    import paramiko
+
+    return paramiko
 
 
 def _outputs(channel: paramiko.Channel, timeout: float) -> tuple[bytes, bytes]:

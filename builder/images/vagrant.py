@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from builder.errors import PublishError
-from builder.guest import seed
+from builder.guest import seed, ssh
 from builder.guest.seed import Identity
 from builder.images.catalogue import Image
 from builder.images.convert import Progress, converted
@@ -55,9 +55,6 @@ def write_box(image: Image, part: Path, *, compression: qemu_img.Compression, on
         work = Path(name)
         converted(image, "qcow2", work / DISK, compression, on_progress)
         (work / KEY).touch(mode=0o600)
-        # Takes 0.3 s to load, which every command on images would pay.
-        from builder.guest import ssh
-
         (work / KEY).write_bytes(ssh.make_private_key())
         line = ssh.public_line(ssh.load_key(work / KEY), "vagrant")
         who = Identity(f"vagrant-{image.version}", "vagrant.localdomain", (line,))

@@ -360,7 +360,7 @@ def _index(ip: Any, name: str) -> int:
 @contextmanager
 def _tolerating(*codes: int) -> Iterator[None]:
     """Ignore the kernel's errors of these numbers (errno(3)), or all of them."""
-    from pyroute2.netlink.exceptions import NetlinkError
+    from pyroute2 import NetlinkError
 
     try:
         yield
@@ -372,8 +372,7 @@ def _tolerating(*codes: int) -> Iterator[None]:
 @contextmanager
 def _netlink() -> Iterator[Any]:
     # Imported here: it takes a quarter of a second, and `builder plan` asks the kernel nothing.
-    from pyroute2 import IPRoute
-    from pyroute2.netlink.exceptions import NetlinkError
+    from pyroute2 import IPRoute, NetlinkError
 
     try:
         with IPRoute() as ip:
