@@ -84,7 +84,7 @@ def test_bill_of_materials_and_provenance_are_beside_the_image(person: Person, g
 def test_what_holds_the_hash_is_gone_once_it_is_sealed(person: Person, golden: Any) -> None:
     objects = person.folder / "artifacts" / ".store" / "objects"
     left = {json.loads((path / "stage.json").read_text())["stage"] for path in objects.iterdir()}
-    assert left == {"fetch", "seal", "verify", "publish"}
+    assert left & set(STAGES) == {"fetch", "seal", "verify", "publish"}
 
 
 def test_second_run_has_nothing_to_do(person: Person, golden: Any) -> None:
