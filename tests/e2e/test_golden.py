@@ -202,7 +202,8 @@ def kill_in(person: Person, stage: str, *words: str) -> None:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    retry.until(lambda: None if machines_of(person) else True, within=5)
+    # libvirt sees that builder is gone, and then QEMU has to end.
+    retry.until(lambda: None if machines_of(person) else True, within=60)
     assert machines_of(person) == []
 
 
