@@ -63,7 +63,7 @@ def fault_row(request: pytest.FixtureRequest) -> FaultRow:
         yield row
         assert row.verdict, "no verdict was given"
         if place is not None:
-            retry.until(lambda: None if left_behind(place) else True, within=60)
+            retry.until(lambda: None if left_behind(place) else True, within=5)
             row.left = ", ".join(left_behind(place)) or "nothing"
         told = {"fault": row.fault, "kind": row.kind, "seconds": max(0.0, row.seen - row.happened)}
         request.node.user_properties.append((PROPERTY, told | {"verdict": row.verdict, "left": row.left}))

@@ -62,7 +62,7 @@ def test_killed_builder_leaves_no_machine(
         row.now()
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
-        gone = retry.until(lambda: spec.name not in hypervisor.machines() or None, within=60)
+        gone = retry.until(lambda: spec.name not in hypervisor.machines() or None, within=5)
         row.judged("machine ended by libvirt")
         assert gone
 

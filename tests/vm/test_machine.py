@@ -33,8 +33,8 @@ def quiet(_text: str) -> None:
 
 
 def content(path: Path, expected: bytes) -> bytes:
-    """A log of libvirt's daemon, once it holds what is expected (or after a minute, whatever it holds)."""
-    retry.until(lambda: (path.is_file() and path.read_bytes() == expected) or None, within=60)
+    """A log of libvirt's daemon, once it holds what is expected (or after 5 s, whatever it holds)."""
+    retry.until(lambda: (path.is_file() and path.read_bytes() == expected) or None, within=5)
     return path.read_bytes()
 
 
