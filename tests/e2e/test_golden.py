@@ -84,7 +84,8 @@ def test_bill_of_materials_and_provenance_are_beside_the_image(person: Person, g
 def test_what_holds_the_hash_is_gone_once_it_is_sealed(person: Person, golden: Any) -> None:
     objects = person.folder / "artifacts" / ".store" / "objects"
     left = {json.loads((path / "stage.json").read_text())["stage"] for path in objects.iterdir()}
-    assert left & set(STAGES) == {"fetch", "seal", "verify", "publish"}
+    # test_clone leaves a warm state where both run in one session.
+    assert left - {"warm"} == {"fetch", "seal", "verify", "publish"}
 
 
 def test_second_run_has_nothing_to_do(person: Person, golden: Any) -> None:
@@ -202,8 +203,7 @@ def kill_in(person: Person, stage: str, *words: str) -> None:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    # libvirt sees that builder is gone, and then QEMU has to end.
-    retry.until(lambda: None if machines_of(person) else True, within=60)
+    retry.until(lambda: None if machines_of(person) else True, within=5)
     assert machines_of(person) == []
 
 

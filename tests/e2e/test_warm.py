@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Person
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(7200)]
+pytestmark = [pytest.mark.e2e, pytest.mark.vm, pytest.mark.slow, pytest.mark.timeout(1200)]
 IMAGE = "centos7-minimal-rehearsal"
 RSA = "until [ -s /etc/ssh/ssh_host_rsa_key.pub ]; do sleep 1; done; ssh-keyscan -t rsa 127.0.0.1 2> /dev/null"
 OVERRIDES = "systemctl show -p DropInPaths sshd-keygen.service | cut -d= -f2"

@@ -103,7 +103,7 @@ ROWS = (
     Told("power-off", "no marker", "the guest powered itself off", ("libvirt",)),
     Told("reboot", "reboot", "the guest reset itself", ("libvirt",)),
     Told("hang", "stalled", "Preparing transaction from installation source", ("all signals",), quiet=10),
-    Told("post-script", "script failed", "rehearsed failure of post", BOTH),
+    Told("post-script", "script failed", "rehearsed failure of post", ("console",)),
 )
 
 
