@@ -77,9 +77,12 @@ def create(workspace: Workspace, image: Image, requested: CloneRequest, options:
         with _state(workspace, image, requested, options) as state:
             _define_all(workspace, image, requested, options, created, state)
             return _start_all(workspace, image, created, options, state) if options.start else created
-    except BaseException:
+    except BaseException as error:
         if options.atomic:
             delete.delete_all(workspace, created)
+        if not isinstance(error, Exception):
+            # An error says itself what became of the clones; whoever interrupts wants to know, too.
+            options.report(_kept(created, requested, options))
         raise
 
 
@@ -147,7 +150,7 @@ def _define_all(
                 if requested.count == 1:
                     raise
                 brief = f"{vm.name} could not be created: {error.brief}"
-                raise _with_outcome(error, brief, _kept(created, requested.count, options)) from error
+                raise _with_outcome(error, brief, _kept(created, requested, options)) from error
             if requested.count > 1:
                 options.report(f"{vm.name}: defined")
 
@@ -270,11 +273,14 @@ def _is_as_made(workspace: Workspace, vm: Vm) -> bool:
     )
 
 
-def _kept(created: Sequence[Vm], count: int, options: CreateOptions) -> str:
-    if options.atomic or not created:
+def _kept(created: Sequence[Vm], requested: CloneRequest, options: CreateOptions) -> str:
+    kept = created and not options.atomic
+    if requested.count == 1:
+        return f"{requested.name} was {'kept' if kept else 'not kept'}"
+    if not kept:
         return "none were kept"
     names = created[0].name if len(created) == 1 else f"{created[0].name} to {created[-1].name}"
-    return f"{len(created)} of {count} are complete and were kept: {names}"
+    return f"{len(created)} of {requested.count} are complete and were kept: {names}"
 
 
 def _with_outcome(error: BuilderError, brief: str, outcome: str) -> BuilderError:

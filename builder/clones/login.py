@@ -60,7 +60,8 @@ def wait_all(
                 proof.require_cards(opened, vm, stop=given_up.is_set)
                 report(f"{vm.name}: root is in after {time.monotonic() - start:.0f} s")
         except BuilderError as error:
-            report(f"{vm.name}: {error.brief}")
+            if not given_up.is_set():
+                report(f"{vm.name}: {error.brief}")
             return error
         return None
 

@@ -247,10 +247,11 @@ def test_a_rebase_killed_anywhere_loses_nothing(house: CloneEnv, host: Domains) 
     assert len(made) > 3
 
 
-def test_an_interrupt_ends_the_waiting(house: CloneEnv, host: Domains) -> None:
+@pytest.mark.parametrize(("count", "atomic"), [(1, True), (1, False), (2, False)])
+def test_an_interrupt_ends_the_waiting(house: CloneEnv, host: Domains, count: int, atomic: bool) -> None:
     name = house.name("web")
     words = [sys.executable, "-m", "builder", "--artifacts", str(house.folder)]
-    words += ["clone", "toy", name, "--wait", "--atomic"]
+    words += ["clone", "toy", name, "--wait", "--count", str(count), *(["--atomic"] if atomic else [])]
     log = house.folder / "log"
     with log.open("wb") as file, subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file) as child:
         try:
@@ -259,8 +260,19 @@ def test_an_interrupt_ends_the_waiting(house: CloneEnv, host: Domains) -> None:
             assert child.wait(15) == 130
         finally:
             child.kill()
-    assert house.store().names() == []
-    assert host.look(name) is None
+    if count == 1:
+        outcome = f"{name} was {'not kept' if atomic else 'kept'}"
+    else:
+        outcome = f"2 of 2 are complete and were kept: {name}-1 to {name}-2"
+    assert log.read_text().splitlines()[-3:] == [
+        "waiting up to 20 minutes until root is in",
+        outcome,
+        "interrupted by SIGINT",
+    ]
+    made = [] if atomic else [name] if count == 1 else [f"{name}-1", f"{name}-2"]
+    assert house.store().names() == made
+    running = [vm for vm in (name, f"{name}-1", f"{name}-2") if host.look(vm) is not None]
+    assert running == made
 
 
 def test_what_other_tools_read(house: CloneEnv, host: Domains, store: CloneStore) -> None:
