@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from builder.clones.record import Vm, nat_name
+from builder.clones.record import Vm, VmCard, nat_name
 from builder.errors import HostError, PublishError, RecipeError
 from builder.guest.cards import MOST, CardSetup, Interface
 from builder.system import process
@@ -144,7 +144,7 @@ def check_cards_fit(cards: Sequence[CardRequest], domains: Domains, others: Coll
     """
     hosts = {network: _host_addresses(network, domains) for network in {card.network for card in cards}}
     outside = [(other.name, card) for other in others for card in other.cards if card.network != "user"]
-    owners = {ipaddress.ip_interface(text).ip: name for name, card in outside for text in card.addresses}
+    owners = {ipaddress.ip_interface(text).ip: name for name, card in outside for text in _owned(card)}
     for card in cards:
         for text in card.setup.addresses:
             address = ipaddress.ip_interface(text).ip
@@ -153,6 +153,13 @@ def check_cards_fit(cards: Sequence[CardRequest], domains: Domains, others: Coll
                 raise PublishError(
                     f"address {address} is in use by {owners[address]}", hint="builder vm list shows all"
                 )
+
+
+def _owned(card: VmCard) -> Iterator[str]:
+    """Yield the addresses that nobody else may have: the static ones, and the one that a NAT network reserved."""
+    yield from card.addresses
+    if card.seen is not None and nat_name(card.network):
+        yield card.seen
 
 
 def card_request(network: str, words: Sequence[tuple[str, str]], number: int) -> CardRequest:

@@ -130,7 +130,8 @@ def _changed_cards(vm: Vm, words: Sequence[tuple[str, str]], uri: str) -> tuple[
         asked = CardRequest(wanted, old.setup) if old and not own else card_request(wanted, own, number + 1)
         new = request.new_card(asked, uuid4())
         if old is not None:
-            new = new.model_copy(update={"mac": old.mac, "seen": old.seen if wanted == old.network else None})
+            seen = old.seen if wanted == old.network and new.dhcp else None
+            new = new.model_copy(update={"mac": old.mac, "seen": seen})
         cards.append(new)
     if not cards:
         raise RecipeError(f"{vm.name} would have no network card", hint="leave it one")
@@ -167,7 +168,7 @@ def _move(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, running: 
     try:
         for number in moved:
             done.append(new.cards[number])
-            new = dhcp_reservation.keep_card(new.with_card(number, seen=None), number, taken)
+            new = dhcp_reservation.keep_card(new, number, taken)
             _plug(domains, new, new.cards[number], running=running)
         if _setups(old) != _setups(new):
             # The guest reads it at its next boot.
@@ -176,10 +177,12 @@ def _move(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, running: 
     except BaseException:
         for card in done:
             dhcp_reservation.drop_card(new.uri, card)
+        undone = {card.mac for card in done}
         with suppress(HostError):
-            dhcp_reservation.keep(old, others)
-            for card in (before[card.mac] for card in done if card.mac in before):
-                _plug(domains, old, card, running=running)
+            for number, card in enumerate(old.cards):
+                if card.mac in undone:
+                    dhcp_reservation.keep_card(old, number, taken)
+                    _plug(domains, old, card, running=running)
         raise
     after = {card.mac: card.network for card in new.cards}
     for card in old.cards:

@@ -37,7 +37,7 @@ def keep(vm: Vm, others: Iterable[Vm]) -> Vm:
 
 
 def keep_card(vm: Vm, number: int, taken: Collection[str]) -> Vm:
-    """Reserve the address of one card, or a free one, and return the clone with that address.
+    """Reserve the address of one card, else the one it had or a free one; return the clone with that address.
 
     Args:
         taken: addresses that other clones have.
@@ -50,9 +50,10 @@ def keep_card(vm: Vm, number: int, taken: Collection[str]) -> Vm:
     if network is None or not card.setup.uses(4):
         return vm
     own = str(ipaddress.ip_interface(static).ip) if static else None
-    # One name is one address, so the first card there has it.
-    named = all(nat_name(before.network) != network for before in vm.cards[:number])
-    reserved = networks.reserve(vm.uri, network, card.mac, vm.name if named else None, own, taken)
+    beside = [other.mac for other in vm.cards if other.mac != card.mac and nat_name(other.network) == network]
+    reserved = networks.reserve(
+        vm.uri, network, vm.name, card.mac, wanted=own, before=card.seen, beside=beside, taken=taken
+    )
     return vm if own or reserved is None else vm.with_card(number, seen=reserved)
 
 

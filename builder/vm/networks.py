@@ -196,14 +196,24 @@ def network_of(mode: str, name: str | None, uri: str) -> Network:
 
 
 def reserve(
-    uri: str, network: str, mac: str, name: str | None, wanted: str | None, taken: Collection[str] = ()
+    uri: str,
+    network: str,
+    name: str,
+    mac: str,
+    *,
+    wanted: str | None,
+    before: str | None,
+    beside: Collection[str],
+    taken: Collection[str],
 ) -> str | None:
     """Give a guest the same IPv4 address at every start.
 
     Args:
+        name: of the guest; a reservation that another guest of this name left is dropped.
         mac: of the guest's card.
-        name: of the guest; a reservation that another guest of this name left is dropped. None for a further card.
         wanted: the address; None takes a free one, if possible one that DHCP does not hand out.
+        before: the address that the card had here, which it gets again while it is free.
+        beside: MAC addresses of the guest's other cards. One name is one address: a card that bears it keeps it.
         taken: addresses that others have without a word to libvirt.
 
     Returns:
@@ -221,9 +231,10 @@ def reserve(
         subnet = ipaddress.IPv4Interface(f"{ip.get('address')}/{ip.get('netmask') or ip.get('prefix')}")
         if wanted and ipaddress.IPv4Address(wanted) not in subnet.network:
             return None
-        _drop(found, ip, lambda host: host.get("mac") == mac or (name is not None and host.get("name") == name))
-        for address in [wanted] if wanted else _free(found, ip, subnet, taken):
-            named = {"name": name} if name is not None else {}
+        bearers = {str(host.get("mac")) for host in ip.iterfind("dhcp/host") if host.get("name") == name}
+        named = {} if bearers & set(beside) else {"name": name}
+        _drop(found, ip, lambda host: host.get("mac") in (mac, *(bearers if named else ())))
+        for address in [wanted] if wanted else _free(found, ip, subnet, mac, before, taken):
             entry = ET.tostring(ET.Element("host", {"mac": mac, **named, "ip": address}), encoding="unicode")
             try:
                 _update(found, library().VIR_NETWORK_UPDATE_COMMAND_ADD_LAST, entry)
@@ -256,15 +267,18 @@ def _handed_out(network: Any) -> ET.Element | None:
     return next((ip for ip in parts if ip.get("family", "ipv4") == "ipv4" and ip.find("dhcp") is not None), None)
 
 
-def _free(network: Any, ip: ET.Element, own: ipaddress.IPv4Interface, taken: Collection[str]) -> list[str]:
+def _free(
+    network: Any, ip: ET.Element, own: ipaddress.IPv4Interface, mac: str, before: str | None, taken: Collection[str]
+) -> list[str]:
     leases = network.DHCPLeases() if network.isActive() else []
-    used = {str(own.ip), *taken, *(host.get("ip") for host in ip.iterfind("dhcp/host"))}
-    used |= {lease["ipaddr"] for lease in leases}
+    used = {str(own.ip), *taken, *(host.get("ip") for host in ip.iterfind("dhcp/host") if host.get("mac") != mac)}
+    used |= {lease["ipaddr"] for lease in leases if lease["mac"] != mac}
     address = ipaddress.IPv4Address
     ranges = [(address(one.get("start")), address(one.get("end"))) for one in ip.iterfind("dhcp/range")]
     free = [one for one in own.network.hosts() if str(one) not in used]
-    # Those outside the ranges first (False sorts before True).
-    return [str(one) for one in sorted(free, key=lambda one: any(start <= one <= end for start, end in ranges))]
+    # What it had first, then those outside the ranges (False sorts before True).
+    order = sorted(free, key=lambda one: (str(one) != before, any(start <= one <= end for start, end in ranges)))
+    return [str(one) for one in order]
 
 
 def _drop(network: Any, ip: ET.Element, chosen: Callable[[ET.Element], bool]) -> None:

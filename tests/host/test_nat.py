@@ -41,14 +41,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 from builder.clones.change import VmChanges
 from builder.clones.store import CloneStore
-from builder.errors import RecipeError
+from builder.errors import BuilderError
 from builder.iso.seed_cd import read_iso
 folder, name, steps = Path(sys.argv[1]), sys.argv[2], eval(sys.argv[3])
 with CloneStore(folder / "vms", folder / "images", "qemu:///system") as store:
     for words in steps:
         try:
             vm = store.change(name, VmChanges(cards=tuple(map(tuple, words)))).vm
-        except RecipeError as error:
+        except BuilderError as error:
             print(json.dumps(error.brief))
             continue
         libvirt = store.libvirt().host.connection
@@ -132,7 +132,7 @@ def test_clones_have_an_address_for_good(world: World, folder: Path) -> None:
     assert [card["network"] for vm in listed for card in vm["cards"]] == ["nat:builder"] * 4
     assert given["web-1"] in host.builder(*place, "vm", "list").stdout
     taken = host.run(*paths, "late", "{'cards': [('--address', '192.168.150.2/28')]}", check=False)
-    assert "could be reserved" in taken.stderr
+    assert "address 192.168.150.2 is in use by web-" in taken.stderr
     assert reserved(host) == given
 
     moved = host.builder(*place, "vm", "set", "web-1", "--network", "user")
@@ -187,6 +187,41 @@ def test_each_card_has_an_address_for_good(world: World, folder: Path) -> None:
     assert again["seed"] == [f"card={second['mac']} dhcp"]
     assert host.builder("--artifacts", folder, "vm", "delete", "pair").returncode == 0
     assert reserved(host) == {}
+
+
+def test_a_change_takes_no_address_from_another_card(world: World, folder: Path) -> None:
+    host, _ = world
+    assert host.builder(*PREPARE, "192.168.150.0/28").returncode == 0
+    start = ("env", f"PYTHONPATH={SOURCE}", sys.executable, "-c")
+    host.run(*start, CLONE, folder, "pair", "{}")
+    host.run(*start, CLONE, folder, "other", "{}")
+    others = reserved(host)["other"]
+    foreign = "<host mac='52:54:00:00:00:99' ip='192.168.150.14'/>"
+    update = ("virsh", "-c", "qemu:///system", "net-update", "builder", "add-last", "ip-dhcp-host", foreign)
+    host.run(*update, "--live", "--config")
+    steps = (
+        ["--network user", "--network nat"],
+        # The card that comes there first has the name already, and keeps it.
+        ["--network nat", "--network nat"],
+        # Another address beside it.
+        ["--network nat", "--network nat", "--address dhcp", "--address fd00::9/64"],
+        # Refused by the records, and by libvirt.
+        ["--network nat", "--network nat", f"--address {others}/28"],
+        ["--network nat", "--network nat", "--address 192.168.150.14/28"],
+        ["--network nat", "--network nat", "--address dhcp"],
+    )
+    told = host.run(*start, CHANGE, folder, "pair", repr([[word.split() for word in words] for words in steps])).stdout
+    second_only, both, sixth, used, refused, again = map(json.loads, told.splitlines())
+    address = second_only["cards"][1]["seen"]
+    fixed = {"other": others, "pair": address}
+    assert {name: second_only["reserved"][name] for name in fixed} == fixed
+    first, second = both["cards"]
+    assert {name: both["reserved"][name] for name in fixed} == fixed
+    assert (second["seen"], sixth["cards"][1]["seen"]) == (address, address)
+    assert used == f"address {others} is in use by other"
+    assert refused == "no address could be reserved on the network builder"
+    assert [card["seen"] for card in again["cards"]] == [first["seen"], address]
+    assert again["reserved"] == sixth["reserved"] == both["reserved"]
 
 
 def test_a_build_that_needs_a_network_says_so_before_it_begins(world: World) -> None:
