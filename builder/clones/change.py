@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from uuid import uuid4
 
 from builder.clones import dhcp_reservation, ownership, request
 from builder.clones.cards import NO_CARD, CardRequest, card_request, check_cards_fit, paired
-from builder.clones.lifecycle import apply, state_of, taken_ports, with_port
+from builder.clones.lifecycle import apply, state_of, with_port
 from builder.clones.record import SEED, Vm, VmCard, network
 from builder.clones.request import MIB
 from builder.clones.workspace import Workspace
@@ -85,10 +84,10 @@ def change(workspace: Workspace, name: str, changes: VmChanges) -> ChangedVm:
     with workspace.lock():
         old = workspace.find(name)
         running = state_of(old, domains.look(name)) not in ("off", "undefined")
-        new = _changed(old, changes, domains.host.uri, taken_ports(workspace))
+        new = _changed(old, changes, domains.host.uri, workspace.vms())
         if new.cards != old.cards:
             _require_possible(old, new, running=running)
-            new = _move(workspace, domains, old, new, running=running)
+            new = give_cards(workspace, domains, old, new, running=running)
         new = apply(workspace, new)
         waits = []
         if running and changes.memory is not None and not hotplug.memory(domains, name, new.memory):
@@ -98,21 +97,21 @@ def change(workspace: Workspace, name: str, changes: VmChanges) -> ChangedVm:
         return ChangedVm(new, tuple(waits), running)
 
 
-def _changed(vm: Vm, changes: VmChanges, uri: str, taken_ports: Collection[int]) -> Vm:
+def _changed(vm: Vm, changes: VmChanges, uri: str, vms: Collection[Vm]) -> Vm:
     """Return the changed record of a clone."""
     new = vm.model_copy(
         update={
             "memory": changes.memory // MIB if changes.memory is not None else vm.memory,
             "vcpus": changes.vcpus if changes.vcpus is not None else vm.vcpus,
-            "cards": _changed_cards(vm, changes.cards, uri) if changes.cards else vm.cards,
+            "cards": _changed_cards(vm, changes.cards, uri, request.mac_addresses(vms)) if changes.cards else vm.cards,
         }
     )
     if "user" in new.networks:
-        return new if new.port is not None else with_port(new, taken_ports)
+        return new if new.port is not None else with_port(new, {each.port for each in vms if each.port is not None})
     return new.model_copy(update={"port": None})
 
 
-def _changed_cards(vm: Vm, words: Sequence[tuple[str, str]], uri: str) -> tuple[VmCard, ...]:
+def _changed_cards(vm: Vm, words: Sequence[tuple[str, str]], uri: str, macs: Collection[str]) -> tuple[VmCard, ...]:
     """Return the cards of a clone that options ask for: those that are there, in their order, and then new ones."""
     pairs = paired(words, vm.networks[0])
     if len(pairs) < len(vm.cards):
@@ -121,14 +120,14 @@ def _changed_cards(vm: Vm, words: Sequence[tuple[str, str]], uri: str) -> tuple[
             f"give --network once for each card, in their order; --network {NO_CARD} removes a card",
             f"as they are: {' '.join(f'--network {each}' for each in vm.networks)}",
         )
-    cards = []
+    cards: list[VmCard] = []
     for number, (given, own) in enumerate(pairs):
         if given == NO_CARD:
             continue
         wanted = dhcp_reservation.with_name(given, uri)
         old = vm.cards[number] if number < len(vm.cards) else None
         asked = CardRequest(wanted, old.setup) if old and not own else card_request(wanted, own, number + 1)
-        new = request.new_card(asked, uuid4())
+        new = request.new_card(asked, {*macs, *(card.mac for card in cards)})
         if old is not None:
             seen = old.seen if wanted == old.network and new.dhcp else None
             new = new.model_copy(update={"mac": old.mac, "seen": seen})
@@ -156,8 +155,18 @@ def _require_possible(old: Vm, new: Vm, *, running: bool) -> None:
             raise PublishError(what, hint=hint)
 
 
-def _move(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, running: bool) -> Vm:
-    """Give a clone its new cards; return it with the addresses that are reserved for them."""
+def give_cards(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, running: bool) -> Vm:
+    """Give a clone its new cards: reservations, seed, and where it runs the networks that they are plugged into.
+
+    The definition and the record are the caller's, who holds the lock.
+
+    Returns:
+        The clone with the addresses that are reserved for its cards.
+
+    Raises:
+        PublishError, RecipeError, HostError: see `cards.check_cards_fit`; nothing was changed.
+        HostError: libvirt refuses; what was changed is as before.
+    """
     others = [vm for vm in workspace.vms() if vm.name != old.name]
     taken = dhcp_reservation.static_addresses(others)
     before = {card.mac: card for card in old.cards}

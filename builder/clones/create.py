@@ -22,7 +22,7 @@ from builder.clones.ssh_keys import Key
 from builder.clones.warm import WarmState
 from builder.clones.workspace import Workspace
 from builder.errors import BuilderError, HostError, RecipeError
-from builder.guest import seed
+from builder.guest import seed, ssh
 from builder.guest.seed import Identity
 from builder.images import Image, User
 from builder.settings import Paths, Timeouts
@@ -72,6 +72,8 @@ def create(workspace: Workspace, image: Image, requested: CloneRequest, options:
             "--wait needs the private key, which is not beside the public one",
             hint="give the private key to --ssh-key, or leave out --wait",
         )
+    if options.wait and options.private_key is not None:
+        ssh.load_key(options.private_key)
     created: list[Vm] = []
     try:
         with _state(workspace, image, requested, options) as state:
@@ -94,8 +96,11 @@ def _state(
     with ExitStack() as stack:
         state = None
         if options.warm is not None:
+            # A request that does not fit the host is refused here; it is no reason to boot.
+            pattern = _pattern(workspace, image, requested, options)
+            host = workspace.libvirt().host
             try:
-                state = stack.enter_context(warm_state(workspace, image, requested, options, options.warm))
+                state = stack.enter_context(warm.opened(options.warm, image, pattern, host, options.report))
             except HostError as error:
                 options.report(f"not instant, booting: {error.brief}")
             except PermissionError as error:
@@ -108,11 +113,16 @@ def warm_state(
     workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions, paths: Paths
 ) -> Iterator[WarmState]:
     """Keep the state for the clones of a request for the length of the block, see `builder.clones.warm.opened`."""
-    domains = workspace.libvirt()
-    with images.using(image):
-        [pattern] = _drafts(workspace, image, replace(requested, count=1), options, domains)
-    with warm.opened(paths, image, pattern, domains.host, options.report) as state:
+    pattern = _pattern(workspace, image, requested, options)
+    with warm.opened(paths, image, pattern, workspace.libvirt().host, options.report) as state:
         yield state
+
+
+def _pattern(workspace: Workspace, image: Image, requested: CloneRequest, options: CreateOptions) -> Vm:
+    """Return the record of the first clone of a request, as a pattern of the machine of all."""
+    with images.using(image):
+        [vm] = _drafts(workspace, image, replace(requested, count=1), options, workspace.libvirt())
+    return vm
 
 
 def _drafts(
@@ -249,7 +259,8 @@ def _start(workspace: Workspace, image: Image, vm: Vm, state: WarmState | None) 
     if state is None:
         return lifecycle.start(workspace, vm.name)
     fault = None
-    if not state.refused:
+    # Another command may have changed it while others were waited for: then the state is not that of its machine.
+    if not state.refused and workspace.find(vm.name) == vm:
         try:
             return lifecycle.start(workspace, vm.name, how=held.go_on)
         except HostError as error:

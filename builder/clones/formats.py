@@ -27,14 +27,21 @@ def where(vm: Vm) -> str:
 
 
 def ssh_config(workspace: Workspace, vms: Iterable[Vm]) -> str:
-    """Return one Host block of ssh_config(5) for each clone."""
-    return "\n".join(ssh_words.config(vm.name, ssh_options(workspace, vm)) for vm in vms)
+    """Return one Host block of ssh_config(5) for each clone; a comment for one whose address is not known yet."""
+    blocks = (
+        ssh_words.config(vm.name, ssh_options(workspace, vm)) if vm.ssh_address else f"{_unknown(vm)}\n" for vm in vms
+    )
+    return "\n".join(blocks)
+
+
+def _unknown(vm: Vm) -> str:
+    return f"# the address of {vm.name} is not known yet; builder vm ssh {vm.name} finds it"
 
 
 def ansible_inventory(workspace: Workspace, vms: Iterable[Vm]) -> str:
-    """Return an inventory in Ansible's INI form, with one group for each image."""
+    """Return an inventory in Ansible's INI form, with one group for each image; comments as in `ssh_config`."""
     groups: dict[str, list[str]] = {}
     for vm in vms:
-        line = ssh_words.inventory_line(vm.name, ssh_options(workspace, vm))
+        line = ssh_words.inventory_line(vm.name, ssh_options(workspace, vm)) if vm.ssh_address else _unknown(vm)
         groups.setdefault(re.sub(r"[^A-Za-z0-9_]", "_", vm.image), []).append(line)
     return "\n".join("\n".join([f"[{group}]", *hosts, ""]) for group, hosts in groups.items())

@@ -31,7 +31,8 @@ def rebase(workspace: Workspace, name: str, image: str | None) -> Vm:
     base = images.load_image(workspace.catalogue, image or vm.image)
     with workspace.lock(), images.using(base):
         vm = _stopped(workspace, name)
-        if str(base.disk.absolute()) == vm.base:
+        if vm.base is not None and base.disk.samefile(vm.base):
+            # Perhaps by another path: what would be entered and left is one reference.
             return vm
         target = workspace.path(name) / DISK
         old = require_disk(workspace, vm)

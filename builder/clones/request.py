@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,15 +141,19 @@ def drafts(
     verified = image.facts.machine
     disks, cards = _devices(request, domains, others)
     taken = {other.port for other in others if other.port is not None}
+    macs = mac_addresses(others)
     vms = []
     for name, (hostname, asked) in zip(request.names(), request.hosts(), strict=True):
-        own = uuid.uuid4()
+        own: list[VmCard] = []
+        for card in asked:
+            own.append(new_card(card, macs))
+            macs.add(own[-1].mac)
         port = ports.choose(taken) if any(card.network == "user" for card in asked) else None
         taken |= {port} if port else set()
         vm = Vm(
             name=name,
-            uuid=own,
-            cards=tuple(new_card(card, uuid.uuid4() if number else own) for number, card in enumerate(asked)),
+            uuid=uuid.uuid4(),
+            cards=tuple(own),
             image=image.name,
             version=image.version,
             base=None if request.full else str(image.disk.absolute()),
@@ -182,11 +186,22 @@ def _require_reader(request: CloneRequest, image: Image) -> None:
         )
 
 
-def new_card(asked: CardRequest, source: uuid.UUID) -> VmCard:
-    """Return the record of a card; its MAC address is in QEMU's own range, and the rest of it is the UUID's."""
-    mac = "52:54:00:" + ":".join(f"{byte:02x}" for byte in source.bytes[-3:])
+def new_card(asked: CardRequest, taken: Collection[str]) -> VmCard:
+    """Return the record of a card, with a MAC address in QEMU's own range.
+
+    Args:
+        taken: the MAC addresses of all other cards; among a thousand of 24 random bits, two are alike once in 30 times.
+    """
+    mac = ""
+    while not mac or mac in taken:
+        mac = "52:54:00:" + os.urandom(3).hex(":")
     setup = asked.setup
     return VmCard(mac=mac, network=asked.network, addresses=setup.addresses, dhcp=setup.dhcp, gateways=setup.gateways)
+
+
+def mac_addresses(vms: Iterable[Vm]) -> set[str]:
+    """Return the MAC addresses of all cards of clones."""
+    return {card.mac for vm in vms for card in vm.cards}
 
 
 def _devices(

@@ -1,14 +1,21 @@
 """Snapshots of clones.
 
-Invariant: a snapshot is inside the clone's own disk, and goes with it.
+Invariant: a snapshot is inside the clone's own disk, and goes with it. It has the clone's record of then, for libvirt
+takes back what `builder vm set` has changed since, and the record has to say what the machine is.
 """
 
 from __future__ import annotations
 
-from builder.clones import ownership
+from pydantic import ValidationError
+
+from builder.clones import change, ownership
+from builder.clones.lifecycle import REFUSED_FORWARD, apply
+from builder.clones.record import Vm
 from builder.clones.workspace import Workspace
-from builder.errors import PublishError
+from builder.errors import HostError, PublishError
 from builder.vm.domains import HELD, Domains
+
+CHANGES = ("memory", "vcpus", "cards", "port")  # while a clone has snapshots
 
 
 def snapshots(workspace: Workspace, name: str) -> list[tuple[str, str]]:
@@ -27,16 +34,34 @@ def create_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
         raise PublishError(f"builder keeps the name {HELD} for itself", hint="choose another name")
     if snapshot in _names(domains, name):
         raise PublishError(f"{name} already has a snapshot {snapshot}", hint="choose another name")
-    domains.take_snapshot(name, snapshot)
+    domains.take_snapshot(name, snapshot, workspace.find(name).model_dump_json())
 
 
 def revert_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
-    """Make a clone what it was when a snapshot was created.
+    """Make a clone what it was when a snapshot was created, with its memory, processors and network cards.
 
     Raises:
-        PublishError: there is no such snapshot.
+        PublishError: there is no such snapshot, or an address that the clone had is in use by another.
+        HostError: a network that it had is gone, or libvirt refuses.
     """
-    _existing(workspace, name, snapshot).go_back(name, snapshot)
+    domains = _existing(workspace, name, snapshot)
+    with workspace.lock():
+        now = workspace.find(name)
+        then = _then(domains.description(name, snapshot), now)
+        if then.cards != now.cards:
+            then = change.give_cards(workspace, domains, now, then, running=False)
+        try:
+            domains.go_back(name, snapshot)
+        except HostError as error:
+            # libvirt may have taken the definition back all the same.
+            if then.cards != now.cards:
+                now = change.give_cards(workspace, domains, then, now, running=False)
+            apply(workspace, now)
+            if REFUSED_FORWARD not in error.output:
+                raise
+            hint = f"end what listens on port {then.port} of 127.0.0.1: ss -ltnp"
+            raise HostError(error.brief, error.details, hint, output=error.output) from error
+        apply(workspace, then)
 
 
 def delete_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
@@ -50,6 +75,15 @@ def delete_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
 
 def _libvirt(workspace: Workspace, name: str) -> Domains:
     return workspace.libvirt(ownership.find_clone(workspace, name).uri)
+
+
+def _then(description: str, now: Vm) -> Vm:
+    """Return the record of a clone at a snapshot; a snapshot that is not builder's, or of old, has none."""
+    try:
+        recorded = Vm.model_validate_json(description)
+    except ValidationError:
+        return now
+    return now.model_copy(update={name: getattr(recorded, name) for name in CHANGES})
 
 
 def _existing(workspace: Workspace, name: str, snapshot: str) -> Domains:

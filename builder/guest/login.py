@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from builder.errors import BuilderError, Cause
 from builder.guest import address, ssh
@@ -145,30 +146,44 @@ def wait_ready(guest: Guest, wait: Wait) -> GuestReport:
     return report
 
 
+class Ended(Protocol):
+    """The end of a machine: one line for people, and its cause where that is known."""
+
+    @property
+    def reason(self) -> str: ...
+    @property
+    def cause(self) -> Cause | None: ...
+
+
 def wait_held(
-    reports: Path, console: Path, *, within: float, over: Callable[[], object], error: type[BuilderError]
+    reports: Path, console: Path, *, within: float, over: Callable[[], Ended | None], error: type[BuilderError]
 ) -> None:
     """Wait until a guest says that it waits for an identity, so that its machine can be saved.
 
     Args:
-        over: asked again and again; true when the machine is gone.
+        over: asked again and again how the machine ended; None while it runs.
 
     Raises:
         BuilderError: (`error`) it does not: its image is older than that, or does not boot.
     """
     reader = ReportReader(reports)
 
-    def look() -> GuestReport | None:
+    def look() -> tuple[GuestReport, Ended | None] | None:
+        ended = over()
         said = reader.read()
-        return said if said.held or said.ready or over() else None
+        return (said, ended) if said.held or said.ready or ended else None
 
-    said = retry.until(look, within=within, every=READY_EVERY)
-    if said is not None and said.held:
+    found = retry.until(look, within=within, every=READY_EVERY)
+    if found is None:
+        raise error(f"the guest did not come up to be saved within {within:.0f} s", last_lines(console))
+    said, ended = found
+    if said.held:
         return
-    if said is not None and said.ready:
+    if said.ready:
         why = said.warnings[-1] if said.warnings else "it was built before builder could; build it again"
         raise error(f"the image does not wait for an identity: {why}")
-    raise error("the guest did not come up to be saved", last_lines(console))
+    if ended is not None:
+        raise error(f"the guest did not come up to be saved: {ended.reason}", last_lines(console), cause=ended.cause)
 
 
 def _endpoint(guest: Guest, wait: Wait, within: float) -> Endpoint:

@@ -200,10 +200,11 @@ class Domains:
         found.sort(key=lambda one: (int(one.findtext("creationTime") or 0), one.findtext("name") or ""))
         return [(one.findtext("name") or "", one.findtext("state") or "") for one in found]
 
-    def take_snapshot(self, name: str, snapshot: str) -> None:
+    def take_snapshot(self, name: str, snapshot: str, description: str) -> None:
         """Keep disk and, of a running machine, memory as they are now, inside the machine's own disk."""
         wanted = ET.Element("domainsnapshot")
         ET.SubElement(wanted, "name").text = snapshot
+        ET.SubElement(wanted, "description").text = description
         try:
             with libvirt_errors(f"no snapshot of {name} could be taken"):
                 self._connection.lookupByName(name).snapshotCreateXML(ET.tostring(wanted, encoding="unicode"), 0)
@@ -213,8 +214,14 @@ class Domains:
                 raise
             raise HostError(fault.brief, fault.details, f"switch it off first: builder vm stop {name}") from fault
 
+    def description(self, name: str, snapshot: str) -> str:
+        """What was said of a snapshot when it was taken."""
+        with libvirt_errors(f"snapshot {snapshot} of {name} could not be read"):
+            found = self._connection.lookupByName(name).snapshotLookupByName(snapshot, 0)
+            return ET.fromstring(found.getXMLDesc(0)).findtext("description") or ""
+
     def go_back(self, name: str, snapshot: str) -> None:
-        """Make the machine what it was."""
+        """Make the machine what it was, its definition included."""
         with libvirt_errors(f"{name} could not go back to {snapshot}"):
             domain = self._connection.lookupByName(name)
             domain.revertToSnapshot(domain.snapshotLookupByName(snapshot, 0), 0)

@@ -15,6 +15,7 @@ import pytest
 
 from builder import images
 from builder.clones import create, rebase, warm
+from builder.clones.change import VmChanges
 from builder.clones.create import CreateOptions
 from builder.clones.record import DISK, REPORTS, Vm
 from builder.clones.request import CloneRequest
@@ -74,6 +75,13 @@ def went_on(house: CloneEnv, host: Domains, vm: Vm) -> bool:
 
 def states(paths: Settings) -> list[warm.StoredState]:
     return list(warm.states(Store(paths.store)))
+
+
+def machines(host: Domains, paths: Settings, *states: str) -> list[str]:
+    """The machines of the runs that are under way in this store; in these states, if any are named."""
+    marks = [mark.name for mark in Store(paths.store).marks.glob("*")]
+    found = {name: one.state for name, one in host.all().items() if any(mark in name for mark in marks)}
+    return [name for name, state in found.items() if not states or state in states]
 
 
 def test_clones_go_on_from_one_state_and_are_ordinary_afterwards(
@@ -236,6 +244,45 @@ def test_a_start_that_was_killed_leaves_a_clone_that_boots(
         host.drop_snapshot(vm.name, HELD)
 
 
+def test_a_clone_that_was_changed_before_its_start_boots_and_the_state_stays(
+    house: CloneEnv, host: Domains, paths: Settings, instant: Callable[..., list[Vm]], said: list[str]
+) -> None:
+    instant("a")
+    image, store = images.load_image(house.catalogue, "held"), house.store(host)
+    options = CreateOptions(accel="tcg", warm=paths, report=said.append, start=False)
+    request = CloneRequest(house.name("b"))
+    [vm] = store.create(image, request, options)
+    store.change(vm.name, VmChanges(memory=128 << 20))
+    with store.warm_state(image, request, options, paths) as state:
+        create._start(store, image, vm, state)
+    assert booted(house, vm)
+    assert len(states(paths)) == 1
+
+
+def test_a_network_that_is_not_there_is_no_reason_to_boot(house: CloneEnv, host: Domains) -> None:
+    refused = house.run("clone", "toy", house.name("a"), "--instant", "--network", "bridge:nope")
+    assert refused.returncode == 3
+    assert refused.stderr.startswith("error: this host has no bridge nope\n")
+
+
+@pytest.mark.process
+def test_a_machine_that_ends_before_it_can_be_saved(house: CloneEnv, host: Domains, paths: Settings) -> None:
+    house.publish(name="never", ttys1=b"")
+    name = house.name("a")
+    log = house.folder / "log"
+    command = [sys.executable, "-m", "builder", "--artifacts", str(house.folder), "clone", "never", name, "--instant"]
+    with log.open("wb") as file:
+        making = subprocess.Popen(
+            [*command, "--accel", "tcg"], env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=file
+        )
+    ours = retry.until(lambda: machines(host, paths, "running") or None, within=60, every=0.1)
+    assert ours is not None
+    host.cut_power(ours[0])
+    assert making.wait(60) == 0
+    why = "the guest did not come up to be saved: the machine was ended from outside"
+    assert f"not instant, booting: {why}\n" in log.read_text()
+
+
 @pytest.mark.process
 def test_nothing_is_left_when_the_making_of_a_state_is_killed(house: CloneEnv, host: Domains, paths: Settings) -> None:
     house.publish(name="never", ttys1=b"")
@@ -245,15 +292,10 @@ def test_nothing_is_left_when_the_making_of_a_state_is_killed(house: CloneEnv, h
     making = subprocess.Popen(
         [*command, "--accel", "tcg"], env=environment, cwd=house.folder, stderr=subprocess.DEVNULL
     )
-
-    def machines() -> list[str]:
-        marks = [mark.name for mark in Store(paths.store).marks.glob("*")]
-        return [one for one in host.all() if any(mark in one for mark in marks)]
-
-    assert retry.until(lambda: machines() or None, within=60, every=0.1)
+    assert retry.until(lambda: machines(host, paths) or None, within=60, every=0.1)
     making.send_signal(signal.SIGKILL)
     making.wait()
-    assert retry.until(lambda: machines() == [] or None, within=30, every=0.1)
+    assert retry.until(lambda: machines(host, paths) == [] or None, within=30, every=0.1)
     assert not (house.vms / name).exists()
     assert gc.sweep(Store(paths.store), paths.runs, host.host.sweep).runs
     assert list(Store(paths.store).tmp.iterdir()) == []

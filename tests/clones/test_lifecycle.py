@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -19,6 +21,7 @@ from builder.clones.request import MIB
 from builder.clones.store import CloneStore
 from builder.errors import BuilderError, PublishError, RecipeError, UnreachableError
 from builder.guest import ssh
+from builder.iso import seed_cd
 from builder.system import retry
 from builder.vm import hotplug, qemu_img
 from builder.vm.domains import Domains
@@ -182,6 +185,41 @@ def test_snapshots_are_taken_listed_and_gone_back_to(house: CloneEnv, host: Doma
     assert store.delete([vm.name]) == []
 
 
+@pytest.mark.parametrize("running", [False, True], ids=["off", "running"])
+def test_what_was_changed_since_a_snapshot_is_taken_back_with_it(
+    house: CloneEnv, host: Domains, store: CloneStore, running: bool
+) -> None:
+    (vm,) = house.make(host, "web")
+    seed = house.vms / vm.name / record.SEED
+    if running:
+        store.start(vm.name)
+    store.create_snapshot(vm.name, "one")
+    store.stop(vm.name, now=True)
+    with socket.socket() as other:
+        other.bind((ports.HOST, vm.port or 0))
+        other.listen()
+        assert store.start(vm.name).moved
+        store.stop(vm.name, now=True)
+        store.change(vm.name, VmChanges(memory=96 << 20, vcpus=2, cards=(("--address", "10.0.2.20/24"),)))
+        assert b"10.0.2.20/24" in seed_cd.read_iso(seed)["builder.conf"]
+        if running:
+            refused = house.run("vm", "snapshot", vm.name, "one", "--revert")
+            assert refused.returncode == 3
+            assert f"end what listens on port {vm.port} of 127.0.0.1" in refused.stderr
+            assert (store.find(vm.name).memory, store.find(vm.name).vcpus) == (96, 2)
+            assert b"10.0.2.20/24" in seed_cd.read_iso(seed)["builder.conf"]
+    store.revert_snapshot(vm.name, "one")
+    assert store.find(vm.name) == vm
+    assert b"10.0.2.20" not in seed_cd.read_iso(seed)["builder.conf"]
+    found = host.look(vm.name)
+    assert found is not None
+    assert found.state == ("running" if running else "off")
+    store.start(vm.name)
+    xml = ET.fromstring(host.host.connection.lookupByName(vm.name).XMLDesc())
+    assert (xml.findtext("currentMemory"), [vcpu.get("current") for vcpu in xml.iter("vcpu")]) == ("65536", ["1"])
+    assert not ports.free(vm.port or 0)
+
+
 def test_another_base_or_none_shows_the_guest_the_same(house: CloneEnv, host: Domains, store: CloneStore) -> None:
     (vm,) = house.make(host, "web")
     old = images.load_image(house.catalogue, "toy")
@@ -199,7 +237,11 @@ def test_another_base_or_none_shows_the_guest_the_same(house: CloneEnv, host: Do
     assert qemu_img.info(target, "qcow2").backing == str(new.disk)
     assert shows(target, before)
     assert (images.users_of(old), [use.name for use in images.users_of(new)]) == ([], [vm.name])
-    host.take_snapshot(vm.name, "one")
+    # The same image by another path.
+    (house.folder / "link").symlink_to(house.catalogue)
+    CloneStore(house.vms, house.folder / "link", house.uri, connect=lambda _: nullcontext(host)).rebase(vm.name)
+    assert [use.name for use in images.users_of(new)] == [vm.name]
+    host.take_snapshot(vm.name, description="", snapshot="one")
     assert house.run("vm", "flatten", vm.name).returncode == 7
     host.drop_snapshot(vm.name, "one")
     assert house.run("vm", "flatten", vm.name).stdout == f"{vm.name}: its disk is independent of any image\n"
@@ -282,6 +324,16 @@ def test_what_other_tools_read(house: CloneEnv, host: Domains, store: CloneStore
     told = subprocess.run(["ssh", "-G", "-F", config, made[1].name], check=True, capture_output=True, text=True).stdout
     for line in (f"port {made[1].port}", "hostname 127.0.0.1", "user root", "stricthostkeychecking true"):
         assert line in told.splitlines()
+    nowhere = made[1].model_copy(
+        update={"name": "nowhere", "cards": (made[1].cards[0].model_copy(update={"network": "bridge:br0"}),)}
+    )
+    both = [nowhere, made[0]]
+    assert formats.ssh_config(store, both).splitlines()[:3] == [
+        "# the address of nowhere is not known yet; builder vm ssh nowhere finds it",
+        "",
+        f"Host {made[0].name}",
+    ]
+    assert formats.ansible_inventory(store, both).splitlines()[1].startswith("# the address of nowhere is not")
     inventory = formats.ansible_inventory(store, made).splitlines()
     assert inventory[0] == "[toy]"
     assert f"ansible_port={made[0].port} ansible_user=root" in inventory[1]
@@ -298,6 +350,11 @@ def test_logging_in_needs_the_private_key(house: CloneEnv, host: Domains, store:
     assert done.stderr.startswith("error: --wait needs the private key")
     assert house.run("clone", "toy", house.name("two"), "--ssh-key", "none.pub").returncode == 2
     assert house.run("clone", "toy", house.name("two"), "--wait", "--no-start").returncode == 2
+    locked = house.folder / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", locked], check=True)
+    done = house.run("clone", "toy", house.name("two"), "--ssh-key", str(locked), "--wait")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {locked} is no private key that can be used")
     assert [one.name for one in house.store().vms()] == [vm.name]
     with pytest.raises(PublishError) as caught:
         house.store().find(vm.name[:-1])

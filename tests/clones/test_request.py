@@ -8,7 +8,7 @@ import pytest
 
 from builder.clones.cards import CardRequest
 from builder.clones.change import VmChanges
-from builder.clones.request import CloneRequest
+from builder.clones.request import CloneRequest, new_card
 from builder.errors import RecipeError
 from builder.guest.cards import CardSetup
 
@@ -53,6 +53,23 @@ def test_clones_get_names_and_addresses_in_turn() -> None:
         ("www-1.example.org", [("192.168.7.9/24",), ("fd00::9/64",)]),
         ("www-2.example.org", [("192.168.7.10/24",), ("fd00::a/64",)]),
     ]
+
+
+class Taken(set[str]):
+    """The MAC addresses of others: whatever is asked for first is one of them."""
+
+    def __contains__(self, mac: object) -> bool:
+        if not self:
+            self.add(str(mac))
+        return super().__contains__(mac)
+
+
+def test_no_two_cards_have_one_mac_address() -> None:
+    taken = Taken()
+    mac = new_card(CardRequest(), taken).mac
+    assert len(taken) == 1
+    assert mac not in taken
+    assert mac.startswith("52:54:00:")
 
 
 def test_changes_are_checked_in_the_same_way() -> None:
