@@ -9,13 +9,13 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from builder.clones.record import Vm, VmCard, nat_name
 from builder.errors import HostError, PublishError, RecipeError
-from builder.guest.cards import MOST, CardSetup, Interface
+from builder.guest.cards import MOST, Address, CardSetup, Interface
 from builder.system import process
 from builder.vm.domains import Domains
 from builder.vm.uri import kind_of
@@ -143,23 +143,32 @@ def check_cards_fit(cards: Sequence[CardRequest], domains: Domains, others: Coll
         HostError: there is no such network.
     """
     hosts = {network: _host_addresses(network, domains) for network in {card.network for card in cards}}
-    outside = [(other.name, card) for other in others for card in other.cards if card.network != "user"]
-    owners = {ipaddress.ip_interface(text).ip: name for name, card in outside for text in _owned(card)}
     for card in cards:
         for text in card.setup.addresses:
-            address = ipaddress.ip_interface(text).ip
-            _check_address(address, card.network, hosts[card.network])
-            if card.network != "user" and address in owners:
-                raise PublishError(
-                    f"address {address} is in use by {owners[address]}", hint="builder vm list shows all"
-                )
+            _check_address(ipaddress.ip_interface(text).ip, card.network, hosts[card.network])
+    outside = [text for card in cards if card.network != "user" for text in card.setup.addresses]
+    check_free([ipaddress.ip_interface(text).ip for text in outside], others)
 
 
-def _owned(card: VmCard) -> Iterator[str]:
-    """Yield the addresses that nobody else may have: the static ones, and the one that a NAT network reserved."""
-    yield from card.addresses
+def check_free(addresses: Iterable[Address], others: Iterable[Vm]) -> None:
+    """Check that none of these addresses belongs to another clone; see `addresses_of`.
+
+    Raises:
+        PublishError: one does.
+    """
+    owners = {address: other.name for other in others for card in other.cards for address in addresses_of(card)}
+    for address in addresses:
+        if address in owners:
+            raise PublishError(f"address {address} is in use by {owners[address]}", hint="builder vm list shows all")
+
+
+def addresses_of(card: VmCard) -> Iterator[Address]:
+    """Yield the addresses that nobody else may have: static ones, and the one that a NAT network reserved."""
+    # QEMU's own network is each machine's own.
+    if card.network != "user":
+        yield from (ipaddress.ip_interface(text).ip for text in card.addresses)
     if card.seen is not None and nat_name(card.network):
-        yield card.seen
+        yield ipaddress.ip_address(card.seen)
 
 
 def card_request(network: str, words: Sequence[tuple[str, str]], number: int) -> CardRequest:
@@ -196,9 +205,7 @@ def _after(first: Interface, number: int, count: int) -> str:
     return f"{first.ip + number}/{first.network.prefixlen}"
 
 
-def _check_address(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address, network: str, hosts: Sequence[Interface]
-) -> None:
+def _check_address(address: Address, network: str, hosts: Sequence[Interface]) -> None:
     own = [host for host in hosts if host.version == address.version]
     # A host on a bridge needs no address of each IPv6 network there.
     complete = address.version == 4 or not network.startswith("bridge:")

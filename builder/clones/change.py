@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from builder.clones import dhcp_reservation, ownership, request
-from builder.clones.cards import NO_CARD, CardRequest, card_request, check_cards_fit, paired
+from builder.clones.cards import NO_CARD, CardRequest, addresses_of, card_request, check_cards_fit, check_free, paired
 from builder.clones.lifecycle import apply, state_of, with_port
 from builder.clones.record import SEED, Vm, VmCard, network
 from builder.clones.request import MIB
@@ -173,11 +173,14 @@ def give_cards(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, runn
     moved = [number for number, card in enumerate(new.cards) if card != before.get(card.mac)]
     asked = [CardRequest(new.cards[number].network, new.cards[number].setup) for number in moved]
     check_cards_fit(asked, domains, others)
+    check_free([address for number in moved for address in addresses_of(new.cards[number])], others)
+    after = {card.mac: card.network for card in new.cards}
+    leaving = [card for card in old.cards if card.network != after.get(card.mac)]
     done: list[VmCard] = []
     try:
         for number in moved:
             done.append(new.cards[number])
-            new = dhcp_reservation.keep_card(new, number, taken)
+            new = dhcp_reservation.keep_card(new, number, taken, [card.mac for card in leaving])
             _plug(domains, new, new.cards[number], running=running)
         if _setups(old) != _setups(new):
             # The guest reads it at its next boot.
@@ -193,10 +196,11 @@ def give_cards(workspace: Workspace, domains: Domains, old: Vm, new: Vm, *, runn
                     dhcp_reservation.keep_card(old, number, taken)
                     _plug(domains, old, card, running=running)
         raise
-    after = {card.mac: card.network for card in new.cards}
-    for card in old.cards:
-        if card.network != after.get(card.mac):
-            dhcp_reservation.drop_card(old.uri, card)
+    for card in leaving:
+        dhcp_reservation.drop_card(old.uri, card)
+    for number in moved if leaving else ():
+        # The name of one that left goes to one that came.
+        new = dhcp_reservation.keep_card(new, number, taken)
     return new
 
 

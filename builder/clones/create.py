@@ -82,7 +82,7 @@ def create(workspace: Workspace, image: Image, requested: CloneRequest, options:
     except BaseException as error:
         if options.atomic:
             delete.delete_all(workspace, created)
-        if not isinstance(error, Exception):
+        if created and not isinstance(error, Exception):
             # An error says itself what became of the clones; whoever interrupts wants to know, too.
             options.report(_kept(created, requested, options))
         raise

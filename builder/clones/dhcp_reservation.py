@@ -36,11 +36,12 @@ def keep(vm: Vm, others: Iterable[Vm]) -> Vm:
     return vm
 
 
-def keep_card(vm: Vm, number: int, taken: Collection[str]) -> Vm:
+def keep_card(vm: Vm, number: int, taken: Collection[str], leaving: Collection[str] = ()) -> Vm:
     """Reserve the address of one card, else the one it had or a free one; return the clone with that address.
 
     Args:
         taken: addresses that other clones have.
+        leaving: MAC addresses of cards whose reservations are still there, and are dropped when all goes well.
 
     Raises:
         HostError: libvirt refuses.
@@ -52,7 +53,7 @@ def keep_card(vm: Vm, number: int, taken: Collection[str]) -> Vm:
     own = str(ipaddress.ip_interface(static).ip) if static else None
     beside = [other.mac for other in vm.cards if other.mac != card.mac and nat_name(other.network) == network]
     reserved = networks.reserve(
-        vm.uri, network, vm.name, card.mac, wanted=own, before=card.seen, beside=beside, taken=taken
+        vm.uri, network, vm.name, card.mac, wanted=own, before=card.seen, beside=[*beside, *leaving], taken=taken
     )
     return vm if own or reserved is None else vm.with_card(number, seen=reserved)
 

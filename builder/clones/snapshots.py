@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from pydantic import ValidationError
 
-from builder.clones import change, ownership
-from builder.clones.lifecycle import REFUSED_FORWARD, apply
+from builder.clones import change, ownership, ports
+from builder.clones.lifecycle import apply, state_of
 from builder.clones.record import Vm
 from builder.clones.workspace import Workspace
 from builder.errors import HostError, PublishError
@@ -34,7 +34,8 @@ def create_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
         raise PublishError(f"builder keeps the name {HELD} for itself", hint="choose another name")
     if snapshot in _names(domains, name):
         raise PublishError(f"{name} already has a snapshot {snapshot}", hint="choose another name")
-    domains.take_snapshot(name, snapshot, workspace.find(name).model_dump_json())
+    with workspace.lock():
+        domains.take_snapshot(name, snapshot, workspace.find(name).model_dump_json())
 
 
 def revert_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
@@ -42,25 +43,28 @@ def revert_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
 
     Raises:
         PublishError: there is no such snapshot, or an address that the clone had is in use by another.
-        HostError: a network that it had is gone, or libvirt refuses.
+        HostError: a network that it had is gone, its forward port is taken and it ran, or libvirt refuses.
     """
     domains = _existing(workspace, name, snapshot)
     with workspace.lock():
         now = workspace.find(name)
         then = _then(domains.description(name, snapshot), now)
+        if dict(domains.snapshots(name)).get(snapshot) != "shutoff":
+            _require_port(then, now, state_of(now, domains.look(name)))
         if then.cards != now.cards:
             then = change.give_cards(workspace, domains, now, then, running=False)
         try:
             domains.go_back(name, snapshot)
-        except HostError as error:
+        except HostError:
             # libvirt may have taken the definition back all the same.
             if then.cards != now.cards:
                 now = change.give_cards(workspace, domains, then, now, running=False)
             apply(workspace, now)
-            if REFUSED_FORWARD not in error.output:
-                raise
-            hint = f"end what listens on port {then.port} of 127.0.0.1: ss -ltnp"
-            raise HostError(error.brief, error.details, hint, output=error.output) from error
+            raise
+        except BaseException:
+            # An interrupt is seen when libvirt has answered.
+            apply(workspace, then)
+            raise
         apply(workspace, then)
 
 
@@ -75,6 +79,17 @@ def delete_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
 
 def _libvirt(workspace: Workspace, name: str) -> Domains:
     return workspace.libvirt(ownership.find_clone(workspace, name).uri)
+
+
+def _require_port(then: Vm, now: Vm, state: str) -> None:
+    """Make sure that a machine can have the forward port that it ran with: libvirt ends what runs now, then looks."""
+    known = then is not now and then.port is not None
+    if not known or (state == "running" and then.port == now.port) or ports.free(then.port or 0):
+        return
+    raise HostError(
+        f"{now.name} ran with the forward port {then.port}, which another program has",
+        hint=f"end that program: ss -ltnp 'sport = :{then.port}' names it",
+    )
 
 
 def _then(description: str, now: Vm) -> Vm:

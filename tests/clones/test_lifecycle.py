@@ -205,7 +205,10 @@ def test_what_was_changed_since_a_snapshot_is_taken_back_with_it(
         if running:
             refused = house.run("vm", "snapshot", vm.name, "one", "--revert")
             assert refused.returncode == 3
-            assert f"end what listens on port {vm.port} of 127.0.0.1" in refused.stderr
+            assert f"{vm.name} ran with the forward port {vm.port}, which another program has" in refused.stderr
+            store.start(vm.name)
+            assert house.run("vm", "snapshot", vm.name, "one", "--revert").returncode == 3
+            assert store.statuses()[0].state == "running"
             assert (store.find(vm.name).memory, store.find(vm.name).vcpus) == (96, 2)
             assert b"10.0.2.20/24" in seed_cd.read_iso(seed)["builder.conf"]
     store.revert_snapshot(vm.name, "one")
@@ -306,11 +309,9 @@ def test_an_interrupt_ends_the_waiting(house: CloneEnv, host: Domains, count: in
         outcome = f"{name} was {'not kept' if atomic else 'kept'}"
     else:
         outcome = f"2 of 2 are complete and were kept: {name}-1 to {name}-2"
-    assert log.read_text().splitlines()[-3:] == [
-        "waiting up to 20 minutes until root is in",
-        outcome,
-        "interrupted by SIGINT",
-    ]
+    waiting, *last = log.read_text().splitlines()[-3:]
+    assert waiting.startswith("waiting up to ")
+    assert last == [outcome, "interrupted by SIGINT"]
     made = [] if atomic else [name] if count == 1 else [f"{name}-1", f"{name}-2"]
     assert house.store().names() == made
     running = [vm for vm in (name, f"{name}-1", f"{name}-2") if host.look(vm) is not None]
