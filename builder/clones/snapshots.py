@@ -1,21 +1,34 @@
 """Snapshots of clones.
 
 Invariant: a snapshot is inside the clone's own disk, and goes with it. It has the clone's record of then, for libvirt
-takes back what `builder vm set` has changed since, and the record has to say what the machine is.
+takes back what `builder vm set` has changed since, and the record has to say what the machine is. It has what the guest
+reported of its identity, too: a guest that goes on does not say it again, and its log begins anew.
 """
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+import json
+from collections.abc import Collection
+from contextlib import suppress
+
+from pydantic import BaseModel, ValidationError
 
 from builder.clones import change, ownership, ports
 from builder.clones.lifecycle import apply, state_of
-from builder.clones.record import Vm
+from builder.clones.record import REPORTS, Vm
 from builder.clones.workspace import Workspace
 from builder.errors import HostError, PublishError
+from builder.guest.report import read_report
 from builder.vm.domains import HELD, Domains
 
 CHANGES = ("memory", "vcpus", "cards", "port")  # while a clone has snapshots
+
+
+class _Kept(BaseModel):
+    """A clone at a snapshot: its record, and the lines in which its guest had reported its identity; None: unknown."""
+
+    vm: Vm
+    said: tuple[str, ...] | None
 
 
 def snapshots(workspace: Workspace, name: str) -> list[tuple[str, str]]:
@@ -35,7 +48,13 @@ def create_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
     if snapshot in _names(domains, name):
         raise PublishError(f"{name} already has a snapshot {snapshot}", hint="choose another name")
     with workspace.lock():
-        domains.take_snapshot(name, snapshot, workspace.find(name).model_dump_json())
+        vm = workspace.find(name)
+        said: tuple[str, ...] = ()
+        # The log of an ordinary user's clone on the system's libvirt is root's.
+        with suppress(PermissionError):
+            said = read_report(workspace.path(name) / REPORTS).identity
+        # In ASCII: what a guest says may be characters that XML has not.
+        domains.take_snapshot(name, snapshot, json.dumps({"vm": vm.model_dump(mode="json"), "said": said}))
 
 
 def revert_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
@@ -48,11 +67,14 @@ def revert_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
     domains = _existing(workspace, name, snapshot)
     with workspace.lock():
         now = workspace.find(name)
-        then = _then(domains.description(name, snapshot), now)
-        if dict(domains.snapshots(name)).get(snapshot) != "shutoff":
-            _require_port(then, now, state_of(now, domains.look(name)))
+        kept = _kept(domains.description(name, snapshot), now)
+        ran = dict(domains.snapshots(name)).get(snapshot) != "shutoff"
+        if ran and kept.said is not None:
+            _require_port(kept.vm, now, state_of(now, domains.look(name)))
+        then = kept.vm
         if then.cards != now.cards:
             then = change.give_cards(workspace, domains, now, then, running=False)
+        said = (kept.said or ()) if ran else ()
         try:
             domains.go_back(name, snapshot)
         except HostError:
@@ -63,9 +85,9 @@ def revert_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
             raise
         except BaseException:
             # An interrupt is seen when libvirt has answered.
-            apply(workspace, then)
+            _record(workspace, then, said)
             raise
-        apply(workspace, then)
+        _record(workspace, then, said)
 
 
 def delete_snapshot(workspace: Workspace, name: str, snapshot: str) -> None:
@@ -83,8 +105,7 @@ def _libvirt(workspace: Workspace, name: str) -> Domains:
 
 def _require_port(then: Vm, now: Vm, state: str) -> None:
     """Make sure that a machine can have the forward port that it ran with: libvirt ends what runs now, then looks."""
-    known = then is not now and then.port is not None
-    if not known or (state == "running" and then.port == now.port) or ports.free(then.port or 0):
+    if then.port is None or (state == "running" and then.port == now.port) or ports.free(then.port):
         return
     raise HostError(
         f"{now.name} ran with the forward port {then.port}, which another program has",
@@ -92,13 +113,21 @@ def _require_port(then: Vm, now: Vm, state: str) -> None:
     )
 
 
-def _then(description: str, now: Vm) -> Vm:
-    """Return the record of a clone at a snapshot; a snapshot that is not builder's, or of old, has none."""
+def _kept(description: str, now: Vm) -> _Kept:
+    """Return what was kept of a clone with a snapshot; of one that is not builder's, the clone as it is."""
     try:
-        recorded = Vm.model_validate_json(description)
+        kept = _Kept.model_validate_json(description)
     except ValidationError:
-        return now
-    return now.model_copy(update={name: getattr(recorded, name) for name in CHANGES})
+        return _Kept(vm=now, said=None)
+    return kept.model_copy(update={"vm": now.model_copy(update={each: getattr(kept.vm, each) for each in CHANGES})})
+
+
+def _record(workspace: Workspace, vm: Vm, said: Collection[str]) -> None:
+    apply(workspace, vm)
+    if not said:
+        return
+    with (workspace.path(vm.name) / REPORTS).open("a", encoding="utf-8") as log:
+        log.writelines(f"{line}\n" for line in said)
 
 
 def _existing(workspace: Workspace, name: str, snapshot: str) -> Domains:

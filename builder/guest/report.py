@@ -22,6 +22,7 @@ from pathlib import Path
 
 PREFIX = b"BUILDER "
 KNOWN = ("INSTALLED", "HOSTKEY", "ADDRESS", "READY", "HELD", "WARNING")
+IDENTITY = ("HOSTKEY", "ADDRESS", "READY")
 # Bytes of one report; and of each kind, as many of the newest: a guest has three host keys and warns a few times.
 LONGEST = 4096
 MOST = 100
@@ -43,6 +44,7 @@ class GuestReport:
         addresses: the last one counts.
         ready: ids of the instances whose identity is in place.
         held: it waits for an identity.
+        identity: the reports about its identity as lines; a guest says them once, when it boots.
         text: the end of everything that came, also what is not a report.
     """
 
@@ -52,6 +54,7 @@ class GuestReport:
     ready: tuple[str, ...]
     held: bool
     warnings: tuple[str, ...]
+    identity: tuple[str, ...]
     text: str
 
 
@@ -134,5 +137,6 @@ class _ReportLines:
             ready=words.get("READY", ()),
             held="HELD" in words,
             warnings=words.get("WARNING", ()),
+            identity=tuple(f"BUILDER {word} {value}" for word in IDENTITY for value in words.get(word, ())),
             text=self._end.decode("utf-8", "replace"),
         )

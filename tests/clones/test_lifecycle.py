@@ -21,6 +21,7 @@ from builder.clones.request import MIB
 from builder.clones.store import CloneStore
 from builder.errors import BuilderError, PublishError, RecipeError, UnreachableError
 from builder.guest import ssh
+from builder.guest.report import read_report
 from builder.iso import seed_cd
 from builder.system import retry
 from builder.vm import hotplug, qemu_img
@@ -183,6 +184,22 @@ def test_snapshots_are_taken_listed_and_gone_back_to(house: CloneEnv, host: Doma
     assert house.run("vm", "snapshot", vm.name, "one", "--delete").stdout == f"{vm.name}: deleted snapshot one\n"
     assert house.run("vm", "snapshot", vm.name, "one", "--revert").returncode == 7
     assert store.delete([vm.name]) == []
+
+
+def test_a_guest_that_goes_on_is_known_by_what_it_said_when_it_booted(
+    house: CloneEnv, host: Domains, store: CloneStore
+) -> None:
+    key = f"SHA256:{'A' * 43}"
+    house.publish(name="talker", ttys1=f"BUILDER HOSTKEY {key} ssh-ed25519\r\nBUILDER READY me\r\n".encode())
+    (vm,) = house.make(host, "web", image="talker")
+    log = house.vms / vm.name / record.REPORTS
+    store.start(vm.name)
+    assert retry.until(lambda: read_report(log).ready or None, within=20)
+    store.create_snapshot(vm.name, "one")
+    store.stop(vm.name, now=True)
+    store.revert_snapshot(vm.name, "one")
+    said = read_report(log)
+    assert (said.ready, said.host_keys) == (("me",), (key,))
 
 
 @pytest.mark.parametrize("running", [False, True], ids=["off", "running"])
