@@ -24,7 +24,7 @@ from builder.vm.domains import HELD, Domains
 CHANGES = ("memory", "vcpus", "cards", "port")  # while a clone has snapshots
 
 
-class _Kept(BaseModel):
+class _SnapshotRecord(BaseModel):
     """A clone at a snapshot: its record, and the lines in which its guest had reported its identity; None: unknown."""
 
     vm: Vm
@@ -113,12 +113,12 @@ def _require_port(then: Vm, now: Vm, state: str) -> None:
     )
 
 
-def _kept(description: str, now: Vm) -> _Kept:
+def _kept(description: str, now: Vm) -> _SnapshotRecord:
     """Return what was kept of a clone with a snapshot; of one that is not builder's, the clone as it is."""
     try:
-        kept = _Kept.model_validate_json(description)
+        kept = _SnapshotRecord.model_validate_json(description)
     except ValidationError:
-        return _Kept(vm=now, said=None)
+        return _SnapshotRecord(vm=now, said=None)
     return kept.model_copy(update={"vm": now.model_copy(update={each: getattr(kept.vm, each) for each in CHANGES})})
 
 
