@@ -67,12 +67,12 @@ def create(workspace: Workspace, image: Image, requested: CloneRequest, options:
         PublishError: a name or an address is taken, the base is gone; nothing was changed.
         BuilderError: one could not be created or started; the details say which are kept.
     """
-    if options.wait and options.private_key is None:
-        raise RecipeError(
-            "--wait needs the private key, which is not beside the public one",
-            hint="give the private key to --ssh-key, or leave out --wait",
-        )
-    if options.wait and options.private_key is not None:
+    if options.wait:
+        if options.private_key is None:
+            raise RecipeError(
+                "--wait needs the private key, which is not beside the public one",
+                hint="give the private key to --ssh-key, or leave out --wait",
+            )
         ssh.load_key(options.private_key)
     created: list[Vm] = []
     try:

@@ -231,9 +231,9 @@ def reserve(
         subnet = ipaddress.IPv4Interface(f"{ip.get('address')}/{ip.get('netmask') or ip.get('prefix')}")
         if wanted and ipaddress.IPv4Address(wanted) not in subnet.network:
             return None
-        bearers = {str(host.get("mac")) for host in ip.iterfind("dhcp/host") if host.get("name") == name}
+        bearers = {host.get("mac") for host in ip.iterfind("dhcp/host") if host.get("name") == name}
         named = {} if bearers & set(beside) else {"name": name}
-        _drop(found, ip, lambda host: host.get("mac") in (mac, *(bearers if named else ())))
+        _drop(found, ip, lambda host: host.get("mac") == mac or (bool(named) and host.get("name") == name))
         for address in [wanted] if wanted else _free(found, ip, subnet, mac, before, taken):
             entry = ET.tostring(ET.Element("host", {"mac": mac, **named, "ip": address}), encoding="unicode")
             try:
